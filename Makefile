@@ -1,0 +1,65 @@
+# `make` lists the targets. Every target does its own set-up; a second call reinstalls nothing.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   ?= .venv
+TORCH  ?= install
+SCALE  ?= micro
+DATA   ?=
+ARGS   ?=
+
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PIP   := $(PY) -m pip install --quiet --disable-pip-version-check
+TORCH_VERSION := 2.13.0
+# Index to take torch from: PyTorch's own CPU index saves gigabytes where there is no GPU.
+TORCH_INDEX ?=
+
+.PHONY: help setup test test-all lint format reproduce-glue plan-glue report results bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+	@echo
+	@echo "SCALE=micro|folder|paper  DATA=folder of rows and passages  ARGS='any Hydra override'"
+
+setup: $(STAMP) ## make .venv with torch (CUDA or CPU, as the machine has it) and the package
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	@$(PY) -c 'import torch' 2>/dev/null || test '$(TORCH)' = skip || \
+	  $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION)
+	@$(PIP) -c constraints.txt -e '.[demo,dev]'
+	@$(PY) -m pip check
+	@touch $@
+
+test: $(STAMP) ## run the tests (under ten minutes on two cores)
+	$(PY) -m pytest -m "not slow" -n 2 $(ARGS)
+
+test-all: $(STAMP) ## run the tests, the slow ones too
+	$(PY) -m pytest -n 2 $(ARGS)
+
+lint: $(STAMP) ## ruff (lint and format) and pyright
+	$(VENV)/bin/ruff check src tests experiments
+	$(VENV)/bin/ruff format --check src tests experiments
+	$(VENV)/bin/pyright --pythonpath $(PY)
+
+format: $(STAMP) ## mend what ruff can mend
+	$(VENV)/bin/ruff check --fix src tests experiments
+	$(VENV)/bin/ruff format src tests experiments
+
+reproduce-glue: $(STAMP) ## Tables 4 and 12: GLUE, two-stage, every arm, task and seed
+	DATA='$(DATA)' $(PY) experiments/glue.py scale=$(SCALE) $(ARGS)
+
+plan-glue: $(STAMP) ## what reproduce-glue would run, what is done, hours, memory, disk
+	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=glue scale=$(SCALE) $(ARGS)
+
+report: $(STAMP) ## tables, figures and page again, from the records at hand
+	$(VENV)/bin/gotd report $(ARGS)
+
+bench: $(STAMP) ## benchmarks against peers, side by side
+	$(PY) experiments/benchmarks/training.py $(ARGS)
+
+clean: ## remove caches; artifacts and .venv stay
+	rm -rf .pytest_cache .ruff_cache .hypothesis build dist
+	find src tests experiments -name __pycache__ -type d -prune -exec rm -rf {} +
