@@ -1,0 +1,1 @@
+"""Where shards are mapped: this machine (local) or a cluster (ray); one shard function for both."""
