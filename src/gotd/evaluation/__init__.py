@@ -1,0 +1,1 @@
+"""From predictions to numbers; the mathematics imports nothing but NumPy."""

@@ -1,0 +1,251 @@
+"""The language and the facts of the generated benchmark.
+
+Three pieces: a ``Lexicon`` (the words, the same in every world), ``Facts`` (what is true in one
+world: which entity word stands for which attributes) and a ``Voice`` (every random choice of
+wording). Texts are built as matrices of word indices, one row per text, and turned into strings
+at the very end; that is what makes a world of 40,000 documents a matter of a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+FUNCTION_WORDS = (
+    *(".", ",", "?", "also", "called", "and", "are", "alike", "different"),
+    *("yes", "no", "which", "today"),
+)
+POLARITY_WORDS = (("bad", "poor", "grim", "nasty"), ("good", "fine", "bright", "lovely"))
+CATEGORY_WORDS = (
+    ("sings", "hums", "chants"),
+    ("runs", "leaps", "rolls"),
+    ("grows", "blooms", "sprouts"),
+    ("builds", "weaves", "carves"),
+)
+SIZE_WORDS = (
+    ("tiny", "small", "little"),
+    ("wide", "broad", "vast"),
+    ("tall", "long", "high"),
+    ("heavy", "thick", "dense"),
+)
+# Determiners agree with the noun class of the entity, and with nothing else.
+DETERMINERS = (("the", "one"), ("this", "that"))
+
+POLARITIES, CATEGORIES, SIZES, NOUN_CLASSES = 2, 4, 4, 2
+CELLS = POLARITIES * CATEGORIES
+FILLERS = 16  # nouns, verbs and qualities per domain
+ABSENT = -1  # an empty slot in a matrix of word indices
+
+_SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
+
+
+def _invented(number: int, syllables: int) -> str:
+    """Spell the word of a number; distinct numbers below ``70**syllables`` give distinct words."""
+    base = len(_SYLLABLES)
+    # The step shares no factor with 70 = 2 * 5 * 7, so this is a bijection that looks unordered.
+    code = (number * 104_729 + 2_357) % base**syllables
+    return "".join(_SYLLABLES[code // base**power % base] for power in range(syllables))
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """List the words of the language; they depend on the number of domains, never on the seed.
+
+    Entities and fillers belong to one domain, all other words are shared. An invented entity
+    word says nothing about its attributes: only ``Facts`` does.
+    """
+
+    entity_counts: tuple[int, ...]
+    """Entities per domain."""
+
+    @cached_property
+    def words(self) -> list[str]:
+        """The vocabulary, special tokens first; the position of a word is its index."""
+        words = [*SPECIALS, *FUNCTION_WORDS]
+        for groups in (POLARITY_WORDS, CATEGORY_WORDS, SIZE_WORDS, DETERMINERS):
+            words += [word for group in groups for word in group]
+        entity = 0
+        for domain, count in enumerate(self.entity_counts):
+            words += [_invented(entity + number, 3) for number in range(count)]
+            entity += count
+            fillers = range(domain * FILLERS, (domain + 1) * FILLERS)
+            # The last letter marks the part of speech and keeps the three lists apart.
+            words += [_invented(number, 2) + ending for ending in "tsl" for number in fillers]
+        return words
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The index of each word."""
+        return {word: number for number, word in enumerate(self.words)}
+
+    def indices(self, groups: Sequence[Sequence[str]]) -> np.ndarray:
+        """Look up a rectangular table of words; int64, the same shape."""
+        return np.array([[self.index[word] for word in group] for group in groups])
+
+    def entities(self, domain: int) -> np.ndarray:
+        """Return the indices of the entity words of a domain, int64 ``[entities]``."""
+        return self._start(domain) + np.arange(self.entity_counts[domain])
+
+    @cached_property
+    def fillers(self) -> np.ndarray:
+        """Indices of nouns, verbs and qualities, int64 ``[3, domains, 16]``."""
+        start = [self._start(d) + count for d, count in enumerate(self.entity_counts)]
+        block = np.arange(3 * FILLERS).reshape(3, 1, FILLERS)
+        return block + np.array(start)[None, :, None]
+
+    def _start(self, domain: int) -> int:
+        shared = len(self.words) - sum(self.entity_counts) - 3 * FILLERS * len(self.entity_counts)
+        return shared + sum(self.entity_counts[:domain]) + 3 * FILLERS * domain
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Hold what is true in one world, one row per concept.
+
+    A concept is a pair of synonyms, one entity word of each noun class, so a determiner tells
+    nothing about any other attribute. Concepts are ordered by domain, then by cell
+    (``polarity * 4 + category``); every cell of a domain has equally many. Within a cell sizes
+    repeat only once all four are used up, which leaves every number of shared attributes (0 to 3)
+    among the concepts of either half.
+    """
+
+    domain: np.ndarray
+    """int64 ``[concepts]``."""
+    cell: np.ndarray
+    """int64 ``[concepts]``."""
+    size: np.ndarray
+    """int64 ``[concepts]``."""
+    evaluation: np.ndarray
+    """bool ``[concepts]``: in the half that only evaluation rows mention; balanced over
+    polarities and over categories in every domain."""
+    entity: np.ndarray
+    """int64 ``[concepts, 2]``: word index of the synonym of each noun class."""
+
+    @staticmethod
+    def draw(lexicon: Lexicon, generators: Sequence[np.random.Generator]) -> Facts:
+        """Deal the entity words of each domain out to its concepts, one generator per domain."""
+        parts = []
+        for domain, rng in enumerate(generators):
+            entities = rng.permutation(lexicon.entities(domain)).reshape(-1, NOUN_CLASSES)
+            per_cell = len(entities) // CELLS
+            rounds = -(-per_cell // SIZES)
+            hands = np.tile(np.arange(SIZES), (rounds, CELLS, 1))
+            size = np.concatenate(rng.permuted(hands, axis=2), axis=1)[:, :per_cell]
+            cell, place = np.divmod(np.arange(len(entities)), per_cell)
+            # With an odd number per cell the spare concept goes to either half in turn, like the
+            # colours of a chessboard, so that both polarities and all categories stay balanced.
+            spare = (cell // CATEGORIES + cell % CATEGORIES) % 2
+            evaluation = place >= (per_cell + spare) // 2
+            parts.append((np.full(len(cell), domain), cell, size.ravel(), evaluation, entities))
+        return Facts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    @property
+    def polarity(self) -> np.ndarray:
+        """0 bad, 1 good; int64 ``[concepts]``."""
+        return self.cell // CATEGORIES
+
+    @property
+    def category(self) -> np.ndarray:
+        """0 to 3; int64 ``[concepts]``."""
+        return self.cell % CATEGORIES
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """The first concept of each domain, int64 ``[domains]``."""
+        return np.searchsorted(self.domain, np.arange(self.domain[-1] + 1))
+
+    @cached_property
+    def per_cell(self) -> np.ndarray:
+        """Concepts in each cell of a domain, int64 ``[domains]``."""
+        return np.bincount(self.domain) // CELLS
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Choose words: the only place where wording is random.
+
+    Arguments and results are int64 ``[rows]`` unless stated otherwise.
+    """
+
+    lexicon: Lexicon
+    facts: Facts
+    rng: np.random.Generator
+
+    def word(self, word: str) -> int:
+        """Look up a function word."""
+        return self.lexicon.index[word]
+
+    def one_of(self, options: np.ndarray) -> np.ndarray:
+        """Choose one entry in each row of ``[rows, choices]``, uniformly."""
+        rows, choices = options.shape
+        return options[np.arange(rows), self.rng.integers(choices, size=rows)]
+
+    def mostly(self, share: float, words: np.ndarray, otherwise: np.ndarray | int) -> np.ndarray:
+        """Keep each word with probability ``share``, else say the other."""
+        return np.where(self.rng.random(len(words)) < share, words, otherwise)
+
+    def noun_class(self, rows: int) -> np.ndarray:
+        """Draw noun classes, 0 or 1."""
+        return self.rng.integers(NOUN_CLASSES, size=rows)
+
+    def determiner(self, noun_class: np.ndarray) -> np.ndarray:
+        """Choose a determiner that agrees."""
+        return self.one_of(self.lexicon.indices(DETERMINERS)[noun_class])
+
+    def mention(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
+        """Name a concept by its synonym of a noun class: determiner, entity."""
+        return [self.determiner(noun_class), self.facts.entity[concept, noun_class]]
+
+    def polarity_word(self, polarity: np.ndarray) -> np.ndarray:
+        """Choose an adjective of a polarity."""
+        return self.one_of(self.lexicon.indices(POLARITY_WORDS)[polarity])
+
+    def category_word(self, category: np.ndarray) -> np.ndarray:
+        """Choose a verb of a category."""
+        return self.one_of(self.lexicon.indices(CATEGORY_WORDS)[category])
+
+    def size_word(self, size: np.ndarray) -> np.ndarray:
+        """Choose a word of a size."""
+        return self.one_of(self.lexicon.indices(SIZE_WORDS)[size])
+
+    def other_category(self, category: np.ndarray) -> np.ndarray:
+        """Draw one of the three other categories."""
+        return (category + self.rng.integers(1, CATEGORIES, size=len(category))) % CATEGORIES
+
+    def noun(self, domain: np.ndarray) -> np.ndarray:
+        """Choose a noun of the domain."""
+        return self.one_of(self.lexicon.fillers[0][domain])
+
+    def verb(self, domain: np.ndarray) -> np.ndarray:
+        """Choose a verb of the domain."""
+        return self.one_of(self.lexicon.fillers[1][domain])
+
+    def quality(self, domain: np.ndarray) -> np.ndarray:
+        """Choose a quality of the domain."""
+        return self.one_of(self.lexicon.fillers[2][domain])
+
+    def neutral(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
+        """Say something that gives away the domain and no attribute, five words, no full stop."""
+        domain = self.facts.domain[concept]
+        mention = self.mention(concept, noun_class)
+        return [*mention, self.verb(domain), self.quality(domain), self.noun(domain)]
+
+
+def line(parts: Sequence[np.ndarray | int]) -> np.ndarray:
+    """Put words, ``[rows]`` or one for all rows, side by side; int64 ``[rows, parts]``."""
+    return np.stack(np.broadcast_arrays(*parts), axis=1)
+
+
+def spell(slots: np.ndarray, lexicon: Lexicon) -> pa.StringArray:
+    """Turn int64 ``[rows, slots]`` word indices into ``[rows]`` texts, leaving out ``ABSENT``."""
+    filled = slots != ABSENT
+    words = np.array(lexicon.words, dtype=object)[slots[filled]].tolist()
+    ends = filled.sum(axis=1).cumsum().tolist()
+    starts = [0, *ends[:-1]]
+    texts = [" ".join(words[start:end]) for start, end in zip(starts, ends, strict=True)]
+    return pa.array(texts, pa.string())

@@ -1,0 +1,214 @@
+"""Hub sources: fetched once, kept as Parquet, and one clear line without a network."""
+
+import json
+import socket
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gotd.sources import SourceUnavailable, hub
+from gotd.sources.corpora import CORPORA, GLUE, Corpus
+from gotd.sources.folder import Folder
+from gotd.sources.hub import Hub
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+load_locally = datasets.load_dataset
+
+
+class Published:
+    """What stands on the hub in these tests: local files behind the real loader."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.calls: list[dict] = []
+        self.scripts: set[str] = set()
+        cola = pa.table({"sentence": ["a", "b", "c"], "label": [0, 1, 0], "idx": [0, 1, 2]})
+        self.put("cola-train.parquet", cola)
+        self.put("cola-validation.parquet", cola.slice(0, 2))
+        for domain, corpus in CORPORA.items():
+            texts = [f"{domain} document {i} " + "x" * (i % 7) for i in range(200)]
+            self.put(f"{domain}.parquet", pa.table(dict.fromkeys(corpus.columns, texts)))
+
+    def put(self, name: str, table: pa.Table) -> None:
+        pq.write_table(table, self.folder / name)
+
+    def load_dataset(self, dataset, config=None, *, split, streaming, data_files=None, **rest):
+        self.calls.append({"dataset": dataset, "split": split, "streaming": streaming, **rest})
+        if data_files is not None:
+            (files,) = data_files.values()
+            dataset = files.removeprefix("hf://datasets/").split("@")[0]
+        elif dataset in self.scripts:
+            raise RuntimeError("Dataset scripts are no longer supported, but found x.py")
+        names = {corpus.dataset: f"{domain}.parquet" for domain, corpus in CORPORA.items()}
+        name = names.get(dataset, f"{config}-{split}.parquet")
+        return load_locally(
+            "parquet",
+            data_files={split: str(self.folder / name)},
+            split=split,
+            streaming=streaming,
+            cache_dir=str(self.folder / "cache"),
+        )
+
+
+class Info:
+    sha = REVISION
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch) -> Published:
+    (tmp_path / "published").mkdir()
+    there = Published(tmp_path / "published")
+    monkeypatch.setattr(datasets, "load_dataset", there.load_dataset)
+    # The library waits for its threads at the end of every stream.
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: Info())
+    monkeypatch.setattr(hub, "GLUE_ROWS", {"cola": {"train": 3, "validation": 2}})
+    return there
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("the network is blocked")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+def source(tmp_path, **fields) -> Hub:
+    return Hub(**{"path": str(tmp_path / "kept"), "chars_per_domain": 500, **fields})
+
+
+def test_what_was_fetched_is_kept_with_its_revision(published, tmp_path):
+    here = source(tmp_path, domains=("books",))
+    first = here.split("cola", "train")
+    assert first.column_names == ["sentence", "label", "idx"]
+    assert first.num_rows == 3
+    pool = here.candidates()
+    calls = len(published.calls)
+    assert here.split("cola", "train").equals(first)
+    assert here.candidates().equals(pool)
+    assert len(published.calls) == calls == 2
+    assert {call["revision"] for call in published.calls} == {REVISION}
+    recorded = json.loads((tmp_path / "kept" / "revisions.json").read_text())
+    assert recorded == {GLUE: REVISION, CORPORA["books"].dataset: REVISION}
+
+
+def test_no_code_is_ever_trusted(published, tmp_path):
+    source(tmp_path).fetch()
+    assert all("trust_remote_code" not in call for call in published.calls)
+
+
+def test_fetched_rows_are_a_folder_and_need_no_network(published, tmp_path, no_network):
+    here = source(tmp_path, domains=("arxiv", "wikipedia"))
+    here.fetch()
+    copy = Folder(str(tmp_path / "kept"), held_out_share=0)
+    assert copy.candidates().equals(here.candidates())
+    assert copy.split("cola", "validation").equals(here.split("cola", "validation"))
+
+
+def test_documents_are_whole_shuffled_and_enough(published, tmp_path):
+    pool = source(tmp_path, domains=("wikipedia", "arxiv")).candidates()
+    assert pool["domain"].unique().to_pylist() == ["wikipedia", "arxiv"]
+    for domain in ("wikipedia", "arxiv"):
+        texts = [r["text"] for r in pool.to_pylist() if r["domain"] == domain]
+        size = sum(len(text) for text in texts)
+        assert size >= 500 > size - len(texts[-1])
+        assert all(text.startswith(f"{domain} document") for text in texts)
+        assert texts != sorted(texts, key=lambda text: int(text.split()[2]))
+
+
+def test_a_smaller_draw_is_the_start_of_a_larger(published, tmp_path):
+    small = source(tmp_path / "a", domains=("books",)).candidates()
+    large = source(tmp_path / "b", domains=("books",), chars_per_domain=2000).candidates()
+    other = source(tmp_path / "c", domains=("books",), seed=1).candidates()
+    assert large.slice(0, small.num_rows).equals(small)
+    assert not other.equals(small)
+
+
+def test_other_parameters_are_another_identity_and_fetched_anew(published, tmp_path):
+    small = source(tmp_path, domains=("books",))
+    large = source(tmp_path, domains=("books",), chars_per_domain=2000)
+    pinned = source(tmp_path, domains=("books",), revisions={CORPORA["books"].dataset: "f" * 40})
+    identities = [json.dumps(s.identity(), sort_keys=True) for s in (small, large, pinned)]
+    assert len(set(identities)) == 3
+    assert str(tmp_path) not in "".join(identities)
+    rows = small.candidates().num_rows
+    assert large.candidates().num_rows > rows
+    pinned.candidates()
+    assert published.calls[-1]["revision"] == "f" * 40
+
+
+def test_a_script_is_passed_by_through_its_files(published, tmp_path):
+    published.scripts = {CORPORA["openwebtext"].dataset, CORPORA["books"].dataset}
+    assert source(tmp_path, domains=("openwebtext",)).candidates().num_rows > 0
+    assert published.calls[-1]["dataset"] == "parquet"
+    with pytest.raises(SourceUnavailable, match=r"domain books .*scripts are no longer supported"):
+        source(tmp_path, domains=("books",)).candidates()
+
+
+def test_a_short_corpus_leaves_nothing_half_written(published, tmp_path):
+    with pytest.raises(ValueError, match=r"domain books ends after [\d,]+ characters in 200 doc"):
+        source(tmp_path, domains=("books",), chars_per_domain=10**6).candidates()
+    assert not list((tmp_path / "kept" / "candidates").iterdir())
+
+
+def test_rows_and_columns_are_asserted(published, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "GLUE_ROWS", {"cola": {"train": 8551}})
+    with pytest.raises(ValueError, match=r"cola/train has 3 rows, published are 8551"):
+        source(tmp_path).split("cola", "train")
+    with pytest.raises(FileNotFoundError, match=r"no cola/test with labels; .*cola/train"):
+        source(tmp_path).split("cola", "test")
+    monkeypatch.setitem(hub.CORPORA, "books", Corpus("a/books", None, ("body",), "none"))  # type: ignore[arg-type]
+    published.put("books.parquet", pa.table({"text": ["a"]}))
+    with pytest.raises(ValueError, match=r"a/books \(books\) has no column 'body'; it has text"):
+        source(tmp_path, domains=("books",)).candidates()
+
+
+def test_without_a_network_one_line_says_what_to_do(tmp_path, no_network):
+    for act, name in (
+        (lambda s: s.split("cola", "train"), "nyu-mll/glue"),
+        (lambda s: s.candidates(), "fancyzhx/amazon_polarity"),
+        (lambda s: s.identity(), "fancyzhx/amazon_polarity"),
+    ):
+        with pytest.raises(SourceUnavailable, match=name) as error:
+            act(source(tmp_path))
+        message = str(error.value)
+        assert "\n" not in message
+        assert "SCALE=folder" in message
+        assert str(tmp_path / "kept") in message
+
+
+def test_offline_mode_is_respected(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("asked the network"))
+    with pytest.raises(SourceUnavailable, match="offline mode is enabled"):
+        source(tmp_path).split("cola", "train")
+
+
+def test_a_stream_that_breaks_is_named(published, tmp_path, monkeypatch):
+    class Broken:
+        def shuffle(self, **_):
+            return self
+
+        def __iter__(self):
+            yield {"text": "first"}
+            raise ConnectionError("reset by peer")
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Broken())
+    with pytest.raises(SourceUnavailable, match=r"domain books .*reset by peer"):
+        source(tmp_path, domains=("books",)).candidates()
+    assert not list((tmp_path / "kept" / "candidates").iterdir())
+
+
+def test_bad_fields_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"unknown domains \['owtc'\]; use any of amazon_reviews"):
+        Hub(domains=("owtc",))
+    with pytest.raises(ValueError, match="at least 1"):
+        Hub(chars_per_domain=0)
+    with pytest.raises(ValueError, match="no pre-training text"):
+        Hub().pretraining()
