@@ -1,0 +1,139 @@
+"""Is one arm better than another? Paired answers, with what could not have been seen.
+
+Differences are paired by task and seed and pairs exist only where both cells are done.
+Over several tasks the unit is the seed. Holm's correction runs over all arms compared
+against one reference in one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gotd.reporting.cells import Block, lower_is_better
+from gotd.reporting.statistics import PairedTest, holm, paired_test, seed_differences
+
+REFERENCES = ("none", "random", "nearest", "dsir")
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against a reference.
+
+    Args:
+        arm: The arm asked about.
+        reference: The arm it is compared with.
+        task: One task, or ``None`` for the average over all.
+        test: Paired differences, arm minus reference, in metric units.
+        holm_p: The p-value after Holm's correction within the family; NaN without pairs.
+        holm_floor: Below this Holm's p cannot fall, whatever the differences.
+        expected: Pairs there would be if every cell were done.
+        lower_is_better: Polarity of the metric.
+    """
+
+    arm: str
+    reference: str
+    task: str | None
+    test: PairedTest
+    holm_p: float
+    holm_floor: float
+    expected: int
+    lower_is_better: bool
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, in words."""
+        if self.test.n == 0:
+            return "not measured"
+        if self.test.n == 1:
+            return "one seed: nothing can be said"
+        gain = -self.test.difference.mean if self.lower_is_better else self.test.difference.mean
+        word = "better" if gain > 0 else "worse"
+        partial = "" if self.test.n == self.expected else " (incomplete)"
+        if self.holm_p <= LEVEL:
+            return f"{word} than {self.reference}{partial}"
+        outside = self.test.difference.low > 0 or self.test.difference.high < 0
+        if self.holm_floor > LEVEL:
+            limit = f"too few seeds for a test (Holm p cannot go below {self.holm_floor:.2g})"
+            return f"{word} by its interval, {limit}{partial}" if outside else limit + partial
+        if outside:
+            return f"{word} by its interval alone, not after correction{partial}"
+        return f"no difference shown{partial}"
+
+
+def compare_on_average(block: Block) -> list[Comparison]:
+    """Compare arms on the average over tasks, with seeds as units.
+
+    Empty with a single task or where the tasks' scores have no common unit.
+    """
+    if not block.has_average:
+        return []
+    return _compare(block, [None])
+
+
+def compare_per_task(block: Block) -> list[Comparison]:
+    """Compare arms on each task, with seeds as units."""
+    return _compare(block, list(block.tasks))
+
+
+def pairs(block: Block) -> list[tuple[str, str]]:
+    """List (row, reference row) once per unordered pair, references in their order.
+
+    A row that carries overrides is compared with the reference under the same overrides
+    where that exists, else with the plain one, and also with its own plain arm.
+    """
+    rows = {name: row for row, name in block.names.items()}
+    listed: list[tuple[str, str]] = []
+
+    def add(row: str, reference: str | None) -> None:
+        if reference not in (None, row) and not {(row, reference), (reference, row)} & {*listed}:
+            listed.append((row, reference))
+
+    for arm in REFERENCES:
+        for row in block.arms:
+            own, variant = block.names[row]
+            if own != arm:
+                add(row, rows.get((arm, variant), rows.get((arm, ""))))
+    for row in block.arms:
+        if block.names[row][1]:
+            add(row, rows.get((block.names[row][0], "")))
+    return listed
+
+
+def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
+    scores = {arm: block.scores(arm) for arm in block.arms}
+    found = []
+    listed = pairs(block)
+    for reference in dict.fromkeys(reference for _, reference in listed):
+        asked = [(arm, task) for task in tasks for arm, r in listed if r == reference]
+        tests = []
+        for arm, task in asked:
+            if task is None:
+                differences = seed_differences(scores[arm], scores[reference])
+            else:
+                row = block.tasks.index(task)
+                differences = scores[arm][row] - scores[reference][row]
+            # A fresh generator each: the p of one row cannot depend on the rows before it.
+            tests.append(paired_test(differences, np.random.default_rng(0)))
+        adjusted = holm([test.p_value for test in tests])
+        floors = [test.floor for test in tests if test.n > 0]
+        # The smallest of m adjusted values is m times the smallest p; no other is below it.
+        least = len(floors) * min(floors, default=1.0)
+        for (arm, task), test, p in zip(asked, tests, adjusted, strict=True):
+            metric = block.metric if task is None else block.metric_name(task)
+            found.append(
+                Comparison(
+                    arm=arm,
+                    reference=reference,
+                    task=task,
+                    test=test,
+                    holm_p=float(p),
+                    holm_floor=min(1.0, max(test.floor, least)),
+                    expected=len(block.seeds),
+                    lower_is_better=lower_is_better(metric),
+                )
+            )
+    return found

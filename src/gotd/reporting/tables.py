@@ -1,0 +1,346 @@
+"""The tables of a report, built from records and from nothing else.
+
+A cell without a record stays empty; a cell with fewer seeds than the block has says so; an
+average over tasks uses only seeds for which every task is done.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from gotd.reporting.cells import (
+    Block,
+    average_interval,
+    display_factor,
+    task_interval,
+)
+from gotd.reporting.comparisons import Comparison, compare_on_average, compare_per_task
+from gotd.reporting.render import Table
+from gotd.reporting.statistics import (
+    Interval,
+    interquartile_mean,
+    stratified_bootstrap,
+)
+
+DOMAIN_PREFIX = "domain/"
+WORDS = frozenset({"arm", "task", "against", "verdict", "error", "message", "where", "metric"})
+AVERAGE = "average"
+
+
+def seeds_note(block: Block) -> str:
+    """Say what the seeds of a block are."""
+    kind = (
+        "a seed is a generated world with its own base model, so intervals are over worlds"
+        if block.seed_is_world
+        else "a seed is a training order with its own head and, where random, selection"
+    )
+    return f"{len(block.seeds)} seeds; {kind}."
+
+
+def decimals(intervals: Iterable[Interval], factor: float) -> int:
+    """Choose one decimal where intervals are wider than a point, else two."""
+    widths = [i.half_width * factor for i in intervals if not np.isnan(i.half_width)]
+    return 1 if widths and factor > 1 and float(np.median(widths)) >= 1 else 2
+
+
+def format_interval(interval: Interval, expected: int, factor: float, digits: int) -> str:
+    """Write ``mean ± half-width``; mark what is incomplete; leave the unmeasured empty.
+
+    Args:
+        interval: Mean and interval in metric units.
+        expected: Seeds a complete cell has; zero when the cell was never asked for.
+        factor: 100 for scores, 1 for perplexities.
+        digits: Decimals.
+    """
+    if expected == 0:
+        return ""
+    mark = "" if interval.n == expected else f" ({interval.n}/{expected})"
+    if interval.n == 0:
+        return "–" + mark
+    text = f"{interval.mean * factor:.{digits}f}"
+    if not np.isnan(interval.half_width):
+        text += f" ± {interval.half_width * factor:.{digits}f}"
+    return text + mark
+
+
+def scores_table(block: Block) -> Table:
+    """Show arms by tasks with the average, the seeds and what was selected."""
+    factors = {task: display_factor(block.metric_name(task)) for task in block.tasks}
+    cells = {(a, t): task_interval(block, a, t) for a in block.arms for t in block.tasks}
+    digits = decimals(cells.values(), max(factors.values()))
+    n_seed = len(block.seeds)
+    rows = []
+    for arm in block.arms:
+        row = [arm]
+        asked = {task for task, of, _ in block.cells if of == arm}
+        for task in block.tasks:
+            expected = n_seed if task in asked else 0
+            row.append(format_interval(cells[arm, task], expected, factors[task], digits))
+        if block.comparable:
+            factor = display_factor(block.metric)
+            row.append(format_interval(average_interval(block, arm), n_seed, factor, digits))
+        else:
+            row.append("")
+        row.append(_range([cells[arm, task].n for task in asked], "d"))
+        rows.append((*row, *_selection_columns(block, arm)))
+    notes = (
+        "Mean ± half-width of the 95 % t-interval; " + seeds_note(block),
+        "(n/N) marks a cell with n of N seeds; the average uses only seeds with every task done.",
+        f"Scores × 100 (perplexity and loss as they are). {_metrics_note(block)}",
+    )
+    columns = ("arm", *block.tasks, AVERAGE, "seeds", "distinct / rows", "under-covered %")
+    return Table("Scores", columns, tuple(rows), WORDS, notes)
+
+
+def _metrics_note(block: Block) -> str:
+    """Say which metric each task is scored by."""
+    tasks: dict[str, list[str]] = {}
+    for task in block.tasks:
+        tasks.setdefault(block.metric_name(task) or "no cell done", []).append(task)
+    return "; ".join(f"{metric}: {', '.join(of)}" for metric, of in tasks.items()) + "."
+
+
+def _range(values: Sequence[float], form: str) -> str:
+    if not values:
+        return ""
+    low, high = format(min(values), form), format(max(values), form)
+    return low if low == high else f"{low}–{high}"
+
+
+def _selection_columns(block: Block, arm: str) -> tuple[str, str]:
+    """Describe what an arm selected: distinct of all rows, share from under-covered domains."""
+    selections = [r["selection"] for r in block.of(arm) if r["selection"] is not None]
+    if not selections:
+        return ("", "")
+    distinct = _range([s["distinct_rows"] for s in selections], "d")
+    rows = _range([s["rows"] for s in selections], "d")
+    shares = [
+        s["under_covered_share"] for s in selections if s.get("under_covered_share") is not None
+    ]
+    share = f"{100 * float(np.mean(shares)):.1f}" if shares else ""
+    return (f"{distinct}/{rows}", share)
+
+
+def aggregates_table(block: Block) -> Table | None:
+    """Show the average over tasks with three intervals; ``None`` where there is no average."""
+    if not block.has_average:
+        return None
+    factor = display_factor(block.metric)
+    rows = []
+    for arm in block.arms:
+        scores = block.scores(arm).T
+        complete = scores[~np.isnan(scores).any(axis=1)]
+        seeds = f"{len(complete)}/{len(block.seeds)}"
+        if len(complete) == 0:
+            rows.append((arm, seeds, "", "", "", "", ""))
+            continue
+        world = block.seed_is_world
+        mean = average_interval(block, arm)
+        boot = stratified_bootstrap(complete, np.random.default_rng(0), whole_seeds=world)
+        middle = stratified_bootstrap(
+            complete, np.random.default_rng(0), interquartile_mean, whole_seeds=world
+        )
+        rows.append(
+            (
+                arm,
+                seeds,
+                f"{mean.mean * factor:.2f}",
+                _ends(mean, factor),
+                _ends(boot, factor),
+                f"{middle.mean * factor:.2f}",
+                _ends(middle, factor),
+            )
+        )
+    columns = ("arm", "complete seeds", "mean", "t-interval", "bootstrap", "IQM", "IQM bootstrap")
+    drawn = "whole worlds are redrawn" if block.seed_is_world else "seeds are redrawn within tasks"
+    notes = (
+        f"95 % intervals over complete seeds. Bootstrap: tasks are fixed, {drawn}; with few "
+        "seeds it is too short, so the t-interval is the one to quote. IQM: mean of the middle "
+        "half of all cells.",
+    )
+    return Table("Average over tasks", columns, tuple(rows), WORDS, notes)
+
+
+def _ends(interval: Interval, factor: float) -> str:
+    if np.isnan(interval.low):
+        return ""
+    return f"{interval.low * factor:.2f} to {interval.high * factor:.2f}"
+
+
+def metrics_table(block: Block, title: str, choose: Callable[[str], bool]) -> Table | None:
+    """Show further metrics, tasks and arms as rows; ``None`` when no cell has any.
+
+    Args:
+        block: The records.
+        title: Title of the table.
+        choose: Which metrics to show, by name.
+    """
+    records = [r for arm in block.arms for r in block.of(arm)]
+    names = sorted(
+        {
+            name
+            for r in records
+            for name in r["metrics"]
+            if name not in ("headline", "headline_name") and choose(name)
+        }
+    )
+    if not names:
+        return None
+    rows = []
+    for task in block.tasks:
+        for arm in block.arms:
+            if not block.of(arm, task):
+                continue
+            cells = [task, arm]
+            for name in names:
+                interval = task_interval(block, arm, task, name)
+                # A domain score has the unit of the task's headline.
+                unit = block.metric_name(task) if name.startswith(DOMAIN_PREFIX) else name
+                expected = len(block.seeds) if interval.n else 0
+                cells.append(format_interval(interval, expected, display_factor(unit), 1))
+            rows.append(tuple(cells))
+    headings = tuple(name.removeprefix(DOMAIN_PREFIX) for name in names)
+    notes = ("Mean ± half-width of the 95 % t-interval; " + seeds_note(block),)
+    return Table(title, ("task", "arm", *headings), tuple(rows), WORDS, notes)
+
+
+def domains_table(block: Block) -> Table | None:
+    """Show the score within each domain of the target."""
+    return metrics_table(block, "Scores by domain", lambda n: n.startswith(DOMAIN_PREFIX))
+
+
+def other_metrics_table(block: Block) -> Table | None:
+    """Show every metric that is neither the headline nor a domain score."""
+    headlines = {block.metric_name(task) for task in block.tasks}
+    return metrics_table(
+        block,
+        "Other metrics",
+        lambda n: not n.startswith(DOMAIN_PREFIX) and n not in headlines,
+    )
+
+
+def average_comparisons_table(block: Block) -> Table | None:
+    """Show paired comparisons on the average over tasks."""
+    unit = "differences averaged over tasks within a seed; Holm over the arms of one reference"
+    return _comparisons("Paired comparisons, average", compare_on_average(block), block, unit)
+
+
+def task_comparisons_table(block: Block) -> Table | None:
+    """Show paired comparisons on each task."""
+    unit = "one difference per seed; Holm over all arms and tasks of one reference"
+    return _comparisons("Paired comparisons, by task", compare_per_task(block), block, unit)
+
+
+def _comparisons(
+    title: str, comparisons: Sequence[Comparison], block: Block, unit: str
+) -> Table | None:
+    if not comparisons:
+        return None
+    rows = []
+    for c in comparisons:
+        factor = display_factor(block.metric_name(c.task) if c.task else block.metric)
+        mean = c.test.difference
+        spread = not np.isnan(mean.half_width)
+        rows.append(
+            (
+                c.arm,
+                c.reference,
+                c.task or AVERAGE,
+                f"{c.test.n}/{c.expected}",
+                f"{mean.mean * factor:+.2f}" if c.test.n else "",
+                f"{mean.low * factor:+.2f} to {mean.high * factor:+.2f}" if spread else "",
+                _p(c.test.p_value),
+                _p(c.holm_p),
+                _p(c.test.floor) if c.test.n else "",
+                f"{c.test.detectable * factor:.2f}" if spread else "",
+                c.verdict,
+            )
+        )
+    columns = (
+        "arm",
+        "against",
+        "task",
+        "pairs",
+        "difference",
+        "95 % interval",
+        "p",
+        "Holm p",
+        "least p",
+        "detectable",
+        "verdict",
+    )
+    notes = (
+        f"Arm minus reference in points, paired by task and seed: {unit}. {seeds_note(block)}",
+        "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
+        "give, 2 / 2^n; detectable: smallest true difference found with power 0.8 by a paired "
+        "t-test at level 0.05 with the spread seen.",
+    )
+    return Table(title, columns, tuple(rows), WORDS, notes)
+
+
+def _p(value: float) -> str:
+    if np.isnan(value):
+        return ""
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
+
+
+def failed_table(block: Block) -> Table | None:
+    """List failed cells with their errors; ``None`` when none failed."""
+    rows = []
+    for record in block.failed():
+        axes = record["axes"]
+        where = ", ".join(f"{k} {v}" for k, v in axes.items() if v is not None)
+        error = record["error"]
+        message = error["message"].strip().splitlines() or [""]
+        rows.append((record["key"][:12], where, error["type"], message[0][:200]))
+    columns = ("key", "where", "error", "message")
+    return Table("Failed cells", columns, tuple(rows), WORDS) if rows else None
+
+
+def cost_table(block: Block) -> Table:
+    """Show what the cells of each arm cost, the failed ones included in the total."""
+    stages = sorted({name for r in block.cells.values() for name in r["cost"].get("stages_s", {})})
+    rows = []
+    for arm in block.arms:
+        cells = [block.cells[k] for k in sorted(block.cells) if k[1] == arm]
+        done = [r["cost"] for r in cells if r["status"] == "done"]
+        elapsed = [c["elapsed_s"] for c in done if c.get("elapsed_s") is not None]
+        total = sum(r["cost"].get("elapsed_s") or 0.0 for r in cells)
+        memory = [c["peak_memory_gib"] for c in done if c.get("peak_memory_gib") is not None]
+        per_stage = [[c.get("stages_s", {}).get(name) for c in done] for name in stages]
+        rows.append(
+            (
+                arm,
+                str(len(done)),
+                str(len(cells) - len(done)),
+                _mean(elapsed),
+                *[_mean([s for s in seconds if s is not None]) for seconds in per_stage],
+                f"{total / 3600:.3f}",
+                f"{max(memory):.2f}" if memory else "",
+            )
+        )
+    columns = ("arm", "done", "failed", "s per cell", *[f"{name}, s" for name in stages])
+    notes = (
+        "Seconds are means over done cells; total hours include failed cells.",
+        hardware(block),
+    )
+    return Table("Cost", (*columns, "total h", "peak GiB"), tuple(rows), WORDS, notes)
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{float(np.mean(values)):.2f}" if values else ""
+
+
+def hardware(block: Block) -> str:
+    """Name the machines the records of a block come from, with counts."""
+    found: Counter[str] = Counter()
+    for record in block.cells.values():
+        machine = record["cost"].get("hardware") or {}
+        parts = [machine.get("gpu"), machine.get("cpu")]
+        cores = [f"{machine['cores']} cores"] if machine.get("cores") else []
+        memory = [f"{machine['memory_gib']:g} GiB"] if machine.get("memory_gib") else []
+        found[", ".join([str(p) for p in parts if p] + cores + memory) or "not recorded"] += 1
+    return "Hardware: " + "; ".join(f"{name} ({n} cells)" for name, n in sorted(found.items()))

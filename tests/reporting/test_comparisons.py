@@ -1,0 +1,92 @@
+import numpy as np
+import pytest
+
+from gotd.reporting.cells import blocks
+from gotd.reporting.comparisons import compare_on_average, compare_per_task, pairs
+
+
+def of(comparisons, arm, reference, task=None):
+    (found,) = [c for c in comparisons if (c.arm, c.reference, c.task) == (arm, reference, task)]
+    return found
+
+
+def test_average_comparisons_use_seeds_as_units(make_records):
+    (block,) = blocks(make_records(seeds=10))
+    found = of(compare_on_average(block), "got_d", "random")
+    by_hand = (block.scores("got_d") - block.scores("random")).mean(axis=0)
+    assert found.test.n == 10  # not 30: three tasks of one world are one observation
+    assert found.test.difference.mean == pytest.approx(by_hand.mean())
+    assert found.test.p_value == 2 / 2**10
+    assert found.verdict == "better than random"
+    assert of(compare_on_average(block), "random", "none").test.detectable < 0.05
+
+
+def test_no_pair_is_listed_twice(make_records):
+    (block,) = blocks(make_records(seeds=2))
+    listed = pairs(block)
+    assert len({frozenset(pair) for pair in listed}) == len(listed)
+    assert ("got_d", "dsir") in listed
+    assert ("oracle", "none") in listed
+
+
+def test_a_variant_meets_its_own_reference_or_the_plain_one(make_records):
+    records = [
+        *make_records(seeds=2, arms=("none", "random", "got_d")),
+        *make_records(seeds=2, arms=("random", "got_d"), variant="x=1"),
+        *make_records(seeds=2, arms=("got_d",), variant="x=2"),
+    ]
+    (block,) = blocks(records)
+    listed = pairs(block)
+    assert ("got_d, x=1", "random, x=1") in listed
+    assert ("got_d, x=1", "random") not in listed
+    assert ("got_d, x=2", "random") in listed
+    assert ("got_d, x=2", "got_d") in listed
+
+
+def test_pairs_exist_only_where_both_cells_do(make_records, failed):
+    records = make_records(seeds=5, arms=("none", "got_d"), tasks=("cola", "sst2"))
+    records = [
+        failed(r) if (r["axes"]["seed"], r["axes"]["task"]) == (2, "cola") else r for r in records
+    ]
+    (block,) = blocks(records)
+    assert of(compare_on_average(block), "got_d", "none").test.n == 4
+    assert of(compare_per_task(block), "got_d", "none", "cola").test.n == 4
+    assert of(compare_per_task(block), "got_d", "none", "sst2").test.n == 5
+    assert "(incomplete)" in of(compare_on_average(block), "got_d", "none").verdict
+
+
+def test_verdicts_do_not_claim_more_than_the_seeds_allow(make_records):
+    (few,) = blocks(make_records(seeds=3, arms=("none", "got_d")))
+    verdict = of(compare_on_average(few), "got_d", "none").verdict
+    assert "too few seeds for a test (Holm p cannot go below 0.25)" in verdict
+    (one,) = blocks(make_records(seeds=1, arms=("none", "got_d")))
+    assert of(compare_on_average(one), "got_d", "none").verdict.startswith("one seed")
+    (noisy,) = blocks(make_records(seeds=10, arms=("none", "random"), noise=0.5))
+    assert of(compare_on_average(noisy), "random", "none").verdict == "no difference shown"
+
+
+def test_no_adjusted_p_is_below_its_stated_floor(make_records, failed):
+    records = [
+        failed(r) if r["axes"]["arm"] == "dsir" and r["axes"]["seed"] > 3 else r
+        for r in make_records(seeds=6)
+    ]
+    (block,) = blocks(records)
+    for c in compare_on_average(block) + compare_per_task(block):
+        assert c.holm_p >= c.holm_floor - 1e-12
+        assert c.holm_p >= c.test.p_value
+
+
+def test_lower_is_better_turns_the_words_round(record):
+    rng = np.random.default_rng(0)
+    records = []
+    for seed in range(1, 9):
+        for arm, level in (("none", 0.6), ("got_d", 0.4)):
+            one = record("rtp", arm, seed, score=0.5)
+            value = level + float(rng.normal(0, 0.01))
+            one["metrics"] = {"headline": value, "headline_name": "expected_max_toxicity"}
+            records.append(one)
+    (block,) = blocks(records)
+    found = of(compare_per_task(block), "got_d", "none", "rtp")
+    assert found.test.difference.mean < 0
+    assert found.verdict == "better than none"
+    assert compare_on_average(block) == []  # one task: nothing to average
