@@ -1,0 +1,19 @@
+"""Optimal transport between candidates and a target: arrays in, arrays out."""
+
+from gotd.transport.blocks import Compute
+from gotd.transport.cost import Geometry, Whitening
+from gotd.transport.gradient import calibrated_gradient
+from gotd.transport.problem import NotConverged, Potentials, Problem
+from gotd.transport.semidual import score, solve_semidual
+
+__all__ = [
+    "Compute",
+    "Geometry",
+    "NotConverged",
+    "Potentials",
+    "Problem",
+    "Whitening",
+    "calibrated_gradient",
+    "score",
+    "solve_semidual",
+]

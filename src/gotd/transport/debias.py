@@ -1,0 +1,97 @@
+"""The candidates' potential against themselves, for the debiased (Sinkhorn) divergence.
+
+Entropy makes ``OT_eps(a, a)`` positive: a candidate in a crowd looks cheap because mass
+may stay with its neighbours. Subtracting the self potential removes that. It is a
+different method from GOT-D, which is the biased one; it helped where epsilon is large
+(0.1 to 0.2 of the mean cost) and hurt slightly at 0.05 and below.
+
+Source: Feydy et al. (2019); LAVA (ICLR 2023) uses the debiased potentials.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from gotd.transport.blocks import Compute, full_float32
+from gotd.transport.cost import cost_matrix
+from gotd.transport.problem import NotConverged, Potentials, Problem
+from gotd.transport.reference import gather, smallest_priority
+from gotd.transport.semidual import score
+
+SELF_ROWS, SELF_TOLERANCE, SELF_ITERATIONS = 4096, 1e-4, 1000
+
+
+@full_float32()
+def self_potential(
+    problem: Problem,
+    epsilon: float,
+    priority: Sequence[np.ndarray],
+    *,
+    rows: int = SELF_ROWS,
+    compute: Compute | None = None,
+) -> tuple[np.ndarray, ...]:
+    """Estimate the potential of the candidates in ``OT_eps(a, a)``.
+
+    Solved on a sample by the averaged fixed point ``f <- (f + T f) / 2``, then extended
+    to all candidates by one pass. No row meets itself: a row's own zero cost would
+    dominate its soft minimum in the sample and be absent outside it, and rows would
+    differ by whether they were sampled.
+
+    Args:
+        problem: The candidates, their masses and the geometry; the target is not used.
+        epsilon: Epsilon in cost units, that of the solution to be debiased.
+        priority: Per candidate array ``[n_k]`` distinct numbers; the smallest are sampled.
+        rows: Rows in the sample.
+        compute: Precision, device, block size and map.
+
+    Returns:
+        Per candidate array ``[n_k]`` float64, up to one constant for all.
+
+    Raises:
+        ValueError: If there are fewer than two candidates.
+        NotConverged: If the fixed point is not reached.
+    """
+    if problem.n_candidates < 2:
+        raise ValueError("debiasing compares candidates with each other; give at least two")
+    where = smallest_priority(priority, min(rows, problem.n_candidates))
+    # A row without mass is nobody's neighbour.
+    where = [(array, row) for array, row in where if problem.a[array][row] > 0]
+    sample, a = gather(problem.candidates, where), gather(problem.a, where)
+    a = a / a.sum()
+    x = problem.geometry.embed(torch.as_tensor(sample.astype(np.float64)))
+    # One n_sample^2 matrix in float64: 128 MiB.
+    base = torch.as_tensor(np.log(a)) - cost_matrix(x, x) / epsilon
+    base.fill_diagonal_(-math.inf)
+    f, mass = torch.zeros(len(a), dtype=torch.float64), torch.as_tensor(a)
+    error = math.inf
+    for _ in range(SELF_ITERATIONS):
+        mapped = -epsilon * torch.logsumexp(base + f / epsilon, dim=1)
+        error = float(mass @ (((f - mapped) / epsilon).exp() - 1.0).abs())
+        f = 0.5 * (f + mapped)
+        if error <= SELF_TOLERANCE:
+            break
+    solution = Potentials(
+        candidate=(),
+        target=f.numpy(),
+        epsilon_absolute=epsilon,
+        mean_cost=float("nan"),
+        marginal_error=error,
+        passes=1,
+        converged=error <= SELF_TOLERANCE,
+    )
+    if not solution.converged:
+        raise NotConverged(
+            f"the self potential stopped at error {error:.2g}; use a larger epsilon "
+            "or debias=false",
+            solution,
+        )
+    others = dataclasses.replace(problem, target=sample, target_mass=a)
+    values, _ = score(others, solution, compute)
+    for (array, row), value in zip(where, f.tolist(), strict=True):
+        values[array][row] = value
+    return values

@@ -1,0 +1,35 @@
+"""The cost to the nearest target: transport without prices.
+
+The limit of the candidate potential for ``g = 0`` and epsilon to zero, ``min_j C_ij``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gotd.transport.blocks import Block, Compute, Logits, Stream, full_float32
+from gotd.transport.cost import squared_norms
+from gotd.transport.problem import Problem
+
+
+@full_float32()
+def nearest_cost(problem: Problem, compute: Compute | None = None) -> tuple[np.ndarray, ...]:
+    """Find each candidate's cost to its nearest target, block by block.
+
+    Args:
+        problem: Candidates, targets and geometry; masses and epsilon play no part.
+        compute: Precision, device, block size and map.
+
+    Returns:
+        Per candidate array ``[n_k]`` float64 costs, never negative.
+    """
+    stream = Stream(problem, compute or Compute())
+    # At epsilon = 1 a logit is |x|^2 - C.
+    logits = Logits(stream, 1.0)
+
+    def pass_block(block: Block) -> np.ndarray:
+        x, _ = stream.load_block(block)
+        cost = squared_norms(x).double() - logits(x).amax(dim=1).double()
+        return cost.clamp_(min=0.0).cpu().numpy()
+
+    return stream.join(list(stream.map(pass_block)))

@@ -1,0 +1,206 @@
+"""A transport problem, and what a solver hands back.
+
+Letters, in this whole room: ``x_i`` candidates with mass ``a_i`` and potential
+``f_i`` (``i < n``); ``y_j`` targets with mass ``b_j`` and potential ``g_j``
+(``j < m``); ``C_ij`` their cost; ``epsilon`` the entropic regularisation. The problem is
+
+    OT_eps(a, b) = min_P <P, C> + eps KL(P | a b^T)   subject to   P 1 = a,  P^T 1 = b
+                 = max_f,g <a, f> + <b, g> - eps <a b^T, exp((f + g - C) / eps) - 1>.
+
+Source: GOT-D (ICLR 2024) section 2.3; Cuturi (2013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gotd.transport.cost import Geometry, cost_matrix
+
+EpsilonIs = Literal["relative", "absolute"]
+
+# Below this many costs (128 MiB in float64) a problem is small: it is worth solving in
+# memory, on all candidates and in double precision. A function of the problem alone,
+# never of the machine, so that the same data give the same ranking everywhere.
+SMALL_PROBLEM = 2**24
+
+# Above this many costs a dense solver, which holds several copies, is refused.
+DENSE_LIMIT = 2**27
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Two weighted sets of embeddings and the regularised cost between them.
+
+    Args:
+        target: ``[m, d]`` target embeddings.
+        candidates: Arrays of ``[n_k, d]`` float32 embeddings, memory maps welcome;
+            together they are the ``n`` candidates.
+        geometry: What cost means.
+        epsilon: Regularisation, as a share of the mean cost or in cost units.
+        epsilon_is: ``relative`` (to the mean cost) or ``absolute``.
+        target_mass: ``[m]`` positive masses; equal when ``None``. Scaled to sum to 1.
+        candidate_mass: Per array ``[n_k]`` masses >= 0; equal when ``None``.
+    """
+
+    target: np.ndarray
+    candidates: Sequence[np.ndarray]
+    geometry: Geometry = field(default_factory=Geometry)
+    epsilon: float = 0.05
+    epsilon_is: EpsilonIs = "relative"
+    target_mass: np.ndarray | None = None
+    candidate_mass: Sequence[np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.epsilon > 0:
+            raise ValueError(f"epsilon must be positive, not {self.epsilon}")
+        if self.epsilon_is not in ("relative", "absolute"):
+            raise ValueError(f"epsilon_is must be relative or absolute, not {self.epsilon_is!r}")
+        if self.target.ndim != 2 or len(self.target) == 0 or self.n_candidates == 0:
+            raise ValueError("transport needs at least one target row and one candidate row")
+        widths = {array.shape[1] for array in (self.target, *self.candidates)}
+        if len(widths) > 1:
+            raise ValueError(f"target and candidates differ in width: {sorted(widths)}")
+        self._check_masses()
+
+    def _check_masses(self) -> None:
+        if self.target_mass is not None and (
+            len(self.target_mass) != self.n_target or not (np.asarray(self.target_mass) > 0).all()
+        ):
+            raise ValueError("target_mass must hold one positive number per target row")
+        if self.candidate_mass is None:
+            return
+        if [len(mass) for mass in self.candidate_mass] != [len(x) for x in self.candidates]:
+            raise ValueError("candidate_mass must hold one number per candidate row")
+        if any((np.asarray(mass) < 0).any() for mass in self.candidate_mass):
+            raise ValueError("candidate_mass must not be negative")
+        if not sum(float(np.sum(mass)) for mass in self.candidate_mass) > 0:
+            raise ValueError("candidate_mass must not be zero everywhere")
+
+    @property
+    def n_candidates(self) -> int:
+        """Rows over all candidate arrays."""
+        return sum(len(array) for array in self.candidates)
+
+    @property
+    def n_target(self) -> int:
+        """Target rows."""
+        return len(self.target)
+
+    @cached_property
+    def b(self) -> np.ndarray:
+        """``[m]`` float64 target masses, summing to 1."""
+        if self.target_mass is None:
+            return np.full(self.n_target, 1.0 / self.n_target)
+        mass = np.asarray(self.target_mass, dtype=np.float64)
+        return mass / mass.sum()
+
+    @cached_property
+    def a(self) -> tuple[np.ndarray, ...]:
+        """Per candidate array ``[n_k]`` float64 masses; all of them sum to 1."""
+        if self.candidate_mass is None:
+            share = 1.0 / self.n_candidates
+            return tuple(np.full(len(array), share) for array in self.candidates)
+        masses = [np.asarray(mass, dtype=np.float64) for mass in self.candidate_mass]
+        total = sum(float(mass.sum()) for mass in masses)
+        return tuple(mass / total for mass in masses)
+
+    def dense(self) -> tuple[Tensor, float, float]:
+        """Form the whole cost matrix in float64, for solvers that need it.
+
+        Returns:
+            ``[n, m]`` costs, epsilon in cost units, and the mean cost.
+
+        Raises:
+            ValueError: If the matrix would not fit in memory beside its copies.
+        """
+        entries = self.n_candidates * self.n_target
+        if entries > DENSE_LIMIT:
+            raise ValueError(
+                f"a dense solver would hold {self.n_candidates:,} x {self.n_target:,} costs "
+                f"({entries * 8 / 2**30:.0f} GiB, several times); use solver=semidual"
+            )
+        rows = np.concatenate([np.asarray(x, dtype=np.float64) for x in self.candidates])
+        y = self.geometry.embed(torch.as_tensor(np.asarray(self.target, dtype=np.float64)))
+        cost = cost_matrix(self.geometry.embed(torch.as_tensor(rows)), y)
+        mean = float(torch.as_tensor(np.concatenate(self.a)) @ cost @ torch.as_tensor(self.b))
+        return cost, self.epsilon_in_cost_units(mean), mean
+
+    def epsilon_in_cost_units(self, mean_cost: float) -> float:
+        """Return the absolute epsilon.
+
+        Raises:
+            ValueError: If it is relative to a mean cost of zero.
+        """
+        if self.epsilon_is == "absolute":
+            return self.epsilon
+        if not mean_cost > 0:
+            raise ValueError("all costs are zero: candidates and target are one and the same point")
+        return self.epsilon * mean_cost
+
+
+@dataclass(frozen=True, eq=False)
+class Potentials:
+    """Dual potentials in cost units, with the proof of how good they are.
+
+    Fixed by ``<b, g> = 0``, so that ``<a, f>`` is the dual value. Lower ``f`` means:
+    a candidate that the target wants more of.
+
+    Args:
+        candidate: Per candidate array ``[n_k]`` float64 ``f``.
+        target: ``[m]`` float64 ``g``: the price of a target, high where candidates lack.
+        epsilon_absolute: Epsilon in cost units.
+        mean_cost: Mean cost over all pairs.
+        marginal_error: ``sum_j |(P^T 1)_j - b_j|`` of the plan of (f, g), in [0, 2].
+            The other marginal holds exactly. This is the certificate: 0.005 keeps a
+            ranking (Spearman >= 0.9998 in 50 runs), 0.0005 is strict.
+        passes: Passes over all candidates.
+        converged: Whether the solver met its own tolerance.
+        history: The solver's error after each pass or check.
+        reference_rows: Candidates held in memory during the fit.
+        value: ``<a, f> + <b, g>``, the dual value.
+    """
+
+    candidate: tuple[np.ndarray, ...]
+    target: np.ndarray
+    epsilon_absolute: float
+    mean_cost: float
+    marginal_error: float
+    passes: int
+    converged: bool
+    history: tuple[float, ...] = ()
+    reference_rows: int = 0
+    value: float = float("nan")
+
+
+class NotConverged(RuntimeError):  # noqa: N818 -- says what happened
+    """A solve stopped before its potentials could be trusted.
+
+    Args:
+        message: What was reached and what to change.
+        potentials: The best potentials found, for whoever wants to look.
+    """
+
+    def __init__(self, message: str, potentials: Potentials) -> None:
+        super().__init__(message)
+        self.potentials = potentials
+
+
+def fix_gauge(problem: Problem, f: Sequence[np.ndarray], g: np.ndarray) -> tuple:
+    """Shift ``(f + c, g - c)`` so that ``<b, g> = 0``; return ``f, g, <a, f>``."""
+    shift = float(problem.b @ g)
+    shifted = tuple(np.asarray(block, dtype=np.float64) + shift for block in f)
+    value = sum(float(a @ block) for a, block in zip(problem.a, shifted, strict=True))
+    return shifted, g - shift, value
+
+
+def split_rows(problem: Problem, values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Cut ``[n]`` values along the candidate arrays."""
+    ends = np.cumsum([len(array) for array in problem.candidates])[:-1]
+    return tuple(np.split(values, ends))

@@ -1,0 +1,157 @@
+"""The fit in memory: Sinkhorn on a sample of the candidates.
+
+A few thousand candidates are enough to know the target potential nearly; what the
+sample gets wrong is corrected afterwards by passes over everybody (`semidual`). The
+sample's kernel stays resident, so an iteration is two matrix-vector products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gotd.transport.blocks import Logits, Stream, smallest_weight
+from gotd.transport.problem import SMALL_PROBLEM
+
+# The sampling error of the target marginal falls with the square root of rows per
+# target: ten per target leave one or two corrections, under five they stagnate.
+ROWS_PER_TARGET, LEAST_ROWS_PER_TARGET, LEAST_ROWS = 10, 5, 10_000
+RESIDENT_ENTRIES = 2**28
+
+# Kernel entries below exp(-64) are dropped in float32; rebuilding the kernel whenever
+# the scaling has moved by exp(20) keeps every lost entry negligible.
+REBUILD_LOG_RANGE = 20.0
+OVER_RELAXATION = 1.5
+
+
+def reference_size(n_candidates: int, n_target: int, rows: int | None = None) -> int:
+    """Decide how many candidates to hold in memory during the fit.
+
+    All of them when the problem is small, so that it is solved exactly; otherwise ten
+    per target, fewer (never under five) once the kernel would exceed 1 GiB. Depends on
+    the problem alone and not on the machine, as the ranking does.
+
+    Args:
+        n_candidates: Candidates in all.
+        n_target: Targets.
+        rows: A wish that overrides the rule.
+
+    Raises:
+        ValueError: If the wish is not positive.
+    """
+    if rows is not None:
+        if rows < 1:
+            raise ValueError(f"reference_rows must be at least 1, not {rows}")
+        return min(rows, n_candidates)
+    if n_candidates * n_target <= SMALL_PROBLEM:
+        return n_candidates
+    fitting = max(RESIDENT_ENTRIES // n_target, LEAST_ROWS_PER_TARGET * n_target)
+    return min(n_candidates, max(LEAST_ROWS, min(ROWS_PER_TARGET * n_target, fitting)))
+
+
+def smallest_priority(priority: Sequence[np.ndarray], rows: int) -> list[tuple[int, int]]:
+    """Choose the ``rows`` rows with the smallest priority.
+
+    With priorities that are a hash of the row's id this is a uniform sample which
+    depends neither on the order of the rows nor on how they are cut into arrays.
+
+    Args:
+        priority: Per candidate array ``[n_k]`` distinct numbers.
+        rows: How many rows to take.
+
+    Returns:
+        ``(array, row)`` pairs in order of priority.
+    """
+    flat = np.concatenate([np.asarray(p, dtype=np.float64) for p in priority])
+    chosen = np.argpartition(flat, rows - 1)[:rows] if rows < len(flat) else np.arange(len(flat))
+    chosen = chosen[np.argsort(flat[chosen], kind="stable")]
+    starts = np.cumsum([0] + [len(p) for p in priority])
+    array = np.searchsorted(starts, chosen, side="right") - 1
+    return list(zip(array.tolist(), (chosen - starts[array]).tolist(), strict=True))
+
+
+def gather(arrays: Sequence[np.ndarray], where: Sequence[tuple[int, int]]) -> np.ndarray:
+    """Copy rows out of (memory-mapped) arrays, in the order of ``where``."""
+    index = np.asarray(where, dtype=np.int64).reshape(-1, 2)
+    out = np.empty((len(index), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+    for number in np.unique(index[:, 0]):
+        here = np.flatnonzero(index[:, 0] == number)
+        # In file order, so that a memory map is read once from front to back.
+        here = here[np.argsort(index[here, 1])]
+        out[here] = arrays[number][index[here, 1]]
+    return out
+
+
+class Reference:
+    """A sample of the candidates, ready for many fits.
+
+    Args:
+        stream: The whole problem.
+        logits: Its matrix product.
+        where: The sampled rows.
+
+    Attributes:
+        base: ``[n_ref, m]`` logits without a potential.
+        a: ``[n_ref]`` masses of the sample, summing to 1.
+    """
+
+    def __init__(self, stream: Stream, logits: Logits, where: Sequence[tuple[int, int]]) -> None:
+        rows = stream.load(gather(stream.problem.candidates, where))
+        mass = torch.as_tensor(gather(stream.problem.a, where), device=stream.device)
+        if not float(mass.sum()) > 0:
+            raise ValueError("all rows of the reference sample have mass 0; raise reference_rows")
+        self.base = logits(rows, exact=True)
+        self.kernel = torch.empty_like(self.base)
+        self.a = mass / mass.sum()
+
+    def fit(
+        self, gamma: Tensor, wanted: Tensor, tolerance: float, max_iterations: int = 1000
+    ) -> Tensor:
+        """Find the target potential under which the sample covers ``wanted``.
+
+        One iteration is ``gamma_j += omega (log wanted_j - log r_j)`` with
+        ``r_j = sum_i a_i softmax_j(base_i + gamma)``: Sinkhorn with the candidate
+        potential eliminated. ``omega`` is 1.5 once the error is below 0.5, and 1 for
+        good when that made it grow.
+
+        Args:
+            gamma: ``[m]`` float64 start, ``g / eps + log b``.
+            wanted: ``[m]`` float64 masses asked for, summing to 1.
+            tolerance: L1 error of ``r`` at which to stop.
+            max_iterations: Stop here at the latest; the passes over all candidates
+                judge the result, so falling short is no error.
+
+        Returns:
+            ``[m]`` float64 gamma.
+        """
+        done, previous, relaxed = 0, float("inf"), True
+        while True:
+            self._build_kernel(gamma)
+            log_v = torch.zeros_like(gamma)
+            while float(log_v.max() - log_v.min()) <= REBUILD_LOG_RANGE:
+                received = self._received(log_v)
+                error = float((received - wanted).abs().sum())
+                if error <= tolerance or done >= max_iterations:
+                    return gamma + log_v
+                relaxed = relaxed and not (error < 0.5 and error > previous)
+                omega = OVER_RELAXATION if relaxed and error < 0.5 else 1.0
+                # A target that nobody reaches yet has r = 0 in float32: walk towards it.
+                step = (wanted.log() - received.log()).clamp(-REBUILD_LOG_RANGE, REBUILD_LOG_RANGE)
+                log_v = log_v + omega * step
+                previous, done = error, done + 1
+            gamma = gamma + log_v
+
+    def _build_kernel(self, gamma: Tensor) -> None:
+        # In place: only the base and one kernel are ever resident.
+        torch.add(self.base, gamma.to(self.base.dtype), out=self.kernel)
+        self.kernel.sub_(self.kernel.amax(dim=1, keepdim=True)).exp_()
+        self.kernel.div_(self.kernel.sum(dim=1, keepdim=True))
+        torch.threshold_(self.kernel, smallest_weight(self.kernel.dtype), 0.0)
+
+    def _received(self, log_v: Tensor) -> Tensor:
+        v = log_v.exp().to(self.kernel.dtype)
+        row_sums = self.kernel @ v
+        return (v * (self.kernel.T @ (self.a.to(v.dtype) / row_sums))).double()

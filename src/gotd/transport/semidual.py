@@ -1,0 +1,245 @@
+"""GOT-D's potentials for millions of candidates: a small fit, corrected by passes.
+
+For a given target potential the best candidate potential is a soft minimum,
+
+    f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps),
+
+so the only unknown is ``g``, one number per target. It is fitted on a sample of the
+candidates held in memory. A pass over all candidates then yields every ``f_i`` *and*
+the mass ``r_j`` that each target receives, from one matrix product. If ``r`` is not
+``b``, the sample is asked for the marginal ``b' = b' b / r`` instead, which makes up for
+what it gets wrong, and the next pass checks again. ``|r - b|_1`` is the certificate.
+
+Source: GOT-D (ICLR 2024) section 2.3 for the problem; Genevay et al. (2016) for the
+semi-dual; the correction is a multi-fidelity fixed point in the marginals.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gotd.transport.blocks import Block, Compute, Logits, Stream, full_float32, smallest_weight
+from gotd.transport.cost import squared_norms
+from gotd.transport.problem import NotConverged, Potentials, Problem, fix_gauge
+from gotd.transport.reference import Reference, reference_size, smallest_priority
+
+OnFailure = Literal["raise", "warn"]
+
+# One correction changes no target's demand by more than this factor: early ratios of
+# rarely reached targets are mostly noise.
+LARGEST_CORRECTION = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What one pass over the candidates yields.
+
+    Args:
+        candidate: Per candidate array ``[n_k]`` float64 ``f``.
+        received: ``[m]`` float64 mass that each target receives.
+    """
+
+    candidate: tuple[np.ndarray, ...]
+    received: Tensor
+
+
+def scan(stream: Stream, logits: Logits, epsilon: float, gamma: Tensor) -> Scan:
+    """Pass over all candidates: their potentials and the targets' shares.
+
+    Args:
+        stream: The candidates.
+        logits: The matrix product at ``epsilon``.
+        epsilon: Absolute epsilon.
+        gamma: ``[m]`` float64 ``g / eps + log b``.
+    """
+
+    lowest = math.log(smallest_weight(stream.dtype))
+
+    def pass_block(block: Block) -> tuple[np.ndarray, Tensor]:
+        x, mass = stream.load_block(block)
+        z = logits(x, gamma)
+        top = z.amax(dim=1)
+        z.sub_(top[:, None]).clamp_(min=lowest).exp_()
+        row_sums = z.sum(dim=1)
+        soft_max = top.double() + row_sums.double().log()
+        f = squared_norms(x).double() - epsilon * soft_max
+        received = z.T @ (mass.to(z.dtype) / row_sums)
+        return f.cpu().numpy(), received.double()
+
+    received = torch.zeros_like(gamma)
+    values = []
+    for f, share in stream.map(pass_block):
+        values.append(f)
+        received += share
+    return Scan(stream.join(values), received)
+
+
+@full_float32()
+def solve_semidual(
+    problem: Problem,
+    priority: Sequence[np.ndarray] | None = None,
+    *,
+    tolerance: float = 5e-3,
+    max_passes: int = 10,
+    reference_rows: int | None = None,
+    on_failure: OnFailure = "raise",
+    compute: Compute | None = None,
+) -> Potentials:
+    """Solve entropic transport for any number of candidates in ``O(n + m)`` memory.
+
+    Args:
+        problem: Candidates, targets, masses, cost and epsilon.
+        priority: Per candidate array ``[n_k]`` distinct numbers, uniform and
+            independent of the embeddings, such as a hash of the id; the rows with the
+            smallest are the reference sample. Not needed if all rows fit in it.
+        tolerance: Marginal error to reach. 5e-3 keeps rankings, 5e-4 is strict; in
+            float32 about 1e-5 is the floor.
+        max_passes: Passes over all candidates at most.
+        reference_rows: Rows held in memory; ``None`` for all of a small problem, else
+            ten per target. With all rows the fit is the exact solution.
+        on_failure: ``raise`` or ``warn`` when the tolerance is missed.
+        compute: Precision, device, block size and map.
+
+    Returns:
+        Potentials of the best pass.
+
+    Raises:
+        NotConverged: If the tolerance is missed; carries the best potentials.
+        ValueError: If a sample is needed and ``priority`` is missing.
+    """
+    if on_failure not in ("raise", "warn"):
+        raise ValueError(f"on_failure must be raise or warn, not {on_failure!r}")
+    if max_passes < 1 or not tolerance > 0:
+        raise ValueError("max_passes must be at least 1 and tolerance positive")
+    stream = Stream(problem, compute or Compute())
+    mean = stream.mean_cost()
+    epsilon = problem.epsilon_in_cost_units(mean)
+    logits = Logits(stream, epsilon)
+    rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
+    reference = Reference(stream, logits, _sample(problem, priority, rows))
+    gamma, best, history = _correct(
+        stream, logits, reference, epsilon, tolerance=tolerance, max_passes=max_passes
+    )
+    g = epsilon * (gamma.cpu().numpy() - np.log(problem.b))
+    f, g, value = fix_gauge(problem, best.candidate, g)
+    potentials = Potentials(
+        candidate=f,
+        target=g,
+        epsilon_absolute=epsilon,
+        mean_cost=mean,
+        marginal_error=min(history),
+        passes=len(history),
+        converged=min(history) <= tolerance,
+        history=tuple(history),
+        reference_rows=rows,
+        value=value,
+    )
+    if not potentials.converged:
+        _refuse(problem, potentials, tolerance, on_failure)
+    return potentials
+
+
+def _correct(
+    stream: Stream,
+    logits: Logits,
+    reference: Reference,
+    epsilon: float,
+    *,
+    tolerance: float,
+    max_passes: int,
+) -> tuple[Tensor, Scan, list[float]]:
+    """Alternate fits on the sample and passes over everybody until both agree."""
+    b = stream.b
+    wanted, gamma = b, b.log()
+    best_wanted, best_gamma, best, history = wanted, gamma, None, []
+    step = 1.0
+    for number in range(max_passes):
+        gamma = reference.fit(gamma, wanted, tolerance / 10.0)
+        here = scan(stream, logits, epsilon, gamma)
+        error = float((here.received - b).abs().sum())
+        if best is None or error < min(history):
+            best_wanted, best_gamma, best = wanted, gamma, here
+            # Trust what worked: back towards a full step.
+            step = min(1.0, 2.0 * step) if number else step
+        else:
+            step /= 2.0
+        history.append(error)
+        if error <= tolerance:
+            break
+        ratio = (b / best.received).clamp(1.0 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+        wanted = best_wanted * ratio**step
+        wanted, gamma = wanted / wanted.sum(), best_gamma
+    assert best is not None  # max_passes >= 1
+    return best_gamma, best, history
+
+
+def _sample(
+    problem: Problem, priority: Sequence[np.ndarray] | None, rows: int
+) -> list[tuple[int, int]]:
+    if rows == problem.n_candidates:
+        return [(k, i) for k, array in enumerate(problem.candidates) for i in range(len(array))]
+    if priority is None:
+        raise ValueError(
+            f"a reference sample of {rows:,} of {problem.n_candidates:,} candidates needs "
+            "priority: one uniform number per row, for instance a hash of its id"
+        )
+    if [len(p) for p in priority] != [len(x) for x in problem.candidates]:
+        raise ValueError("priority must hold one number per candidate row")
+    return smallest_priority(priority, rows)
+
+
+def _refuse(
+    problem: Problem, potentials: Potentials, tolerance: float, on_failure: OnFailure
+) -> None:
+    share = potentials.epsilon_absolute / max(potentials.mean_cost, 1e-300)
+    rows = potentials.reference_rows
+    more_rows = f"reference_rows above {rows:,}, " if rows < problem.n_candidates else ""
+    message = (
+        f"the transport solve stopped at marginal error {potentials.marginal_error:.2g} after "
+        f"{potentials.passes} passes; the tolerance is {tolerance:.2g}. Try {more_rows}more "
+        f"max_passes, a larger epsilon (now {share:.3g} of the mean cost), or accept a looser "
+        "tolerance"
+    )
+    if on_failure == "raise":
+        raise NotConverged(message, potentials)
+    warnings.warn(message, RuntimeWarning, stacklevel=4)
+
+
+@full_float32()
+def score(
+    problem: Problem, potentials: Potentials, compute: Compute | None = None
+) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+    """Value candidates that took no part in the solve.
+
+    ``f`` depends on the target potential alone, so new rows are scored by one pass.
+
+    Args:
+        problem: The new candidates, with the target, target masses and geometry of the
+            solved problem. Its own epsilon is not used.
+        potentials: The solution.
+        compute: Precision, device, block size and map.
+
+    Returns:
+        Per candidate array ``[n_k]`` float64 ``f``, in the gauge of ``potentials``, and
+        ``[m]`` float64 shares of these candidates' mass that each target receives.
+
+    Raises:
+        ValueError: If the number of targets differs from the potential's.
+    """
+    if problem.n_target != len(potentials.target):
+        raise ValueError(
+            f"the potential is for {len(potentials.target)} targets, not {problem.n_target}"
+        )
+    stream = Stream(problem, compute or Compute())
+    epsilon = potentials.epsilon_absolute
+    gamma = torch.as_tensor(potentials.target / epsilon + np.log(problem.b), device=stream.device)
+    here = scan(stream, Logits(stream, epsilon), epsilon, gamma)
+    return here.candidate, here.received.cpu().numpy()
