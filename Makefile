@@ -16,7 +16,7 @@ TORCH_VERSION := 2.13.0
 # Index to take torch from: PyTorch's own CPU index saves gigabytes where there is no GPU.
 TORCH_INDEX ?=
 
-.PHONY: help setup test test-all lint format reproduce-glue plan-glue report results bench clean
+.PHONY: help setup test test-slow lint format reproduce-glue plan-glue report results bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -36,8 +36,8 @@ $(STAMP): pyproject.toml constraints.txt
 test: $(STAMP) ## run the tests (under ten minutes on two cores)
 	$(PY) -m pytest -m "not slow" -n 2 $(ARGS)
 
-test-all: $(STAMP) ## run the tests, the slow ones too
-	$(PY) -m pytest -n 2 $(ARGS)
+test-slow: $(STAMP) ## run the tests that take longer
+	$(PY) -m pytest -m slow -n 2 $(ARGS)
 
 lint: $(STAMP) ## ruff (lint and format) and pyright
 	$(VENV)/bin/ruff check src tests experiments

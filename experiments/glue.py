@@ -1,0 +1,13 @@
+"""GLUE, two-stage: the paper's Tables 4 and 12, and what is left when it is fair.
+
+python experiments/glue.py                                       # embedded default
+DATA=folder python experiments/glue.py scale=folder              # real rows and passages
+python experiments/glue.py selector=got_d,dsir budget=200,400    # any axis is a sweep
+"""
+
+import sys
+
+from gotd.sweep import run
+
+if __name__ == "__main__":
+    sys.exit(run("glue"))

@@ -1,0 +1,89 @@
+"""The command line: ``gotd plan | report | doctor``.
+
+Everything heavy is imported by the command that needs it, so ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors that a user can mend are one line, status 2."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return int(options.run(options))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"gotd {options.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gotd",
+        description="Choose the right unlabelled data to warm up a language model.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    plan = commands.add_parser(
+        "plan", help="what a sweep would run, what is done, hours, memory, disk"
+    )
+    plan.add_argument("overrides", nargs="*", help="Hydra overrides, such as experiment=glue")
+    plan.set_defaults(run=_plan)
+
+    report = commands.add_parser(
+        "report", help="tables (Markdown, LaTeX), figures and one HTML page from records"
+    )
+    report.add_argument("records", nargs="*", type=Path, help="JSONL files; default: all committed")
+    report.add_argument("--out", type=Path, default=Path("results"), help="folder to write into")
+    report.set_defaults(run=_report)
+
+    doctor = commands.add_parser("doctor", help="is this machine ready: GPU, hub, disk, versions")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from gotd.plan import lay_out, print_plan
+
+    print_plan(*lay_out(options.overrides))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from gotd.reporting.records import read_jsonl
+    from gotd.reporting.report import write_report
+
+    files = options.records or sorted((options.out / "records").glob("*.jsonl"))
+    if not files:
+        raise FileNotFoundError(
+            f"no records in {options.out / 'records'}; run an experiment first, "
+            "or name the JSONL files"
+        )
+    paper = options.out / "paper"
+    records = [record for file in files for record in read_jsonl(file)]
+    names = " ".join(file.name for file in files)
+    written = write_report(
+        records,
+        options.out,
+        paper=paper if paper.is_dir() else None,
+        command=f"gotd report {names}",
+    )
+    print(f"{len(records)} records, {len(written)} files in {options.out}")
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from gotd.doctor import examine
+
+    return examine()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

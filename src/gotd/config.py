@@ -1,0 +1,277 @@
+"""Typed schemas of every conf group, so that a typo fails at compose.
+
+A group's schema is read off the constructor that its ``_target_`` names: the two
+cannot drift apart, and a wrong field or type is refused before anything runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.config_store import ConfigStore
+from hydra.utils import get_class
+from omegaconf import MISSING, OmegaConf
+
+TARGETS: dict[tuple[str, str], str] = {
+    ("source", "microworld"): "gotd.sources.microworld.Microworld",
+    ("source", "folder"): "gotd.sources.folder.Folder",
+    ("source", "hub"): "gotd.sources.hub.Hub",
+    ("task", "task"): "gotd.sources.task.Task",
+    ("selector", "random"): "gotd.selection.random.Random",
+    ("selector", "random_in_domain"): "gotd.selection.random.RandomInDomain",
+    ("selector", "all_domains"): "gotd.selection.random.AllDomains",
+    ("selector", "nearest"): "gotd.selection.nearest.Nearest",
+    ("selector", "dsir"): "gotd.selection.dsir.DSIR",
+    ("selector", "curated_tapt"): "gotd.selection.curated_tapt.CuratedTAPT",
+    ("selector", "round_robin"): "gotd.selection.round_robin.RoundRobin",
+    ("selector", "tsds"): "gotd.selection.tsds.TSDS",
+    ("selector", "oracle"): "gotd.selection.oracle.Oracle",
+    ("selector", "got_d"): "gotd.selection.got_d.GOTD",
+    ("model", "spec"): "gotd.training.models.ModelSpec",
+    ("pre_fine_tune", "masked_lm"): "gotd.training.masked_lm.MaskedLMSettings",
+    ("fine_tune", "classifier"): "gotd.training.classifier.FineTuneSettings",
+    ("tracker", "wandb"): "gotd.reporting.tracker.WandbTracker",
+    ("tracker", "none"): "gotd.reporting.tracker.NoTracker",
+}
+"""What Hydra builds, by (group, name): stored as the schema ``<group>/base_<name>``."""
+
+
+@dataclass
+class Chunking:
+    """How documents become chunks (paper §1.4: pieces of 1,000 characters)."""
+
+    unit: str = "fixed"
+    """``fixed``: short texts joined, long ones split; ``whole``: a text is a chunk."""
+    length_chars: int = 1000
+    """Length of a fixed chunk in characters."""
+
+
+@dataclass
+class EmbedderConfig:
+    """conf/embedder: the space in which transport and neighbours are measured."""
+
+    name: str = MISSING
+    model: str = "base"
+    """``base``: the arm's own base model; ``hashed``: no model; else a model to load."""
+    pooling: str = "mean_masked"
+    """``mean_masked``, ``mean_all_positions`` (as published), ``cls`` or ``token_mean``."""
+    max_length_tokens: int = 256
+    normalise: bool = False
+    precision: str = "float32"
+    fine_tuned_on_target: bool = False
+    """First fine-tune the encoder on the target's labels (the paper's DistilBERT)."""
+    dimension: int = 384
+    """Width of the ``hashed`` embedder; others have their model's."""
+
+
+@dataclass
+class TransportConfig:
+    """conf/transport: the optimal-transport problem behind GOT-D."""
+
+    solver: str = "semidual"
+    epsilon: float = 0.05
+    """Entropic regularisation, in the unit that ``epsilon_is`` names."""
+    epsilon_is: str = "relative"
+    """``relative`` to the mean cost, or ``absolute``."""
+    tolerance: float = 5e-3
+    """L1 error of the target marginal at which the solve counts as converged."""
+    max_passes: int = 10
+    """Passes over all candidates before the solve gives up."""
+    reference_rows: int | None = None
+    """Candidates in the resident sample; null: about ten for each target."""
+    on_failure: str = "raise"
+    """``raise`` when the tolerance is missed, or ``warn`` and go on."""
+    cost: str = "squared_euclidean"
+    """``squared_euclidean`` or ``cosine``."""
+
+
+@dataclass
+class SelectorConfig:
+    """conf/selector: an arm of the comparison."""
+
+    arm: str = MISSING
+    """Name in the tables."""
+    method: Any = None
+    """What ranks the candidates; null for the arm without pre-fine-tuning."""
+
+
+@dataclass
+class ModelConfig:
+    """conf/model: where the base model comes from; every arm starts from it."""
+
+    name: str = MISSING
+    spec: Any = MISSING
+    pretraining: Any = None
+    """Masked-LM settings of the cached stage that makes the base; null: as published."""
+    pretraining_rows: int | None = None
+    """Rows of the source's pre-training text to use; null: all."""
+    seed: int = 0
+    """Seed of the base model's own making; one base for all seeds, but one per world."""
+    mnli_start: str | None = None
+    """Where RTE and MRPC start under ``protocol=published`` with a budget of 50,000."""
+
+
+@dataclass
+class TaskLimits:
+    """Which labelled rows the fine-tuning sees."""
+
+    labels: int | None = None
+    """At most so many labelled rows (the paper: all, or 5,000)."""
+    labels_chosen: str = "random"
+    """``random`` by row id, or ``first`` (what the published code does)."""
+    validation_rows: int = 100
+    """Rows held out of train for the model choice under ``protocol=clean``."""
+    target_rows: int | None = None
+    """Training texts that form the selection target; null: all that are labelled."""
+
+
+@dataclass
+class EvaluationConfig:
+    """conf/evaluation: how predictions become a record."""
+
+    name: str = "glue"
+    per_domain: bool = True
+    """Score each true domain apart, where the source knows it."""
+
+
+@dataclass
+class CandidatesConfig:
+    """conf/candidates: which corpora make up the pool."""
+
+    files: list[str] = field(default_factory=list)
+    """File names or patterns inside the folder; empty: all."""
+    limit: int | None = None
+    """Sample so many rows by a hash of their ids; null: all."""
+
+
+@dataclass
+class Config:
+    """The root: what one cell of an experiment is made of."""
+
+    experiment_name: str = MISSING
+    scale_name: str = MISSING
+    protocol_name: str = MISSING
+    """``clean`` (default), or ``published``: what the paper's code does, D1, D2, …"""
+    budget: int = MISSING
+    """Candidates to select, in rows."""
+    rank_rows: int = MISSING
+    """Rows to rank, so that every smaller budget is a prefix of one ranking."""
+    seed: int = 0
+    """Seed of every role; in the generated benchmark it is the world."""
+    source: Any = MISSING
+    task: Any = MISSING
+    candidates: CandidatesConfig = field(default_factory=CandidatesConfig)
+    limits: TaskLimits = field(default_factory=TaskLimits)
+    candidate_chunks: Chunking = field(default_factory=Chunking)
+    target_chunks: Chunking = field(default_factory=Chunking)
+    embedder: EmbedderConfig = MISSING
+    transport: TransportConfig = MISSING
+    selector: SelectorConfig = MISSING
+    model: ModelConfig = MISSING
+    pre_fine_tune: Any = MISSING
+    fine_tune: Any = MISSING
+    evaluation: EvaluationConfig = MISSING
+    tracker: Any = MISSING
+    store: str = "artifacts"
+    """Folder of the artifacts; not part of any key."""
+    workers: int = 1
+    """Shards in flight at once; not part of any key."""
+    threads: int | None = None
+    """Threads of each process; null: as many as there are cores. Not part of any key."""
+
+
+PROTOCOLS = ("clean", "published")
+
+
+def conf_folder() -> Path:
+    """Give the folder of the shipped configuration: the checkout's, else the wheel's."""
+    here = Path(__file__).resolve()
+    packed = here.parent / "conf"
+    return packed if packed.is_dir() else here.parents[2] / "conf"
+
+
+def schema(target: str) -> type:
+    """Make the typed schema of a constructor: its fields, and ``_target_``.
+
+    Args:
+        target: Dotted path of a dataclass.
+
+    Returns:
+        A dataclass that OmegaConf understands: choices become strings, tuples lists.
+    """
+    module, _, name = target.rpartition(".")
+    constructor = getattr(importlib.import_module(module), name)
+    hints = typing.get_type_hints(constructor)
+    fields: list[tuple[str, Any, Any]] = [("_target_", str, field(default=target))]
+    for item in dataclasses.fields(constructor):
+        if not item.init:
+            continue
+        fields.append((item.name, _plain(hints[item.name]), _default(item)))
+    return dataclasses.make_dataclass(f"{name}Schema", fields)
+
+
+def _plain(hint: Any) -> Any:
+    """Say a type in the words OmegaConf has: no Literal, no tuple, no nested class."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return type(arguments[0])
+    if origin in (tuple, list):
+        return list[_plain(arguments[0]) if arguments else Any]  # type: ignore[misc]
+    if origin is dict:
+        return dict[str, _plain(arguments[1])]  # type: ignore[misc]
+    if origin in (types.UnionType, typing.Union):
+        inner = [_plain(a) for a in arguments if a is not type(None)]
+        return typing.Optional[inner[0]] if len(inner) == 1 else Any  # noqa: UP045
+    return hint if hint in (str, int, float, bool) else Any
+
+
+def _default(item: dataclasses.Field[Any]) -> Any:
+    if item.default_factory is not dataclasses.MISSING:
+        return field(default_factory=item.default_factory)
+    if item.default is dataclasses.MISSING:
+        return field(default=MISSING)
+    if isinstance(item.default, tuple):
+        values = list(item.default)
+        return field(default_factory=lambda: list(values))
+    if dataclasses.is_dataclass(item.default):
+        return field(default=None)
+    return field(default=item.default)
+
+
+def register() -> None:
+    """Store every schema in Hydra's ConfigStore; safe to call again."""
+    store = ConfigStore.instance()
+    store.store(name="base_config", node=Config)
+    for (group, name), target in TARGETS.items():
+        store.store(group=group, name=f"base_{name}", node=schema(target))
+    store.store(group="embedder", name="base_embedder", node=EmbedderConfig)
+    store.store(group="transport", name="base_transport", node=TransportConfig)
+    store.store(group="selector", name="base_selector", node=SelectorConfig)
+    store.store(group="model", name="base_model", node=ModelConfig)
+    store.store(group="evaluation", name="base_evaluation", node=EvaluationConfig)
+    store.store(group="candidates", name="base_candidates", node=CandidatesConfig)
+
+
+def build(node: Any) -> Any:
+    """Build what a composed node names, from its ``_target_`` and its fields.
+
+    Args:
+        node: A DictConfig, or ``None``.
+
+    Returns:
+        The object, lists given as tuples; ``None`` for an empty node.
+
+    Raises:
+        ValueError: If the constructor refuses a value; the message names the field.
+    """
+    if node is None:
+        return None
+    values = dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[call-overload]
+    constructor = get_class(str(values.pop("_target_")))
+    return constructor(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,182 @@
+"""The two-stage protocol, whole, on one screen.
+
+    candidates -> chunks -> embeddings -> ranking -> selection      what to read
+    base model -> pre-fine-tuned on the selection -> fine-tuned     how to read it
+    predictions -> record                                           what it brought
+
+Every line of `plan_cell` is a stage; every other module hangs off one of them. A cell
+is one task x arm x model x budget x seed; its record is the last stage, so a finished
+cell returns at once and an interrupted one goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gotd import stages
+from gotd.artifacts import Stage, Store, write_json
+from gotd.config import PROTOCOLS, Config, build
+from gotd.record import failed_record, read_record, record_stage, seal
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of an experiment: what it is called, and the stage that is its record.
+
+    Args:
+        axes: Task, arm, model, budget, seed and what else tables are made by.
+        record: Stage whose artifact is the record.
+        store: Where artifacts stand.
+        tracker: Mirrors the record.
+    """
+
+    axes: Mapping[str, Any]
+    record: Stage
+    store: Store
+    tracker: Any
+
+    @property
+    def is_done(self) -> bool:
+        """Tell whether the record is there."""
+        return self.store.is_done(self.record)
+
+    @property
+    def failure_path(self) -> Path:
+        """Where the record of a failed try stands."""
+        return self.store.root / "failed" / f"{self.record.name}-{self.record.key[:12]}.json"
+
+    def outcome(self) -> dict[str, Any] | None:
+        """Read the record, done or failed; ``None`` for a cell that has not run."""
+        if self.is_done:
+            return read_record(self.store, self.record)
+        if self.failure_path.exists():
+            return json.loads(self.failure_path.read_text(encoding="utf-8"))
+        return None
+
+
+def plan_cell(config: Config | DictConfig, variant: str = "") -> Cell:
+    """Lay out the protocol for one cell; nothing runs, but all is checked.
+
+    Args:
+        config: A composed configuration.
+        variant: Overrides that are no axis of their own, to tell cells apart.
+
+    Raises:
+        ValueError: If a value is refused; the message names the field.
+    """
+    if config.protocol_name not in PROTOCOLS:
+        raise ValueError(
+            f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
+        )
+    if config.budget < 1:
+        raise ValueError(f"budget must be at least 1 row, not {config.budget}")
+    source, task, method = build(config.source), build(config.task), build(config.selector.method)
+    spec, pretraining = build(config.model.spec), build(config.model.pretraining)
+    warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
+    limits, space, model_config = (
+        OmegaConf.to_object(config[name]) for name in ("limits", "embedder", "model")
+    )
+    seed, workers, protocol = config.seed, config.workers, config.protocol_name
+
+    rows = stages.task_rows(source, task, limits, protocol, seed)
+    base = stages.base_model(source, model_config, spec, pretraining, model_config.seed)
+    if method is not None and _starts_from_mnli(config, task.name):
+        spec = dataclasses.replace(spec, pretrained=config.model.mnli_start, revision=None)
+        base = stages.base_model(source, model_config, spec, pretraining, model_config.seed)
+    model, chosen = base, None
+    if method is not None:
+        chunks = {
+            "target": stages.target(
+                rows, OmegaConf.to_object(config.target_chunks), limits, protocol
+            ),
+            "candidates": stages.candidates(source, OmegaConf.to_object(config.candidate_chunks)),
+        }
+        encoder = _encoder(config, base, rows, task, tuning)
+        spaces = {
+            side: stages.embeddings(stage, space, encoder, workers)
+            for side, stage in chunks.items()
+        }
+        read = spaces if "embeddings" in method.requires else {}
+        ranked = stages.ranking(
+            method, config.selector.arm, chunks, read, config.rank_rows, seed, workers
+        )
+        chosen = stages.selection(ranked, chunks, spaces, config.budget, source.under_covered)
+        model = stages.pre_fine_tuned(base, chosen, warm_up, config.selector.arm, seed)
+    predicted = stages.predictions(model, rows, task, tuning, seed)
+    axes = {
+        "task": task.name,
+        "arm": config.selector.arm,
+        "model": config.model.name,
+        "budget": config.budget if method is not None else None,
+        "seed": seed,
+        "tuning": warm_up.tuning,
+        "source": source.name,
+        "protocol": config.protocol_name,
+        "variant": variant or None,
+    }
+    record = record_stage(config, axes, task, source, predicted, chosen, model)
+    return Cell(axes, record, Store(Path(config.store)), build(config.tracker))
+
+
+def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
+    """Run one cell, or return at once if its record is there.
+
+    A cell that fails is recorded with its error, so that a sweep goes on with the
+    others; the next run tries it again.
+
+    Args:
+        config: A composed configuration.
+        variant: Overrides that are no axis of their own.
+
+    Returns:
+        The record, done or failed.
+    """
+    cell = plan_cell(config, variant)
+    if not cell.is_done:
+        began = time.perf_counter()
+        try:
+            cell.store.get(cell.record)
+        except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
+            log.error("%s failed: %s", cell.record.name, error)
+            log.debug("", exc_info=error)
+            record = failed_record(config, cell.axes, cell.record, error)
+            cell.failure_path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cell.failure_path, record)
+            return record
+        seal(cell.store, cell.record, time.perf_counter() - began)
+        cell.failure_path.unlink(missing_ok=True)
+        cell.tracker.mirror(read_record(cell.store, cell.record))
+    return read_record(cell.store, cell.record)
+
+
+def _encoder(
+    config: Config | DictConfig, base: Stage, rows: Stage, task: Any, settings: Any
+) -> Stage | None:
+    """Give the stage whose model embeds: the arm's base, or one tuned on the target."""
+    if config.embedder.model == "base":
+        return base
+    if not config.embedder.fine_tuned_on_target:
+        return None
+    return stages.tuned_encoder(config.embedder.model, rows, task, settings, config.seed)
+
+
+def _starts_from_mnli(config: Config | DictConfig, task: str) -> bool:
+    """Tell whether the published code would swap the base model for one tuned on MNLI."""
+    # Deviation D3: `if data_size == 50000 and task in (rte, mrpc)`; the vanilla arm keeps BERT.
+    return (
+        config.protocol_name == "published"
+        and config.model.mnli_start is not None
+        and task in ("rte", "mrpc")
+        and config.budget == 50_000
+    )

@@ -1,0 +1,216 @@
+"""Seal what a cell brought: its metrics, what was selected for it, and what it cost.
+
+The record proper is an artifact like any other, the same bytes whenever it is made
+again. What it cost stands beside it, because no two runs take the same time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from omegaconf import DictConfig, OmegaConf
+
+from gotd.artifacts import Stage, Store, write_json
+from gotd.machine import code, hardware, peak_memory_gib, versions
+
+SCHEMA_VERSION = 1
+RECORD, COST = "record.json", "cost.json"
+_NOT_RECORDED = ("store", "workers", "threads", "tracker")
+_ROLES = ("rows", "selection", "pre_fine_tune", "fine_tune")
+
+
+def _settings(config: DictConfig) -> dict[str, Any]:
+    """Give the configuration without what moves no number: paths, workers, trackers."""
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    kept = {str(name): value for name, value in settings.items() if name not in _NOT_RECORDED}
+    kept["source"] = {k: v for k, v in kept["source"].items() if k != "path"}
+    return kept
+
+
+def record_stage(
+    config: DictConfig,
+    axes: Mapping[str, Any],
+    task: Any,
+    source: Any,
+    predicted: Stage,
+    chosen: Stage | None,
+    model: Stage,
+) -> Stage:
+    """Give the last stage of a cell: predictions in, record out.
+
+    Args:
+        config: The cell's composed configuration.
+        axes: What the tables are made by.
+        task: The task, which names its metrics.
+        source: Where rows came from; its identity is recorded.
+        predicted: Predictions of every reported split.
+        chosen: The selection; ``None`` for the arm without one.
+        model: The model that was fine-tuned.
+    """
+    settings = _settings(config)
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        metrics, n_eval = _metrics(inputs["predictions"], task, config.evaluation.per_domain)
+        tuned = json.loads((inputs["predictions"] / "report.json").read_text(encoding="utf-8"))
+        curves = {"fine_tune_loss": tuned["loss_curve"], "validation": tuned["validation"]}
+        if chosen is not None:
+            warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
+            curves["pre_fine_tune_loss"] = warmed["loss_curve"]
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "experiment": config.experiment_name,
+            "scale": config.scale_name,
+            "status": "done",
+            "axes": dict(axes),
+            "metrics": metrics,
+            "n_eval": n_eval,
+            "selection": None
+            if chosen is None
+            else _selection(inputs["selection"], chosen, source.name == "microworld"),
+            "curves": curves,
+            "seeds": dict.fromkeys(
+                ("selection", "pre_fine_tune", "fine_tune", "base_model", "rows"), config.seed
+            ),
+            "config": settings,
+            "versions": versions(),
+            "data": source.identity(),
+            "parents": sorted(stage.key for stage in (predicted, model)),
+            "error": None,
+        }
+        write_json(folder / RECORD, record)
+
+    inputs = {"predictions": predicted, "model": model}
+    if chosen is not None:
+        inputs["selection"] = chosen
+    return Stage(
+        kind="record",
+        version=1,
+        name="-".join(str(axes[name]) for name in ("task", "arm", "model", "budget", "seed")),
+        parameters={
+            "experiment": config.experiment_name,
+            "scale": config.scale_name,
+            "axes": dict(axes),
+            "evaluation": asdict(OmegaConf.to_object(config.evaluation)),  # type: ignore[call-overload]
+        },
+        build=build,
+        inputs=inputs,
+    )
+
+
+def _metrics(folder: Path, task: Any, per_domain: bool) -> tuple[dict[str, Any], int]:
+    """Score every reported split; the first one is the headline."""
+    from gotd.evaluation.glue import by_domain, score
+
+    metrics: dict[str, Any] = {}
+    n_eval = 0
+    for place, split in enumerate(task.reported_splits):
+        table = pq.read_table(folder / f"{split}.parquet")
+        predicted, labels = table["prediction"].to_numpy(), table["label"].to_numpy()
+        prefix = "" if place == 0 else f"{split}/"
+        for metric in task.metrics:
+            metrics[f"{prefix}{metric}"] = score(metric, predicted, labels)
+        if place > 0:
+            continue
+        n_eval = table.num_rows
+        metrics["headline_name"] = task.headline
+        metrics["headline"] = metrics[task.headline]
+        if per_domain and table["domain"].null_count == 0:
+            domains = table["domain"].to_pylist()
+            for domain, value in by_domain(predicted, labels, domains, task.headline).items():
+                metrics[f"domain/{domain}"] = value
+    return metrics, n_eval
+
+
+def _selection(folder: Path, chosen: Stage, generated: bool) -> dict[str, Any]:
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    if not generated:
+        # A record may be published; the texts of others stay in the selection's own report.
+        for row in report["first_rows"]:
+            del row["excerpt"]
+    report["diagnostics"] = _timeless(report["diagnostics"])
+    return {"key": chosen.key, **report}
+
+
+def _timeless(facts: Any) -> Any:
+    """Leave out what was timed: a record is the same bytes whenever it is made."""
+    if not isinstance(facts, dict):
+        return facts
+    return {name: _timeless(value) for name, value in facts.items() if name != "elapsed_s"}
+
+
+def seal(store: Store, stage: Stage, elapsed_s: float) -> None:
+    """Write beside a record what this run of its cell cost.
+
+    Args:
+        store: Where the record stands.
+        stage: The record's stage.
+        elapsed_s: Seconds this run spent on the cell, earlier artifacts not counted.
+    """
+    manifests = [store.manifest(ancestor) for ancestor in stage.ancestors()]
+    seconds: dict[str, float] = {}
+    for manifest in manifests:
+        kind = manifest["kind"]
+        seconds[kind] = round(seconds.get(kind, 0.0) + manifest["cost"]["elapsed_s"], 3)
+    cost = {
+        "started_at": manifests[-1]["cost"]["started_at"],
+        "elapsed_s": round(elapsed_s, 3),
+        "stages_s": seconds,
+        "peak_memory_gib": max(manifest["cost"]["peak_memory_gib"] for manifest in manifests),
+        "resumed": any(manifest["cost"]["resumed"] for manifest in manifests),
+        "hardware": hardware(),
+        "code": code(),
+    }
+    write_json(store.folder(stage) / COST, cost)
+
+
+def read_record(store: Store, stage: Stage) -> dict[str, Any]:
+    """Read a finished cell's record, its key and its cost put in.
+
+    A cell that was killed between its record and its cost has an empty ``cost``.
+    """
+    folder = store.folder(stage)
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    cost = folder / COST
+    record["key"] = stage.key
+    record["cost"] = json.loads(cost.read_text(encoding="utf-8")) if cost.exists() else {}
+    return record
+
+
+def failed_record(
+    config: DictConfig, axes: Mapping[str, Any], stage: Stage, error: Exception
+) -> dict[str, Any]:
+    """Make the record of a cell that stopped with an error.
+
+    The error is part of the record, so that a table shows the hole and its reason.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "key": stage.key,
+        "experiment": config.experiment_name,
+        "scale": config.scale_name,
+        "status": "failed",
+        "axes": dict(axes),
+        "metrics": {},
+        "n_eval": None,
+        "selection": None,
+        "curves": {},
+        "seeds": {},
+        "config": _settings(config),
+        "versions": versions(),
+        "data": {},
+        "parents": [],
+        "error": {"type": type(error).__name__, "message": str(error)},
+        "cost": {
+            "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "peak_memory_gib": peak_memory_gib(),
+            "hardware": hardware(),
+            "code": code(),
+        },
+    }

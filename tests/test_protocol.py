@@ -1,0 +1,192 @@
+"""The whole protocol on a tiny generated world: runs, resumes, and refuses bad input."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gotd.protocol import plan_cell, run_cell
+from gotd.reporting.records import validate
+from gotd.sweep import expand
+
+TINY = [
+    "experiment=glue",
+    "scale=micro",
+    "task=cola",
+    "seed=1",
+    "tracker=none",
+    "budget=20",
+    "source.pretraining_documents=150",
+    "source.candidate_documents=800",
+    "source.rare_share=0.1",
+    "source.labels=40",
+    "source.evaluation_rows=32",
+    "limits.validation_rows=8",
+    "model.pretraining.epochs=0.5",
+    "pre_fine_tune.epochs=1",
+    "fine_tune.epochs=1",
+]
+ARMS = (
+    "none",
+    "random",
+    "random_in_domain",
+    "nearest",
+    "dsir",
+    "curated_tapt",
+    "curated_tapt_duplicates",
+    "got_d",
+    "got_d_contrast",
+    "tsds",
+    "half_oracle",
+    "oracle",
+)
+
+
+def cells(store: Path, *overrides: str):
+    return [config for config, _ in expand([*TINY, f"store={store}", *overrides])]
+
+
+def without_cost(record: dict) -> str:
+    return json.dumps({k: v for k, v in record.items() if k != "cost"}, sort_keys=True)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def records(store) -> dict[str, dict]:
+    found = [run_cell(config) for config in cells(store, f"selector={','.join(ARMS)}")]
+    return {record["axes"]["arm"]: record for record in found}
+
+
+def test_every_arm_ends_in_a_valid_record(records):
+    assert set(records) == set(ARMS)
+    for arm, record in records.items():
+        assert record["status"] == "done", (arm, record["error"])
+        validate(record, arm)
+
+
+def test_selections_have_the_budget_and_know_their_domains(records):
+    for arm, record in records.items():
+        chosen = record["selection"]
+        if arm == "none":
+            assert chosen is None
+            continue
+        assert chosen["rows"] == 20
+        assert sum(chosen["domains"].values()) == 20
+    assert records["oracle"]["selection"]["under_covered_share"] == 1.0
+    assert records["half_oracle"]["selection"]["under_covered_share"] == 0.5
+    assert records["curated_tapt"]["selection"]["distinct_rows"] == 20
+
+
+def test_arms_share_one_base_model_and_one_pool(records, store):
+    assert len(list((store / "base_model").glob("micro-*"))) == 1
+    assert len([p for p in (store / "candidates").iterdir() if p.is_dir()]) == 1
+
+
+def test_a_finished_cell_is_not_run_again(records, store):
+    manifests = sorted(store.rglob("manifest.json"))
+    before = {path: path.stat().st_mtime_ns for path in manifests}
+    (config,) = cells(store, "selector=got_d")
+    again = run_cell(config)
+    assert without_cost(again) == without_cost(records["got_d"])
+    assert {path: path.stat().st_mtime_ns for path in sorted(store.rglob("manifest.json"))} == before
+
+
+def test_another_store_gives_the_same_record(records, tmp_path):
+    (config,) = cells(tmp_path, "selector=got_d")
+    assert without_cost(run_cell(config)) == without_cost(records["got_d"])
+
+
+def test_budgets_are_prefixes_of_one_ranking(records, store):
+    import pyarrow.parquet as pq
+
+    small, large = (
+        plan_cell(config).record.inputs["selection"]
+        for config in cells(store, "selector=got_d", "budget=10,30", "rank_rows=30")
+    )
+    assert small.inputs["ranking"].key == large.inputs["ranking"].key
+    place = plan_cell(cells(store, "selector=got_d")[0]).store
+    ids = [
+        pq.read_table(place.get(stage) / "selection.parquet")["id"].to_pylist()
+        for stage in (small, large)
+    ]
+    assert ids[0] == ids[1][:10]
+
+
+def test_a_budget_larger_than_the_pool_fails_that_cell_only(tmp_path):
+    (config,) = cells(tmp_path, "selector=random", "budget=900")
+    record = run_cell(config)
+    assert record["status"] == "failed"
+    assert "900" in record["error"]["message"]
+    assert "800" in record["error"]["message"]
+    validate(record)
+    assert not list(tmp_path.glob("ranking/*[!t]/manifest.json"))
+
+
+def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
+    (config,) = cells(tmp_path, "selector=none")
+    from gotd.training import classifier
+
+    def broken(*_, **__):
+        raise RuntimeError("no luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(classifier, "fine_tune", broken)
+        assert run_cell(config)["status"] == "failed"
+    assert plan_cell(config).outcome()["status"] == "failed"
+    assert run_cell(config)["status"] == "done"
+    assert plan_cell(config).outcome()["status"] == "done"
+    assert not plan_cell(config).failure_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [("budget=0", "budget"), ("fine_tune.head=tail", "head"), ("source.rare_share=2", "rare_share")],
+)
+def test_a_refused_value_is_named(tmp_path, override, named):
+    with pytest.raises(ValueError, match=named):
+        plan_cell(cells(tmp_path, "selector=got_d", override)[0])
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from gotd import artifacts
+from gotd.protocol import run_cell
+from gotd.sweep import expand
+
+kind, overrides = sys.argv[1], sys.argv[2:]
+build = artifacts.Store._build
+
+def killed(self, stage, folder, inputs):
+    def run(part, places):
+        stage.build(part, places)
+        os.kill(os.getpid(), signal.SIGKILL)
+    build(self, replace(stage, build=run) if stage.kind == kind else stage, folder, inputs)
+
+artifacts.Store._build = killed
+((config, _),) = expand(overrides)
+print(run_cell(config)["status"])
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_and_started_again_gives_the_same_record(records, tmp_path):
+    overrides = [*TINY, f"store={tmp_path}", "selector=got_d"]
+    kinds = [stage.kind for stage in plan_cell(expand(overrides)[0][0]).record.ancestors()]
+    assert set(kinds) >= {"base_model", "embeddings", "ranking", "pre_fine_tuned", "predictions"}
+    for kind in dict.fromkeys(kinds):
+        run = subprocess.run(
+            [sys.executable, "-c", KILLED, kind, *overrides], capture_output=True, check=False
+        )
+        assert run.returncode == -signal.SIGKILL, run.stderr.decode()[-2000:]
+        unfinished = list(tmp_path.glob(f"{kind}/*.part"))
+        assert len(unfinished) == 1, kind
+    assert without_cost(run_cell(expand(overrides)[0][0])) == without_cost(records["got_d"])
+    assert not list(tmp_path.glob("*/*.part"))
