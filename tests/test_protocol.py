@@ -95,7 +95,9 @@ def test_a_finished_cell_is_not_run_again(records, store):
     (config,) = cells(store, "selector=got_d")
     again = run_cell(config)
     assert without_cost(again) == without_cost(records["got_d"])
-    assert {path: path.stat().st_mtime_ns for path in sorted(store.rglob("manifest.json"))} == before
+    assert {
+        path: path.stat().st_mtime_ns for path in sorted(store.rglob("manifest.json"))
+    } == before
 
 
 def test_another_store_gives_the_same_record(records, tmp_path):
@@ -147,7 +149,11 @@ def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("override", "named"),
-    [("budget=0", "budget"), ("fine_tune.head=tail", "head"), ("source.rare_share=2", "rare_share")],
+    [
+        ("budget=0", "budget"),
+        ("fine_tune.head=tail", "head"),
+        ("source.rare_share=2", "rare_share"),
+    ],
 )
 def test_a_refused_value_is_named(tmp_path, override, named):
     with pytest.raises(ValueError, match=named):

@@ -1,0 +1,343 @@
+"""Say what a sweep would run, what is done, and what the rest will cost.
+
+Nothing runs and nothing is fetched. An estimate rests on the best of three things: on
+earlier artifacts of the same kind in this store, else on committed records of the same
+scale, else on `CostModel` alone; each line of the plan says which.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gotd.artifacts import Stage
+from gotd.config import build, conf_folder
+from gotd.cost_model import CostModel, this_machine
+from gotd.estimates import (
+    MODEL,
+    Estimate,
+    Need,
+    Past,
+    from_model,
+    from_past,
+    from_records,
+    likeness,
+    read_past,
+)
+from gotd.machine import hardware
+from gotd.protocol import Cell, plan_cell
+from gotd.sweep import expand
+
+KINDS = (
+    "task",
+    "candidates",
+    "target",
+    "base_model",
+    "encoder",
+    "embeddings",
+    "ranking",
+    "selection",
+    "pre_fine_tuned",
+    "predictions",
+)
+"""Kinds of stages in the order they are built; others, the record among them, follow."""
+
+
+@dataclass(frozen=True)
+class UnreachedSource:
+    """Stand in for a source that cannot say what its rows are: known by its fields alone.
+
+    Its keys are not the real ones, so it is good for counting and for nothing else.
+    """
+
+    name: str
+    fields: dict[str, Any]
+
+    @property
+    def under_covered(self) -> list[str]:
+        """Nothing is known about the rows: empty."""
+        return []
+
+    def identity(self) -> dict[str, Any]:
+        """Give the fields of the configuration."""
+        return {"name": self.name, **self.fields}
+
+
+def lay_out(overrides: Sequence[str]) -> tuple[list[Cell], str | None]:
+    """Lay out every cell that a command line means, with or without its source.
+
+    Returns:
+        The cells, and what is missing: ``None`` if the source answered.
+
+    Raises:
+        ValueError: If an override does not compose or a value is refused.
+    """
+    configs = expand(overrides)
+    try:
+        return [plan_cell(config, name) for config, name in configs], None
+    except FileNotFoundError as error:  # SourceUnavailable is one
+        missing = str(error)
+    return [plan_cell(_without_source(config), name) for config, name in configs], missing
+
+
+def _without_source(config: DictConfig) -> DictConfig:
+    source = build(config.source)
+    fields = {k: v for k, v in dataclasses.asdict(source).items() if k != "path"}
+    stand_in = {
+        "_target_": f"{__name__}.{UnreachedSource.__name__}",
+        "name": source.name,
+        "fields": json.loads(json.dumps(fields)),
+    }
+    with open_dict(config):
+        config.source = OmegaConf.create(stand_in)
+    return config
+
+
+@dataclass(frozen=True)
+class Line:
+    """Stages of one kind: how many there are, and what those to build will cost."""
+
+    kind: str
+    to_build: int
+    kept: int
+    """Those that are there already and will be read."""
+    seconds: float
+    memory_gib: float
+    disk_gib: float
+    bases: Mapping[str, int]
+    """How many of the estimates rest on what."""
+
+
+def plan_stages(
+    cells: Sequence[Cell],
+    past: Sequence[Past],
+    records: Sequence[Mapping[str, Any]],
+    model: CostModel,
+) -> list[Line]:
+    """Count the stages that unfinished cells need, each key once, and estimate them.
+
+    Args:
+        cells: The cells of a sweep.
+        past: What the store's artifacts took.
+        records: Committed records.
+        model: Counts the work.
+
+    Returns:
+        One line per kind, in the order they are built.
+    """
+    needs, kept = _needs([cell for cell in cells if not cell.is_done], model)
+    # Parameters of an older version may have other names, so those artifacts tell nothing.
+    versions = {(s.kind, s.version) for cell in cells for s in cell.record.ancestors()}
+    alike: dict[tuple[Any, ...], list[Past]] = defaultdict(list)
+    for earlier in past:
+        if versions.issuperset((s.kind, s.version) for s in earlier.stage.ancestors()):
+            alike[likeness(earlier.stage, model)].append(earlier)
+    estimates: dict[str, list[Estimate]] = defaultdict(list)
+    for need in needs:
+        estimates[need.stage.kind].append(
+            from_past(need.stage, alike[likeness(need.stage, model)], model)
+            or from_records(need, records, model)
+            or from_model(need.stage, model)
+        )
+    places = {kind: place for place, kind in enumerate(KINDS)}
+    return [
+        _line(kind, estimates[kind], kept[kind])
+        for kind in sorted({*estimates, *kept}, key=lambda k: (places.get(k, len(places)), k))
+    ]
+
+
+def _needs(cells: Sequence[Cell], model: CostModel) -> tuple[list[Need], Counter[str]]:
+    """List the stages that cells lack, each key once, and count those they have by kind.
+
+    What a finished stage rests on is not looked at: the store does not build it again.
+    """
+    needs: dict[str, Need] = {}
+    kept: dict[str, str] = {}
+    for cell in cells:
+        ancestors = cell.record.ancestors()
+        waiting = [cell.record]
+        while waiting:
+            stage = waiting.pop()
+            if stage.key in needs or stage.key in kept:
+                continue
+            if cell.store.is_done(stage):
+                kept[stage.key] = stage.kind
+                continue
+            share = _share(stage, ancestors, model)
+            scale = cell.record.parameters["scale"]
+            needs[stage.key] = Need(stage, cell.axes, scale, share)
+            waiting += stage.inputs.values()
+    return list(needs.values()), Counter(kept.values())
+
+
+def _share(stage: Stage, ancestors: Sequence[Stage], model: CostModel) -> float:
+    """Give a stage's share of the work of its kind in a cell."""
+    kin = [model.work(other) for other in ancestors if other.kind == stage.kind]
+    own = model.work(stage)
+    total = sum(model.seconds(work) for work in kin if work is not None)
+    return 1.0 if own is None else model.seconds(own) / total
+
+
+def _line(kind: str, estimates: Sequence[Estimate], kept: int) -> Line:
+    return Line(
+        kind=kind,
+        to_build=len(estimates),
+        kept=kept,
+        seconds=sum(e.seconds for e in estimates),
+        memory_gib=max((e.memory_gib for e in estimates), default=0.0),
+        disk_gib=sum(e.disk_gib for e in estimates),
+        bases=Counter(e.basis for e in estimates),
+    )
+
+
+def state(cell: Cell) -> str:
+    """Give ``done``, ``failed`` (and tried again by the next run) or ``pending``."""
+    if cell.is_done:
+        return "done"
+    return "failed" if cell.failure_path.exists() else "pending"
+
+
+def read_records() -> list[dict[str, Any]]:
+    """Read the committed records; none where gotd was installed without a checkout."""
+    from gotd.reporting.records import read_jsonl
+
+    files = sorted((conf_folder().parent / "results" / "records").glob("*.jsonl"))
+    return [record for file in files for record in read_jsonl(file)]
+
+
+# What is printed ------------------------------------------------------------------------
+
+
+def print_plan(
+    cells: Sequence[Cell], missing: str | None = None, console: Console | None = None
+) -> None:
+    """Print the cells, the stages to build with what they will take, and what is missing.
+
+    Args:
+        cells: The cells of one sweep.
+        missing: What keeps the sweep from running here, if anything.
+        console: Where to print; the standard output by default.
+    """
+    # Arms without a budget are the same cell at every budget of a sweep.
+    cells = list({cell.record.key: cell for cell in cells}.values())
+    console = console or Console()
+    model = this_machine()
+    store = cells[0].store
+    lines = plan_stages(cells, read_past(store), read_records(), model)
+    states = Counter(map(state, cells))
+    counted = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "pending"))
+    console.print(_grid(cells))
+    console.print(f"{len(cells)} cells: {counted}")
+    if lines:
+        console.print(_stage_table(lines))
+        _say(console, _totals(lines, store.root))
+    if any(MODEL in line.bases for line in lines):
+        _say(console, _assumptions(model))
+    if missing is not None:
+        _say(
+            console,
+            f"cannot run here yet: {missing} (counted from the configuration alone; what is "
+            "done cannot be told without the rows)",
+        )
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _grid(cells: Sequence[Cell]) -> Table:
+    """Count done / all: arm by task, or setting by arm where more than one is swept."""
+    settings = list(dict.fromkeys(_setting(cell) for cell in cells if cell.axes["budget"]))
+    parameters = cells[0].record.parameters
+    title = f"{parameters['experiment']}, {parameters['scale']}"
+    if len(settings) > 1:
+        table = Table(title=f"{title}: cells done / all tasks and seeds", box=SIMPLE)
+        places = [(_setting(cell), str(cell.axes["arm"])) for cell in cells]
+    else:
+        table = Table(title=f"{', '.join([title, *settings])}: cells done / all seeds", box=SIMPLE)
+        places = [(str(cell.axes["arm"]), str(cell.axes["task"])) for cell in cells]
+    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for place, cell in zip(places, cells, strict=True):
+        counts[place][state(cell)] += 1
+    columns = list(dict.fromkeys(column for _, column in places))
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right", overflow="fold")
+    for row in dict.fromkeys(row for row, _ in places):
+        table.add_row(escape(row), *(_count(counts[row, column]) for column in columns))
+    return table
+
+
+def _setting(cell: Cell) -> str:
+    """Name what a cell was run with, its task, arm and seed apart."""
+    axes = cell.axes
+    words = [str(axes["model"])] + ([f"budget {axes['budget']}"] if axes["budget"] else [])
+    words += [axes["protocol"]] if axes["protocol"] != "clean" else []
+    return " ".join([*words, *filter(None, [axes["variant"]])])
+
+
+def _count(states: Counter[str]) -> str:
+    if not states:
+        return ""
+    failed = f" [red]{states['failed']} failed[/red]" if states["failed"] else ""
+    done = f"{states['done']}/{states.total()}"
+    return f"[green]{done}[/green]" if states["done"] == states.total() else f"{done}{failed}"
+
+
+def _stage_table(lines: Sequence[Line]) -> Table:
+    table = Table(title="stages that unfinished cells need, each counted once", box=SIMPLE)
+    table.add_column("stage", no_wrap=True)
+    for column in ("to build", "built", "hours", "memory GiB", "disk GiB"):
+        table.add_column(column, justify="right")
+    table.add_column("rests on", no_wrap=True)
+    for line in lines:
+        bases = ", ".join(
+            basis if len(line.bases) == 1 else f"{basis} ({count})"
+            for basis, count in line.bases.items()
+        )
+        numbers = (line.seconds / 3600, line.memory_gib, line.disk_gib)
+        shown = [_number(value) if line.to_build else "" for value in numbers]
+        table.add_row(line.kind, str(line.to_build), str(line.kept), *shown, bases)
+    return table
+
+
+def _number(value: float) -> str:
+    """Write two digits of an estimate: it has no more."""
+    if value < 0.01:
+        return "<0.01"
+    return f"{value:.2f}" if value < 1 else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
+
+
+def _totals(lines: Sequence[Line], store: Path) -> str:
+    """Sum up, beside what this machine has."""
+    machine = hardware()
+    place = next(folder for folder in (store, *store.parents) if folder.exists())
+    return (
+        f"in all {_number(sum(line.seconds for line in lines) / 3600)} hours one after another, "
+        f"at most {_number(max(line.memory_gib for line in lines))} GiB of memory, "
+        f"{_number(sum(line.disk_gib for line in lines))} GiB of disk; here: "
+        f"{machine['cores']} cores, {machine['gpu'] or 'no GPU'}, {machine['memory_gib']} GiB of "
+        f"memory, {shutil.disk_usage(place).free / 2**30:.0f} GiB free for {store}"
+    )
+
+
+def _assumptions(model: CostModel) -> str:
+    return (
+        f"cost model: {model.flops_per_s / 1e9:,.0f} GFLOP/s measured now ({model.measured}), "
+        f"{model.efficiency:.0%} of it reached; 6 x weights x tokens to train, 2 x weights x "
+        f"tokens to embed or predict, {model.transport_passes} passes of 2 x M x N x d to "
+        "transport; memory: weights, AdamW's state and a bound on the activations of "
+        f"{model.batch_rows} rows; downloads not counted"
+    )

@@ -1,0 +1,300 @@
+"""Turn texts into token rows and token rows into batches.
+
+A batch is a function of (seed, step): which rows, in which order, with which mask.
+So a run can stop after any step and go on as if it never stopped, and neither the
+number of devices nor the batch that fits on one of them changes what is learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+TOKENISED_AT_ONCE = 4096
+"""Texts given to the tokenizer in one call; bounds the memory of its Python lists."""
+
+IGNORED = -100
+"""Label of a position that is not predicted."""
+
+Part = dict[str, Tensor]
+"""Tensors of the rows that one device handles at once."""
+
+
+def seed_for(seed: int, role: str, *numbers: int) -> int:
+    """Derive the seed of one role, at one step, from a run's seed.
+
+    A hash, so that roles and steps are independent and a resumed run needs no
+    generator state: the draw of step 700 is a function of (seed, role, 700).
+
+    Returns:
+        A seed in [0, 2^63).
+    """
+    words = "\x00".join([role, str(seed), *map(str, numbers)])
+    return int.from_bytes(blake2b(words.encode(), digest_size=8).digest(), "little") >> 1
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows of tokens of different lengths, end to end.
+
+    Args:
+        tokens: ``[total]`` int32 token ids.
+        segments: ``[total]`` uint8, 0 for the first text and 1 for the second;
+            ``None`` where the model has no segments.
+        special: ``[total]`` bool, true at ``[CLS]``, ``[SEP]`` and their like.
+        offsets: ``[n + 1]`` int64; row i is ``offsets[i]:offsets[i + 1]``.
+        pad_id: Token that fills a short row.
+    """
+
+    tokens: np.ndarray
+    segments: np.ndarray | None
+    special: np.ndarray
+    offsets: np.ndarray
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """``[n]`` tokens per row, special ones included."""
+        return np.diff(self.offsets)
+
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """Return where the tokens of ``rows`` lie, end to end in the order of ``rows``."""
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        ends = np.cumsum(lengths)
+        return np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+
+    def digest(self) -> str:
+        """Return a hash of the rows: two runs with the same digest see the same tokens."""
+        hasher = blake2b(self.tokens.tobytes(), digest_size=16)
+        hasher.update(self.offsets.tobytes())
+        return hasher.hexdigest()
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length_tokens: int,
+) -> TokenRows:
+    """Tokenise texts, or pairs of texts, cut to ``max_length_tokens``.
+
+    Of a pair the longer text is cut first.
+
+    Raises:
+        ValueError: If there are no texts, or they differ in number from ``pairs``.
+    """
+    if len(texts) == 0:
+        raise ValueError("there are no texts to train on; the list is empty")
+    if pairs is not None and len(pairs) != len(texts):
+        raise ValueError(f"{len(texts)} texts but {len(pairs)} second texts")
+    has_segments = "token_type_ids" in tokenizer.model_input_names
+    tokens, segments, lengths = [], [], []
+    for start in range(0, len(texts), TOKENISED_AT_ONCE):
+        block = slice(start, start + TOKENISED_AT_ONCE)
+        encoded = tokenizer(
+            list(texts[block]),
+            None if pairs is None else list(pairs[block]),
+            truncation=True,
+            max_length=max_length_tokens,
+            return_attention_mask=False,
+            return_token_type_ids=has_segments,
+        )
+        rows: Any = encoded["input_ids"]
+        lengths.extend(map(len, rows))
+        tokens.append(np.fromiter((t for row in rows for t in row), dtype=np.int32))
+        if has_segments:
+            kinds: Any = encoded["token_type_ids"]
+            segments.append(np.fromiter((s for row in kinds for s in row), dtype=np.uint8))
+    flat = np.concatenate(tokens)
+    pad_id: Any = tokenizer.pad_token_id
+    return TokenRows(
+        tokens=flat,
+        segments=np.concatenate(segments) if has_segments else None,
+        special=np.isin(flat, tokenizer.all_special_ids),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        pad_id=pad_id,
+    )
+
+
+def read_task_rows(table: pa.Table, name: str) -> tuple[list[str], list[str] | None]:
+    """Return the texts and second texts (``None`` for single texts) of normalised task rows.
+
+    Raises:
+        ValueError: If a column or a text is missing, or only some rows have a second text.
+    """
+    for column in ("text", "text_pair"):
+        if column not in table.column_names:
+            raise ValueError(f"the {name} rows have no column {column!r}: {table.column_names}")
+    if table.num_rows == 0:
+        raise ValueError(f"the {name} rows are empty; give at least one")
+    if table["text"].null_count:
+        raise ValueError(f"{table['text'].null_count} {name} rows have no text; drop them")
+    nulls = table["text_pair"].null_count
+    if nulls not in (0, table.num_rows):
+        raise ValueError(f"{nulls} of {table.num_rows} {name} rows lack text_pair; all or none may")
+    return table["text"].to_pylist(), None if nulls else table["text_pair"].to_pylist()
+
+
+def pad_rows(rows: TokenRows, which: np.ndarray, tokens: np.ndarray | None = None) -> Part:
+    """Pad rows to the longest of them.
+
+    Args:
+        rows: All rows.
+        which: ``[b]`` row numbers; may be empty.
+        tokens: Replaces the rows' tokens, end to end; for masked inputs.
+
+    Returns:
+        ``input_ids``, ``attention_mask`` and, where known, ``token_type_ids``,
+        each ``[b, longest]`` int64.
+    """
+    lengths = rows.lengths[which]
+    inside = np.arange(max(int(lengths.max(initial=1)), 1)) < lengths[:, None]
+    places = rows.positions(which) if len(which) else np.zeros(0, dtype=np.int64)
+    ids = np.full(inside.shape, rows.pad_id, dtype=np.int64)
+    ids[inside] = rows.tokens[places] if tokens is None else tokens
+    part = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(inside).long()}
+    if rows.segments is not None:
+        kinds = np.zeros(inside.shape, dtype=np.int64)
+        kinds[inside] = rows.segments[places]
+        part["token_type_ids"] = torch.from_numpy(kinds)
+    return part
+
+
+def order_epoch(
+    lengths: np.ndarray, global_batch_size: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """Cut one epoch into batches of rows of like length.
+
+    Rows are shuffled, sorted by length inside blocks of a few batches, cut, and the
+    batches shuffled again: little padding, yet every row may meet many others.
+
+    Returns:
+        ``ceil(n / global_batch_size)`` arrays of row numbers, each row exactly once.
+    """
+    random = np.random.default_rng(seed_for(seed, "order", epoch))
+    shuffled = random.permutation(len(lengths))
+    # At least four blocks, so that a small set is not simply sorted the same way each epoch.
+    batches_per_block = int(np.clip(len(lengths) // (4 * global_batch_size), 1, 50))
+    block = batches_per_block * global_batch_size
+    batches = []
+    for start in range(0, len(shuffled), block):
+        rows = shuffled[start : start + block]
+        rows = rows[np.argsort(-lengths[rows], kind="stable")]
+        batches += [rows[i : i + global_batch_size] for i in range(0, len(rows), global_batch_size)]
+    return [batches[i] for i in random.permutation(len(batches))]
+
+
+def split_batch(
+    n_rows: int, per_device_batch_size: int, rank: int, devices: int
+) -> list[np.ndarray]:
+    """Cut a batch into the parts that device ``rank`` handles one after the other.
+
+    Every device gets the same number of parts (an empty one if rows run out), since
+    devices that exchange gradients must do so equally often.
+    """
+    parts = -(-n_rows // (per_device_batch_size * devices)) * devices
+    return np.array_split(np.arange(n_rows), parts)[rank::devices]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One optimiser step's data on this device.
+
+    Args:
+        parts: Handled one after the other, gradients summed.
+        terms: Loss terms in the step over **all** parts and devices; the loss of the
+            step is the sum of terms divided by it.
+    """
+
+    parts: list[Part]
+    terms: int
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on ``device``."""
+        return Batch(
+            [{k: v.to(device, non_blocking=True) for k, v in p.items()} for p in self.parts],
+            self.terms,
+        )
+
+
+class BatchStream:
+    """Yield the batch of each step; remembers where it stands, for checkpoints.
+
+    Args:
+        lengths: ``[n]`` tokens per row.
+        global_batch_size: Rows per step over all devices.
+        schedule: Per step, the step of the epochs' order to take: normally
+            ``range(steps)``.
+        seed: Seed of the order.
+        collate: Makes the batch of (step, rows).
+    """
+
+    def __init__(
+        self,
+        lengths: np.ndarray,
+        global_batch_size: int,
+        schedule: Sequence[int],
+        seed: int,
+        collate: Callable[[int, np.ndarray], Batch],
+    ) -> None:
+        self.lengths = lengths
+        self.global_batch_size = global_batch_size
+        self.schedule = schedule
+        self.seed = seed
+        self.collate = collate
+        self.step = 0
+        self.tokens = 0
+        self.tokens_before = 0
+        self._epoch: int | None = None
+        self._batches: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while self.step < len(self):
+            rows = self._rows(self.schedule[self.step])
+            batch = self.collate(self.step, rows)
+            # Advanced before the batch is used: a checkpoint taken after a step must
+            # point at the next one.
+            self.step += 1
+            self.tokens += int(self.lengths[rows].sum())
+            yield batch
+
+    def _rows(self, place: int) -> np.ndarray:
+        """Return the rows of a place in the endless sequence of epochs, longest first."""
+        epoch, batch = divmod(place, steps_per_epoch(len(self.lengths), self.global_batch_size))
+        if epoch != self._epoch:
+            self._batches = order_epoch(self.lengths, self.global_batch_size, self.seed, epoch)
+            self._epoch = epoch
+        return self._batches[batch]
+
+    @property
+    def tokens_here(self) -> int:
+        """Tokens yielded since this stream was made or restored."""
+        return self.tokens - self.tokens_before
+
+    def state_dict(self) -> dict[str, int]:
+        """Return where the stream stands."""
+        return {"step": self.step, "tokens": self.tokens}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from where a stream stood."""
+        self.step, self.tokens = state["step"], state["tokens"]
+        self.tokens_before = self.tokens
+
+
+def steps_per_epoch(n_rows: int, global_batch_size: int) -> int:
+    """Return the optimiser steps of one pass, the last batch possibly smaller."""
+    return -(-n_rows // global_batch_size)

@@ -1,0 +1,148 @@
+"""What is put on an encoder to classify or score texts, and how both are stored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from gotd.training.data import Batch, Part, TokenRows, pad_rows
+from gotd.training.models import load_encoder
+from gotd.training.trainer import autocast
+
+HEADS = ("pooler", "mean", "siamese")
+CLASSIFIER_FILE = "classifier.json"
+
+
+class TextClassifier(nn.Module):
+    """An encoder, what is taken from it, and a linear map to logits or a score.
+
+    Args:
+        encoder: The encoder; its pooler is dropped unless the head uses it.
+        head: ``pooler``, ``mean`` or ``siamese``, the last for pairs only.
+        outputs: Classes, or 1 for a score.
+        dropout: Dropout before the linear map.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, head: str, outputs: int, dropout: float) -> None:
+        super().__init__()
+        self.config = encoder.config
+        self.encoder: Any = encoder
+        self.head = head
+        self.dropout = nn.Dropout(dropout)
+        width = encoder.config.hidden_size * (4 if head == "siamese" else 1)
+        self.classifier = nn.Linear(width, outputs)
+        if head != "pooler":
+            self.encoder.pooler = None
+        elif getattr(encoder, "pooler", None) is None:
+            raise ValueError(
+                f"{type(encoder).__name__} has no pooler; choose the head mean or siamese"
+            )
+
+    def draw_fresh(self, seed: int, with_pooler: bool) -> None:
+        """Draw the classifier, and the pooler if it is fresh, as BERT draws its weights."""
+        random = torch.Generator().manual_seed(seed)
+        pooler = self.encoder.pooler if with_pooler else None
+        for layer in (self.classifier, pooler.dense if pooler is not None else None):
+            if layer is not None:
+                nn.init.normal_(layer.weight, std=0.02, generator=random)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, part: Part) -> Tensor:
+        """Return ``[b, outputs]`` float32 logits or scores."""
+        inputs = {k: v for k, v in part.items() if k not in ("content", "labels")}
+        output = self.encoder(**inputs)
+        if self.head == "pooler":
+            features = output.pooler_output
+        elif self.head == "mean":
+            features = mean_over(output.last_hidden_state, part["content"])
+        else:
+            second = part["token_type_ids"].bool()
+            u = mean_over(output.last_hidden_state, part["content"] & ~second)
+            v = mean_over(output.last_hidden_state, part["content"] & second)
+            features = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)
+        return self.classifier(self.dropout(features)).float()
+
+
+def mean_over(hidden: Tensor, where: Tensor) -> Tensor:
+    """Return the mean of ``[b, t, d]`` states over ``[b, t]`` places, 0 where there is none."""
+    weights = where.to(hidden.dtype).unsqueeze(-1)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def pad_with_content(rows: TokenRows, which: np.ndarray) -> Part:
+    """Pad rows and mark their ``content``: ``[b, t]`` bool, false at special tokens."""
+    part = pad_rows(rows, which)
+    content = torch.zeros_like(part["input_ids"], dtype=torch.bool)
+    places = rows.positions(which) if len(which) else np.zeros(0, dtype=np.int64)
+    content[part["attention_mask"].bool()] = torch.from_numpy(~rows.special[places])
+    return {**part, "content": content}
+
+
+def apply_to_rows(
+    network: TextClassifier, rows: TokenRows, precision: str, batch_size: int = 64
+) -> np.ndarray:
+    """Return ``[n, outputs]`` float32 outputs in row order, computed in order of length."""
+    device = next(network.parameters()).device
+    order = np.argsort(rows.lengths, kind="stable")
+    outputs = np.empty((len(rows), network.classifier.out_features), dtype=np.float32)
+    network.eval()
+    with torch.no_grad(), autocast(device, precision):
+        for start in range(0, len(order), batch_size):
+            which = order[start : start + batch_size]
+            batch = Batch([pad_with_content(rows, which)], terms=len(which)).to(device)
+            outputs[which] = network(batch.parts[0]).float().cpu().numpy()
+    return outputs
+
+
+def decide(outputs: np.ndarray, regression: bool) -> np.ndarray:
+    """Turn outputs into predictions: ``[n]`` int64 classes or float64 scores."""
+    return outputs[:, 0].astype(np.float64) if regression else outputs.argmax(axis=1)
+
+
+def save_classifier(
+    network: TextClassifier, regression: bool, max_length_tokens: int, precision: str, out: Path
+) -> None:
+    """Write encoder and head into one safetensors file, and how to use them beside it."""
+    encoder = network.encoder
+    state = {f"{encoder.base_model_prefix}.{k}": v for k, v in encoder.state_dict().items()}
+    state |= {f"classifier.{k}": v for k, v in network.classifier.state_dict().items()}
+    contiguous = {key: value.contiguous() for key, value in state.items()}
+    save_file(contiguous, out / "model.safetensors", metadata={"format": "pt"})
+    config = encoder.config
+    config.num_labels = network.classifier.out_features
+    config.save_pretrained(out)
+    usage = {
+        "head": network.head,
+        "regression": regression,
+        "outputs": network.classifier.out_features,
+        "max_length_tokens": max_length_tokens,
+        "precision": precision,
+    }
+    (out / CLASSIFIER_FILE).write_text(json.dumps(usage, indent=2) + "\n")
+
+
+def load_classifier(folder: Path) -> tuple[TextClassifier, dict[str, Any]]:
+    """Load what :func:`fine_tune` wrote, and how it is to be used.
+
+    Raises:
+        FileNotFoundError: If the folder holds no classifier.
+    """
+    file = folder / CLASSIFIER_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing; {folder} was not written by fine_tune")
+    usage = json.loads(file.read_text())
+    encoder, _ = load_encoder(folder)
+    network = TextClassifier(encoder, usage["head"], usage["outputs"], dropout=0.0)
+    with safe_open(folder / "model.safetensors", framework="pt") as stored:
+        network.classifier.load_state_dict(
+            {name: stored.get_tensor(f"classifier.{name}") for name in ("weight", "bias")}
+        )
+    return network, usage

@@ -1,0 +1,90 @@
+"""Settings that every training objective shares, and what identifies a run."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+
+PRECISIONS = ("auto", "float32", "bf16")
+TUNINGS = ("full", "lora")
+NOT_IDENTITY = ("per_device_batch_size", "checkpoint_every_steps", "gradient_checkpointing")
+"""Settings that may change between a checkpoint and its resumption."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings that every objective shares.
+
+    Args:
+        learning_rate: Peak rate of AdamW.
+        epochs: Passes over the rows, fractions allowed; 0 trains nothing.
+        global_batch_size: Rows per optimiser step over all devices.
+        per_device_batch_size: Most rows that one device handles at once; the rest
+            of a step follows with accumulated gradients. Changes memory and speed,
+            not what is learnt.
+        max_length_tokens: Longer rows are cut.
+        weight_decay: Decoupled decay of matrices; never of biases and norms.
+        warmup_share: Share of the steps in which the rate rises linearly from 0.
+        schedule: ``linear``: from the peak down to 0 at the last step.
+        betas: AdamW's decay rates of the two moments.
+        adam_epsilon: AdamW's term in the denominator.
+        gradient_clip: Most global norm of a step's gradient; 0 does not clip.
+        precision: ``float32``, ``bf16`` (autocast; weights stay float32) or ``auto``
+            (bf16 where the device multiplies it natively and the model is wide).
+        tuning: ``full`` or ``lora``.
+        lora_rank: Rank of the added matrices.
+        lora_alpha: Their scale times the rank.
+        lora_dropout: Dropout before them.
+        checkpoint_every_steps: Steps that a killed run may lose.
+        gradient_checkpointing: Recompute activations in the backward pass: about a
+            third slower, much less memory.
+    """
+
+    learning_rate: float
+    epochs: float
+    global_batch_size: int = 64
+    per_device_batch_size: int = 64
+    max_length_tokens: int = 128
+    weight_decay: float = 0.01
+    warmup_share: float = 0.0
+    schedule: str = "linear"
+    betas: tuple[float, float] = (0.9, 0.999)
+    adam_epsilon: float = 1e-8
+    gradient_clip: float = 1.0
+    precision: str = "auto"
+    tuning: str = "full"
+    lora_rank: int = 8
+    lora_alpha: int = 16
+    lora_dropout: float = 0.0
+    checkpoint_every_steps: int = 500
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        for name in (
+            "global_batch_size",
+            "per_device_batch_size",
+            "max_length_tokens",
+            "lora_rank",
+            "checkpoint_every_steps",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "epochs", "weight_decay", "gradient_clip", "lora_alpha"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
+        for name in ("warmup_share", "lora_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        allowed = {"precision": PRECISIONS, "tuning": TUNINGS, "schedule": ("linear",)}
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} must be one of {values}, not {getattr(self, name)!r}")
+
+
+def identity_of(settings: TrainingSettings, seed: int, *data: str) -> str:
+    """Hash what decides a run's result, to recognise its checkpoint."""
+    kept = {k: v for k, v in asdict(settings).items() if k not in NOT_IDENTITY}
+    words = json.dumps([kept, seed, *data], sort_keys=True)
+    return blake2b(words.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,63 @@
+import pytest
+import torch
+from torch import nn
+
+from gotd.training.settings import TrainingSettings, identity_of
+from gotd.training.trainer import (
+    count_steps,
+    group_parameters,
+    isolated_randomness,
+    linear_schedule,
+    resolve_precision,
+    seed_generators,
+)
+
+
+def test_schedule_rises_to_its_peak_and_falls_to_zero():
+    rates = [linear_schedule(step, 20, 0.25) for step in range(21)]
+    assert rates[:6] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    assert rates[20] == 0
+    assert max(rates) == 1
+    assert all(a > b for a, b in zip(rates[5:], rates[6:], strict=False))
+    assert linear_schedule(0, 20, 0.0) == 1
+
+
+def test_steps_are_counted():
+    assert [count_steps(10, e) for e in (0, 0.01, 0.5, 3)] == [0, 1, 5, 30]
+    assert count_steps(10, 3, max_steps=4) == 4
+    assert count_steps(10, 3, max_steps=400) == 30
+
+
+def test_only_matrices_decay():
+    network = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    settings = TrainingSettings(learning_rate=0.1, epochs=1, weight_decay=0.5)
+    groups = {g["weight_decay"]: g["params"] for g in group_parameters(network, settings)}
+    assert [p.ndim for p in groups[0.5]] == [2]
+    assert [p.ndim for p in groups[0.0]] == [1, 1, 1]
+
+
+def test_seeded_block_leaves_the_generator_as_it_was():
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    draws = []
+    for _ in range(2):
+        with isolated_randomness():
+            seed_generators(7)
+            draws.append(torch.rand(3))
+    assert torch.equal(draws[0], draws[1])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_identity_ignores_what_changes_nothing_and_sees_the_rest():
+    base = TrainingSettings(learning_rate=0.1, epochs=1)
+    same = TrainingSettings(learning_rate=0.1, epochs=1, per_device_batch_size=3)
+    other = TrainingSettings(learning_rate=0.1, epochs=2)
+    assert identity_of(base, 1, "x") == identity_of(same, 1, "x")
+    identities = [identity_of(base, 1, "x"), identity_of(other, 1, "x")]
+    identities += [identity_of(base, 2, "x"), identity_of(base, 1, "y")]
+    assert len(set(identities)) == 4
+
+
+def test_narrow_models_stay_in_float32():
+    assert resolve_precision("auto", "cpu", nn.Linear(2, 2)) == "float32"
+    assert resolve_precision("bf16", "cpu", nn.Linear(2, 2)) == "bf16"
