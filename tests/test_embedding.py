@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -301,8 +302,8 @@ class Stopping:
 
     stop_at: int
     calls: int = 0
-    version = 1
-    dimension = 16
+    dimension: int = 16
+    version: ClassVar[int] = 1
 
     def embed(self, texts):
         self.calls += 1

@@ -11,7 +11,7 @@ from hydra import compose
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from gotd import sweep
+from gotd import expansion
 from gotd.artifacts import MANIFEST, Stage, write_json
 from gotd.cli import main
 from gotd.cost_model import BERT_BASE, CostModel, Work, this_machine
@@ -27,11 +27,11 @@ from gotd.estimates import (
     likeness,
     read_past,
 )
+from gotd.expansion import SweepError, compose_all, expand, expand_cells
 from gotd.plan import lay_out, plan_stages, print_plan, state
 from gotd.protocol import Cell, plan_cell
 from gotd.sources import SourceUnavailable
 from gotd.sources.hub import Hub
-from gotd.sweep import SweepError, compose_all, expand, expand_cells
 
 MACHINE = CostModel(flops_per_s=1e10)
 SMALL = ["experiment=glue", "task=cola,sst2", "selector=none,random,got_d", "seed=1"]
@@ -98,10 +98,10 @@ class TestComposing:
             return compose_all(batch)
 
         with monkeypatch.context() as patch:
-            patch.setattr(sweep, "compose", counting)
-            patch.setattr(sweep, "compose_all", recording)
+            patch.setattr(expansion, "compose", counting)
+            patch.setattr(expansion, "compose_all", recording)
             fast = [config for config, _ in expand(overrides)]
-        with sweep._configured():
+        with expansion._configured():
             whole = [compose("config", overrides=job) for job in jobs]
         return fast, whole, asked["compose"]
 
@@ -156,12 +156,12 @@ class TestComposing:
         assert {c.transport.solver for c in fast} == {"semidual", "published"}
 
     def test_a_later_value_does_not_leak_into_other_cells(self):
-        with sweep._configured():
+        with expansion._configured():
             first, second = compose_all([["task=cola", "budget=5"], ["task=cola", "budget=7"]])
         assert (first.budget, second.budget) == (5, 7)
 
     def test_additions_and_deletions_are_left_to_hydra(self):
-        with sweep._configured():
+        with expansion._configured():
             (config,) = compose_all([["experiment=glue/micro", "++budget=9", "~tracker"]])
         assert config.budget == 9
         assert "tracker" not in config

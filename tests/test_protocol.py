@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gotd.expansion import expand
 from gotd.protocol import plan_cell, run_cell
 from gotd.reporting.records import validate
-from gotd.sweep import expand
 
 TINY = [
     "experiment=glue",
@@ -165,7 +165,7 @@ import os, signal, sys
 from dataclasses import replace
 from gotd import artifacts
 from gotd.protocol import run_cell
-from gotd.sweep import expand
+from gotd.expansion import expand
 
 kind, overrides = sys.argv[1], sys.argv[2:]
 build = artifacts.Store._build

@@ -238,7 +238,8 @@ class HashedEmbedder:
         """Give float32 ``[len(texts), dimension]``, row i for text i."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        counts = HashingVectorizer(
+        vectorizer: Any = HashingVectorizer  # its inferred types know no norm=None, no float32
+        counts = vectorizer(
             n_features=self.buckets,
             ngram_range=(1, self.ngrams),
             alternate_sign=False,

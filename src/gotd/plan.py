@@ -36,9 +36,9 @@ from gotd.estimates import (
     likeness,
     read_past,
 )
+from gotd.expansion import expand
 from gotd.machine import hardware
 from gotd.protocol import Cell, plan_cell
-from gotd.sweep import expand
 
 KINDS = (
     "task",

@@ -1,228 +1,30 @@
-"""Expand an experiment into cells, run what is missing, and tabulate what is there.
+"""Run the cells of an experiment that are missing, and tabulate what is there.
 
-Hydra expands and launches; this module only asks it which cells a command line means,
-so that `gotd plan` shows what a run would do and a run that is done returns at once.
+Hydra launches; a cell that is done returns at once from its record, so the same command
+again is how a sweep resumes.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+import pyarrow.parquet as pq
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
-from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from gotd.config import conf_folder, register
-from gotd.protocol import Cell, plan_cell
-from gotd.stages import RUN_ONLY
+from gotd.expansion import expand_cells, resolve, variant
+from gotd.protocol import Cell
 
-AXES = ("task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale")
-"""Overrides that name a cell by themselves; any other one goes into its variant."""
-_NO_VARIANT = ("hydra", "hydra/launcher", "store", "workers", "threads", "tracker", "rank_rows")
-
-
-class SweepError(ValueError):
-    """A command line does not compose; the message says which override and why."""
-
-
-@contextmanager
-def _configured() -> Iterator[None]:
-    register()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        yield
-
-
-def resolve(overrides: Sequence[str]) -> list[str]:
-    """Turn ``experiment=glue scale=folder`` into the file ``experiment=glue/folder``.
-
-    An experiment is a delta for each scale, because a scale changes model, budget and
-    tasks together; on the command line the two stay separate words.
-
-    Raises:
-        SweepError: If there is no such experiment, or it has no such scale.
-    """
-    chosen = {"experiment": "glue", "scale": "micro"}
-    rest = []
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key in chosen and "," not in value:
-            chosen[key] = value
-        else:
-            rest.append(override)
-    experiment, scale = chosen["experiment"], chosen["scale"]
-    if "/" not in experiment:
-        experiment = f"{experiment}/{scale}"
-    if not (conf_folder() / "experiment" / f"{experiment}.yaml").is_file():
-        known = ", ".join(experiments())
-        raise SweepError(
-            f"there is no experiment={experiment.replace('/', ' scale=')}; known: {known}"
-        )
-    return [f"experiment={experiment}", *rest]
-
-
-def expand(overrides: Sequence[str]) -> list[tuple[DictConfig, str]]:
-    """Compose every cell that a command line means, in the order Hydra runs them.
-
-    Args:
-        overrides: Hydra overrides, ``experiment=…`` among them.
-
-    Returns:
-        Composed configurations, each with its variant.
-
-    Raises:
-        SweepError: At the first override that does not compose.
-    """
-    overrides = resolve([o for o in overrides if not o.startswith("-")])
-    try:
-        with _configured():
-            plain = [o for o in overrides if not _is_sweep(o)]
-            root = compose("config", overrides=plain, return_hydra_config=True)
-            params = root.hydra.sweeper.params or {}
-            texts = [f"{k}={v}" for k, v in params.items()] + list(overrides)
-            parsed = OverridesParser.create().parse_overrides(texts)
-            (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-            return list(zip(compose_all(batch), map(variant, batch), strict=True))
-    except (HydraException, ValueError) as error:
-        raise SweepError(_one_line(error)) from error
-
-
-def expand_cells(overrides: Sequence[str]) -> list[Cell]:
-    """Lay out every cell that a command line means; nothing runs.
-
-    Raises:
-        SweepError: At the first override that does not compose.
-        ValueError: If a value is refused; the message names the field.
-        FileNotFoundError: If the source cannot say what its rows are.
-    """
-    return [plan_cell(config, name) for config, name in expand(overrides)]
-
-
-def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """Compose every job as Hydra does, but nothing twice.
-
-    A composition reads and merges some forty files, and the cells of a sweep differ in
-    few of them. So group choices are composed apart from plain values, which Hydra puts
-    in last of all and which are put into a copy here.
-
-    Args:
-        jobs: The overrides of each cell: the same keys in the same order.
-
-    Returns:
-        What ``compose("config", overrides=job)`` gives for each.
-    """
-    parse = functools.cache(OverridesParser.create().parse_override)
-    loader = GlobalHydra.instance().config_loader()
-    is_group = functools.cache(lambda key: bool(loader.get_group_options(key, None)))
-
-    def is_value(text: str) -> bool:
-        override = parse(text)
-        return isinstance(override.value(), dict) or not is_group(override.key_or_group)
-
-    if any(parse(text).type is not OverrideType.CHANGE for job in jobs for text in job):
-        return _by_choices([tuple(job) for job in jobs])  # what adds and deletes is left to Hydra
-    choices = [tuple(text for text in job if not is_value(text)) for job in jobs]
-    configs = []
-    for job, composed in zip(jobs, _by_choices(choices), strict=True):
-        config = copy.deepcopy(composed)
-        try:
-            for override in map(parse, filter(is_value, job)):
-                if not override.is_hydra_override():
-                    OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
-        except OmegaConfBaseException:
-            config = compose("config", overrides=list(job))  # Hydra's own words for what is wrong
-        configs.append(config)
-    return configs
-
-
-def _by_choices(choices: Sequence[tuple[str, ...]]) -> list[DictConfig]:
-    """Compose each choice of groups; as sums of single changes where that is the same.
-
-    Eight tasks and eight arms need 15 compositions instead of 64, as long as a task
-    changes only the node ``task`` and an arm only ``selector``; the farthest
-    combination is composed whole to make sure. Otherwise each combination is composed.
-    """
-    distinct = list(dict.fromkeys(choices))
-    first = distinct[0]
-    composed = {first: compose("config", overrides=list(first))}
-    changes = {(place, choice[place]) for choice in distinct for place in range(len(first))} - set(
-        enumerate(first)
-    )
-    if len(changes) + 2 < len(distinct):
-        composed |= _by_sums(first, composed[first], sorted(changes), distinct)
-    for choice in distinct:
-        if choice not in composed:
-            composed[choice] = compose("config", overrides=list(choice))
-    return [composed[choice] for choice in choices]
-
-
-def _by_sums(
-    first: tuple[str, ...],
-    base: DictConfig,
-    changes: Sequence[tuple[int, str]],
-    wanted: Sequence[tuple[str, ...]],
-) -> dict[tuple[str, ...], DictConfig]:
-    """Put single changes together; nothing if a change reaches beyond its own node."""
-    nodes = {}
-    plain = OmegaConf.to_container(base)
-    for place, text in changes:
-        group = text.partition("=")[0]
-        one = compose("config", overrides=[*first[:place], text, *first[place + 1 :]])
-        changed = OmegaConf.to_container(one)
-        assert isinstance(plain, dict)
-        assert isinstance(changed, dict)
-        if group not in plain or {**plain, group: None} != {**changed, group: None}:
-            return {}
-        nodes[place, text] = (group, one[group])
-    sums = {}
-    for choice in wanted:
-        config = copy.deepcopy(base)
-        for change in set(enumerate(choice)) & nodes.keys():
-            group, node = nodes[change]
-            config[group] = node
-        sums[choice] = config
-    whole = compose("config", overrides=list(wanted[-1]))
-    agree = OmegaConf.to_container(sums[wanted[-1]]) == OmegaConf.to_container(whole)
-    return sums if agree else {}
-
-
-def _is_sweep(override: str) -> bool:
-    return bool(OverridesParser.create().parse_override(override).is_sweep_override())
-
-
-def _one_line(error: BaseException) -> str:
-    """Say what Hydra refused without its traceback of defaults lists."""
-    noise = ("base_", "Config search path", "provider=")  # schemas, and where Hydra looked
-    lines = [line.strip() for line in str(error).splitlines()]
-    lines = [line for line in lines if line and not line.startswith(noise)]
-    cause = error.__cause__
-    if cause is not None and str(cause) not in str(error):
-        lines += [line.strip() for line in str(cause).splitlines()[:1]]
-    return " | ".join(lines[:20])
-
-
-def variant(overrides: Sequence[str]) -> str:
-    """Name the overrides that are no axis of their own, to tell cells apart."""
-    named = []
-    for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0]
-        path = key.split(".")
-        if key not in AXES and path[0] not in _NO_VARIANT and path[-1] not in RUN_ONLY:
-            named.append(override)
-    return " ".join(sorted(named))
+log = logging.getLogger(__name__)
 
 
 def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
@@ -243,11 +45,12 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         cells = expand_cells(overrides)
-    except (SweepError, ValueError) as error:
-        logging.getLogger("gotd").error("%s", error)
+    except (ValueError, FileNotFoundError) as error:
+        print(f"{experiment}: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 2
-    pending = [cell for cell in cells if not cell.is_done]
+    pending = sum(not cell.is_done for cell in cells)
     if pending:
+        print(f"{experiment}: {len(cells)} cells, {pending} to run")  # noqa: T201
         _launch(overrides)
     command = f"python experiments/{experiment}.py {' '.join(given)}".rstrip()
     return report_cells(cells, command)
@@ -274,6 +77,7 @@ def report_cells(cells: Sequence[Cell], command: str) -> int:
     if not records:
         console.print("no cell has run yet")
         return 1
+    add_overlaps(cells, records)
     place = cells[0].store.root / "reports" / f"{records[0]['experiment']}-{records[0]['scale']}"
     paper = conf_folder().parent / "results" / "paper"
     place.mkdir(parents=True, exist_ok=True)
@@ -296,6 +100,33 @@ def report_cells(cells: Sequence[Cell], command: str) -> int:
         soft_wrap=True,
     )
     return 0 if not failed and not missing else 1
+
+
+def add_overlaps(cells: Sequence[Cell], records: Sequence[dict[str, Any]]) -> None:
+    """Put into each record how far its selection agrees with the other arms' for its task.
+
+    Done here and not in the cell, because what else was run is no part of it.
+    """
+    from gotd.selection.report import jaccard
+
+    rows: dict[str, dict[str, Any]] = defaultdict(dict)
+    where = {}
+    for cell in cells:
+        chosen = cell.record.inputs.get("selection")
+        if chosen is not None and cell.is_done:
+            axes = {k: v for k, v in cell.axes.items() if k != "arm"}
+            where[cell.record.key] = str(axes)
+            table = pq.read_table(cell.store.folder(chosen) / "selection.parquet", columns=["id"])
+            rows[str(axes)][cell.axes["arm"]] = table["id"]
+    for record in records:
+        place = where.get(record["key"])
+        if place is not None:
+            own = rows[place][record["axes"]["arm"]]
+            record["selection"]["overlap"] = {
+                arm: round(jaccard(own, ids), 6)
+                for arm, ids in sorted(rows[place].items())
+                if arm != record["axes"]["arm"]
+            }
 
 
 def _launch(overrides: Sequence[str]) -> None:
@@ -322,10 +153,15 @@ def _run_job(config: DictConfig) -> str:
 
         torch.set_num_threads(config.threads)
     name = variant(list(HydraConfig.get().overrides.task))
-    return str(run_cell(config, name)["status"])
-
-
-def experiments() -> list[str]:
-    """List the experiments that conf/experiment holds, with their scales."""
-    folder = conf_folder() / "experiment"
-    return sorted(f"{path.parent.name} scale={path.stem}" for path in folder.glob("*/*.yaml"))
+    began = time.perf_counter()
+    record = run_cell(config, name)
+    axes, metrics = record["axes"], record["metrics"]
+    log.info(
+        "%s %s seed %s: %s (%.0f s)",
+        axes["task"],
+        axes["arm"],
+        axes["seed"],
+        f"{metrics['headline']:.3f}" if metrics else "failed",
+        time.perf_counter() - began,
+    )
+    return str(record["status"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Generator
 
 import pytest
 
@@ -78,6 +79,7 @@ def test_a_caller_that_stops_early_waits_for_what_runs_only():
         return item
 
     results = LocalEngine(2).map(wait, range(100))
+    assert isinstance(results, Generator)
     assert next(results) == 0
     threading.Timer(0.05, gate.set).start()
     results.close()

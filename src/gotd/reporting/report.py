@@ -24,6 +24,7 @@ from gotd.reporting.render import (
     to_markdown,
     to_terminal,
 )
+from gotd.reporting.selections import overlap_table, selections_table
 
 CAPTIONS = {
     "scores": "Scores per arm and task",
@@ -57,9 +58,9 @@ def write_report(
     """Write every table and figure that the records support, and a page that holds all.
 
     Below ``out``: ``tables/<experiment>`` with scores and comparisons, the same with
-    ``_by_task`` and ``_cost`` (only this one depends on more than the fingerprint), each as
-    ``.md`` and ``.tex``; ``figures/<experiment>_…svg``; ``report.html``. Files of earlier
-    reports that this one does not write stay.
+    ``_by_task``, ``_selections`` and ``_cost`` (only this one depends on more than the
+    fingerprint), each as ``.md`` and ``.tex``; ``figures/<experiment>_…svg``;
+    ``report.html``. Files of earlier reports that this one does not write stay.
 
     Args:
         records: Validated records, of one experiment or several, repeats allowed.
@@ -90,7 +91,12 @@ def write_report(
         scores = _score_sections(members, published)
         by_task = _sections_of(tables.task_comparisons_table, members)
         costs = _sections_of(tables.cost_table, members)
-        for suffix, chosen in (("", scores), ("_by_task", by_task), ("_cost", costs)):
+        chosen_rows = [
+            *_sections_of(selections_table, members),
+            *_sections_of(overlap_table, members),
+        ]
+        parts = {"": scores, "_by_task": by_task, "_selections": chosen_rows, "_cost": costs}
+        for suffix, chosen in parts.items():
             if not chosen:
                 continue
             heading = f"{experiment}{suffix.replace('_', ' ')}"
@@ -104,7 +110,7 @@ def write_report(
             [(CAPTIONS[one.kind], one.svg) for one in drawn if one.block == place]
             for place in range(len(scores))
         ]
-        details += _sections_of(first_rows_table, members) + by_task + costs
+        details += chosen_rows + _sections_of(first_rows_table, members) + by_task + costs
     details.append(Section("All records", (provenance_table(records),)))
     title = "Report: " + ", ".join(grouped)
     page = to_page(title, sections, images, details, stamp)

@@ -266,7 +266,11 @@ def load_masked_lm(folder: Path) -> tuple[PreTrainedModel, bool]:
         ValueError: If any other weight is absent, or the head is of an unknown kind.
     """
     network, info = AutoModelForMaskedLM.from_pretrained(
-        folder, output_loading_info=True, use_safetensors=True, dtype=torch.float32
+        folder,
+        output_loading_info=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        attn_implementation=_attention(),
     )
     prefixes = tuple(f"{name}." for name in _head_names(network))
     return network, _missing_only(folder, info, prefixes)
@@ -282,9 +286,18 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
         ValueError: If any other weight is absent.
     """
     network, info = AutoModel.from_pretrained(
-        folder, output_loading_info=True, use_safetensors=True, dtype=torch.float32
+        folder,
+        output_loading_info=True,
+        use_safetensors=True,
+        dtype=torch.float32,
+        attn_implementation=_attention(),
     )
     return network, _missing_only(folder, info, ("pooler.",))
+
+
+def _attention() -> str:
+    """Return the faster attention: on CPU, dropout sends SDPA down a slow path of its own."""
+    return "sdpa" if torch.cuda.is_available() else "eager"
 
 
 def _missing_only(folder: Path, info: Mapping[str, set[str]], prefixes: tuple[str, ...]) -> bool:
