@@ -424,7 +424,7 @@ def tuned_encoder(model: str, rows: Stage, task: Any, settings: Any, seed: int) 
             pq.read_table(held_out) if held_out.exists() else None,
             task.classes,
             task.label_kind == "regression",
-            settings,
+            dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
             seed,
             folder / WORK / "train",
             folder,
