@@ -17,6 +17,7 @@ from typing import Any, Literal
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 TARGETS: dict[tuple[str, str], str] = {
     ("source", "microworld"): "gotd.sources.microworld.Microworld",
@@ -42,6 +43,17 @@ TARGETS: dict[tuple[str, str], str] = {
 """What Hydra builds, by (group, name): stored as the schema ``<group>/base_<name>``."""
 
 
+def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
+    # While Hydra composes, a schema is made before its values are known.
+    if value not in (*choices, MISSING):
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _at_least(name: str, value: int | None, least: int = 1) -> None:
+    if value is not None and value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
 @dataclass
 class Chunking:
     """How documents become chunks (paper §1.4: pieces of 1,000 characters)."""
@@ -50,6 +62,11 @@ class Chunking:
     """``fixed``: short texts joined, long ones split; ``whole``: a text is a chunk."""
     length_chars: int = 1000
     """Length of a fixed chunk in characters."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no text can be cut by."""
+        _choose("chunks unit", self.unit, ("fixed", "whole"))
+        _at_least("chunks length_chars", self.length_chars)
 
 
 @dataclass
@@ -68,6 +85,17 @@ class EmbedderConfig:
     """First fine-tune the encoder on the target's labels (the paper's DistilBERT)."""
     dimension: int = 384
     """Width of the ``hashed`` embedder; others have their model's."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot embed."""
+        _choose(
+            "embedder pooling",
+            self.pooling,
+            ("mean_masked", "mean_all_positions", "cls", "token_mean"),
+        )
+        _choose("embedder precision", self.precision, ("float32", "bf16"))
+        _at_least("embedder max_length_tokens", self.max_length_tokens)
+        _at_least("embedder dimension", self.dimension)
 
 
 @dataclass
@@ -129,6 +157,12 @@ class TaskLimits:
     """Rows held out of train for the model choice under ``protocol=clean``."""
     target_rows: int | None = None
     """Training texts that form the selection target; null: all that are labelled."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits that leave nothing."""
+        _choose("limits labels_chosen", self.labels_chosen, ("random", "first"))
+        for name in ("labels", "validation_rows", "target_rows"):
+            _at_least(f"limits {name}", getattr(self, name))
 
 
 @dataclass
@@ -272,6 +306,13 @@ def build(node: Any) -> Any:
     """
     if node is None:
         return None
-    values = dict(OmegaConf.to_container(node, resolve=True))  # type: ignore[call-overload]
+    try:
+        container = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise ValueError(str(error).splitlines()[0]) from error
+    values = {str(name): value for name, value in dict(container).items()}  # type: ignore[arg-type]
     constructor = get_class(str(values.pop("_target_")))
+    unknown = sorted(set(values) - {item.name for item in dataclasses.fields(constructor)})
+    if unknown:
+        raise ValueError(f"{constructor.__name__} has no field {unknown[0]!r}")
     return constructor(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -17,13 +17,14 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from gotd import stages
-from gotd.artifacts import Stage, Store, write_json
+from gotd.artifacts import ArtifactError, Stage, Store, write_json
 from gotd.config import PROTOCOLS, Config, build
 from gotd.record import failed_record, read_record, record_stage, seal
 
@@ -79,8 +80,15 @@ def plan_cell(config: Config | DictConfig, variant: str = "") -> Cell:
         raise ValueError(
             f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
         )
-    if config.budget < 1:
-        raise ValueError(f"budget must be at least 1 row, not {config.budget}")
+    for name, value in (("budget", config.budget), ("workers", config.workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if config.threads is not None and config.threads < 1:
+        raise ValueError(f"threads must be at least 1 or null, not {config.threads}")
+    if config.rank_rows < config.budget:
+        raise ValueError(
+            f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
+        )
     source, task, method = build(config.source), build(config.task), build(config.selector.method)
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
@@ -126,7 +134,7 @@ def plan_cell(config: Config | DictConfig, variant: str = "") -> Cell:
         "variant": variant or None,
     }
     record = record_stage(config, axes, task, source, predicted, chosen, model)
-    return Cell(axes, record, Store(Path(config.store)), build(config.tracker))
+    return Cell(axes, record, _open_store(config.store), build(config.tracker))
 
 
 def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
@@ -143,21 +151,35 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
         The record, done or failed.
     """
     cell = plan_cell(config, variant)
-    if not cell.is_done:
-        began = time.perf_counter()
-        try:
+    began = time.perf_counter()
+    try:
+        if not cell.is_done:
             cell.store.get(cell.record)
-        except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
-            log.error("%s failed: %s", cell.record.name, error)
-            log.debug("", exc_info=error)
-            record = failed_record(config, cell.axes, cell.record, error)
-            cell.failure_path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(cell.failure_path, record)
-            return record
-        seal(cell.store, cell.record, time.perf_counter() - began)
-        cell.failure_path.unlink(missing_ok=True)
-        cell.tracker.mirror(read_record(cell.store, cell.record))
-    return read_record(cell.store, cell.record)
+            seal(cell.store, cell.record, time.perf_counter() - began)
+            cell.failure_path.unlink(missing_ok=True)
+            cell.tracker.mirror(read_record(cell.store, cell.record))
+        return read_record(cell.store, cell.record)
+    except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
+        log.error("%s failed: %s", cell.record.name, error)
+        log.debug("", exc_info=error)
+        record = failed_record(config, cell.axes, cell.record, error)
+        _keep_failure(cell.failure_path, record)
+        return record
+
+
+@cache
+def _open_store(root: str) -> Store:
+    """Open a store once per process, so that a finished artifact is verified once."""
+    return Store(Path(root))
+
+
+def _keep_failure(path: Path, record: dict[str, Any]) -> None:
+    """Write down why a cell failed, unless the disk that failed it is full."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, record)
+    except (OSError, ArtifactError) as error:
+        log.error("the failure of %s could not be written down: %s", path.stem, error)
 
 
 def _encoder(

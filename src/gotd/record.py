@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gotd.artifacts import Stage, Store, write_json
 from gotd.machine import code, hardware, peak_memory_gib, versions
+from gotd.stages import RUN_ONLY
 
 SCHEMA_VERSION = 1
 RECORD, COST = "record.json", "cost.json"
@@ -31,7 +32,14 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     assert isinstance(settings, dict)
     kept = {str(name): value for name, value in settings.items() if name not in _NOT_RECORDED}
     kept["source"] = {k: v for k, v in kept["source"].items() if k != "path"}
-    return kept
+    return _without_run_only(kept)
+
+
+def _without_run_only(value: Any) -> Any:
+    """Leave out batch sizes and the like, which stand in no key either."""
+    if not isinstance(value, dict):
+        return value
+    return {k: _without_run_only(v) for k, v in value.items() if k not in RUN_ONLY}
 
 
 def record_stage(
@@ -134,15 +142,7 @@ def _selection(folder: Path, chosen: Stage, generated: bool) -> dict[str, Any]:
         # A record may be published; the texts of others stay in the selection's own report.
         for row in report["first_rows"]:
             del row["excerpt"]
-    report["diagnostics"] = _timeless(report["diagnostics"])
     return {"key": chosen.key, **report}
-
-
-def _timeless(facts: Any) -> Any:
-    """Leave out what was timed: a record is the same bytes whenever it is made."""
-    if not isinstance(facts, dict):
-        return facts
-    return {name: _timeless(value) for name, value in facts.items() if name != "elapsed_s"}
 
 
 def seal(store: Store, stage: Stage, elapsed_s: float) -> None:
@@ -153,7 +153,9 @@ def seal(store: Store, stage: Stage, elapsed_s: float) -> None:
         stage: The record's stage.
         elapsed_s: Seconds this run spent on the cell, earlier artifacts not counted.
     """
-    manifests = [store.manifest(ancestor) for ancestor in stage.ancestors()]
+    # Someone may have made room by deleting what a finished cell no longer needs.
+    there = [ancestor for ancestor in stage.ancestors() if store.is_done(ancestor)]
+    manifests = [store.manifest(ancestor) for ancestor in there]
     seconds: dict[str, float] = {}
     for manifest in manifests:
         kind = manifest["kind"]
@@ -174,8 +176,11 @@ def read_record(store: Store, stage: Stage) -> dict[str, Any]:
     """Read a finished cell's record, its key and its cost put in.
 
     A cell that was killed between its record and its cost has an empty ``cost``.
+
+    Raises:
+        ArtifactError: If the record is not what its manifest says.
     """
-    folder = store.folder(stage)
+    folder = store.get(stage)  # finished: this only verifies it
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     cost = folder / COST
     record["key"] = stage.key

@@ -69,6 +69,11 @@ def locate(model: str) -> str:
     return str(MODEL_DIR)
 
 
+def _write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Keep what a training stage reports but its time, which the manifest has."""
+    write_json(folder / "report.json", {k: v for k, v in report.items() if k != "cost"})
+
+
 def candidates(source: Any, chunking: Chunking) -> Stage:
     """Cut the source's candidate documents into chunks with unique ids."""
 
@@ -191,7 +196,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
         build_model(located, source.vocabulary() if words else texts, seed, start)
         if pretraining is not None:
             report = pre_fine_tune(start, texts, pretraining, seed, folder / WORK / "train", folder)
-            write_json(folder / "report.json", report)
+            _write_report(folder, report)
 
     return Stage(
         kind="base_model",
@@ -251,7 +256,7 @@ def pre_fine_tuned(base: Stage, selection: Stage, settings: Any, arm: str, seed:
         report = pre_fine_tune(
             inputs["base"], texts, settings, seed, folder / WORK / "train", folder
         )
-        write_json(folder / "report.json", report)
+        _write_report(folder, report)
 
     return Stage(
         kind="pre_fine_tuned",
@@ -289,7 +294,8 @@ def ranking(
         found = method.rank(target_shard, [pool], limit, seed, LocalEngine(workers))
         table = pa.table({"id": found.ids, "score": found.scores})
         pq.write_table(table, folder / "ranking.parquet", compression="zstd")
-        facts = {"with_replacement": found.with_replacement, "diagnostics": found.diagnostics}
+        diagnostics = {k: v for k, v in found.diagnostics.items() if k != "elapsed_s"}
+        facts = {"with_replacement": found.with_replacement, "diagnostics": diagnostics}
         write_json(folder / "ranking.json", facts)
 
     inputs = {**chunks, **{f"{name}_embeddings": stage for name, stage in spaces.items()}}
@@ -380,7 +386,7 @@ def predictions(model: Stage, rows: Stage, task: Any, settings: Any, seed: int) 
             folder / WORK / "tuned",
             lambda predicted, labels: score(task.headline, predicted, labels),
         )
-        write_json(folder / "report.json", report)
+        _write_report(folder, report)
         for name in task.reported_splits:
             table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
             predicted = predict(folder / WORK / "tuned", table)

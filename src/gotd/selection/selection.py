@@ -179,4 +179,5 @@ def uniform_by_id(ids: pa.Array, seed: int, role: str) -> np.ndarray:
         dtype=np.uint64,
         count=len(ids),
     )
-    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    drawn = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    return np.minimum(drawn, np.nextafter(1.0, 0.0))  # the top word would round to 1

@@ -144,6 +144,11 @@ class Folder:
         return pool.filter(pa.array(subsample(pool, self.limit, seed=0, role="limit")))
 
     def _root(self) -> Path:
+        if not self.path:
+            raise FileNotFoundError(
+                "the folder of rows and passages is not named: set DATA=… (it holds glue/ and "
+                "candidates/) or source.path=…"
+            )
         root = Path(self.path).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(
