@@ -292,6 +292,11 @@ def register() -> None:
     store.store(group="candidates", name="base_candidates", node=CandidatesConfig)
 
 
+def typed(node: Any) -> Any:
+    """Turn a composed node into the dataclass of its schema, which checks its values."""
+    return OmegaConf.to_object(node)
+
+
 def build(node: Any) -> Any:
     """Build what a composed node names, from its ``_target_`` and its fields.
 

@@ -50,22 +50,36 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     Raises:
         SweepError: If there is no such experiment, or it has no such scale.
     """
-    chosen = {"experiment": "glue", "scale": "micro"}
+    chosen: dict[str, str] = {}
     rest = []
     for override in overrides:
         key, _, value = override.partition("=")
-        if key in chosen and "," not in value:
-            chosen[key] = value
-        else:
+        if key not in ("experiment", "scale"):
             rest.append(override)
-    experiment, scale = chosen["experiment"], chosen["scale"]
+            continue
+        if "," in value:
+            raise SweepError(
+                f"{override}: an experiment changes model, budget and tasks together, so it is no "
+                "axis of a sweep; run one after the other"
+            )
+        chosen[key] = value
+    experiment = chosen.get("experiment", "glue")
     if "/" not in experiment:
-        experiment = f"{experiment}/{scale}"
+        experiment = f"{experiment}/{chosen.get('scale', 'micro')}"
+    elif "scale" in chosen and not experiment.endswith(f"/{chosen['scale']}"):
+        raise SweepError(
+            f"experiment={experiment} names a scale, and scale={chosen['scale']} another"
+        )
     if not (conf_folder() / "experiment" / f"{experiment}.yaml").is_file():
         known = ", ".join(experiments())
         raise SweepError(
             f"there is no experiment={experiment.replace('/', ' scale=')}; known: {known}"
         )
+    for override in rest:
+        if override.startswith("+"):
+            raise SweepError(
+                f"{override}: a field that no schema has would change nothing but the key"
+            )
     return [f"experiment={experiment}", *rest]
 
 
@@ -91,7 +105,7 @@ def expand(overrides: Sequence[str]) -> list[tuple[DictConfig, str]]:
             parsed = OverridesParser.create().parse_overrides(texts)
             (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
             return list(zip(compose_all(batch), map(variant, batch), strict=True))
-    except (HydraException, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise SweepError(_one_line(error)) from error
 
 
@@ -103,7 +117,10 @@ def expand_cells(overrides: Sequence[str]) -> list[Cell]:
         ValueError: If a value is refused; the message names the field.
         FileNotFoundError: If the source cannot say what its rows are.
     """
-    return [plan_cell(config, name) for config, name in expand(overrides)]
+    try:
+        return [plan_cell(config, name) for config, name in expand(overrides)]
+    except OmegaConfBaseException as error:
+        raise SweepError(_one_line(error)) from error
 
 
 def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
@@ -200,13 +217,14 @@ def _is_sweep(override: str) -> bool:
 
 def _one_line(error: BaseException) -> str:
     """Say what Hydra refused without its traceback of defaults lists."""
-    noise = ("base_", "Config search path", "provider=")  # schemas, and where Hydra looked
+    # Schemas, where Hydra looked, and its advice to add what does not exist.
+    noise = ("base_", "Config search path", "provider=", "To append to your config")
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(noise)]
     cause = error.__cause__
     if cause is not None and str(cause) not in str(error):
         lines += [line.strip() for line in str(cause).splitlines()[:1]]
-    return " | ".join(lines[:20])
+    return " | ".join(lines[:40])
 
 
 def variant(overrides: Sequence[str]) -> str:

@@ -21,11 +21,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from gotd import stages
 from gotd.artifacts import ArtifactError, Stage, Store, write_json
-from gotd.config import PROTOCOLS, Config, build
+from gotd.config import PROTOCOLS, build, typed
 from gotd.record import failed_record, read_record, record_stage, seal
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Cell:
         return None
 
 
-def plan_cell(config: Config | DictConfig, variant: str = "") -> Cell:
+def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     """Lay out the protocol for one cell; nothing runs, but all is checked.
 
     Args:
@@ -92,9 +92,7 @@ def plan_cell(config: Config | DictConfig, variant: str = "") -> Cell:
     source, task, method = build(config.source), build(config.task), build(config.selector.method)
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
-    limits, space, model_config = (
-        OmegaConf.to_object(config[name]) for name in ("limits", "embedder", "model")
-    )
+    limits, space, model_config = map(typed, (config.limits, config.embedder, config.model))
     seed, workers, protocol = config.seed, config.workers, config.protocol_name
 
     rows = stages.task_rows(source, task, limits, protocol, seed)
@@ -105,10 +103,8 @@ def plan_cell(config: Config | DictConfig, variant: str = "") -> Cell:
     model, chosen = base, None
     if method is not None:
         chunks = {
-            "target": stages.target(
-                rows, OmegaConf.to_object(config.target_chunks), limits, protocol
-            ),
-            "candidates": stages.candidates(source, OmegaConf.to_object(config.candidate_chunks)),
+            "target": stages.target(rows, typed(config.target_chunks), limits, protocol),
+            "candidates": stages.candidates(source, typed(config.candidate_chunks)),
         }
         encoder = _encoder(config, base, rows, task, tuning)
         spaces = {
@@ -183,7 +179,7 @@ def _keep_failure(path: Path, record: dict[str, Any]) -> None:
 
 
 def _encoder(
-    config: Config | DictConfig, base: Stage, rows: Stage, task: Any, settings: Any
+    config: DictConfig, base: Stage, rows: Stage, task: Any, settings: Any
 ) -> Stage | None:
     """Give the stage whose model embeds: the arm's base, or one tuned on the target."""
     if config.embedder.model == "base":
@@ -193,7 +189,7 @@ def _encoder(
     return stages.tuned_encoder(config.embedder.model, rows, task, settings, config.seed)
 
 
-def _starts_from_mnli(config: Config | DictConfig, task: str) -> bool:
+def _starts_from_mnli(config: DictConfig, task: str) -> bool:
     """Tell whether the published code would swap the base model for one tuned on MNLI."""
     # Deviation D3: `if data_size == 50000 and task in (rte, mrpc)`; the vanilla arm keeps BERT.
     return (

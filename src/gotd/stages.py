@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.artifacts import WORK, Stage, write_json
@@ -80,7 +81,11 @@ def candidates(source: Any, chunking: Chunking) -> Stage:
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         from gotd.text import chunk
 
-        chunks = chunk(source.candidates(), unit=chunking.unit, length_chars=chunking.length_chars)
+        chunks = chunk(
+            source.candidates(),
+            unit=chunking.unit,  # type: ignore[arg-type]
+            length_chars=chunking.length_chars,
+        )
         pq.write_table(chunks, folder / "chunks.parquet", compression="zstd")
 
     return Stage(
@@ -108,7 +113,7 @@ def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: i
             train, validation = hold_out(train, limits.validation_rows, seed)
         if limits.labels is not None and limits.labels < train.num_rows:
             how = "first" if protocol == "published" else limits.labels_chosen  # Deviation D6
-            train = limit_labels(train, limits.labels, how, seed)
+            train = limit_labels(train, limits.labels, how, seed)  # type: ignore[arg-type]
         pq.write_table(train, folder / "train.parquet")
         if validation is not None:
             pq.write_table(validation, folder / "validation.parquet")
@@ -149,7 +154,7 @@ def target(rows: Stage, chunking: Chunking, limits: TaskLimits, protocol: str) -
         separator = "" if protocol == "published" else " "  # Deviation D7
         chunks = chunk(
             documents,
-            unit=chunking.unit,
+            unit=chunking.unit,  # type: ignore[arg-type]
             length_chars=chunking.length_chars,
             separator=separator,
         )
@@ -324,7 +329,7 @@ def selection(
         facts = json.loads((inputs["ranking"] / "ranking.json").read_text(encoding="utf-8"))
         ranked_rows = pq.read_table(inputs["ranking"] / "ranking.parquet").slice(0, budget)
         target_shard, pool = (_shard(inputs, name) for name in ("target", "candidates"))
-        position = pa.compute.index_in(ranked_rows["id"], value_set=pool.ids)
+        position = pc.index_in(ranked_rows["id"], value_set=pool.ids)
         rows = ranked_rows.append_column("text", pool.texts.take(position.combine_chunks()))
         rows = rows.append_column("domain", pool.domains.take(position.combine_chunks()))
         rows = rows.append_column("rank", pa.array(range(1, rows.num_rows + 1), pa.int64()))

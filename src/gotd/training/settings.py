@@ -77,6 +77,8 @@ class TrainingSettings:
         for name in ("warmup_share", "lora_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), not {list(self.betas)}")
         allowed = {"precision": PRECISIONS, "tuning": TUNINGS, "schedule": ("linear",)}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
