@@ -447,7 +447,7 @@ class TestPrinting:
         (pool,) = {
             s.key: s for c in cells for s in c.record.ancestors() if s.kind == "candidates"
         }.values()
-        assert MACHINE.rows(pool) == 7_000_000  # seven domains of 1e9 characters
+        assert MACHINE.rows(pool) == pytest.approx(2_100_000)  # seven domains of 3e8 characters
 
     def test_the_command_prints_or_says_in_one_line_what_is_wrong(self, capsys, tmp_path: Path):
         arguments = ["plan", "experiment=glue", "task=cola", "selector=none", "seed=1"]

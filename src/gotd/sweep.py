@@ -53,7 +53,10 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
         print(f"{experiment}: {len(cells)} cells, {pending} to run")  # noqa: T201
         _launch(overrides)
     command = f"python experiments/{experiment}.py {' '.join(given)}".rstrip()
-    return report_cells(cells, command)
+    status = report_cells(cells, command)
+    if pending:
+        cells[0].tracker.tabulate([r for cell in cells if (r := cell.outcome()) is not None])
+    return status
 
 
 def report_cells(cells: Sequence[Cell], command: str) -> int:

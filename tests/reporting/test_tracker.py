@@ -145,3 +145,14 @@ def test_a_run_is_closed_even_if_copying_fails():
     with pytest.raises(RuntimeError, match="broken"):
         tracker.WandbRun(run).finish(record)
     assert run.closed == 1
+
+
+def test_the_final_table_is_a_run_of_its_own(tmp_path, record):
+    records = [
+        record("cola", arm, 1, score=score) for arm, score in (("none", 0.4), ("got_d", 0.5))
+    ]
+    WandbTracker(directory=str(tmp_path)).tabulate(records)
+    (table,) = tmp_path.rglob("*.table.json")
+    kept = json.loads(table.read_text())
+    assert [row[0] for row in kept["data"]] == ["none", "got_d"]
+    assert kept["columns"][:2] == ["arm", "cola"]

@@ -7,16 +7,19 @@ mirrored twice stays one run once it is synchronised.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+from gotd.reporting.cells import blocks
 from gotd.reporting.records import Record
+from gotd.reporting.tables import scores_table
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +51,10 @@ class Tracker(Protocol):
         """Open, fill and close the run of a finished cell."""
         ...
 
+    def tabulate(self, records: Sequence[Record]) -> None:
+        """Keep the tables of a whole sweep, as a run of its own."""
+        ...
+
 
 @dataclass(frozen=True)
 class NoRun:
@@ -72,6 +79,9 @@ class NoTracker:
 
     def mirror(self, record: Record) -> None:
         """Copy nothing."""
+
+    def tabulate(self, records: Sequence[Record]) -> None:
+        """Keep nothing."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +156,16 @@ class WandbTracker:
         run = self.start(record["key"], record["experiment"], record["axes"], record["config"])
         run.finish(record)
 
+    def tabulate(self, records: Sequence[Record]) -> None:
+        """Keep the scores of a whole sweep as one ``wandb.Table`` for each block."""
+        for block in blocks(records):
+            table = scores_table(block)
+            key = hashlib.sha256(f"{block.experiment}: {block.label}".encode()).hexdigest()
+            axes = {"task": "table", "arm": "all", **block.axes}
+            run = self.start(key, block.experiment, axes, {"notes": list(table.notes)})
+            if isinstance(run, WandbRun):
+                run.keep_table("scores", table.columns, table.rows)
+
 
 @dataclass(frozen=True)
 class WandbRun:
@@ -170,6 +190,16 @@ class WandbRun:
                 failed = record["status"] == "failed"
         finally:
             self.run.finish(exit_code=int(failed))
+
+    def keep_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Add one table and close the run in any case."""
+        import wandb
+
+        try:
+            data = [list(row) for row in rows]
+            self.run.log({name: wandb.Table(columns=list(columns), data=data)})
+        finally:
+            self.run.finish()
 
     def _copy(self, record: Record) -> None:
         for name, points in record["curves"].items():
