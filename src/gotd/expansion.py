@@ -233,7 +233,9 @@ def variant(overrides: Sequence[str]) -> str:
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0]
         path = key.split(".")
-        if key not in AXES and path[0] not in _NO_VARIANT and path[-1] not in RUN_ONLY:
+        if key in AXES or key == "source.path":  # where rows stand says nothing about them
+            continue
+        if path[0] not in _NO_VARIANT and path[-1] not in RUN_ONLY:
             named.append(override)
     return " ".join(sorted(named))
 
