@@ -16,7 +16,7 @@ TORCH_VERSION := 2.13.0
 # Index to take torch from: PyTorch's own CPU index saves gigabytes where there is no GPU.
 TORCH_INDEX ?=
 
-.PHONY: help setup test test-slow lint format reproduce-glue plan-glue report results bench clean
+.PHONY: help setup test test-slow lint format reproduce-glue plan-glue report bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -48,7 +48,7 @@ format: $(STAMP) ## mend what ruff can mend
 	$(VENV)/bin/ruff check --fix src tests experiments
 	$(VENV)/bin/ruff format src tests experiments
 
-reproduce-glue: $(STAMP) ## Tables 4 and 12: GLUE, two-stage, every arm, task and seed
+reproduce-glue: $(STAMP) ## Table 4: GLUE, two-stage, every task, arm and seed
 	DATA='$(DATA)' $(PY) experiments/glue.py scale=$(SCALE) $(ARGS)
 
 plan-glue: $(STAMP) ## what reproduce-glue would run, what is done, hours, memory, disk
@@ -58,7 +58,7 @@ report: $(STAMP) ## tables, figures and page again, from the records at hand
 	$(VENV)/bin/gotd report $(ARGS)
 
 bench: $(STAMP) ## benchmarks against peers, side by side
-	$(PY) experiments/benchmarks/training.py $(ARGS)
+	DATA='$(DATA)' $(PY) experiments/benchmarks/training.py $(ARGS)
 
 clean: ## remove caches; artifacts and .venv stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

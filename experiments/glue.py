@@ -1,4 +1,4 @@
-"""GLUE, two-stage: the paper's Tables 4 and 12, and what is left when it is fair.
+"""GLUE, two-stage: the paper's Table 4 (12 with budget=20000), and what is left when it is fair.
 
 python experiments/glue.py                                       # embedded default
 DATA=folder python experiments/glue.py scale=folder              # real rows and passages

@@ -26,7 +26,7 @@ FILES = sorted(
     for path in conf_folder().rglob("*.yaml")
     if path.parent != conf_folder()
 )
-OPTIONS = [file for file in FILES if file.parts[0] not in ("experiment", "scale")]
+OPTIONS = [file for file in FILES if file.parts[0] not in ("experiment", "scale", "hydra")]
 SCALES = sorted(path.stem for path in (conf_folder() / "scale").glob("*.yaml"))
 BUILT = (
     "source",
@@ -419,3 +419,16 @@ def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(t
         return
     fields = {f.name for f in dataclasses.fields(cls) if f.init}
     assert set(identity(value)) == (fields - left_out) | {"class", "version"}
+
+
+@pytest.mark.parametrize(
+    "launcher", ["basic", "local", "joblib", "submitit_local", "submitit_slurm"]
+)
+@pytest.mark.parametrize("experiment", ["glue/micro", "glue/folder"])
+def test_every_launcher_composes(launcher, experiment):
+    """The launcher is an axis of its own: no experiment may set another one's field."""
+    if launcher.startswith("submitit"):
+        pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    ((config, variant),) = expand([f"experiment={experiment}", *ONE, f"hydra/launcher={launcher}"])
+    assert variant == ""
+    assert config.seed == 1

@@ -206,12 +206,14 @@ def test_a_choice_that_does_not_exist_is_refused(bert, options, says):
         TransformerEmbedder(str(bert), **{"pooling": "cls", **options})
 
 
-def test_more_positions_than_the_model_has_are_refused(bert):
+def test_texts_are_cut_where_the_models_positions_end(bert):
     long = " ".join(WORDS)
     for pooling in POOLINGS[:3]:
-        made = TransformerEmbedder(str(bert), pooling, max_length_tokens=25)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="max_length_tokens to 24 or less"):
-            made.embed([long])
+        longer, most = (
+            TransformerEmbedder(str(bert), pooling, max_length_tokens=length).embed([long])  # type: ignore[arg-type]
+            for length in (25, 24)
+        )
+        np.testing.assert_array_equal(longer, most)
     rows = TransformerEmbedder(str(bert), "token_mean", max_length_tokens=25).embed([long])
     assert rows.shape == (1, HIDDEN)
 

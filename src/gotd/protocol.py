@@ -90,6 +90,8 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
             f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
         )
     source, task, method = build(config.source), build(config.task), build(config.selector.method)
+    if source.name == "microworld" and (config.candidates.files or config.candidates.limit):
+        raise ValueError("candidates.files and candidates.limit choose files; a world has none")
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
     limits, space, model_config = map(typed, (config.limits, config.embedder, config.model))
@@ -98,7 +100,11 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     rows = stages.task_rows(source, task, limits, protocol, seed)
     base = stages.base_model(source, model_config, spec, pretraining, model_config.seed)
     if method is not None and _starts_from_mnli(config, task.name):
-        spec = dataclasses.replace(spec, pretrained=config.model.mnli_start, revision=None)
+        spec = dataclasses.replace(
+            spec,
+            pretrained=config.model.mnli_start,
+            revision=config.model.mnli_start_revision,
+        )
         base = stages.base_model(source, model_config, spec, pretraining, model_config.seed)
     model, chosen = base, None
     if method is not None:
@@ -151,9 +157,10 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     try:
         if not cell.is_done:
             cell.store.get(cell.record)
-            seal(cell.store, cell.record, time.perf_counter() - began)
             cell.failure_path.unlink(missing_ok=True)
-            cell.tracker.mirror(read_record(cell.store, cell.record))
+            # Another process may have built it while this one waited; its cost is the true one.
+            if seal(cell.store, cell.record, time.perf_counter() - began):
+                cell.tracker.mirror(read_record(cell.store, cell.record))
         return read_record(cell.store, cell.record)
     except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
         log.error("%s failed: %s", cell.record.name, error)

@@ -83,9 +83,7 @@ def record_stage(
             if chosen is None
             else _selection(inputs["selection"], chosen, source.name == "microworld"),
             "curves": curves,
-            "seeds": dict.fromkeys(
-                ("selection", "pre_fine_tune", "fine_tune", "base_model", "rows"), config.seed
-            ),
+            "seeds": {**dict.fromkeys(_ROLES, config.seed), "base_model": config.model.seed},
             "config": settings,
             "versions": versions(),
             "data": source.identity(),
@@ -145,14 +143,19 @@ def _selection(folder: Path, chosen: Stage, generated: bool) -> dict[str, Any]:
     return {"key": chosen.key, **report}
 
 
-def seal(store: Store, stage: Stage, elapsed_s: float) -> None:
-    """Write beside a record what this run of its cell cost.
+def seal(store: Store, stage: Stage, elapsed_s: float) -> bool:
+    """Write beside a record what this run of its cell cost, unless that stands there.
 
     Args:
         store: Where the record stands.
         stage: The record's stage.
         elapsed_s: Seconds this run spent on the cell, earlier artifacts not counted.
+
+    Returns:
+        Whether it was written.
     """
+    if (store.folder(stage) / COST).exists():
+        return False
     # Someone may have made room by deleting what a finished cell no longer needs.
     there = [ancestor for ancestor in stage.ancestors() if store.is_done(ancestor)]
     manifests = [store.manifest(ancestor) for ancestor in there]
@@ -170,6 +173,7 @@ def seal(store: Store, stage: Stage, elapsed_s: float) -> None:
         "code": code(),
     }
     write_json(store.folder(stage) / COST, cost)
+    return True
 
 
 def read_record(store: Store, stage: Stage) -> dict[str, Any]:

@@ -6,6 +6,7 @@ again is how a sweep resumes.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from gotd.artifacts import ArtifactError
 from gotd.config import conf_folder, register
 from gotd.expansion import expand_cells, resolve, variant
 from gotd.protocol import Cell
@@ -44,27 +46,40 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
         _launch(overrides)
         return 0
     try:
-        cells = expand_cells(overrides)
-    except (ValueError, FileNotFoundError) as error:
+        # The arm without a selection is one cell at every budget of a sweep.
+        cells = list({cell.record.key: cell for cell in expand_cells(overrides)}.values())
+        pending = sum(not cell.is_done for cell in cells)
+        if pending:
+            print(f"{experiment}: {len(cells)} cells, {pending} to run")  # noqa: T201
+            _launch(overrides)
+        command = f"python experiments/{experiment}.py {' '.join(given)}".rstrip()
+        status = report_cells(cells, command, _report_name(cells, given))
+        if pending:
+            cells[0].tracker.tabulate([r for cell in cells if (r := cell.outcome()) is not None])
+    except (ValueError, OSError, ArtifactError) as error:
         print(f"{experiment}: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 2
-    pending = sum(not cell.is_done for cell in cells)
-    if pending:
-        print(f"{experiment}: {len(cells)} cells, {pending} to run")  # noqa: T201
-        _launch(overrides)
-    command = f"python experiments/{experiment}.py {' '.join(given)}".rstrip()
-    status = report_cells(cells, command)
-    if pending:
-        cells[0].tracker.tabulate([r for cell in cells if (r := cell.outcome()) is not None])
     return status
 
 
-def report_cells(cells: Sequence[Cell], command: str) -> int:
+def _report_name(cells: Sequence[Cell], given: Sequence[str]) -> str:
+    """Name a sweep's report: the experiment's own, or one with a hash for another set of cells."""
+    first = cells[0].record.parameters
+    name = f"{first['experiment']}-{first['scale']}"
+    how = ("hydra", "store", "workers", "threads", "tracker", "scale", "source.path")
+    if all(override.startswith(how) for override in given):
+        return name
+    keys = sorted(cell.record.key for cell in cells)
+    return f"{name}-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:8]}"
+
+
+def report_cells(cells: Sequence[Cell], command: str, name: str) -> int:
     """Print the table of a sweep and write its report beside the artifacts.
 
     Args:
         cells: What the sweep holds, done or not.
         command: What made it; stands at the head of every table.
+        name: Folder of the report, below ``<store>/reports``.
 
     Returns:
         0 if every cell is done, else 1.
@@ -81,7 +96,7 @@ def report_cells(cells: Sequence[Cell], command: str) -> int:
         console.print("no cell has run yet")
         return 1
     add_overlaps(cells, records)
-    place = cells[0].store.root / "reports" / f"{records[0]['experiment']}-{records[0]['scale']}"
+    place = cells[0].store.root / "reports" / name
     paper = conf_folder().parent / "results" / "paper"
     place.mkdir(parents=True, exist_ok=True)
     write_jsonl(records, place / "records.jsonl")
@@ -116,7 +131,7 @@ def add_overlaps(cells: Sequence[Cell], records: Sequence[dict[str, Any]]) -> No
     where = {}
     for cell in cells:
         chosen = cell.record.inputs.get("selection")
-        if chosen is not None and cell.is_done:
+        if chosen is not None and cell.is_done and cell.store.is_done(chosen):
             axes = {k: v for k, v in cell.axes.items() if k != "arm"}
             where[cell.record.key] = str(axes)
             table = pq.read_table(cell.store.folder(chosen) / "selection.parquet", columns=["id"])

@@ -3,6 +3,12 @@ import pytest
 
 from gotd.reporting.cells import blocks
 from gotd.reporting.comparisons import compare_on_average, compare_per_task, pairs
+from gotd.reporting.tables import (
+    average_comparisons_table,
+    remaining_comparisons_table,
+    seeds_note,
+    task_comparisons_table,
+)
 
 
 def of(comparisons, arm, reference, task=None):
@@ -90,3 +96,53 @@ def test_lower_is_better_turns_the_words_round(record):
     assert found.test.difference.mean < 0
     assert found.verdict == "better than none"
     assert compare_on_average(block) == []  # one task: nothing to average
+
+
+def listed_in(table):
+    return {frozenset(row[:2]) for row in table.rows}
+
+
+def test_the_first_table_holds_the_main_arm_and_the_baselines(make_records):
+    arms = ("none", "random", "nearest", "dsir", "curated_tapt", "got_d", "oracle")
+    (block,) = blocks(make_records(seeds=6, arms=arms))
+    first, rest = average_comparisons_table(block), remaining_comparisons_table(block)
+    expected = {
+        frozenset((one, other))
+        for one in ("got_d", "none", "random")
+        for other in arms
+        if one != other
+    }
+    assert listed_in(first) == expected
+    assert not listed_in(first) & listed_in(rest)
+    assert frozenset(("oracle", "dsir")) in listed_in(rest)
+    # Splitting the table splits no family: Holm ran over all arms of a reference.
+    families = {}
+    for c in compare_on_average(block):
+        families.setdefault(c.reference, []).append(c)
+    assert of(families["dsir"], "got_d", "dsir").holm_floor == len(families["dsir"]) * 2 / 2**6
+    assert any("Holm's families: all arms against one reference" in n for n in first.notes)
+    (few,) = blocks(make_records(seeds=2, arms=("none", "got_d")))
+    assert remaining_comparisons_table(few) is None
+
+
+def test_too_few_seeds_are_said_in_words(make_records):
+    def notes(seeds):
+        (block,) = blocks(make_records(seeds=seeds, arms=("none", "got_d")))
+        tables = average_comparisons_table(block), task_comparisons_table(block)
+        return [[n for n in t.notes if "no test can be passed" in n] for t in tables]
+
+    for found in notes(3):
+        (note,) = found
+        assert note.startswith("With 3 seeds the least two-sided sign-flip p is 2 / 2^3 = 0.25,")
+        assert "at least 6 seeds, better 10" in note
+    assert all(len(found) == 1 for found in notes(5))
+    assert notes(6) == [[], []]
+
+
+def test_a_seed_is_a_world_only_where_worlds_are_drawn(make_records):
+    (world,) = blocks(make_records(seeds=2))
+    (real,) = blocks(make_records(seeds=2, source="hub"))
+    assert "world" in seeds_note(world)
+    assert "world" not in seeds_note(real)
+    assert "held-out rows" in seeds_note(real)
+    assert "labelled subset" in seeds_note(real)

@@ -9,7 +9,7 @@ from rich.console import Console
 from gotd.reporting.cells import blocks
 from gotd.reporting.records import fingerprint
 from gotd.reporting.render import escape_html, escape_latex, escape_markdown
-from gotd.reporting.report import console_table, write_report
+from gotd.reporting.report import console_table, without_places, write_report
 from gotd.reporting.statistics import Interval
 from gotd.reporting.tables import decimals, format_interval, scores_table
 
@@ -44,6 +44,37 @@ def test_every_table_names_its_command_and_records(tmp_path, make_records):
             assert "gotd report --out x" in text
             assert fingerprint(records) in text
     assert not re.search("Published beside", (tmp_path / "tables/glue.md").read_text())
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("x.py scale=folder store=/abs/path budget=256", "x.py scale=folder store=path budget=256"),
+        ("gotd report /a/b/records.jsonl /c/d/", "gotd report records.jsonl d"),
+        ("/usr/bin/python 'store=/a/b' paths=[/a/b,/c/d]", "python 'store=b' paths=[b,d]"),
+        ("PATH=/a/b:/c/d source={path:/e/f}", "PATH=b:d source={path:f}"),
+        ("python experiments/glue.py store=../s", "python experiments/glue.py store=../s"),
+        ("endpoint=https://host/x a/b 1/2 /", "endpoint=https://host/x a/b 1/2 /"),
+    ],
+)
+def test_commands_lose_the_places_of_a_machine(command, expected):
+    assert without_places(command) == expected
+
+
+def test_no_file_of_a_report_names_a_place(tmp_path, make_records):
+    records = make_records(seeds=2, arms=("none", "got_d"), tasks=("cola",))
+    for path in write_report(records, tmp_path, paper=None, command="x.py store=/secret/place"):
+        text = path.read_text()
+        assert "/secret" not in text
+        assert path.suffix == ".svg" or "store=place" in text
+
+
+def test_remaining_pairs_are_folded_away(tmp_path, make_records):
+    write_report(make_records(seeds=3), tmp_path, paper=None, command="c")
+    assert "remaining pairs" not in (tmp_path / "tables/glue.md").read_text()
+    assert "remaining pairs" in (tmp_path / "tables/glue_by_task.md").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("<h2>Details</h2>") < page.index("remaining pairs")
 
 
 def test_budgets_get_a_curve_and_single_budgets_none(tmp_path, make_records):

@@ -143,8 +143,75 @@ def test_a_run_is_closed_even_if_copying_fails():
     run = Broken()
     record = {"curves": {"loss": [[0, 1.0]]}, "status": "done"}
     with pytest.raises(RuntimeError, match="broken"):
-        tracker.WandbRun(run).finish(record)
+        tracker.WandbRun(run, "a run").finish(record)
     assert run.closed == 1
+
+
+class Dead:
+    """A run whose service is gone; every call raises."""
+
+    def __init__(self, error):
+        self.error, self.finished = error, 0
+
+    def define_metric(self, *args, **settings):
+        raise self.error
+
+    def log(self, *args, **settings):
+        raise self.error
+
+    def finish(self, exit_code=0):
+        self.finished += 1
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        wandb.Error("service gone"),
+        OSError(28, "service gone"),
+        type("MailboxClosedError", (Exception,), {"__module__": "wandb.sdk.mailbox"})(
+            "service gone"
+        ),
+    ],
+)
+def test_a_tracker_that_breaks_midway_warns_once_per_run(
+    tmp_path, record, monkeypatch, caplog, error
+):
+    opened = []
+
+    def init(**settings):
+        opened.append(Dead(error))
+        return opened[-1]
+
+    monkeypatch.setattr(wandb, "init", init)
+    one = WandbTracker(directory=str(tmp_path))
+    records = [record("cola", "got_d", seed, score=0.5) for seed in (1, 2)]
+    with caplog.at_level(logging.WARNING):
+        for each in records:
+            one.mirror(each)
+        one.tabulate([*records, record("cola", "got_d", 1, score=0.5, budget=200)])
+        run = one.start("key", "glue", {"task": "cola", "arm": "dsir"}, {})
+        for _ in range(3):
+            run.log({"loss": 1.0})
+        run.finish(None)
+    said = [r.message for r in caplog.records]
+    names = [s.split(" ")[2] for s in said]
+    assert names == [
+        "cola-got_d-400-1",
+        "cola-got_d-400-2",
+        "table-all-200",
+        "table-all-400",
+        "cola-dsir",
+    ]
+    assert all("service gone" in s for s in said)
+    assert [run.finished for run in opened] == [1] * 5
+
+
+def test_a_folder_that_cannot_be_made_does_not_take_the_cell_with_it(tmp_path, record, caplog):
+    (tmp_path / "file").write_text("no folder")
+    with caplog.at_level(logging.WARNING):
+        WandbTracker(directory=str(tmp_path / "file")).mirror(record("cola", "got_d", 1, score=0.5))
+    assert "cola-got_d-400-1" in caplog.text
 
 
 def test_the_final_table_is_a_run_of_its_own(tmp_path, record):

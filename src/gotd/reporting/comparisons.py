@@ -16,6 +16,8 @@ from gotd.reporting.cells import Block, lower_is_better
 from gotd.reporting.statistics import PairedTest, holm, paired_test, seed_differences
 
 REFERENCES = ("none", "random", "nearest", "dsir")
+MAIN = "got_d"  # the arm the project is about
+BASELINES = ("none", "random")
 LEVEL = 0.05
 
 
@@ -79,9 +81,20 @@ def compare_per_task(block: Block) -> list[Comparison]:
     return _compare(block, list(block.tasks))
 
 
+def is_primary(block: Block, comparison: Comparison) -> bool:
+    """Whether a comparison belongs in the first table.
+
+    These are the main arm against every other and every arm against ``none`` and
+    ``random``. Only what is shown first depends on it; Holm's families do not.
+    """
+    arm, reference = (block.names[row][0] for row in (comparison.arm, comparison.reference))
+    return MAIN in (arm, reference) or reference in BASELINES
+
+
 def pairs(block: Block) -> list[tuple[str, str]]:
     """List (row, reference row) once per unordered pair, references in their order.
 
+    The main arm comes last as a reference, for the arms that are no reference themselves.
     A row that carries overrides is compared with the reference under the same overrides
     where that exists, else with the plain one, and also with its own plain arm.
     """
@@ -92,7 +105,7 @@ def pairs(block: Block) -> list[tuple[str, str]]:
         if reference not in (None, row) and not {(row, reference), (reference, row)} & {*listed}:
             listed.append((row, reference))
 
-    for arm in REFERENCES:
+    for arm in (*REFERENCES, MAIN):
         for row in block.arms:
             own, variant = block.names[row]
             if own != arm:

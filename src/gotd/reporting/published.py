@@ -1,13 +1,14 @@
 """Set the paper's numbers beside ours, each in its own row.
 
 What was published is read from the transcription in ``results/paper`` and shown as printed;
-what we measured comes from records. Neither ever fills a gap of the other.
+what we measured comes from records. Neither ever fills a gap of the other, and ours stands
+beside a published row only where it was run at that row's setting.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,16 @@ TASK_OF = {
     "BoolQ": "boolq",
 }
 AVERAGES = ("avg", "AVG")
+SCALE = "paper"  # the scale whose data and models are the published ones
+# Budget and label limit of each fine-tuning block (None: all labels); elsewhere a block's
+# name is its budget and there are no labels to limit.
+SETTING_OF: dict[tuple[int, str], tuple[int, int | None]] = {
+    (2, "150k"): (150_000, None),
+    (3, "50k"): (50_000, 5_000),
+    (4, "all"): (50_000, None),
+    (4, "5k"): (50_000, 5_000),
+    (12, "20k"): (20_000, 5_000),
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,56 @@ class Published:
     mean: str
     sd: str
     place: str
+
+
+@dataclass(frozen=True)
+class Ours:
+    """One row of our records with the setting it was run at.
+
+    Args:
+        block: Where the row stands.
+        row: Its name in the block.
+        budgets: Budgets of its records; empty for the arm that selects nothing.
+        labels: Label limits of its records; ``None`` means all labels.
+        named: Further axes that set blocks apart, in words.
+    """
+
+    block: Block
+    row: str
+    budgets: frozenset[int]
+    labels: frozenset[int | None]
+    named: tuple[str, ...]
+
+    @property
+    def arm(self) -> str:
+        """The arm without overrides."""
+        return self.block.names[self.row][0]
+
+    @property
+    def setting(self) -> str:
+        """The setting in words."""
+        labels = ["all" if n is None else str(n) for n in sorted(self.labels, key=str)]
+        parts = (
+            f"scale {self.block.scale}",
+            f"budget {_either(map(str, sorted(self.budgets))) if self.budgets else 'none'}",
+            f"labels {_either(labels) if labels else 'not recorded'}",
+            f"protocol {self.block.axes.get('protocol', 'not recorded')}",
+        )
+        return ", ".join((*parts, *self.named))
+
+    def is_at(self, budget: int, labels: int | None) -> bool:
+        """Whether every record was made at a published setting."""
+        at_budget = self.arm == "none" or self.budgets == {budget}
+        return self.block.scale == SCALE and at_budget and self.labels == {labels}
+
+    def reference(self) -> str | None:
+        """Name the row without a selection that saw as many labels, if there is one."""
+        variants = (self.block.names[self.row][1], "")
+        for variant in variants:
+            for row, name in self.block.names.items():
+                if name == ("none", variant) and _labels(self.block, row) == self.labels:
+                    return row
+        return None
 
 
 def read_published(folder: Path) -> list[Published]:
@@ -111,11 +172,16 @@ def read_published(folder: Path) -> list[Published]:
 def published_tables(published: Sequence[Published], ours: Sequence[Block]) -> list[Table]:
     """Build one table per published block: the paper's rows, each with ours below it.
 
+    Ours stands below a published row only at its scale, budget and label limit. What ran at
+    another scale follows in rows that say so; generated worlds have nothing in common with
+    the paper and are left out.
+
     Args:
         published: All published numbers.
         ours: Blocks of one experiment.
     """
-    if not ours:
+    measured = _measured([block for block in ours if not block.seed_is_world])
+    if not measured:
         return []
     experiment = ours[0].experiment.replace("_", "").replace("-", "")
     numbers = next((t for name, t in TABLES_OF.items() if experiment.startswith(name)), ())
@@ -125,55 +191,108 @@ def published_tables(published: Sequence[Published], ours: Sequence[Block]) -> l
         # Block "0" is the model before any pre-fine-tuning: it stands in every block.
         names = dict.fromkeys(entry.block for entry in entries if entry.block != "0")
         tables += [
-            _beside([e for e in entries if e.block in (name, "0")], name, ours) for name in names
+            _beside([e for e in entries if e.block in (name, "0")], number, name, measured)
+            for name in names
         ]
     return tables
 
 
-def _beside(entries: Sequence[Published], name: str, ours: Sequence[Block]) -> Table:
+def _measured(ours: Sequence[Block]) -> list[Ours]:
+    """List our rows that hold a score, each with its setting."""
+    shown = ("scale", "budget", "protocol", "variant")
+    names = [n for n in dict.fromkeys(n for block in ours for n in block.axes) if n not in shown]
+    telling = [n for n in names if len({block.axes.get(n) for block in ours}) > 1]
+    found = []
+    for block in ours:
+        for row in block.arms:
+            done = block.of(row)
+            if not done:
+                continue
+            budgets = {r["axes"].get("budget") for r in done if r["selection"] is not None}
+            variant = block.names[row][1] or block.axes.get("variant")
+            # The model is no part of the scale's name, so an override must show.
+            named = [f"{n} {block.axes[n]}" for n in ("model", *telling) if n in block.axes]
+            named = list(dict.fromkeys(named + ([f"with {variant}"] if variant else [])))
+            numbers = frozenset(b for b in budgets if b is not None)
+            found.append(Ours(block, row, numbers, _labels(block, row), tuple(named)))
+    return found
+
+
+def _labels(block: Block, row: str) -> frozenset[int | None]:
+    """Collect the label limits a row ran with; empty where a record does not tell."""
+    limits = [record["config"].get("limits") or {} for record in block.of(row)]
+    if not all("labels" in limit for limit in limits):
+        return frozenset()
+    return frozenset(limit["labels"] for limit in limits)
+
+
+def _setting(number: int, name: str) -> tuple[int, int | None]:
+    """Give budget and label limit of a published block.
+
+    Raises:
+        ValueError: If the block is not known and its name is no budget such as ``10k``.
+    """
+    if (number, name) in SETTING_OF:
+        return SETTING_OF[number, name]
+    thousands = name.removesuffix("k")
+    if thousands == name or not thousands.isdigit():
+        raise ValueError(
+            f"published table {number}: block {name!r} must be a budget such as 10k, or stand "
+            "in SETTING_OF"
+        )
+    return 1000 * int(thousands), None
+
+
+def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence[Ours]) -> Table:
     columns = tuple(dict.fromkeys(entry.column for entry in entries))
-    tasks = {TASK_OF.get(column, "") for column in columns if column not in AVERAGES}
+    setting = _setting(number, name)
     rows = []
     base = {e.column: e for e in entries if ARM_OF.get(e.row) == "none"}
-    for method in dict.fromkeys(entry.row for entry in entries):
+    methods = dict.fromkeys(entry.row for entry in entries)
+    for method in methods:
         arm = ARM_OF.get(method, "")
         printed = {e.column: e for e in entries if e.row == method}
         rows.append((method, "published", *[_as_printed(printed.get(c)) for c in columns]))
         if arm != "none" and base:
             gains = [_printed_gain(printed.get(c), base.get(c)) for c in columns]
             rows.append((method, "published minus base", *gains))
-        for block, setting in zip(ours, _settings(ours, arm), strict=True):
-            if arm not in block.arms:
-                continue
-            cells = [_ours(block, arm, c, tasks) for c in columns]
-            rows.append((method, f"ours: {arm}, {setting}", *cells))
-            if arm != "none" and "none" in block.arms:
-                gains = [_ours(block, arm, c, tasks, minus="none") for c in columns]
-                rows.append((method, "ours minus none, paired", *gains))
+        at = [one for one in ours if one.arm == arm and one.is_at(*setting)]
+        rows += [row for one in at for row in _our_rows(method, one, columns, "ours")]
+    for method in methods:
+        away = [o for o in ours if o.arm == ARM_OF.get(method) and o.block.scale != SCALE]
+        rows += [
+            row for one in away for row in _our_rows(method, one, columns, "ours, not this setting")
+        ]
     notes = (
         f"Published: {entries[0].place}; mean (s.d. over runs) as printed. Ours: mean ± "
         "half-width of the 95 % t-interval over seeds; empty where not measured, and the "
         "average empty unless our tasks are the published ones.",
-        "Only at scale paper are data and models the published ones; at other scales compare "
-        "the sign and order of differences, never levels.",
+        f"This block: budget {setting[0]}, labels {setting[1] or 'all'}. Ours stands beside a "
+        f"published row only at scale {SCALE} with that budget and label limit. Rows marked "
+        '"not this setting" ran with other data and models: compare the sign and order of '
+        "differences, never levels.",
     )
-    title = f"Published beside ours: table {entries[0].table}, {name}"
+    title = f"Published beside ours: table {number}, {name}"
     words = frozenset({"method", "who"})
     # The arm without a selection is the same row at every budget.
     distinct = tuple(dict.fromkeys(rows))
     return Table(title, ("method", "who", *columns), distinct, words, notes)
 
 
-def _settings(ours: Sequence[Block], arm: str) -> list[str]:
-    """Name each block by its scale and by what sets it apart from the others."""
-    names = dict.fromkeys(name for block in ours for name in block.axes)
-    telling = [n for n in names if len({block.axes.get(n) for block in ours}) > 1]
-    if arm == "none" and "budget" in telling:
-        telling.remove("budget")
-    return [
-        ", ".join([f"scale {b.scale}", *(f"{n} {b.axes[n]}" for n in telling if n in b.axes)])
-        for b in ours
-    ]
+def _our_rows(method: str, one: Ours, columns: Sequence[str], who: str) -> list[tuple[str, ...]]:
+    """Write a row of ours and, where the arm without a selection ran too, the difference."""
+    tasks = {TASK_OF.get(column, "") for column in columns if column not in AVERAGES}
+    cells = [_ours(one.block, one.row, c, tasks) for c in columns]
+    rows = [(method, f"{who}: {one.setting}", *cells)]
+    reference = one.reference()
+    if one.arm != "none" and reference is not None:
+        gains = [_ours(one.block, one.row, c, tasks, minus=reference) for c in columns]
+        rows.append((method, f"{who}, minus none, paired: {one.setting}", *gains))
+    return rows
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(names)
 
 
 def _as_printed(entry: Published | None) -> str:
@@ -194,10 +313,10 @@ def _ours(block: Block, arm: str, column: str, tasks: set[str], minus: str = "")
 
     Args:
         block: Our records.
-        arm: Our name of the method.
+        arm: Our row.
         column: The paper's name of the task.
         tasks: Tasks the published average runs over; ours is empty over any other set.
-        minus: Arm to subtract seed by seed; none when empty.
+        minus: Row to subtract seed by seed; none when empty.
     """
     scores = block.scores(arm)
     if minus:

@@ -26,6 +26,8 @@ from gotd.reporting.render import (
 )
 from gotd.reporting.selections import overlap_table, selections_table
 
+# A path starts a word or a value; after a colon two slashes are a web address.
+_ABSOLUTE = re.compile(r"""(?:(?<![^\s=,'"\[({])/+|(?<=:)/(?!/))[^\s,:'"\])}]*""")
 CAPTIONS = {
     "scores": "Scores per arm and task",
     "differences": "Paired differences",
@@ -66,7 +68,8 @@ def write_report(
         records: Validated records, of one experiment or several, repeats allowed.
         out: Folder; made if absent.
         paper: Folder with the published tables; ``None`` leaves them out.
-        command: What made the records; stands at the head of every file.
+        command: What made the records; stands at the head of every file, without the places
+            of this machine.
 
     Returns:
         The files written, tables first, the page last.
@@ -79,7 +82,7 @@ def write_report(
         raise ValueError("no records to report; run an experiment first")
     published = [] if paper is None else read_published(paper)
     stamp = (
-        f"made by: {one_line(command)}",
+        f"made by: {without_places(one_line(command))}",
         f"from {len(records)} records with fingerprint {fingerprint(records)}",
     )
     grouped: dict[str, list[Block]] = {}
@@ -89,7 +92,10 @@ def write_report(
     for experiment, members in grouped.items():
         name = _file_name(experiment)
         scores = _score_sections(members, published)
-        by_task = _sections_of(tables.task_comparisons_table, members)
+        by_task = [
+            *_sections_of(tables.remaining_comparisons_table, members),
+            *_sections_of(tables.task_comparisons_table, members),
+        ]
         costs = _sections_of(tables.cost_table, members)
         chosen_rows = [
             *_sections_of(selections_table, members),
@@ -116,6 +122,15 @@ def write_report(
     page = to_page(title, sections, images, details, stamp)
     written.append(_write(out / "report.html", page))
     return written
+
+
+def without_places(command: str) -> str:
+    """Shorten every absolute path of a command to its last component.
+
+    Where a store lies moves no number and is nobody else's concern. Relative paths and
+    web addresses stay.
+    """
+    return _ABSOLUTE.sub(lambda match: Path(match.group()).name or match.group(), command)
 
 
 def console_table(records: Sequence[Record]) -> RichTable:

@@ -1,8 +1,9 @@
 """How sure a number is: intervals over seeds, paired tests, what could have been seen.
 
 The unit of chance is the seed. In the generated benchmark a seed draws a whole new world,
-its base model included, and on real data it draws the training order and the head; either
-way cells that share a seed are not independent. So tests and intervals over several tasks
+its base model included; on real data it draws the rows held out for the model choice, the
+labelled subset where labels are limited, the head and the training order. Either way cells
+that share a seed are not independent. So tests and intervals over several tasks
 first average within a seed and then look at how the seeds differ.
 """
 

@@ -17,11 +17,18 @@ from gotd.reporting.cells import (
     display_factor,
     task_interval,
 )
-from gotd.reporting.comparisons import Comparison, compare_on_average, compare_per_task
+from gotd.reporting.comparisons import (
+    LEVEL,
+    Comparison,
+    compare_on_average,
+    compare_per_task,
+    is_primary,
+)
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import (
     Interval,
     interquartile_mean,
+    p_floor,
     stratified_bootstrap,
 )
 
@@ -35,7 +42,8 @@ def seeds_note(block: Block) -> str:
     kind = (
         "a seed is a generated world with its own base model, so intervals are over worlds"
         if block.seed_is_world
-        else "a seed is a training order with its own head and, where random, selection"
+        else "a seed draws the held-out rows, the labelled subset where labels are limited, "
+        "the head, the training order and, where random, the selection"
     )
     return f"{len(block.seeds)} seeds; {kind}."
 
@@ -222,15 +230,27 @@ def other_metrics_table(block: Block) -> Table | None:
     )
 
 
+_ON_AVERAGE = (
+    "differences averaged over tasks within a seed. Holm's families: all arms against one "
+    "reference, whether a pair stands in the first table or among the remaining ones"
+)
+
+
 def average_comparisons_table(block: Block) -> Table | None:
-    """Show paired comparisons on the average over tasks."""
-    unit = "differences averaged over tasks within a seed; Holm over the arms of one reference"
-    return _comparisons("Paired comparisons, average", compare_on_average(block), block, unit)
+    """Show the primary paired comparisons on the average over tasks."""
+    primary = [c for c in compare_on_average(block) if is_primary(block, c)]
+    return _comparisons("Paired comparisons, average", primary, block, _ON_AVERAGE)
+
+
+def remaining_comparisons_table(block: Block) -> Table | None:
+    """Show the paired comparisons on the average that are not primary."""
+    rest = [c for c in compare_on_average(block) if not is_primary(block, c)]
+    return _comparisons("Paired comparisons, average, remaining pairs", rest, block, _ON_AVERAGE)
 
 
 def task_comparisons_table(block: Block) -> Table | None:
     """Show paired comparisons on each task."""
-    unit = "one difference per seed; Holm over all arms and tasks of one reference"
+    unit = "one difference per seed. Holm's families: all arms and tasks against one reference"
     return _comparisons("Paired comparisons, by task", compare_per_task(block), block, unit)
 
 
@@ -272,13 +292,26 @@ def _comparisons(
         "detectable",
         "verdict",
     )
+    few = _too_few(len(block.seeds))
     notes = (
         f"Arm minus reference in points, paired by task and seed: {unit}. {seeds_note(block)}",
         "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
         "give, 2 / 2^n; detectable: smallest true difference found with power 0.8 by a paired "
         "t-test at level 0.05 with the spread seen.",
+        *([few] if few else []),
     )
     return Table(title, columns, tuple(rows), WORDS, notes)
+
+
+def _too_few(n: int) -> str:
+    """Say what so few seeds cannot show; empty where they are enough for one test."""
+    if p_floor(n) <= LEVEL:
+        return ""
+    return (
+        f"With {n} seed{'s' if n > 1 else ''} the least two-sided sign-flip p is 2 / 2^{n} = "
+        f"{p_floor(n):.4g}, so intervals can be read but no test can be passed; "
+        "use at least 6 seeds, better 10."
+    )
 
 
 def _p(value: float) -> str:

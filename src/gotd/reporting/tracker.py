@@ -1,7 +1,8 @@
 """Mirror records to Weights & Biases, offline unless told otherwise.
 
 The records are the truth and the tracker a copy: nothing reads it back, and a run without
-it gives the same tables. One run per cell; its id is the record's key, so a cell that is
+it gives the same tables. So no error of wandb's reaches a cell: the run concerned warns once
+and the sweep goes on. One run per cell; its id is the record's key, so a cell that is
 mirrored twice stays one run once it is synchronised.
 """
 
@@ -11,7 +12,8 @@ import hashlib
 import importlib.util
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -125,31 +127,31 @@ class WandbTracker:
             return NoRun()
         if not _has_wandb():
             return NoRun()
-        _keep_inside(Path(self.directory))
-        import wandb
-
+        name = "-".join(str(axes[n]) for n in _NAMED if n in axes)
         try:
+            _keep_inside(Path(self.directory))
+            import wandb
+
             run = wandb.init(
                 project=self.project,
                 dir=self.directory,
                 mode=self.mode,
                 id=key,
                 resume="allow" if self.mode == "online" else None,
-                name="-".join(str(axes[n]) for n in _NAMED if n in axes),
+                name=name,
                 group=experiment,
-                tags=[
-                    f"{n}:{v}"[:64] for n, v in axes.items() if v not in (None, "") and n != "seed"
-                ],
+                tags=_tags(axes),
                 config={**config, "axes": dict(axes)},
                 # Several cells may be open in one process; none becomes the global run.
                 reinit="create_new",
                 settings=_quiet_settings(),
             )
-        except (wandb.Error, OSError) as error:
-            # A copy that cannot be made must not take the cell with it.
-            log.warning("wandb could not open a run for %s, so it is not tracked: %s", key, error)
+        except Exception as error:
+            if not _is_of_tracking(error):
+                raise
+            log.warning("wandb could not open run %s, so it is not tracked: %s", name, error)
             return NoRun()
-        return WandbRun(run)
+        return WandbRun(run, name)
 
     def mirror(self, record: Record) -> None:
         """Copy a finished cell, done or failed."""
@@ -167,39 +169,58 @@ class WandbTracker:
                 run.keep_table("scores", table.columns, table.rows)
 
 
-@dataclass(frozen=True)
+@dataclass
 class WandbRun:
-    """An open run.
+    """An open run; errors of wandb's end in one warning, all others are raised.
 
     Args:
         run: What ``wandb.init`` returned.
+        name: Stands in the warning.
+        warned: Whether the warning was given.
     """
 
     run: Any = field(repr=False)
+    name: str
+    warned: bool = field(default=False, init=False)
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Add a point to the history."""
-        self.run.log(dict(values), step=step)
+        with self._warning_once():
+            self.run.log(dict(values), step=step)
 
     def finish(self, record: Record | None) -> None:
         """Add curves, metrics and tables of the record, then close the run in any case."""
         failed = True
-        try:
-            if record is not None:
-                self._copy(record)
-                failed = record["status"] == "failed"
-        finally:
-            self.run.finish(exit_code=int(failed))
+        with self._warning_once():
+            try:
+                if record is not None:
+                    self._copy(record)
+                    failed = record["status"] == "failed"
+            finally:
+                self.run.finish(exit_code=int(failed))
 
     def keep_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Add one table and close the run in any case."""
         import wandb
 
+        with self._warning_once():
+            try:
+                data = [list(row) for row in rows]
+                self.run.log({name: wandb.Table(columns=list(columns), data=data)})
+            finally:
+                self.run.finish()
+
+    @contextmanager
+    def _warning_once(self) -> Iterator[None]:
+        """Turn what wandb raises into a warning, the first time; then into nothing."""
         try:
-            data = [list(row) for row in rows]
-            self.run.log({name: wandb.Table(columns=list(columns), data=data)})
-        finally:
-            self.run.finish()
+            yield
+        except Exception as error:
+            if not _is_of_tracking(error):
+                raise
+            if not self.warned:
+                log.warning("wandb run %s is incomplete (its record is not): %s", self.name, error)
+            self.warned = True
 
     def _copy(self, record: Record) -> None:
         for name, points in record["curves"].items():
@@ -247,6 +268,15 @@ class WandbRun:
 def _tags(axes: Mapping[str, Any]) -> list[str]:
     """Tag a run with its axes, so that the web page can filter by them; 64 signs at most."""
     return [f"{n}:{v}"[:64] for n, v in axes.items() if v not in (None, "") and n != "seed"]
+
+
+def _is_of_tracking(error: Exception) -> bool:
+    """Say whether wandb, its service or the disk failed, rather than this code.
+
+    What wandb raises when its service dies does not derive from ``wandb.Error``, so classes
+    are known by the package that defines them.
+    """
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "wandb"
 
 
 @cache

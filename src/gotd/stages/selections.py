@@ -1,0 +1,110 @@
+"""Stages of selection: rank once, cut at the budget, report what was taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gotd.artifacts import Stage, write_json
+from gotd.engine.local import LocalEngine
+from gotd.stages.identity import identity
+
+
+def ranking(
+    method: Any,
+    arm: str,
+    chunks: Mapping[str, Stage],
+    spaces: Mapping[str, Stage],
+    limit: int,
+    seed: int,
+    workers: int,
+) -> Stage:
+    """Rank the candidates once; every budget up to ``limit`` is a prefix.
+
+    Args:
+        method: The selector.
+        arm: Its name in the tables.
+        chunks: The stages ``target`` and ``candidates``.
+        spaces: Their embeddings by the same names; empty if the arm reads texts only.
+        limit: Rows to rank.
+        seed: Seed of the selection.
+        workers: Shards in flight at once.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        target_shard, pool = (_shard(inputs, name) for name in ("target", "candidates"))
+        found = method.rank(target_shard, [pool], limit, seed, LocalEngine(workers))
+        table = pa.table({"id": found.ids, "score": found.scores})
+        pq.write_table(table, folder / "ranking.parquet", compression="zstd")
+        diagnostics = {k: v for k, v in found.diagnostics.items() if k != "elapsed_s"}
+        facts = {"with_replacement": found.with_replacement, "diagnostics": diagnostics}
+        write_json(folder / "ranking.json", facts)
+
+    inputs = {**chunks, **{f"{name}_embeddings": stage for name, stage in spaces.items()}}
+    return Stage(
+        kind="ranking",
+        version=1,
+        name=f"{arm}-{chunks['target'].name}",
+        parameters={"method": identity(method), "limit": limit, "seed": seed},
+        build=build,
+        inputs=inputs,
+    )
+
+
+def selection(
+    ranked: Stage,
+    chunks: Mapping[str, Stage],
+    spaces: Mapping[str, Stage],
+    budget: int,
+    under_covered: list[str],
+) -> Stage:
+    """Take the first ``budget`` rows of a ranking, with their texts and a report."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.selection.report import selection_report
+
+        facts = json.loads((inputs["ranking"] / "ranking.json").read_text(encoding="utf-8"))
+        ranked_rows = pq.read_table(inputs["ranking"] / "ranking.parquet").slice(0, budget)
+        target_shard, pool = (_shard(inputs, name) for name in ("target", "candidates"))
+        position = pc.index_in(ranked_rows["id"], value_set=pool.ids)
+        rows = ranked_rows.append_column("text", pool.texts.take(position.combine_chunks()))
+        rows = rows.append_column("domain", pool.domains.take(position.combine_chunks()))
+        rows = rows.append_column("rank", pa.array(range(1, rows.num_rows + 1), pa.int64()))
+        pq.write_table(rows, folder / "selection.parquet", compression="zstd")
+        report = selection_report(rows, [pool], target_shard, under_covered=under_covered)
+        write_json(folder / "report.json", {**report, **facts})
+
+    inputs = {
+        "ranking": ranked,
+        **chunks,
+        **{f"{name}_embeddings": stage for name, stage in spaces.items()},
+    }
+    return Stage(
+        kind="selection",
+        version=1,
+        name=f"{ranked.name}-{budget}",
+        parameters={"budget": budget, "under_covered": under_covered},
+        build=build,
+        inputs=inputs,
+    )
+
+
+def _shard(inputs: Mapping[str, Path], name: str) -> Any:
+    from gotd.embedding import read_embeddings
+    from gotd.selection.selection import Shard
+
+    table = pq.read_table(inputs[name] / "chunks.parquet")
+    space = inputs.get(f"{name}_embeddings")
+    # Arrow's plain strings end at 2 GiB in one array; a pool of two million pieces is near it.
+    return Shard(
+        ids=table["id"].combine_chunks(),
+        texts=table["text"].cast(pa.large_string()).combine_chunks(),
+        domains=table["domain"].combine_chunks(),
+        embeddings=None if space is None else read_embeddings(space, table["id"]),
+    )
