@@ -414,7 +414,8 @@ class TestPrinting:
         print_plan(*arguments, console=Console(file=out, width=80))
         return out.getvalue()
 
-    def test_it_counts_cells_and_names_what_each_line_rests_on(self, cells):
+    def test_it_counts_cells_and_names_what_each_line_rests_on(self, cells, monkeypatch):
+        monkeypatch.setattr("gotd.plan.read_records", list)
         done, failed = cell_of(cells, "random", 400), cell_of(cells, "got_d", 400)
         pretend(done, done.record, 1.0)
         failed.failure_path.parent.mkdir(parents=True)
