@@ -205,7 +205,7 @@ class WandbRun:
 
         with self._warning_once():
             try:
-                data = [list(row) for row in rows]
+                data: Any = [list(row) for row in rows]
                 self.run.log({name: wandb.Table(columns=list(columns), data=data)})
             finally:
                 self.run.finish()
