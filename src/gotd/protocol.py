@@ -76,19 +76,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     Raises:
         ValueError: If a value is refused; the message names the field.
     """
-    if config.protocol_name not in PROTOCOLS:
-        raise ValueError(
-            f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
-        )
-    for name, value in (("budget", config.budget), ("workers", config.workers)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if config.threads is not None and config.threads < 1:
-        raise ValueError(f"threads must be at least 1 or null, not {config.threads}")
-    if config.rank_rows < config.budget:
-        raise ValueError(
-            f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
-        )
+    _check(config)
     source, task, method = build(config.source), build(config.task), build(config.selector.method)
     if source.name == "microworld" and (config.candidates.files or config.candidates.limit):
         raise ValueError("candidates.files and candidates.limit choose files; a world has none")
@@ -137,6 +125,23 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     }
     record = record_stage(config, axes, task, source, predicted, chosen, model)
     return Cell(axes, record, _open_store(config.store), build(config.tracker))
+
+
+def _check(config: DictConfig) -> None:
+    """Refuse values that no single field's schema can judge."""
+    if config.protocol_name not in PROTOCOLS:
+        raise ValueError(
+            f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
+        )
+    for name, value in (("budget", config.budget), ("workers", config.workers)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if config.threads is not None and config.threads < 1:
+        raise ValueError(f"threads must be at least 1 or null, not {config.threads}")
+    if config.rank_rows < config.budget:
+        raise ValueError(
+            f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
+        )
 
 
 def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
