@@ -11,6 +11,7 @@ import pytest
 from gotd.expansion import expand
 from gotd.protocol import plan_cell, run_cell
 from gotd.reporting.records import validate
+from gotd.sweep import run
 
 TINY = [
     "experiment=glue",
@@ -196,3 +197,33 @@ def test_killed_in_every_stage_and_started_again_gives_the_same_record(records, 
         assert len(unfinished) == 1, kind
     assert without_cost(run_cell(expand(overrides)[0][0])) == without_cost(records["got_d"])
     assert not list(tmp_path.glob("*/*.part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["store={file}"], "choose another store"),
+        (["--bogus"], "no flag --bogus"),
+        (["budgett=3"], "budgett"),
+        (["budget=0"], "budget"),
+    ],
+)
+def test_a_command_that_cannot_run_says_so_in_one_line(tmp_path, capsys, arguments, named):
+    (tmp_path / "file").touch()
+    given = [a.format(file=tmp_path / "file") for a in arguments]
+    assert run("glue", [*TINY[1:], "selector=none", *given]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_cost_is_named(tmp_path):
+    from gotd.artifacts import ArtifactError
+
+    (config,) = cells(tmp_path, "selector=none")
+    run_cell(config)
+    cell = plan_cell(config)
+    cost = cell.store.folder(cell.record) / "cost.json"
+    cost.write_text("{")
+    with pytest.raises(ArtifactError, match="cost.json is damaged; delete it"):
+        cell.outcome()

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
-from gotd.artifacts import Stage, Store, write_json
+from gotd.artifacts import ArtifactError, Stage, Store, write_json
 from gotd.machine import code, hardware, peak_memory_gib, versions
 from gotd.stages import RUN_ONLY
 
@@ -188,7 +188,10 @@ def read_record(store: Store, stage: Stage) -> dict[str, Any]:
     record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     cost = folder / COST
     record["key"] = stage.key
-    record["cost"] = json.loads(cost.read_text(encoding="utf-8")) if cost.exists() else {}
+    try:
+        record["cost"] = json.loads(cost.read_text(encoding="utf-8")) if cost.exists() else {}
+    except ValueError as error:
+        raise ArtifactError(f"{cost} is damaged; delete it, the record stands without") from error
     return record
 
 

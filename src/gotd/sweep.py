@@ -10,20 +10,22 @@ import hashlib
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
 import pyarrow.parquet as pq
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from gotd.artifacts import ArtifactError
 from gotd.config import conf_folder, register
-from gotd.expansion import expand_cells, resolve, variant
+from gotd.expansion import SweepError, expand, expand_cells, resolve, variant
 from gotd.protocol import Cell
 
 log = logging.getLogger(__name__)
@@ -42,14 +44,20 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     overrides = [f"experiment={experiment}", *given]
-    if any(flag in given for flag in ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info")):
+    if any(flag in given for flag in ("--help", "-h", "--hydra-help", "--info")):
         _launch(overrides)
         return 0
     try:
+        if "--cfg" in given:
+            (config, _), *_ = expand([o for o in overrides if o not in ("--cfg", "job")])
+            print(OmegaConf.to_yaml(config))  # noqa: T201 - the first cell's, whole
+            return 0
+        _refuse_flags(given)
         # The arm without a selection is one cell at every budget of a sweep.
         cells = list({cell.record.key: cell for cell in expand_cells(overrides)}.values())
         pending = sum(not cell.is_done for cell in cells)
         if pending:
+            _probe(cells[0].store.root)
             print(f"{experiment}: {len(cells)} cells, {pending} to run")  # noqa: T201
             _launch(overrides)
         command = f"python experiments/{experiment}.py {' '.join(given)}".rstrip()
@@ -59,7 +67,28 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ArtifactError) as error:
         print(f"{experiment}: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
         return 2
+    except KeyboardInterrupt:
+        print(f"{experiment}: interrupted; the same command goes on here", file=sys.stderr)  # noqa: T201
+        return 130
     return status
+
+
+def _refuse_flags(given: Sequence[str]) -> None:
+    for flag in given:
+        if flag.startswith("-") and flag not in ("-m", "--multirun"):
+            raise SweepError(f"there is no flag {flag}; overrides are written name=value")
+
+
+def _probe(root: Path) -> None:
+    """Make sure of the store before Hydra, whose own errors name no remedy, writes there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write into {root} ({error.strerror}); choose another store=…"
+        ) from error
 
 
 def _report_name(cells: Sequence[Cell], given: Sequence[str]) -> str:
