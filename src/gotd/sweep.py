@@ -39,8 +39,8 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
         arguments: Hydra overrides and flags; the process's own by default.
 
     Returns:
-        Exit status: 0 if every cell is done, 1 if one failed, 2 if the command line
-        does not compose.
+        Exit status: 0 if every cell is done, 1 if one failed or is missing, 2 if nothing
+        can run as asked (one line says why), 130 if it was interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     overrides = [f"experiment={experiment}", *given]
