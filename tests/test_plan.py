@@ -389,6 +389,24 @@ class TestPlan:
         assert lines["pre_fine_tuned"].kept == 1
         assert lines["predictions"].to_build == 1
 
+    def test_a_folder_of_real_rows_is_planned(self, tmp_path, capsys):
+        """An embedder with weights of its own is named by what they are, a mapping."""
+        rows = [{"sentence": f"text {i}", "label": i % 2, "idx": i} for i in range(20)]
+        for name, content in {
+            "glue/cola/train": rows,
+            "glue/cola/validation": rows,
+            "candidates/news": [{"text": f"passage {i}"} for i in range(40)],
+        }.items():
+            file = tmp_path / "data" / f"{name}.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(json.dumps(row) + "\n" for row in content))
+        arguments = ["experiment=glue", "scale=folder", "task=cola", "seed=1", "tracker=none"]
+        places = [f"source.path={tmp_path / 'data'}", f"store={tmp_path / 'store'}"]
+        assert main(["plan", *arguments, *places]) == 0
+        printed = capsys.readouterr().out
+        assert "6 cells: 0 done, 0 failed, 6 pending" in printed
+        assert "cannot run here" not in printed
+
     def test_done_cells_need_nothing(self, cells):
         cell = cell_of(cells, "random", 400)
         pretend(cell, cell.record, 1.0)

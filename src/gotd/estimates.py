@@ -109,8 +109,8 @@ def likeness(stage: Stage, model: CostModel) -> tuple[Any, ...]:
     what: list[Any] = [stage.kind]
     if stage.kind == "ranking":
         what.append(stage.parameters["method"]["class"])
-    if stage.kind == "embeddings":
-        what += [stage.parameters["model"], stage.parameters["pooling"]]
+    if stage.kind == "embeddings":  # which weights a network has takes no time; its shape is below
+        what += [stage.parameters["model"] == "hashed", stage.parameters["pooling"]]
     if stage.kind in _NETWORK and stage.parameters.get("model") != "hashed":
         what.append(model.shape(stage))
     if stage.kind == "base_model":
