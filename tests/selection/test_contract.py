@@ -17,7 +17,7 @@ from gotd.selection.nearest import Nearest
 from gotd.selection.oracle import Oracle
 from gotd.selection.random import AllDomains, Random, RandomInDomain
 from gotd.selection.round_robin import RoundRobin
-from gotd.selection.selection import Shard
+from gotd.selection.selection import Shard, smallest
 from gotd.selection.tsds import TSDS
 
 N = 300
@@ -44,6 +44,8 @@ SELECTORS = {
     "nearest_cosine": Nearest(cost="cosine"),
     "got_d": GOTD(),
     "got_d_away": GOTD(direction="away"),
+    "got_d_dense": GOTD(solver="dense"),
+    "got_d_debiased": GOTD(debias=True, epsilon=0.2),
 }
 SEEDED = ("random", "all_domains", "oracle", "half_oracle", "dsir_fast", "tsds_multinomial")
 BY_DOMAIN = [name for name, arm in SELECTORS.items() if arm and "domains" in arm.requires]
@@ -52,6 +54,7 @@ EMBEDDED = [
     for name, arm in SELECTORS.items()
     if arm and "embeddings" in arm.requires and arm != RandomInDomain("a")
 ]
+SCORING = [name for name, arm in SELECTORS.items() if hasattr(arm, "scores")]
 WHOLE_POOL = [
     name
     for name, arm in SELECTORS.items()
@@ -142,6 +145,22 @@ def test_the_same_seed_gives_the_same_ranking(selector):
     one, two = (outcome(selector.rank(TARGET, [POOL], 100, 3, ENGINE)) for _ in range(2))
     assert one[0] == two[0]
     np.testing.assert_array_equal(one[1], two[1])
+
+
+@pytest.mark.parametrize("name", SCORING)
+def test_scores_are_what_the_ranking_is_made_of(name):
+    pool = [take(POOL, np.arange(120)), take(POOL, []), take(POOL, np.arange(120, N))]
+    ranking = SELECTORS[name].rank(TARGET, pool, 100, 3, ENGINE)
+    scores = SELECTORS[name].scores(TARGET, pool, 3, ENGINE)
+    assert [len(values) for values in scores.values] == [120, 0, 180]
+    ids, best = smallest(scores.values, [shard.ids for shard in pool], 100)
+    assert ids.equals(ranking.ids)
+    np.testing.assert_array_equal(best, ranking.scores)
+    json.dumps(scores.diagnostics, allow_nan=False)
+    out = [np.full(len(shard), np.nan) for shard in pool]
+    filled = SELECTORS[name].scores(TARGET, pool, 3, ENGINE, out).values
+    assert all(a is b for a, b in zip(filled, out, strict=True))
+    np.testing.assert_array_equal(np.concatenate(out), np.concatenate(list(scores.values)))
 
 
 @pytest.mark.parametrize("name", SEEDED)

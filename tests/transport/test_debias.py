@@ -40,11 +40,22 @@ def test_sampled_rows_and_others_are_on_one_scale(mixture):
     priority = np.random.default_rng(0).permutation(2000).astype(float)
     problem = Problem(x[:5], [x[:700], x[700:]])
     parts = [priority[:700], priority[700:]]
-    own = self_potential(problem, 0.5, parts, rows=1000, compute=DOUBLE)
-    values = np.concatenate(own)
+    own = self_potential(problem, 0.5, iter(parts), rows=1000, compute=DOUBLE)
+    values = np.concatenate(list(own))
     sampled = priority < 1000
     gap = values[sampled].mean() - values[~sampled].mean()
     assert abs(gap) < 0.1 * values.std()
+
+
+def test_cutting_the_rows_changes_nothing(mixture):
+    x = mixture(300, 1)
+    priority = np.random.default_rng(0).random(300)
+    (whole,) = self_potential(Problem(x[:5], [x]), 5.0, [priority], rows=150, compute=DOUBLE)
+    cut = Problem(x[:5], [x[:100], x[100:100], x[100:]])
+    parts = np.split(priority, [100, 100])
+    own = list(self_potential(cut, 5.0, parts, rows=150, compute=DOUBLE))
+    assert [len(values) for values in own] == [100, 0, 200]
+    np.testing.assert_allclose(np.concatenate(own), whole, atol=1e-11)
 
 
 def test_one_candidate_has_no_others():

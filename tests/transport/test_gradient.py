@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from gotd.transport import calibrated_gradient
+from gotd.transport.gradient import calibrate
 from gotd.transport.sinkhorn import sinkhorn
 
 EPSILON = 0.05
@@ -69,6 +70,15 @@ def test_values_do_not_depend_on_the_constant(mass):
     weights = np.ones(50) if mass is None else mass
     assert abs(weights @ gradient) < 1e-12
     assert (np.argsort(gradient) == np.argsort(f)).all()
+
+
+def test_arrays_are_calibrated_in_place_with_one_mean():
+    f = np.random.default_rng(0).normal(size=50)
+    parts = [part.copy() for part in np.split(f, [0, 1, 20])]
+    calibrate(parts)
+    np.testing.assert_allclose(np.concatenate(parts), calibrated_gradient(f), atol=1e-15)
+    with pytest.raises(ValueError, match="at least two"):
+        calibrate([np.zeros(1), np.zeros(0)])
 
 
 def test_masses_are_scaled():

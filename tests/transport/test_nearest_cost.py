@@ -23,3 +23,13 @@ def test_float32_is_never_negative(mixture):
     got = nearest_cost(Problem(y, [y]), Compute(device="cpu"))[0]
     assert got.min() >= 0.0
     assert got.max() < 1e-3
+
+
+def test_out_is_filled(mixture):
+    x, y = mixture(50, 1), mixture(5, 2)
+    out = [np.zeros(20), np.zeros(30)]
+    got = nearest_cost(Problem(y, [x[:20], x[20:]]), Compute(device="cpu"), out)
+    assert got[1] is out[1]
+    np.testing.assert_array_equal(
+        np.concatenate(out), nearest_cost(Problem(y, [x]), Compute(device="cpu"))[0]
+    )

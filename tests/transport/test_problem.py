@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,15 @@ def test_bad_problems_are_refused(change, message):
 def test_masses_are_scaled_to_one():
     problem = Problem(Y, [X, X], candidate_mass=[np.ones(4), 3 * np.ones(4)])
     assert [part.sum() for part in problem.a] == [0.25, 0.75]
+
+
+def test_equal_masses_take_no_room_in_memory_or_in_a_pickle():
+    rows = np.zeros((100_000, 1), dtype=np.float32)
+    problem = Problem(Y[:, :1], [rows])
+    assert problem.a[0].strides == (0,)
+    assert problem.a[0][7] == 1e-5
+    assert len(pickle.dumps(problem)) < rows.nbytes + 1000
+    assert pickle.loads(pickle.dumps(problem)).a[0][7] == 1e-5
 
 
 def test_relative_epsilon_needs_a_cost():

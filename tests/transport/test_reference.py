@@ -26,16 +26,23 @@ def test_the_sample_depends_on_the_problem_alone(n, m, wish, expected):
 
 def test_smallest_priorities_are_chosen_whatever_the_cut():
     priority = np.random.default_rng(0).random(100)
-    whole = [row for _, row in smallest_priority([priority], 10)]
+    whole = smallest_priority([priority], 10, [100])[:, 1].tolist()
     assert whole == np.argsort(priority)[:10].tolist()
     starts = [0, 30, 30, 45]
-    cut = smallest_priority([priority[:30], priority[30:30], priority[30:45], priority[45:]], 10)
+    parts = np.split(priority, [30, 30, 45])
+    cut = smallest_priority(iter(parts), 10, [len(part) for part in parts])
     assert [starts[array] + row for array, row in cut] == whole
+
+
+@pytest.mark.parametrize("lengths", [[3], [3, 4], [3, 3, 1], []])
+def test_priorities_that_do_not_fit_are_refused(lengths):
+    with pytest.raises(ValueError, match="one number per candidate row"):
+        smallest_priority([np.arange(3.0), np.arange(3.0)], 2, lengths)
 
 
 def test_gather_keeps_the_asked_order():
     arrays = [np.arange(10).reshape(5, 2), np.arange(100, 106).reshape(3, 2)]
-    rows = gather(arrays, [(1, 2), (0, 4), (0, 0), (1, 0)])
+    rows = gather(arrays, np.array([(1, 2), (0, 4), (0, 0), (1, 0)]))
     assert rows.tolist() == [[104, 105], [8, 9], [0, 1], [100, 101]]
 
 
@@ -44,7 +51,7 @@ def test_the_fit_covers_what_is_asked(mixture, epsilon):
     problem = Problem(mixture(30, 2), [mixture(400, 1)], epsilon=epsilon)
     stream = Stream(problem, Compute(device="cpu"))
     logits = Logits(stream, problem.epsilon_in_cost_units(stream.mean_cost()))
-    reference = Reference(stream, logits, [(0, i) for i in range(400)])
+    reference = Reference(stream, logits, np.c_[np.zeros(400, int), np.arange(400)])
     wanted = torch.as_tensor(np.random.default_rng(1).dirichlet(np.full(30, 3.0)))
     gamma = reference.fit(stream.b.log(), wanted, 1e-3, max_iterations=5000)
     received = torch.softmax(reference.base.double() + gamma, dim=1).mean(dim=0)
@@ -56,7 +63,7 @@ def test_a_sample_without_mass_is_refused(mixture):
     problem = Problem(mixture(3, 2), [x], candidate_mass=[np.r_[np.zeros(10), np.ones(10)]])
     stream = Stream(problem, Compute(device="cpu"))
     with pytest.raises(ValueError, match="raise reference_rows"):
-        Reference(stream, Logits(stream, 1.0), [(0, 0), (0, 1)])
+        Reference(stream, Logits(stream, 1.0), np.array([(0, 0), (0, 1)]))
 
 
 def test_products_are_full_float32_inside_and_as_before_outside():

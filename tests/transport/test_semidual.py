@@ -154,6 +154,39 @@ def test_new_candidates_are_scored_out_of_sample(problem, mixture):
         score(fewer, ours)
 
 
+@pytest.mark.parametrize("rows", [None, 250])
+def test_out_is_filled_and_nothing_else(problem, rows, tmp_path):
+    x = problem.candidates[0]
+    cut = dataclasses.replace(problem, candidates=[x[:100], x[100:]])
+    expected = solve(cut, rows)
+    out = [np.lib.format.open_memmap(tmp_path / f"{n}.npy", "w+", float, (n,)) for n in (100, 500)]
+    ours = solve(cut, rows, out=out)
+    assert all(f is array for f, array in zip(ours.candidate, out, strict=True))
+    assert ours.value == expected.value
+    for array, f in zip(out, expected.candidate, strict=True):
+        np.testing.assert_array_equal(array, f)
+    again, _ = score(cut, ours, DOUBLE, out)
+    assert again[0] is out[0]
+    np.testing.assert_allclose(out[1], expected.candidate[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("out", [[], [np.zeros(599)], [np.zeros(600, np.float32)]])
+def test_an_out_that_does_not_fit_is_refused(problem, out):
+    with pytest.raises(ValueError, match="out must hold"):
+        solve(problem, out=out)
+
+
+def test_the_best_pass_is_kept_when_the_last_was_worse(problem):
+    # At this epsilon a sample of as many rows as targets stagnates: passes get worse.
+    hard = dataclasses.replace(problem, epsilon=0.01)
+    with pytest.warns(RuntimeWarning, match="after 7 passes"):
+        kept = solve(hard, 60, tolerance=1e-6, max_passes=7, on_failure="warn")
+    assert kept.history[-1] > min(kept.history)
+    f, received = score(hard, kept, DOUBLE)
+    np.testing.assert_allclose(f[0], kept.candidate[0], atol=1e-12)
+    assert np.abs(received - hard.b).sum() == pytest.approx(min(kept.history), rel=1e-9)
+
+
 def test_a_missed_tolerance_is_an_error_that_says_what_to_change(problem):
     hard = dataclasses.replace(problem, epsilon=0.01)
     with pytest.raises(NotConverged, match=r"reference_rows above 60.*larger epsilon") as caught:

@@ -10,8 +10,8 @@ Source: GOT-D (ICLR 2024), section 2 and Theorem 1.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,20 +19,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gotd.engine.local import Engine
-from gotd.selection.selection import Ranking, Shard, check_request, smallest, uniform_by_id
+from gotd.selection.selection import (
+    Ranking,
+    Scores,
+    Shard,
+    check_request,
+    smallest,
+    uniform_by_id,
+)
 from gotd.transport import (
     Compute,
     Geometry,
     Potentials,
     Problem,
     Whitening,
-    calibrated_gradient,
     score,
     solve_semidual,
 )
 from gotd.transport.blocks import Precision
 from gotd.transport.cost import Cost
 from gotd.transport.debias import self_potential
+from gotd.transport.gradient import calibrate
 from gotd.transport.pot import solve_pot
 from gotd.transport.problem import SMALL_PROBLEM, EpsilonIs
 from gotd.transport.published import solve_published
@@ -138,24 +145,77 @@ class GOTD:
         started = time.perf_counter()
         problem = self._problem(target, candidates)
         compute = self._compute(problem, engine)
-        potentials = self._solve(problem, candidates, seed, compute)
+        scores, potentials = self._score(problem, candidates, seed, engine, compute, None)
+        ids, best = smallest(scores.values, [shard.ids for shard in candidates], limit)
+        diagnostics = {
+            **scores.diagnostics,
+            "coverage": self._coverage(problem, potentials, candidates, ids, compute),
+            "elapsed_s": time.perf_counter() - started,
+        }
+        return Ranking(ids=ids, scores=best, diagnostics=diagnostics)
+
+    def scores(
+        self,
+        target: Shard,
+        candidates: Sequence[Shard],
+        seed: int,
+        engine: Engine,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> Scores:
+        """Score every candidate; the ranking is the smallest of these, ties by id.
+
+        Args:
+            target: The target's rows.
+            candidates: The pool.
+            seed: Seed of the reference sample.
+            engine: Maps over blocks.
+            out: Per shard ``[n]`` float64, such as a file, to write the scores into; then
+                nothing in memory grows with the pool (semidual).
+
+        Raises:
+            ValueError: If there is nothing to score, or the pool has one row.
+            NotConverged: If the solve misses its tolerance.
+        """
+        check_request(self, target, candidates, 1)
+        started = time.perf_counter()
+        problem = self._problem(target, candidates)
+        compute = self._compute(problem, engine)
+        scores, _ = self._score(problem, candidates, seed, engine, compute, out)
+        elapsed_s = time.perf_counter() - started
+        return replace(scores, diagnostics={**scores.diagnostics, "elapsed_s": elapsed_s})
+
+    def _score(
+        self,
+        problem: Problem,
+        candidates: Sequence[Shard],
+        seed: int,
+        engine: Engine,
+        compute: Compute,
+        out: Sequence[np.ndarray] | None,
+    ) -> tuple[Scores, Potentials]:
+        # Read once wherever it is needed, so that no number per candidate is kept.
+        def priority() -> Iterator[np.ndarray]:
+            return engine.map(
+                lambda shard: uniform_by_id(shard.ids, seed, "got_d reference"), candidates
+            )
+
+        potentials = self._solve(problem, priority, compute, out)
         values = potentials.candidate
         if self.debias:
-            priority = self._priority(candidates, seed)
-            own = self_potential(problem, potentials.epsilon_absolute, priority, compute=compute)
-            values = tuple(f - f_own for f, f_own in zip(values, own, strict=True))
-        gradient = calibrated_gradient(np.concatenate(values))
-        sign = 1.0 if self.direction == "towards" else -1.0
-        ids, best = smallest([sign * gradient], [_all_ids(candidates)], limit)
-        coverage = self._coverage(problem, potentials, candidates, ids, compute)
+            epsilon = potentials.epsilon_absolute
+            own = self_potential(problem, epsilon, priority(), compute=compute)
+            for f, f_own in zip(values, own, strict=True):
+                f -= f_own
+        calibrate(values)
+        if self.direction == "away":
+            for f in values:
+                np.negative(f, out=f)
         diagnostics = {
             **_certificate(potentials),
             "solver": self.solver,
             "precision": compute.precision,
-            "coverage": coverage,
-            "elapsed_s": time.perf_counter() - started,
         }
-        return Ranking(ids=ids, scores=best, diagnostics=diagnostics)
+        return Scores(values, diagnostics), potentials
 
     def _problem(self, target: Shard, candidates: Sequence[Shard]) -> Problem:
         rows = embeddings_of(candidates)
@@ -173,28 +233,45 @@ class GOTD:
         return Compute(precision=precision, device=self.device, map_blocks=engine.map)
 
     def _solve(
-        self, problem: Problem, candidates: Sequence[Shard], seed: int, compute: Compute
+        self,
+        problem: Problem,
+        priority: Callable[[], Iterable[np.ndarray]],
+        compute: Compute,
+        out: Sequence[np.ndarray] | None,
     ) -> Potentials:
+        if self.solver == "semidual":
+            return self._solve_semidual(problem, priority, compute, out)
         if self.solver == "dense":
-            return solve_dense(problem, tolerance=self.tolerance)
-        if self.solver == "pot":
-            return solve_pot(problem, tolerance=self.tolerance)
-        if self.solver == "published":
-            return solve_published(problem, compute=compute)
+            solved = solve_dense(problem, tolerance=self.tolerance)
+        elif self.solver == "pot":
+            solved = solve_pot(problem, tolerance=self.tolerance)
+        else:
+            solved = solve_published(problem, compute=compute)
+        if out is None:
+            return solved
+        for given, values in zip(out, solved.candidate, strict=True):
+            given[:] = values
+        return replace(solved, candidate=tuple(out))
+
+    def _solve_semidual(
+        self,
+        problem: Problem,
+        priority: Callable[[], Iterable[np.ndarray]],
+        compute: Compute,
+        out: Sequence[np.ndarray] | None,
+    ) -> Potentials:
         rows = reference_size(problem.n_candidates, problem.n_target, self.reference_rows)
         sampled = rows < problem.n_candidates
         return solve_semidual(
             problem,
-            self._priority(candidates, seed) if sampled else None,
+            priority() if sampled else None,
             tolerance=self.tolerance,
             max_passes=self.max_passes,
             reference_rows=rows,
             on_failure=self.on_failure,
             compute=compute,
+            out=out,
         )
-
-    def _priority(self, candidates: Sequence[Shard], seed: int) -> list[np.ndarray]:
-        return [uniform_by_id(shard.ids, seed, "got_d reference") for shard in candidates]
 
     def _coverage(
         self,
@@ -241,11 +318,6 @@ def choose_precision(problem: Problem) -> Precision:
 def embeddings_of(shards: Sequence[Shard]) -> list[np.ndarray]:
     """Return the shards' embeddings, which `check_request` has found to be there."""
     return [shard.embeddings for shard in shards if shard.embeddings is not None]
-
-
-def _all_ids(candidates: Sequence[Shard]) -> pa.Array:
-    chunks = pa.chunked_array([shard.ids for shard in candidates], type=pa.string())
-    return pa.concat_arrays(chunks.chunks)
 
 
 def _certificate(potentials: Potentials) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from gotd.engine.local import Engine
 from gotd.selection.got_d import PrecisionChoice, choose_precision, embeddings_of
-from gotd.selection.selection import Ranking, Shard, check_request, smallest
+from gotd.selection.selection import Ranking, Scores, Shard, check_request, smallest
 from gotd.transport import Compute, Geometry, Problem, Whitening
 from gotd.transport.cost import Cost
 from gotd.transport.nearest import nearest_cost
@@ -58,6 +60,40 @@ class Nearest:
             ValueError: If the request cannot be answered.
         """
         check_request(self, target, candidates, limit)
+        scores = self._score(target, candidates, engine, None)
+        ids, best = smallest(scores.values, [shard.ids for shard in candidates], limit)
+        return Ranking(ids=ids, scores=best, diagnostics=scores.diagnostics)
+
+    def scores(
+        self,
+        target: Shard,
+        candidates: Sequence[Shard],
+        seed: int,
+        engine: Engine,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> Scores:
+        """Score every candidate by its cost to the nearest target.
+
+        Args:
+            target: The target's rows.
+            candidates: The pool.
+            seed: Plays no part.
+            engine: Maps over blocks.
+            out: Per shard ``[n]`` float64, such as a file, to write the scores into.
+
+        Raises:
+            ValueError: If there is nothing to score.
+        """
+        check_request(self, target, candidates, 1)
+        return self._score(target, candidates, engine, out)
+
+    def _score(
+        self,
+        target: Shard,
+        candidates: Sequence[Shard],
+        engine: Engine,
+        out: Sequence[np.ndarray] | None,
+    ) -> Scores:
         started = time.perf_counter()
         rows = embeddings_of(candidates)
         whitening = Whitening.fit(rows) if self.whiten else None
@@ -68,7 +104,6 @@ class Nearest:
         )
         precision = choose_precision(problem) if self.precision == "auto" else self.precision
         compute = Compute(precision=precision, device=self.device, map_blocks=engine.map)
-        costs = nearest_cost(problem, compute)
-        ids, best = smallest(costs, [shard.ids for shard in candidates], limit)
+        costs = nearest_cost(problem, compute, out)
         diagnostics = {"precision": precision, "elapsed_s": time.perf_counter() - started}
-        return Ranking(ids=ids, scores=best, diagnostics=diagnostics)
+        return Scores(costs, diagnostics)

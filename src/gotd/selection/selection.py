@@ -64,6 +64,21 @@ class Ranking:
     diagnostics: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What an arm that scores rows one by one thinks of every candidate.
+
+    A ranking is these scores and ``smallest``; any budget is then a matter of seconds.
+
+    Args:
+        values: Per shard ``[n]`` float64; **lower is selected first**.
+        diagnostics: JSON-able facts: certificate of the solver, counts, seconds.
+    """
+
+    values: Sequence[np.ndarray]
+    diagnostics: dict[str, Any] = field(default_factory=dict)
+
+
 class Selector(Protocol):
     """An arm: ranks candidates for a target."""
 

@@ -144,27 +144,40 @@ class Stream:
     def load_block(self, block: Block) -> tuple[Tensor, Tensor]:
         """Return a block's ``[n, d]`` rows and ``[n]`` float64 masses."""
         rows = self.load(self.problem.candidates[block.array][block.start : block.stop])
-        mass = torch.from_numpy(self.problem.a[block.array][block.start : block.stop])
+        # A copy, because equal masses are one read-only number.
+        mass = torch.from_numpy(np.array(self.problem.a[block.array][block.start : block.stop]))
         return rows, mass.to(self.device)
 
-    def map(self, function: Callable[[Block], Any]) -> Iterable[Any]:
-        """Apply ``function`` to every block; results come in the blocks' order."""
-        return self.compute.map_blocks(function, self.blocks)
+    def map(self, function: Callable[[Block], Any]) -> Iterator[tuple[Block, Any]]:
+        """Apply ``function`` to every block; yield each block with its result, in order.
+
+        Results are put in their place by the caller, not by ``function``: a map may
+        run it in processes that see no more than a copy of an array.
+        """
+        return zip(self.blocks, self.compute.map_blocks(function, self.blocks), strict=True)
 
     def mean_cost(self) -> float:
         """Average the cost over all pairs in one cheap pass, without products."""
         sums = Moments()
-        for moments in self.map(lambda block: Moments.of(*self.load_block(block))):
+        for _, moments in self.map(lambda block: Moments.of(*self.load_block(block))):
             sums = sums + moments
         # Equal points may come out a rounding error below zero.
         return max(0.0, mean_cost(sums, Moments.of(self.target, self.b)))
 
-    def join(self, per_block: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """Concatenate per-block values into one array per candidate array."""
-        parts: list[list[np.ndarray]] = [[] for _ in self.problem.candidates]
-        for block, values in zip(self.blocks, per_block, strict=True):
-            parts[block.array].append(values)
-        return tuple(np.concatenate(part) if part else np.zeros(0) for part in parts)
+    def outputs(self, out: Sequence[np.ndarray] | None) -> tuple[np.ndarray, ...]:
+        """Return arrays for one float64 per candidate: the given ones, or new ones.
+
+        Raises:
+            ValueError: If the given ones do not fit the candidates.
+        """
+        lengths = [len(x) for x in self.problem.candidates]
+        if out is None:
+            return tuple(np.empty(length) for length in lengths)
+        if [array.shape for array in out] != [(length,) for length in lengths] or any(
+            array.dtype != np.float64 for array in out
+        ):
+            raise ValueError("out must hold one float64 array [n_k] per candidate array")
+        return tuple(out)
 
 
 class Logits:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -30,11 +30,11 @@ SELF_ROWS, SELF_TOLERANCE, SELF_ITERATIONS = 4096, 1e-4, 1000
 def self_potential(
     problem: Problem,
     epsilon: float,
-    priority: Sequence[np.ndarray],
+    priority: Iterable[np.ndarray],
     *,
     rows: int = SELF_ROWS,
     compute: Compute | None = None,
-) -> tuple[np.ndarray, ...]:
+) -> Iterator[np.ndarray]:
     """Estimate the potential of the candidates in ``OT_eps(a, a)``.
 
     Solved on a sample by the averaged fixed point ``f <- (f + T f) / 2``, then extended
@@ -45,12 +45,14 @@ def self_potential(
     Args:
         problem: The candidates, their masses and the geometry; the target is not used.
         epsilon: Epsilon in cost units, that of the solution to be debiased.
-        priority: Per candidate array ``[n_k]`` distinct numbers; the smallest are sampled.
+        priority: Per candidate array ``[n_k]`` distinct numbers, read once; the rows with
+            the smallest are sampled.
         rows: Rows in the sample.
         compute: Precision, device, block size and map.
 
     Returns:
-        Per candidate array ``[n_k]`` float64, up to one constant for all.
+        Per candidate array, one after the other, ``[n_k]`` float64, up to one constant
+        for all. The sample is solved at once, an array when it is asked for.
 
     Raises:
         ValueError: If there are fewer than two candidates.
@@ -58,9 +60,10 @@ def self_potential(
     """
     if problem.n_candidates < 2:
         raise ValueError("debiasing compares candidates with each other; give at least two")
-    where = smallest_priority(priority, min(rows, problem.n_candidates))
+    lengths = [len(array) for array in problem.candidates]
+    where = smallest_priority(priority, min(rows, problem.n_candidates), lengths)
     # A row without mass is nobody's neighbour.
-    where = [(array, row) for array, row in where if problem.a[array][row] > 0]
+    where = where[gather(problem.a, where) > 0]
     sample, a = gather(problem.candidates, where), gather(problem.a, where)
     a = a / a.sum()
     x = problem.geometry.embed(torch.as_tensor(sample.astype(np.float64)))
@@ -90,8 +93,18 @@ def self_potential(
             "or debias=false",
             solution,
         )
-    others = dataclasses.replace(problem, target=sample, target_mass=a)
-    values, _ = score(others, solution, compute)
-    for (array, row), value in zip(where, f.tolist(), strict=True):
-        values[array][row] = value
-    return values
+
+    def extend(number: int) -> np.ndarray:
+        array = problem.candidates[number]
+        if len(array) == 0:
+            return np.empty(0)
+        # Masses play no part in a score.
+        alone = dataclasses.replace(
+            problem, target=sample, target_mass=a, candidates=[array], candidate_mass=None
+        )
+        (values,), _ = score(alone, solution, compute)
+        here = where[:, 0] == number
+        values[where[here, 1]] = f.numpy()[here]
+        return values
+
+    return map(extend, range(len(lengths)))

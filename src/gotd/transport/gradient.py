@@ -7,7 +7,11 @@ made independent of the arbitrary constant in it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+
+TOO_FEW = "a gradient needs at least two candidates: mass must come from somewhere"
 
 
 def calibrated_gradient(potential: np.ndarray, mass: np.ndarray | None = None) -> np.ndarray:
@@ -35,14 +39,35 @@ def calibrated_gradient(potential: np.ndarray, mass: np.ndarray | None = None) -
     Source: GOT-D (ICLR 2024) section 2.3 and Theorem 1; LAVA (ICLR 2023) for the
     calibration. The published notebook keeps a multiple ``c / N`` of the constant.
     """
-    f = np.asarray(potential, dtype=np.float64)
-    if len(f) < 2:
-        raise ValueError("a gradient needs at least two candidates: mass must come from somewhere")
+    f = np.array(potential, dtype=np.float64)
     if mass is None:
-        return (f - f.mean()) * (len(f) / (len(f) - 1))
+        calibrate([f])
+        return f
+    if len(f) < 2:
+        raise ValueError(TOO_FEW)
     a = np.asarray(mass, dtype=np.float64)
     if a.shape != f.shape or (a < 0).any() or not a.sum() > 0:
         raise ValueError("mass must hold one number >= 0 per candidate, not all zero")
     # Subtract one value first: a large common constant would otherwise cost digits.
     f = f - f[0]
     return f - float(a @ f) / float(a.sum())
+
+
+def calibrate(potential: Sequence[np.ndarray]) -> None:
+    """Turn potentials into calibrated gradients in place, equal masses, array by array.
+
+    Needs no more memory than the arrays have, so they may be files.
+
+    Args:
+        potential: Per candidate array ``[n_k]`` float64 potential, overwritten.
+
+    Raises:
+        ValueError: If there are fewer than two candidates.
+    """
+    n = sum(map(len, potential))
+    if n < 2:
+        raise ValueError(TOO_FEW)
+    mean = sum(float(np.sum(values)) for values in potential) / n
+    for values in potential:
+        values -= mean
+        values *= n / (n - 1)

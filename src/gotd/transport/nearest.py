@@ -5,6 +5,8 @@ The limit of the candidate potential for ``g = 0`` and epsilon to zero, ``min_j 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from gotd.transport.blocks import Block, Compute, Logits, Stream, full_float32
@@ -13,17 +15,23 @@ from gotd.transport.problem import Problem
 
 
 @full_float32()
-def nearest_cost(problem: Problem, compute: Compute | None = None) -> tuple[np.ndarray, ...]:
+def nearest_cost(
+    problem: Problem,
+    compute: Compute | None = None,
+    out: Sequence[np.ndarray] | None = None,
+) -> tuple[np.ndarray, ...]:
     """Find each candidate's cost to its nearest target, block by block.
 
     Args:
         problem: Candidates, targets and geometry; masses and epsilon play no part.
         compute: Precision, device, block size and map.
+        out: Per candidate array ``[n_k]`` float64, such as a file, to write into.
 
     Returns:
         Per candidate array ``[n_k]`` float64 costs, never negative.
     """
     stream = Stream(problem, compute or Compute())
+    costs = stream.outputs(out)
     # At epsilon = 1 a logit is |x|^2 - C.
     logits = Logits(stream, 1.0)
 
@@ -32,4 +40,6 @@ def nearest_cost(problem: Problem, compute: Compute | None = None) -> tuple[np.n
         cost = squared_norms(x).double() - logits(x).amax(dim=1).double()
         return cost.clamp_(min=0.0).cpu().numpy()
 
-    return stream.join(list(stream.map(pass_block)))
+    for block, values in stream.map(pass_block):
+        costs[block.array][block.start : block.stop] = values
+    return costs

@@ -124,7 +124,8 @@ def solve_pot(
             max_iterations=max_iterations,
         )
         error = _marginal_error(cost, g, a, b, epsilon)
-    f_parts, g, value = fix_gauge(problem, split_rows(problem, f), g)
+    f_parts = split_rows(problem, f)
+    g, value = fix_gauge(problem, f_parts, g)
     potentials = Potentials(
         candidate=f_parts,
         target=g,

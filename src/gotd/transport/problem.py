@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ SMALL_PROBLEM = 2**24
 
 # Above this many costs a dense solver, which holds several copies, is refused.
 DENSE_LIMIT = 2**27
+
+# Rows at a time where a loop over all of them must not copy them all.
+PIECE_ROWS = 2**16
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +86,10 @@ class Problem:
         if not sum(float(np.sum(mass)) for mass in self.candidate_mass) > 0:
             raise ValueError("candidate_mass must not be zero everywhere")
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Equal masses are one number seen many times, which a pickle would write out.
+        return {name: value for name, value in self.__dict__.items() if name != "a"}
+
     @property
     def n_candidates(self) -> int:
         """Rows over all candidate arrays."""
@@ -103,10 +110,13 @@ class Problem:
 
     @cached_property
     def a(self) -> tuple[np.ndarray, ...]:
-        """Per candidate array ``[n_k]`` float64 masses; all of them sum to 1."""
+        """Per candidate array ``[n_k]`` float64 masses; all of them sum to 1.
+
+        Equal masses are one number seen many times: read-only, without memory.
+        """
         if self.candidate_mass is None:
-            share = 1.0 / self.n_candidates
-            return tuple(np.full(len(array), share) for array in self.candidates)
+            share = np.float64(1.0 / self.n_candidates)
+            return tuple(np.broadcast_to(share, len(array)) for array in self.candidates)
         masses = [np.asarray(mass, dtype=np.float64) for mass in self.candidate_mass]
         total = sum(float(mass.sum()) for mass in masses)
         return tuple(mass / total for mass in masses)
@@ -192,12 +202,27 @@ class NotConverged(RuntimeError):  # noqa: N818 -- says what happened
         self.potentials = potentials
 
 
-def fix_gauge(problem: Problem, f: Sequence[np.ndarray], g: np.ndarray) -> tuple:
-    """Shift ``(f + c, g - c)`` so that ``<b, g> = 0``; return ``f, g, <a, f>``."""
+def fix_gauge(problem: Problem, f: Sequence[np.ndarray], g: np.ndarray) -> tuple[np.ndarray, float]:
+    """Shift ``(f + c, g - c)`` so that ``<b, g> = 0``, ``f`` in place.
+
+    Args:
+        problem: Whose masses count.
+        f: Per candidate array ``[n_k]`` float64.
+        g: ``[m]`` float64.
+
+    Returns:
+        The shifted ``g``, and ``<a, f>`` of the shifted ``f``.
+    """
     shift = float(problem.b @ g)
-    shifted = tuple(np.asarray(block, dtype=np.float64) + shift for block in f)
-    value = sum(float(a @ block) for a, block in zip(problem.a, shifted, strict=True))
-    return shifted, g - shift, value
+    for values in f:
+        values += shift
+    return g - shift, sum(map(_dot, problem.a, f))
+
+
+def _dot(a: np.ndarray, f: np.ndarray) -> float:
+    # In pieces, because `a` may be one number broadcast and `f` a file.
+    pieces = range(0, len(f), PIECE_ROWS)
+    return sum(float(np.array(a[i : i + PIECE_ROWS]) @ f[i : i + PIECE_ROWS]) for i in pieces)
 
 
 def split_rows(problem: Problem, values: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -69,9 +69,9 @@ def solve_published(
             break
         f = step.f
         gamma = (1.0 - momentum) * gamma + momentum * (stream.b.log() - step.log_column)
-    received = scan(stream, logits, epsilon, gamma).received
-    g = epsilon * (gamma.cpu().numpy() - np.log(problem.b))
-    f, g, value = fix_gauge(problem, f, g)
+    # `f` has the trace of the momentum in it; only the shares of this pass are wanted.
+    received = scan(stream, logits, epsilon, gamma, stream.outputs(None))
+    g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
     return Potentials(
         candidate=f,
         target=g,
@@ -121,10 +121,10 @@ def _iterate(
         column = torch.logsumexp(base.add_(shift[:, None]), dim=0).double()
         return float(error.sum()), after.cpu().numpy(), column
 
-    error, values = 0.0, []
+    error, values = 0.0, stream.outputs(None)
     log_column = torch.full_like(gamma, -math.inf)
-    for block_error, after, column in stream.map(pass_block):
+    for block, (block_error, after, column) in stream.map(pass_block):
         error += block_error
-        values.append(after)
+        values[block.array][block.start : block.stop] = after
         log_column = torch.logaddexp(log_column, column)
-    return Step(error, stream.join(values), log_column)
+    return Step(error, values, log_column)

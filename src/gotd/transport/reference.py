@@ -7,7 +7,7 @@ sample's kernel stays resident, so an iteration is two matrix-vector products.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -52,36 +52,57 @@ def reference_size(n_candidates: int, n_target: int, rows: int | None = None) ->
     return min(n_candidates, max(LEAST_ROWS, min(ROWS_PER_TARGET * n_target, fitting)))
 
 
-def smallest_priority(priority: Sequence[np.ndarray], rows: int) -> list[tuple[int, int]]:
+def smallest_priority(
+    priority: Iterable[np.ndarray], rows: int, lengths: Sequence[int]
+) -> np.ndarray:
     """Choose the ``rows`` rows with the smallest priority.
 
     With priorities that are a hash of the row's id this is a uniform sample which
     depends neither on the order of the rows nor on how they are cut into arrays.
 
     Args:
-        priority: Per candidate array ``[n_k]`` distinct numbers.
+        priority: Per candidate array ``[n_k]`` distinct numbers; read once.
         rows: How many rows to take.
+        lengths: Rows of each candidate array.
 
     Returns:
-        ``(array, row)`` pairs in order of priority.
+        ``[rows, 2]`` int64 pairs (array, row), in order of priority.
+
+    Raises:
+        ValueError: If a priority is missing or superfluous.
     """
-    flat = np.concatenate([np.asarray(p, dtype=np.float64) for p in priority])
-    chosen = np.argpartition(flat, rows - 1)[:rows] if rows < len(flat) else np.arange(len(flat))
-    chosen = chosen[np.argsort(flat[chosen], kind="stable")]
-    starts = np.cumsum([0] + [len(p) for p in priority])
-    array = np.searchsorted(starts, chosen, side="right") - 1
-    return list(zip(array.tolist(), (chosen - starts[array]).tolist(), strict=True))
+    kept, where, seen = np.empty(0), np.empty((0, 2), dtype=np.int64), []
+    for number, numbers in enumerate(priority):
+        seen.append(len(numbers))
+        first = _smallest(numbers, rows)
+        where = np.concatenate([where, np.c_[np.full(len(first), number), first]])
+        kept = np.concatenate([kept, numbers[first]])
+        best = _smallest(kept, rows)
+        kept, where = kept[best], where[best]
+    if seen != list(lengths):
+        raise ValueError("priority must hold one number per candidate row")
+    return where[np.lexsort((where[:, 1], where[:, 0], kept))]
 
 
-def gather(arrays: Sequence[np.ndarray], where: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Copy rows out of (memory-mapped) arrays, in the order of ``where``."""
-    index = np.asarray(where, dtype=np.int64).reshape(-1, 2)
-    out = np.empty((len(index), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
-    for number in np.unique(index[:, 0]):
-        here = np.flatnonzero(index[:, 0] == number)
+def _smallest(numbers: np.ndarray, rows: int) -> np.ndarray:
+    if len(numbers) <= rows:
+        return np.arange(len(numbers))
+    return np.argpartition(numbers, rows - 1)[:rows]
+
+
+def gather(arrays: Sequence[np.ndarray], where: np.ndarray) -> np.ndarray:
+    """Copy rows out of (memory-mapped) arrays, in the order of ``where``.
+
+    Args:
+        arrays: Arrays of ``[n_k, ...]``.
+        where: ``[r, 2]`` int64 pairs (array, row).
+    """
+    out = np.empty((len(where), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
+    for number in np.unique(where[:, 0]):
+        here = np.flatnonzero(where[:, 0] == number)
         # In file order, so that a memory map is read once from front to back.
-        here = here[np.argsort(index[here, 1])]
-        out[here] = arrays[number][index[here, 1]]
+        here = here[np.argsort(where[here, 1])]
+        out[here] = arrays[number][where[here, 1]]
     return out
 
 
@@ -91,14 +112,14 @@ class Reference:
     Args:
         stream: The whole problem.
         logits: Its matrix product.
-        where: The sampled rows.
+        where: ``[n_ref, 2]`` int64 pairs (array, row): the sampled rows.
 
     Attributes:
         base: ``[n_ref, m]`` logits without a potential.
         a: ``[n_ref]`` masses of the sample, summing to 1.
     """
 
-    def __init__(self, stream: Stream, logits: Logits, where: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, stream: Stream, logits: Logits, where: np.ndarray) -> None:
         rows = stream.load(gather(stream.problem.candidates, where))
         mass = torch.as_tensor(gather(stream.problem.a, where), device=stream.device)
         if not float(mass.sum()) > 0:

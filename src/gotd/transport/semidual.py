@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -38,20 +37,9 @@ OnFailure = Literal["raise", "warn"]
 LARGEST_CORRECTION = 5.0
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """What one pass over the candidates yields.
-
-    Args:
-        candidate: Per candidate array ``[n_k]`` float64 ``f``.
-        received: ``[m]`` float64 mass that each target receives.
-    """
-
-    candidate: tuple[np.ndarray, ...]
-    received: Tensor
-
-
-def scan(stream: Stream, logits: Logits, epsilon: float, gamma: Tensor) -> Scan:
+def scan(
+    stream: Stream, logits: Logits, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray]
+) -> Tensor:
     """Pass over all candidates: their potentials and the targets' shares.
 
     Args:
@@ -59,8 +47,11 @@ def scan(stream: Stream, logits: Logits, epsilon: float, gamma: Tensor) -> Scan:
         logits: The matrix product at ``epsilon``.
         epsilon: Absolute epsilon.
         gamma: ``[m]`` float64 ``g / eps + log b``.
-    """
+        out: Per candidate array ``[n_k]`` float64, to be filled with ``f``.
 
+    Returns:
+        ``[m]`` float64 mass that each target receives.
+    """
     lowest = math.log(smallest_weight(stream.dtype))
 
     def pass_block(block: Block) -> tuple[np.ndarray, Tensor]:
@@ -75,23 +66,23 @@ def scan(stream: Stream, logits: Logits, epsilon: float, gamma: Tensor) -> Scan:
         return f.cpu().numpy(), received.double()
 
     received = torch.zeros_like(gamma)
-    values = []
-    for f, share in stream.map(pass_block):
-        values.append(f)
+    for block, (f, share) in stream.map(pass_block):
+        out[block.array][block.start : block.stop] = f
         received += share
-    return Scan(stream.join(values), received)
+    return received
 
 
 @full_float32()
 def solve_semidual(
     problem: Problem,
-    priority: Sequence[np.ndarray] | None = None,
+    priority: Iterable[np.ndarray] | None = None,
     *,
     tolerance: float = 5e-3,
     max_passes: int = 10,
     reference_rows: int | None = None,
     on_failure: OnFailure = "raise",
     compute: Compute | None = None,
+    out: Sequence[np.ndarray] | None = None,
 ) -> Potentials:
     """Solve entropic transport for any number of candidates in ``O(n + m)`` memory.
 
@@ -99,7 +90,7 @@ def solve_semidual(
         problem: Candidates, targets, masses, cost and epsilon.
         priority: Per candidate array ``[n_k]`` distinct numbers, uniform and
             independent of the embeddings, such as a hash of the id; the rows with the
-            smallest are the reference sample. Not needed if all rows fit in it.
+            smallest are the reference sample. Read once. Not needed if all rows fit in it.
         tolerance: Marginal error to reach. 5e-3 keeps rankings, 5e-4 is strict; in
             float32 about 1e-5 is the floor.
         max_passes: Passes over all candidates at most.
@@ -107,6 +98,8 @@ def solve_semidual(
             ten per target. With all rows the fit is the exact solution.
         on_failure: ``raise`` or ``warn`` when the tolerance is missed.
         compute: Precision, device, block size and map.
+        out: Per candidate array ``[n_k]`` float64, such as a file, to write ``f`` into;
+            then nothing in memory grows with the candidates.
 
     Returns:
         Potentials of the best pass.
@@ -125,11 +118,11 @@ def solve_semidual(
     logits = Logits(stream, epsilon)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
     reference = Reference(stream, logits, _sample(problem, priority, rows))
-    gamma, best, history = _correct(
-        stream, logits, reference, epsilon, tolerance=tolerance, max_passes=max_passes
+    f = stream.outputs(out)
+    gamma, history = _correct(
+        stream, logits, reference, epsilon, f, tolerance=tolerance, max_passes=max_passes
     )
-    g = epsilon * (gamma.cpu().numpy() - np.log(problem.b))
-    f, g, value = fix_gauge(problem, best.candidate, g)
+    g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
     potentials = Potentials(
         candidate=f,
         target=g,
@@ -152,21 +145,26 @@ def _correct(
     logits: Logits,
     reference: Reference,
     epsilon: float,
+    out: Sequence[np.ndarray],
     *,
     tolerance: float,
     max_passes: int,
-) -> tuple[Tensor, Scan, list[float]]:
-    """Alternate fits on the sample and passes over everybody until both agree."""
+) -> tuple[Tensor, list[float]]:
+    """Alternate fits on the sample and passes over everybody until both agree.
+
+    Returns:
+        Gamma of the best pass, whose ``f`` is in ``out``, and every pass's error.
+    """
     b = stream.b
     wanted, gamma = b, b.log()
-    best_wanted, best_gamma, best, history = wanted, gamma, None, []
+    best_wanted, best_gamma, best_received, history = wanted, gamma, b, []
     step = 1.0
     for number in range(max_passes):
         gamma = reference.fit(gamma, wanted, tolerance / 10.0)
-        here = scan(stream, logits, epsilon, gamma)
-        error = float((here.received - b).abs().sum())
-        if best is None or error < min(history):
-            best_wanted, best_gamma, best = wanted, gamma, here
+        received = scan(stream, logits, epsilon, gamma, out)
+        error = float((received - b).abs().sum())
+        if not history or error < min(history):
+            best_wanted, best_gamma, best_received = wanted, gamma, received
             # Trust what worked: back towards a full step.
             step = min(1.0, 2.0 * step) if number else step
         else:
@@ -174,26 +172,25 @@ def _correct(
         history.append(error)
         if error <= tolerance:
             break
-        ratio = (b / best.received).clamp(1.0 / LARGEST_CORRECTION, LARGEST_CORRECTION)
+        ratio = (b / best_received).clamp(1.0 / LARGEST_CORRECTION, LARGEST_CORRECTION)
         wanted = best_wanted * ratio**step
         wanted, gamma = wanted / wanted.sum(), best_gamma
-    assert best is not None  # max_passes >= 1
-    return best_gamma, best, history
+    if history[-1] > min(history):
+        # Only one pass is kept: repeat the best, since the last was worse.
+        scan(stream, logits, epsilon, best_gamma, out)
+    return best_gamma, history
 
 
-def _sample(
-    problem: Problem, priority: Sequence[np.ndarray] | None, rows: int
-) -> list[tuple[int, int]]:
+def _sample(problem: Problem, priority: Iterable[np.ndarray] | None, rows: int) -> np.ndarray:
+    lengths = [len(array) for array in problem.candidates]
     if rows == problem.n_candidates:
-        return [(k, i) for k, array in enumerate(problem.candidates) for i in range(len(array))]
+        return np.concatenate([np.c_[np.full(n, k), np.arange(n)] for k, n in enumerate(lengths)])
     if priority is None:
         raise ValueError(
             f"a reference sample of {rows:,} of {problem.n_candidates:,} candidates needs "
             "priority: one uniform number per row, for instance a hash of its id"
         )
-    if [len(p) for p in priority] != [len(x) for x in problem.candidates]:
-        raise ValueError("priority must hold one number per candidate row")
-    return smallest_priority(priority, rows)
+    return smallest_priority(priority, rows, lengths)
 
 
 def _refuse(
@@ -215,7 +212,10 @@ def _refuse(
 
 @full_float32()
 def score(
-    problem: Problem, potentials: Potentials, compute: Compute | None = None
+    problem: Problem,
+    potentials: Potentials,
+    compute: Compute | None = None,
+    out: Sequence[np.ndarray] | None = None,
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
     """Value candidates that took no part in the solve.
 
@@ -226,6 +226,7 @@ def score(
             solved problem. Its own epsilon is not used.
         potentials: The solution.
         compute: Precision, device, block size and map.
+        out: Per candidate array ``[n_k]`` float64, such as a file, to write ``f`` into.
 
     Returns:
         Per candidate array ``[n_k]`` float64 ``f``, in the gauge of ``potentials``, and
@@ -241,5 +242,6 @@ def score(
     stream = Stream(problem, compute or Compute())
     epsilon = potentials.epsilon_absolute
     gamma = torch.as_tensor(potentials.target / epsilon + np.log(problem.b), device=stream.device)
-    here = scan(stream, Logits(stream, epsilon), epsilon, gamma)
-    return here.candidate, here.received.cpu().numpy()
+    f = stream.outputs(out)
+    received = scan(stream, Logits(stream, epsilon), epsilon, gamma, f)
+    return f, received.cpu().numpy()

@@ -120,7 +120,8 @@ def solve_dense(
         relaxation=relaxation,
         max_iterations=max_iterations,
     )
-    f, g, value = fix_gauge(problem, split_rows(problem, solution.f.numpy()), solution.g.numpy())
+    f = split_rows(problem, solution.f.numpy())
+    g, value = fix_gauge(problem, f, solution.g.numpy())
     potentials = Potentials(
         candidate=f,
         target=g,
