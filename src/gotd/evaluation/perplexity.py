@@ -1,0 +1,176 @@
+"""Perplexity of texts under a causal language model, of the corpus and of the mean text.
+
+Two numbers bear the name in the literature, and the mean of single texts is the larger
+one, because a few hard short texts weigh as much as long easy ones:
+
+    corpus_perplexity     = exp(sum of all losses / number of all predicted tokens)
+    mean_text_perplexity  = mean over texts of exp(its losses / its predicted tokens)
+
+The paper's Table 1 follows Hugging Face's ``evaluate``, which gives the second, with
+a start token before every text and texts cut where the model's positions end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.evaluation.likelihood import Likelihood
+from gotd.evaluation.ranges import by_range
+
+LONG_TEXTS = ("window", "cut")
+
+
+@dataclass(frozen=True)
+class PerplexitySettings:
+    """How texts are read.
+
+    No end token is put after a text, and none is predicted.
+
+    Args:
+        start_token: Put the tokenizer's start token before each text, so that its
+            first token is predicted, too; without it the first token is only read.
+        long_texts: What happens to a text of more tokens than the model reads at once.
+            ``window``: it is read in windows, each token predicted once; ``cut``: it is
+            cut there, as ``evaluate`` does.
+        window_tokens: Most tokens of a window, at most what the model reads (that many
+            if ``None``).
+        stride_tokens: Tokens a window moves on by, which are those it predicts; each
+            has ``window_tokens - stride_tokens`` tokens before it at least. ``None``:
+            half a window.
+        precision: ``float32`` or ``bf16``.
+    """
+
+    start_token: bool = True
+    long_texts: str = "window"
+    window_tokens: int | None = None
+    stride_tokens: int | None = None
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.long_texts not in LONG_TEXTS:
+            raise ValueError(f"long_texts must be one of {LONG_TEXTS}, not {self.long_texts!r}")
+        for name in ("window_tokens", "stride_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, not {value}")
+
+
+def text_losses(
+    likelihood: Likelihood, tokenizer: Any, texts: pa.Table, settings: PerplexitySettings
+) -> pa.Table:
+    """Sum the losses of each text's tokens.
+
+    Args:
+        likelihood: The model.
+        tokenizer: Its tokenizer.
+        texts: Columns ``id`` and ``text``.
+        settings: See `PerplexitySettings`.
+
+    Returns:
+        ``id``, ``loss`` (float64, nats) and ``tokens`` (int64, those predicted).
+
+    Raises:
+        ValueError: If a text has no token to predict (names its id), or the tokenizer
+            has no start token.
+    """
+    start = []
+    if settings.start_token:
+        if tokenizer.bos_token_id is None:
+            raise ValueError("the tokenizer has no start token; set start_token=false")
+        start = [tokenizer.bos_token_id]
+    most = likelihood.max_tokens - 1
+    window = min(settings.window_tokens or most, most)
+    stride = settings.stride_tokens or max(1, window // 2)
+    if stride >= window:
+        raise ValueError(f"stride_tokens {stride} must be less than the window of {window} tokens")
+    names = texts["id"].to_pylist()
+    encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False)["input_ids"]
+    rows, first, owner = [], [], []
+    for i, tokens in enumerate(encoded):
+        row = start + tokens
+        if len(row) < 2:
+            raise ValueError(
+                f"text {names[i]!r} has no token to predict; drop it (an average over the "
+                "others would hide it)"
+            )
+        if settings.long_texts == "cut":
+            row = row[:window]
+        for begin, seen, end in _windows(len(row), window, stride):
+            rows.append(row[begin:end])
+            first.append(max(1, seen - begin))
+            owner.append(i)
+    losses = np.zeros(len(names))
+    counts = np.zeros(len(names), dtype=np.int64)
+    for i, values in zip(owner, likelihood.losses(rows, first), strict=True):
+        losses[i] += values.sum()
+        counts[i] += len(values)
+    return pa.table({"id": texts["id"], "loss": losses, "tokens": counts})
+
+
+def _windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:
+    """Cut a text into ``(begin, first to predict, end)``; every token is predicted once."""
+    found = [(0, 0, min(window, length))]
+    while found[-1][2] < length:
+        begin, _, seen = found[-1]
+        begin, end = begin + stride, min(begin + stride + window, length)
+        found.append((begin, seen, end))
+    return found
+
+
+def perplexities(losses: pa.Table) -> dict[str, float]:
+    """Give both perplexities of texts, and how many texts and tokens they are of.
+
+    Args:
+        losses: As `text_losses` gives them.
+
+    Raises:
+        ValueError: If there are no texts, or a loss is not finite (names the text).
+    """
+    loss, tokens = losses["loss"].to_numpy(), losses["tokens"].to_numpy()
+    if len(loss) == 0:
+        raise ValueError("there are no texts to take a perplexity of")
+    bad = ~np.isfinite(loss)
+    if bad.any():
+        name = losses["id"][int(np.argmax(bad))].as_py()
+        raise ValueError(f"the loss of text {name!r} is not finite; the model has diverged")
+    return {
+        "corpus_perplexity": float(np.exp(loss.sum() / tokens.sum())),
+        "mean_text_perplexity": float(np.mean(np.exp(loss / tokens))),
+        "texts": len(loss),
+        "tokens": int(tokens.sum()),
+    }
+
+
+def perplexity_of(
+    network: Any,
+    tokenizer: Any,
+    texts: pa.Table,
+    settings: PerplexitySettings,
+    work: Path | None = None,
+) -> tuple[dict[str, float], pa.Table]:
+    """Compute the perplexity of texts, resuming at the row range.
+
+    Args:
+        network: From `gotd.evaluation.likelihood.load_causal_lm`.
+        tokenizer: From there, too.
+        texts: Columns ``id`` and ``text``.
+        settings: See `PerplexitySettings`.
+        work: Keeps finished ranges; ``None`` keeps nothing.
+
+    Returns:
+        As `perplexities`, and the losses of single texts.
+    """
+    likelihood = Likelihood(network)
+    losses = by_range(texts, lambda some: text_losses(likelihood, tokenizer, some, settings), work)
+    return perplexities(losses), losses
+
+
+def as_rows(texts: Sequence[str]) -> pa.Table:
+    """Number texts, for `perplexity_of`."""
+    return pa.table({"id": [f"text/{i}" for i in range(len(texts))], "text": list(texts)})

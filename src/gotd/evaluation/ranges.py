@@ -1,0 +1,60 @@
+"""Evaluate rows range by range, so that a killed evaluation goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+ROWS_PER_RANGE = 256
+"""Rows between two resume points; batches never cross a range, so its bytes are its own."""
+
+
+def by_range(
+    rows: pa.Table, evaluate: Callable[[pa.Table], pa.Table], work: Path | None
+) -> pa.Table:
+    """Apply a function to ranges of rows, keeping each finished range in ``work``.
+
+    Args:
+        rows: ``[n]`` rows with a column ``id``.
+        evaluate: Maps some rows to as many results with the same ``id``.
+        work: Folder of the finished ranges, of these rows and this function alone;
+            ``None`` keeps nothing.
+
+    Returns:
+        ``[n]`` results in the order of ``rows``.
+
+    Raises:
+        ValueError: If a kept range is of other rows.
+    """
+    if work is not None:
+        work.mkdir(parents=True, exist_ok=True)
+    return pa.concat_tables(
+        [
+            _range(rows.slice(start, ROWS_PER_RANGE), start, evaluate, work)
+            for start in range(0, rows.num_rows, ROWS_PER_RANGE)
+        ]
+    )
+
+
+def _range(
+    rows: pa.Table, start: int, evaluate: Callable[[pa.Table], pa.Table], work: Path | None
+) -> pa.Table:
+    if work is None:
+        return evaluate(rows)
+    kept = work / f"range-{start:012d}.parquet"
+    if kept.exists():
+        found = pq.read_table(kept)
+        if found["id"].to_pylist() != rows["id"].to_pylist():
+            raise ValueError(f"{kept} holds other rows than these; delete the folder {work}")
+        return found
+    found = evaluate(rows)
+    part = kept.with_suffix(".part")
+    pq.write_table(found, part)
+    with part.open("rb") as written:
+        os.fsync(written.fileno())
+    part.replace(kept)
+    return found

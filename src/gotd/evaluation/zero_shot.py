@@ -1,0 +1,219 @@
+"""Answer questions without training: the choice that the language model finds likeliest.
+
+Each choice of a row is a whole text, the instance; which one is taken is a matter of
+what is compared:
+
+    perplexity                   of the whole instance: exp(losses / predicted tokens)
+    perplexity_all_tokens        the same over all its tokens, the first one, which nothing
+                                 predicts, included (OpenICL's, which the paper used)
+    log_likelihood               of the choice after its context (harness ``acc``)
+    log_likelihood_per_character the same over the choice's length (harness ``acc_norm``)
+
+Source: GOT-D App. E and Table 15; Wu et al., OpenICL (2023), its perplexity inferencer;
+EleutherAI's lm-evaluation-harness, multiple choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.evaluation.likelihood import Likelihood
+from gotd.evaluation.ranges import by_range
+
+OF_WHOLE = ("perplexity", "perplexity_all_tokens")
+OF_CHOICE = ("log_likelihood", "log_likelihood_per_character")
+METHODS = (*OF_WHOLE, *OF_CHOICE)
+
+BLANK = "_"
+"""Where the choice goes in a question that has a gap."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """The words around a row's texts and its choices.
+
+    Both parts may name ``{text}``, ``{text_pair}``, ``{choice}`` and, for texts with a
+    gap, ``{before}`` and ``{after}`` it. Blanks at the end of the context move to the
+    continuation, as tokenizers of this kind count them to the next word.
+
+    Args:
+        context: What the choice follows.
+        continuation: The rest of the instance, whose likelihood ``log_likelihood`` takes.
+        choices: The choices by label; empty where each row brings its own.
+    """
+
+    context: str
+    continuation: str = " {choice}"
+    choices: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", tuple(self.choices))
+        fields = dict.fromkeys(("text", "text_pair", "choice", "before", "after"), "x")
+        for name in ("context", "continuation"):
+            try:
+                getattr(self, name).format(**fields)
+            except (KeyError, IndexError, ValueError) as error:
+                raise ValueError(
+                    f"prompt {name} {getattr(self, name)!r} may name {', '.join(fields)} in "
+                    f"braces and nothing else ({error})"
+                ) from error
+        if len(self.choices) == 1:
+            raise ValueError("a prompt needs two choices or more, or none if rows bring theirs")
+
+    def fill(
+        self, text: str, text_pair: str | None, choices: Sequence[str]
+    ) -> list[tuple[str, str]]:
+        """Write a row's instances: context and continuation of each choice."""
+        before, _, after = text.partition(BLANK)
+        filled = []
+        for choice in choices:
+            fields = {
+                "text": text,
+                "text_pair": text_pair,
+                "choice": choice,
+                "before": before,
+                "after": after.strip(),
+            }
+            context = self.context.format(**fields)
+            bare = context.rstrip()
+            moved = context[len(bare) :]
+            filled.append((bare, moved + self.continuation.format(**fields)))
+        return filled
+
+
+def score_choices(
+    likelihood: Likelihood, tokenizer: Any, rows: pa.Table, prompt: Prompt, whole: bool
+) -> pa.Table:
+    """Compute the losses of every choice of every row.
+
+    An instance longer than the model reads loses the beginning of its context, equally
+    much for all choices of the row; ``cut_tokens`` says how much.
+
+    Args:
+        likelihood: The model.
+        tokenizer: Its tokenizer.
+        rows: ``id``, ``text`` and, where used, ``text_pair`` and ``choices``.
+        prompt: The words around them.
+        whole: Score the whole instance, not the continuation alone.
+
+    Returns:
+        ``id``, then per row lists over its choices: ``losses`` (float64, nats, of the
+        scored tokens), ``tokens`` (int64, those scored) and ``characters`` (int64, of
+        the choice); and ``cut_tokens`` (int64).
+
+    Raises:
+        ValueError: If a row has fewer than two choices, or a choice does not fit.
+    """
+    choices = _choices(rows, prompt)
+    second = rows["text_pair"].to_pylist() if "text_pair" in rows.column_names else None
+    pairs = second or [None] * rows.num_rows
+    texts = rows["text"].to_pylist()
+    filled = [
+        prompt.fill(text, pair, options)
+        for text, pair, options in zip(texts, pairs, choices, strict=True)
+    ]
+    flat = [instance for row in filled for instance in row]
+    tokens = tokenizer([a + b for a, b in flat], add_special_tokens=False)["input_ids"]
+    contexts = tokenizer([a for a, _ in flat], add_special_tokens=False)["input_ids"]
+    instances, first, cuts = [], [], []
+    place = 0
+    for name, options in zip(rows["id"].to_pylist(), choices, strict=True):
+        mine = slice(place, place + len(options))
+        place += len(options)
+        cut = max(0, max(map(len, tokens[mine])) - likelihood.max_tokens)
+        if cut and cut >= min(map(len, contexts[mine])):
+            raise ValueError(
+                f"row {name!r}: its choices alone have more tokens than the "
+                f"{likelihood.max_tokens - 1} the model reads; shorten them"
+            )
+        instances.append([row[cut:] for row in tokens[mine]])
+        first.append([1 if whole else max(1, len(c) - cut) for c in contexts[mine]])
+        cuts.append(cut)
+    losses = likelihood.choice_losses(instances, first)
+    return pa.table(
+        {
+            "id": rows["id"],
+            "losses": pa.array([[float(x.sum()) for x in row] for row in losses]),
+            "tokens": pa.array([[len(x) for x in row] for row in losses]),
+            "characters": pa.array([[len(choice) for choice in row] for row in choices]),
+            "cut_tokens": pa.array(cuts, pa.int64()),
+        }
+    )
+
+
+def _choices(rows: pa.Table, prompt: Prompt) -> list[list[str]]:
+    if prompt.choices:
+        return [list(prompt.choices)] * rows.num_rows
+    if "choices" not in rows.column_names:
+        raise ValueError("the prompt names no choices and the rows have no column 'choices'")
+    choices = rows["choices"].to_pylist()
+    for name, options in zip(rows["id"].to_pylist(), choices, strict=True):
+        if options is None or len(options) < 2:
+            raise ValueError(f"row {name!r} has fewer than two choices; drop it")
+    return choices
+
+
+def decide(scores: pa.Table, method: str) -> np.ndarray:
+    """Take the likeliest choice of each row, the first of equals.
+
+    Args:
+        scores: From `score_choices`; of whole instances for the two perplexities.
+        method: One of `METHODS`.
+
+    Returns:
+        int64 ``[n]`` places of the choices taken.
+
+    Raises:
+        ValueError: If the method is unknown, or a score is not finite (names the row).
+    """
+    if method not in METHODS:
+        raise ValueError(f"zero-shot method must be one of {', '.join(METHODS)}, not {method!r}")
+    taken = np.empty(scores.num_rows, dtype=np.int64)
+    columns = (scores[c].to_pylist() for c in ("id", "losses", "tokens", "characters"))
+    for i, (name, losses, tokens, characters) in enumerate(zip(*columns, strict=True)):
+        values = np.array(losses)
+        if method == "perplexity":
+            values = values / np.array(tokens)
+        elif method == "perplexity_all_tokens":
+            values = values / (np.array(tokens) + 1)
+        elif method == "log_likelihood_per_character":
+            values = values / np.array(characters)
+        if not np.isfinite(values).all():
+            raise ValueError(f"a score of row {name!r} is not finite; the model has diverged")
+        taken[i] = int(values.argmin())
+    return taken
+
+
+def answer(
+    network: Any,
+    tokenizer: Any,
+    rows: pa.Table,
+    prompt: Prompt,
+    method: str,
+    work: Path | None = None,
+) -> tuple[np.ndarray, pa.Table]:
+    """Answer every row, resuming at the row range.
+
+    Args:
+        network: From `gotd.evaluation.likelihood.load_causal_lm`.
+        tokenizer: From there, too.
+        rows: ``id``, ``text`` and, where used, ``text_pair`` and ``choices``.
+        prompt: The words around them.
+        method: One of `METHODS`.
+        work: Keeps finished ranges; ``None`` keeps nothing.
+
+    Returns:
+        int64 ``[n]`` places of the choices taken, and the scores.
+    """
+    likelihood = Likelihood(network)
+    whole = method in OF_WHOLE
+    scores = by_range(
+        rows, lambda some: score_choices(likelihood, tokenizer, some, prompt, whole), work
+    )
+    return decide(scores, method), scores
