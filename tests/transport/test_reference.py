@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from gotd.transport import Compute, Problem
-from gotd.transport.blocks import Logits, Stream, full_float32
+from gotd.transport.blocks import Stream, full_float32
 from gotd.transport.reference import Reference, gather, reference_size, smallest_priority
 
 
@@ -50,8 +50,8 @@ def test_gather_keeps_the_asked_order():
 def test_the_fit_covers_what_is_asked(mixture, epsilon):
     problem = Problem(mixture(30, 2), [mixture(400, 1)], epsilon=epsilon)
     stream = Stream(problem, Compute(device="cpu"))
-    logits = Logits(stream, problem.epsilon_in_cost_units(stream.mean_cost()))
-    reference = Reference(stream, logits, np.c_[np.zeros(400, int), np.arange(400)])
+    epsilon = problem.epsilon_in_cost_units(stream.mean_cost())
+    reference = Reference(stream, epsilon, np.c_[np.zeros(400, int), np.arange(400)])
     wanted = torch.as_tensor(np.random.default_rng(1).dirichlet(np.full(30, 3.0)))
     gamma = reference.fit(stream.b.log(), wanted, 1e-3, max_iterations=5000)
     received = torch.softmax(reference.base.double() + gamma, dim=1).mean(dim=0)
@@ -63,7 +63,7 @@ def test_a_sample_without_mass_is_refused(mixture):
     problem = Problem(mixture(3, 2), [x], candidate_mass=[np.r_[np.zeros(10), np.ones(10)]])
     stream = Stream(problem, Compute(device="cpu"))
     with pytest.raises(ValueError, match="raise reference_rows"):
-        Reference(stream, Logits(stream, 1.0), np.array([(0, 0), (0, 1)]))
+        Reference(stream, 1.0, np.array([(0, 0), (0, 1)]))
 
 
 def test_products_are_full_float32_inside_and_as_before_outside():

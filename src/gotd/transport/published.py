@@ -70,7 +70,7 @@ def solve_published(
         f = step.f
         gamma = (1.0 - momentum) * gamma + momentum * (stream.b.log() - step.log_column)
     # `f` has the trace of the momentum in it; only the shares of this pass are wanted.
-    received = scan(stream, logits, epsilon, gamma, stream.outputs(None))
+    received = scan(stream, epsilon, gamma, stream.outputs(None))
     g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
     return Potentials(
         candidate=f,

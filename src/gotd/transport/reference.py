@@ -111,7 +111,7 @@ class Reference:
 
     Args:
         stream: The whole problem.
-        logits: Its matrix product.
+        epsilon: Absolute epsilon.
         where: ``[n_ref, 2]`` int64 pairs (array, row): the sampled rows.
 
     Attributes:
@@ -119,12 +119,12 @@ class Reference:
         a: ``[n_ref]`` masses of the sample, summing to 1.
     """
 
-    def __init__(self, stream: Stream, logits: Logits, where: np.ndarray) -> None:
+    def __init__(self, stream: Stream, epsilon: float, where: np.ndarray) -> None:
         rows = stream.load(gather(stream.problem.candidates, where))
         mass = torch.as_tensor(gather(stream.problem.a, where), device=stream.device)
         if not float(mass.sum()) > 0:
             raise ValueError("all rows of the reference sample have mass 0; raise reference_rows")
-        self.base = logits(rows, exact=True)
+        self.base = Logits(stream, epsilon)(rows, exact=True)
         self.kernel = torch.empty_like(self.base)
         self.a = mass / mass.sum()
 

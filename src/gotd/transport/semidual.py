@@ -37,14 +37,11 @@ OnFailure = Literal["raise", "warn"]
 LARGEST_CORRECTION = 5.0
 
 
-def scan(
-    stream: Stream, logits: Logits, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray]
-) -> Tensor:
+def scan(stream: Stream, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray]) -> Tensor:
     """Pass over all candidates: their potentials and the targets' shares.
 
     Args:
         stream: The candidates.
-        logits: The matrix product at ``epsilon``.
         epsilon: Absolute epsilon.
         gamma: ``[m]`` float64 ``g / eps + log b``.
         out: Per candidate array ``[n_k]`` float64, to be filled with ``f``.
@@ -52,15 +49,21 @@ def scan(
     Returns:
         ``[m]`` float64 mass that each target receives.
     """
-    lowest = math.log(smallest_weight(stream.dtype))
+    # In float32 the logits are in base 2: on a CPU torch's exp2 takes a third of the time
+    # of its exp, and the product carries the factor at no cost.
+    base_2 = stream.dtype == torch.float32
+    unit = math.log(2.0) if base_2 else 1.0
+    logits, scaled = Logits(stream, epsilon * unit), gamma / unit
+    lowest = math.log(smallest_weight(stream.dtype)) / unit
 
     def pass_block(block: Block) -> tuple[np.ndarray, Tensor]:
         x, mass = stream.load_block(block)
-        z = logits(x, gamma)
+        z = logits(x, scaled)
         top = z.amax(dim=1)
-        z.sub_(top[:, None]).clamp_(min=lowest).exp_()
+        z.sub_(top[:, None]).clamp_(min=lowest)
+        z.exp2_() if base_2 else z.exp_()
         row_sums = z.sum(dim=1)
-        soft_max = top.double() + row_sums.double().log()
+        soft_max = unit * top.double() + row_sums.double().log()
         f = squared_norms(x).double() - epsilon * soft_max
         received = z.T @ (mass.to(z.dtype) / row_sums)
         return f.cpu().numpy(), received.double()
@@ -115,12 +118,11 @@ def solve_semidual(
     stream = Stream(problem, compute or Compute())
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
-    logits = Logits(stream, epsilon)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
-    reference = Reference(stream, logits, _sample(problem, priority, rows))
+    reference = Reference(stream, epsilon, _sample(problem, priority, rows))
     f = stream.outputs(out)
     gamma, history = _correct(
-        stream, logits, reference, epsilon, f, tolerance=tolerance, max_passes=max_passes
+        stream, reference, epsilon, f, tolerance=tolerance, max_passes=max_passes
     )
     g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
     potentials = Potentials(
@@ -142,7 +144,6 @@ def solve_semidual(
 
 def _correct(
     stream: Stream,
-    logits: Logits,
     reference: Reference,
     epsilon: float,
     out: Sequence[np.ndarray],
@@ -161,7 +162,7 @@ def _correct(
     step = 1.0
     for number in range(max_passes):
         gamma = reference.fit(gamma, wanted, tolerance / 10.0)
-        received = scan(stream, logits, epsilon, gamma, out)
+        received = scan(stream, epsilon, gamma, out)
         error = float((received - b).abs().sum())
         if not history or error < min(history):
             best_wanted, best_gamma, best_received = wanted, gamma, received
@@ -177,7 +178,7 @@ def _correct(
         wanted, gamma = wanted / wanted.sum(), best_gamma
     if history[-1] > min(history):
         # Only one pass is kept: repeat the best, since the last was worse.
-        scan(stream, logits, epsilon, best_gamma, out)
+        scan(stream, epsilon, best_gamma, out)
     return best_gamma, history
 
 
@@ -243,5 +244,5 @@ def score(
     epsilon = potentials.epsilon_absolute
     gamma = torch.as_tensor(potentials.target / epsilon + np.log(problem.b), device=stream.device)
     f = stream.outputs(out)
-    received = scan(stream, Logits(stream, epsilon), epsilon, gamma, f)
+    received = scan(stream, epsilon, gamma, f)
     return f, received.cpu().numpy()
