@@ -65,7 +65,8 @@ class FineTuneSettings(TrainingSettings):
     """Settings of the fine-tuning stage.
 
     Args:
-        head: What the classifier sees. ``pooler``: BERT's pooled first token. ``mean``:
+        head: What the classifier sees. ``pooler``: BERT's pooled first token (DistilBERT's
+            pre-classifier of it, drawn fresh). ``mean``:
             the mean hidden state of the texts' own tokens. ``siamese``: for pairs,
             ``[u, v, |u - v|, u * v]`` of the two texts' means (small encoders do
             not learn to compare within 500 labels); for single texts, the mean.
@@ -262,7 +263,7 @@ def fine_tune(
         seed: Seed of the head, order and dropout.
         work: Folder for the checkpoint of a long run.
         out: Folder for the classifier, for :func:`predict`; with the ``pooler`` head
-            also for ``AutoModelForSequenceClassification`` (BERT).
+            also for ``AutoModelForSequenceClassification`` (BERT, DistilBERT).
         score: Maps (predictions, labels) of the validation rows to a number; higher
             is better.
 
@@ -338,10 +339,6 @@ def _put_head_on(
     head = settings.head
     if head == "siamese" and not data.are_pairs:
         head = "mean"
-    if head == "siamese" and data.rows.segments is None:
-        raise ValueError(
-            f"the siamese head needs token types, which {type(encoder).__name__} does not have"
-        )
     network = TextClassifier(encoder, head, outputs, settings.dropout)
     network.draw_fresh(seed_for(seed, "head"), with_pooler=fresh_pooler and head == "pooler")
     return network
@@ -353,7 +350,7 @@ def _freeze_and_adapt(network: TextClassifier, settings: FineTuneSettings) -> Pe
     adapted = None
     if settings.tuning == "lora":
         adapted = add_adapters(encoder, settings)
-        if network.head == "pooler":
+        if network.head == "pooler" and network.pre_classifier is None:
             encoder.pooler.requires_grad_(True)
     if settings.freeze_embeddings:
         encoder.embeddings.requires_grad_(False)

@@ -52,6 +52,8 @@ class TokenRows:
         special: ``[total]`` bool, true at ``[CLS]``, ``[SEP]`` and their like.
         offsets: ``[n + 1]`` int64; row i is ``offsets[i]:offsets[i + 1]``.
         pad_id: Token that fills a short row.
+        second: ``[total]`` bool, true in the second text; for pairs of a model without
+            segments, ``None`` elsewhere.
     """
 
     tokens: np.ndarray
@@ -59,6 +61,7 @@ class TokenRows:
     special: np.ndarray
     offsets: np.ndarray
     pad_id: int
+    second: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -99,7 +102,7 @@ def tokenise(
     if pairs is not None and len(pairs) != len(texts):
         raise ValueError(f"{len(texts)} texts but {len(pairs)} second texts")
     has_segments = "token_type_ids" in tokenizer.model_input_names
-    tokens, segments, lengths = [], [], []
+    tokens, segments, lengths, second = [], [], [], []
     for start in range(0, len(texts), TOKENISED_AT_ONCE):
         block = slice(start, start + TOKENISED_AT_ONCE)
         encoded = tokenizer(
@@ -116,6 +119,9 @@ def tokenise(
         if has_segments:
             kinds: Any = encoded["token_type_ids"]
             segments.append(np.fromiter((s for row in kinds for s in row), dtype=np.uint8))
+        elif pairs is not None:
+            owners = (e.sequence_ids for e in encoded.encodings or [])
+            second.append(np.fromiter((s == 1 for row in owners for s in row), dtype=bool))
     flat = np.concatenate(tokens)
     pad_id: Any = tokenizer.pad_token_id
     return TokenRows(
@@ -124,6 +130,7 @@ def tokenise(
         special=np.isin(flat, tokenizer.all_special_ids),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         pad_id=pad_id,
+        second=np.concatenate(second) if second else None,
     )
 
 

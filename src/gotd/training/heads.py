@@ -39,8 +39,12 @@ class TextClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         width = encoder.config.hidden_size * (4 if head == "siamese" else 1)
         self.classifier = nn.Linear(width, outputs)
+        self.pre_classifier = None
         if head != "pooler":
             self.encoder.pooler = None
+        elif encoder.config.model_type == "distilbert":
+            # Its classifiers have a layer of their own where BERT's have the pooler.
+            self.pre_classifier = nn.Linear(encoder.config.dim, encoder.config.dim)
         elif getattr(encoder, "pooler", None) is None:
             raise ValueError(
                 f"{type(encoder).__name__} has no pooler; choose the head mean or siamese"
@@ -49,24 +53,26 @@ class TextClassifier(nn.Module):
     def draw_fresh(self, seed: int, with_pooler: bool) -> None:
         """Draw the classifier, and the pooler if it is fresh, as BERT draws its weights."""
         random = torch.Generator().manual_seed(seed)
-        pooler = self.encoder.pooler if with_pooler else None
-        for layer in (self.classifier, pooler.dense if pooler is not None else None):
+        pooler = getattr(self.encoder, "pooler", None) if with_pooler else None
+        dense = pooler.dense if pooler is not None else self.pre_classifier
+        for layer in (self.classifier, dense):
             if layer is not None:
                 nn.init.normal_(layer.weight, std=0.02, generator=random)
                 nn.init.zeros_(layer.bias)
 
     def forward(self, part: Part) -> Tensor:
         """Return ``[b, outputs]`` float32 logits or scores."""
-        inputs = {k: v for k, v in part.items() if k not in ("content", "labels")}
+        inputs = {k: v for k, v in part.items() if k not in ("content", "second", "labels")}
         output = self.encoder(**inputs)
-        if self.head == "pooler":
+        if self.pre_classifier is not None:
+            features = self.pre_classifier(output.last_hidden_state[:, 0]).relu()
+        elif self.head == "pooler":
             features = output.pooler_output
         elif self.head == "mean":
             features = mean_over(output.last_hidden_state, part["content"])
         else:
-            second = part["token_type_ids"].bool()
-            u = mean_over(output.last_hidden_state, part["content"] & ~second)
-            v = mean_over(output.last_hidden_state, part["content"] & second)
+            u = mean_over(output.last_hidden_state, part["content"] & ~part["second"])
+            v = mean_over(output.last_hidden_state, part["content"] & part["second"])
             features = torch.cat([u, v, (u - v).abs(), u * v], dim=-1)
         return self.classifier(self.dropout(features)).float()
 
@@ -78,12 +84,23 @@ def mean_over(hidden: Tensor, where: Tensor) -> Tensor:
 
 
 def pad_with_content(rows: TokenRows, which: np.ndarray) -> Part:
-    """Pad rows and mark their ``content``: ``[b, t]`` bool, false at special tokens."""
+    """Pad rows and mark their ``content`` and what is of the ``second`` text.
+
+    Both ``[b, t]`` bool; ``content`` is false at special tokens, ``second`` is absent
+    where neither the model nor the rows know of one.
+    """
     part = pad_rows(rows, which)
-    content = torch.zeros_like(part["input_ids"], dtype=torch.bool)
+    inside = part["attention_mask"].bool()
     places = rows.positions(which) if len(which) else np.zeros(0, dtype=np.int64)
-    content[part["attention_mask"].bool()] = torch.from_numpy(~rows.special[places])
-    return {**part, "content": content}
+    content = torch.zeros_like(inside)
+    content[inside] = torch.from_numpy(~rows.special[places])
+    marked = {**part, "content": content}
+    if rows.segments is not None:
+        marked["second"] = part["token_type_ids"].bool()
+    elif rows.second is not None:
+        marked["second"] = torch.zeros_like(inside)
+        marked["second"][inside] = torch.from_numpy(rows.second[places])
+    return marked
 
 
 def apply_to_rows(
@@ -114,6 +131,8 @@ def save_classifier(
     encoder = network.encoder
     state = {f"{encoder.base_model_prefix}.{k}": v for k, v in encoder.state_dict().items()}
     state |= {f"classifier.{k}": v for k, v in network.classifier.state_dict().items()}
+    if network.pre_classifier is not None:
+        state |= {f"pre_classifier.{k}": v for k, v in network.pre_classifier.state_dict().items()}
     contiguous = {key: value.contiguous() for key, value in state.items()}
     save_file(contiguous, out / "model.safetensors", metadata={"format": "pt"})
     config = encoder.config
@@ -142,7 +161,9 @@ def load_classifier(folder: Path) -> tuple[TextClassifier, dict[str, Any]]:
     encoder, _ = load_encoder(folder)
     network = TextClassifier(encoder, usage["head"], usage["outputs"], dropout=0.0)
     with safe_open(folder / "model.safetensors", framework="pt") as stored:
-        network.classifier.load_state_dict(
-            {name: stored.get_tensor(f"classifier.{name}") for name in ("weight", "bias")}
-        )
+        for name in ("classifier", "pre_classifier"):
+            layer = getattr(network, name)
+            if layer is not None:
+                parts = ("weight", "bias")
+                layer.load_state_dict({part: stored.get_tensor(f"{name}.{part}") for part in parts})
     return network, usage

@@ -12,6 +12,9 @@ from gotd.training.settings import TrainingSettings
 ADAPTER_FOLDER = "adapter"
 """Where the adapter lies inside a model folder whose weights it is merged into."""
 
+UNKNOWN_TO_PEFT = {"distilbert": ["q_lin", "v_lin"]}
+"""What is adapted in architectures that PEFT has no choice of its own for."""
+
 
 def add_adapters(network: PreTrainedModel, settings: TrainingSettings) -> PeftModel:
     """Freeze ``network`` and add trainable low-rank matrices to it, in place.
@@ -29,6 +32,7 @@ def add_adapters(network: PreTrainedModel, settings: TrainingSettings) -> PeftMo
         r=settings.lora_rank,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
+        target_modules=UNKNOWN_TO_PEFT.get(network.config.model_type),
     )
     return get_peft_model(network, config)
 

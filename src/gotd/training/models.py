@@ -305,6 +305,8 @@ def check_length(network: PreTrainedModel, max_length_tokens: int) -> None:
         ValueError: If there are fewer positions than ``max_length_tokens``.
     """
     positions = network.config.max_position_embeddings
+    if network.config.model_type == "roberta":
+        positions -= network.config.pad_token_id + 1  # it counts from after its padding's index
     if max_length_tokens > positions:
         raise ValueError(
             f"max_length_tokens is {max_length_tokens}, but {type(network).__name__} knows only "
