@@ -35,8 +35,11 @@ TARGETS: dict[tuple[str, str], str] = {
     ("selector", "oracle"): "gotd.selection.oracle.Oracle",
     ("selector", "got_d"): "gotd.selection.got_d.GOTD",
     ("model", "spec"): "gotd.training.models.ModelSpec",
+    ("model", "causal_spec"): "gotd.training.causal_models.CausalSpec",
+    ("pre_fine_tune", "causal_lm"): "gotd.training.causal_lm.CausalLMSettings",
     ("pre_fine_tune", "masked_lm"): "gotd.training.masked_lm.MaskedLMSettings",
     ("fine_tune", "classifier"): "gotd.training.classifier.FineTuneSettings",
+    ("evaluation", "fine_tuned"): "gotd.evaluation.fine_tuned.FineTuned",
     ("tracker", "wandb"): "gotd.reporting.tracker.WandbTracker",
     ("tracker", "none"): "gotd.reporting.tracker.NoTracker",
 }
@@ -141,7 +144,7 @@ class ModelConfig:
     name: str = MISSING
     spec: Any = MISSING
     pretraining: Any = None
-    """Masked-LM settings of the cached stage that makes the base; null: as published."""
+    """Settings of the cached stage that trains the base; null: as published."""
     pretraining_rows: int | None = None
     """Rows of the source's pre-training text to use; null: all."""
     seed: int = 0
@@ -170,15 +173,6 @@ class TaskLimits:
         _choose("limits labels_chosen", self.labels_chosen, ("random", "first"))
         for name in ("labels", "validation_rows", "target_rows"):
             _at_least(f"limits {name}", getattr(self, name))
-
-
-@dataclass
-class EvaluationConfig:
-    """conf/evaluation: how predictions become a record."""
-
-    name: str = "glue"
-    per_domain: bool = True
-    """Score each true domain apart, where the source knows it."""
 
 
 @dataclass
@@ -217,7 +211,7 @@ class Config:
     model: ModelConfig = MISSING
     pre_fine_tune: Any = MISSING
     fine_tune: Any = MISSING
-    evaluation: EvaluationConfig = MISSING
+    evaluation: Any = MISSING
     tracker: Any = MISSING
     store: str = "artifacts"
     """Folder of the artifacts; not part of any key."""
@@ -295,7 +289,6 @@ def register() -> None:
     store.store(group="transport", name="base_transport", node=TransportConfig)
     store.store(group="selector", name="base_selector", node=SelectorConfig)
     store.store(group="model", name="base_model", node=ModelConfig)
-    store.store(group="evaluation", name="base_evaluation", node=EvaluationConfig)
     store.store(group="candidates", name="base_candidates", node=CandidatesConfig)
 
 
@@ -322,9 +315,19 @@ def build(node: Any) -> Any:
         container = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ValueError(str(error).splitlines()[0]) from error
-    values = {str(name): value for name, value in dict(container).items()}  # type: ignore[arg-type]
+    return _construct(dict(container))  # type: ignore[arg-type]
+
+
+def _construct(container: dict[Any, Any]) -> Any:
+    values = {str(name): value for name, value in container.items()}
     constructor = get_class(str(values.pop("_target_")))
     unknown = sorted(set(values) - {item.name for item in dataclasses.fields(constructor)})
     if unknown:
         raise ValueError(f"{constructor.__name__} has no field {unknown[0]!r}")
-    return constructor(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    return constructor(**{name: _value(value) for name, value in values.items()})
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict) and "_target_" in value:
+        return _construct(value)
+    return tuple(value) if isinstance(value, list) else value

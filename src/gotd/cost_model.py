@@ -152,13 +152,13 @@ class CostModel:
         rows = chosen["rows"] if chosen else self._documents(source, pretraining=True)
         cut = source["name"] != "microworld"
         tokens = 1_000 / self.chars_per_token if cut else self.document_tokens
-        return self._masked_lm(shape, settings, rows, tokens)
+        return self._language_model(shape, settings, rows, tokens)
 
     def _pre_fine_tuned(self, stage: Stage) -> Work:
         chosen = stage.inputs["selection"]
         tokens = self._chunk_tokens(chosen.inputs["candidates"])
         shape = self.shape(stage)
-        return self._masked_lm(shape, stage.parameters["settings"], self.rows(chosen), tokens)
+        return self._language_model(shape, stage.parameters["settings"], self.rows(chosen), tokens)
 
     def _embeddings(self, stage: Stage) -> Work:
         rows, width = self.rows(stage), self.width(stage)
@@ -203,18 +203,22 @@ class CostModel:
 
     # What they share ----------------------------------------------------------------------
 
-    def _masked_lm(
+    def _language_model(
         self, shape: Shape, settings: Mapping[str, Any], rows: float, tokens: float
     ) -> Work:
-        steps = math.ceil(rows / settings["global_batch_size"]) * settings["epochs"]
+        length = settings["max_length_tokens"]
+        seen = rows * min(length, tokens) * settings["epochs"]
+        # A causal model predicts every token of blocks that are full; it has no other head.
+        causal = settings["class"] == "CausalLMSettings"
+        batches = rows * tokens / length if causal else rows
+        steps = math.ceil(batches / settings["global_batch_size"]) * settings["epochs"]
         share = 1.0
         if settings["max_steps"] is not None and steps > settings["max_steps"]:
             share = settings["max_steps"] / steps
-        steps = steps * share + settings["head_only_steps"]
-        length = settings["max_length_tokens"]
-        masked = settings["mask_probability"]
+        steps = steps * share + (0 if causal else settings["head_only_steps"])
+        masked = 1.0 if causal else settings["mask_probability"]
         head = masked * shape.hidden * (shape.vocabulary + shape.hidden)
-        seen = rows * settings["epochs"] * share * min(length, tokens)
+        seen = (rows * tokens * settings["epochs"] if causal else seen) * share
         logits = 12 * masked * self.batch_rows * length * shape.vocabulary
         return Work(
             texts=rows,

@@ -2,7 +2,7 @@
 
     candidates -> chunks -> embeddings -> ranking -> selection      what to read
     base model -> pre-fine-tuned on the selection -> fine-tuned     how to read it
-    predictions -> record                                           what it brought
+    what it does on every example -> record                         what it brought
 
 Every line of `plan_cell` is a stage; every other module hangs off one of them. A cell
 is one task x arm x model x budget x seed; its record is the last stage, so a finished
@@ -76,12 +76,14 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     Raises:
         ValueError: If a value is refused; the message names the field.
     """
+    config = _as_published(config)
     _check(config)
     source, task, method = build(config.source), build(config.task), build(config.selector.method)
     if source.name == "microworld" and (config.candidates.files or config.candidates.limit):
         raise ValueError("candidates.files and candidates.limit choose files; a world has none")
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
+    evaluation = build(config.evaluation)
     limits, space, model_config = map(typed, (config.limits, config.embedder, config.model))
     seed, workers, protocol = config.seed, config.workers, config.protocol_name
 
@@ -111,7 +113,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         )
         chosen = stages.selection(ranked, chunks, spaces, config.budget, source.under_covered)
         model = stages.pre_fine_tuned(base, chosen, warm_up, config.selector.arm, seed)
-    predicted = stages.predictions(model, rows, task, tuning, seed)
+    measured = stages.measured(evaluation, model, rows, task, tuning, seed)
     axes = {
         "task": task.name,
         "arm": config.selector.arm,
@@ -123,8 +125,18 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         "protocol": config.protocol_name,
         "variant": variant or None,
     }
-    record = record_stage(config, axes, task, source, predicted, chosen, model)
+    record = record_stage(config, axes, task, source, evaluation, measured, chosen, model)
     return Cell(axes, record, _open_store(config.store), build(config.tracker))
+
+
+def _as_published(config: DictConfig) -> DictConfig:
+    """Put back what the published code does in pre-fine-tuning, where that is asked for."""
+    if config.protocol_name != "published":
+        return config
+    config = config.copy()
+    for name, value in build(config.pre_fine_tune).published.items():
+        config.pre_fine_tune[name] = value
+    return config
 
 
 def _check(config: DictConfig) -> None:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from gotd.artifacts import ArtifactError, Stage, Store, write_json
@@ -23,7 +21,7 @@ from gotd.stages import RUN_ONLY
 SCHEMA_VERSION = 1
 RECORD, COST = "record.json", "cost.json"
 _NOT_RECORDED = ("store", "workers", "threads", "tracker")
-_ROLES = ("rows", "selection", "pre_fine_tune", "fine_tune")
+_ROLES = ("rows", "selection", "pre_fine_tune")
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
@@ -47,27 +45,28 @@ def record_stage(
     axes: Mapping[str, Any],
     task: Any,
     source: Any,
-    predicted: Stage,
+    evaluation: Any,
+    measured: Mapping[str, Stage],
     chosen: Stage | None,
     model: Stage,
 ) -> Stage:
-    """Give the last stage of a cell: predictions in, record out.
+    """Give the last stage of a cell: what a model did goes in, the record comes out.
 
     Args:
         config: The cell's composed configuration.
         axes: What the tables are made by.
         task: The task, which names its metrics.
         source: Where rows came from; its identity is recorded.
-        predicted: Predictions of every reported split.
+        evaluation: Turns what was measured into numbers.
+        measured: The stages that hold what the model did, by role.
         chosen: The selection; ``None`` for the arm without one.
-        model: The model that was fine-tuned.
+        model: The model that was measured.
     """
     settings = _settings(config)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        metrics, n_eval = _metrics(inputs["predictions"], task, config.evaluation.per_domain)
-        tuned = json.loads((inputs["predictions"] / "report.json").read_text(encoding="utf-8"))
-        curves = {"fine_tune_loss": tuned["loss_curve"], "validation": tuned["validation"]}
+        results = evaluation.results(inputs, task)
+        curves = dict(results.curves)
         if chosen is not None:
             warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
             curves["pre_fine_tune_loss"] = warmed["loss_curve"]
@@ -77,22 +76,25 @@ def record_stage(
             "scale": config.scale_name,
             "status": "done",
             "axes": dict(axes),
-            "metrics": metrics,
-            "n_eval": n_eval,
+            "metrics": results.metrics,
+            "n_eval": results.n_eval,
             "selection": None
             if chosen is None
             else _selection(inputs["selection"], chosen, source.name == "microworld"),
             "curves": curves,
-            "seeds": {**dict.fromkeys(_ROLES, config.seed), "base_model": config.model.seed},
+            "seeds": {
+                **dict.fromkeys((*_ROLES, evaluation.seeded), config.seed),
+                "base_model": config.model.seed,
+            },
             "config": settings,
             "versions": versions(),
             "data": source.identity(),
-            "parents": sorted(stage.key for stage in (predicted, model)),
+            "parents": sorted(stage.key for stage in (*measured.values(), model)),
             "error": None,
         }
         write_json(folder / RECORD, record)
 
-    inputs = {"predictions": predicted, "model": model}
+    inputs = {**measured, "model": model}
     if chosen is not None:
         inputs["selection"] = chosen
     return Stage(
@@ -103,35 +105,11 @@ def record_stage(
             "experiment": config.experiment_name,
             "scale": config.scale_name,
             "axes": dict(axes),
-            "evaluation": asdict(OmegaConf.to_object(config.evaluation)),  # type: ignore[call-overload]
+            "evaluation": evaluation.decides(),
         },
         build=build,
         inputs=inputs,
     )
-
-
-def _metrics(folder: Path, task: Any, per_domain: bool) -> tuple[dict[str, Any], int]:
-    """Score every reported split; the first one is the headline."""
-    from gotd.evaluation.glue import by_domain, score
-
-    metrics: dict[str, Any] = {}
-    n_eval = 0
-    for place, split in enumerate(task.reported_splits):
-        table = pq.read_table(folder / f"{split}.parquet")
-        predicted, labels = table["prediction"].to_numpy(), table["label"].to_numpy()
-        prefix = "" if place == 0 else f"{split}/"
-        for metric in task.metrics:
-            metrics[f"{prefix}{metric}"] = score(metric, predicted, labels)
-        if place > 0:
-            continue
-        n_eval = table.num_rows
-        metrics["headline_name"] = task.headline
-        metrics["headline"] = metrics[task.headline]
-        if per_domain and table["domain"].null_count == 0:
-            domains = table["domain"].to_pylist()
-            for domain, value in by_domain(predicted, labels, domains, task.headline).items():
-                metrics[f"domain/{domain}"] = value
-    return metrics, n_eval
 
 
 def _selection(folder: Path, chosen: Stage, generated: bool) -> dict[str, Any]:

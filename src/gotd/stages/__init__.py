@@ -5,11 +5,11 @@ keys are known before any work is done; `protocol` strings them together.
 """
 
 from gotd.stages.identity import RUN_ONLY, identity
+from gotd.stages.measures import measured
 from gotd.stages.models import (
     base_model,
     embeddings,
     pre_fine_tuned,
-    predictions,
     tuned_encoder,
 )
 from gotd.stages.rows import candidates, target, task_rows
@@ -21,8 +21,8 @@ __all__ = [
     "candidates",
     "embeddings",
     "identity",
+    "measured",
     "pre_fine_tuned",
-    "predictions",
     "ranking",
     "selection",
     "target",

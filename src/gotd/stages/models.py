@@ -37,9 +37,9 @@ def locate(model: str) -> str:
 def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) -> Stage:
     """Make the model that every arm starts from.
 
-    Built from its configuration, or read from a folder or the Hub; where
-    ``pretraining`` is given it is trained on the source's own pre-training text, so
-    that the pre-training distribution of the theory is known exactly.
+    A masked or a causal language model, built from its configuration, or read from a
+    folder or the Hub; where ``pretraining`` is given it is trained on the source's own
+    pre-training text, so that the pre-training distribution of the theory is known.
     """
     from_scratch = spec.pretrained is None
     words = from_scratch and spec.tokenizer == "word_level"
@@ -47,8 +47,6 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         from gotd.sources.rows import subsample
-        from gotd.training.masked_lm import pre_fine_tune
-        from gotd.training.models import build_model
 
         texts: list[str] = []
         if needs_text:
@@ -62,9 +60,9 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
             spec if from_scratch else dataclasses.replace(spec, pretrained=locate(spec.pretrained))
         )
         start = folder if pretraining is None else folder / WORK / "start"
-        build_model(located, source.vocabulary() if words else texts, seed, start)
+        _build_network(located, source.vocabulary() if words else texts, seed, start)
         if pretraining is not None:
-            report = pre_fine_tune(start, texts, pretraining, seed, folder / WORK / "train", folder)
+            report = _train(start, texts, pretraining, seed, folder / WORK / "train", folder)
             _write_report(folder, report)
 
     parameters = {
@@ -155,12 +153,8 @@ def pre_fine_tuned(base: Stage, selection: Stage, settings: Any, arm: str, seed:
     """Train the base model's language-model objective on the selected texts."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.training.masked_lm import pre_fine_tune
-
         texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
-        report = pre_fine_tune(
-            inputs["base"], texts, settings, seed, folder / WORK / "train", folder
-        )
+        report = _train(inputs["base"], texts, settings, seed, folder / WORK / "train", folder)
         _write_report(folder, report)
 
     return Stage(
@@ -222,6 +216,26 @@ def predictions(model: Stage, rows: Stage, task: Any, settings: Any, seed: int) 
         build=build,
         inputs={"model": model, "rows": rows},
     )
+
+
+def _build_network(spec: Any, texts_or_vocabulary: list[str], seed: int, out: Path) -> None:
+    """Write the folder of a base model of the kind that its specification names."""
+    from gotd.training.causal_models import CausalSpec, build_causal_model
+    from gotd.training.models import build_model
+
+    build = build_causal_model if isinstance(spec, CausalSpec) else build_model
+    build(spec, texts_or_vocabulary, seed, out)
+
+
+def _train(
+    model: Path, texts: list[str], settings: Any, seed: int, work: Path, out: Path
+) -> dict[str, Any]:
+    """Train a language model by the objective whose settings these are."""
+    from gotd.training import causal_lm, masked_lm
+
+    causal = isinstance(settings, causal_lm.CausalLMSettings)
+    objective = causal_lm if causal else masked_lm
+    return objective.pre_fine_tune(model, texts, settings, seed, work, out)
 
 
 def _write_report(folder: Path, report: Mapping[str, Any]) -> None:

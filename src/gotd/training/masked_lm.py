@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -71,6 +71,9 @@ class MaskedLMSettings(TrainingSettings):
             equal. False is the published way: every pre-fine-tuned arm gets a fresh
             pooler while the vanilla arm keeps its own.
     """
+
+    published: ClassVar[dict[str, Any]] = {"keep_pooler": False}
+    """What the published code does otherwise (Deviation D5)."""
 
     embedding_learning_rate: float | None = None
     max_steps: int | None = None

@@ -16,10 +16,6 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import safe_open
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers
-from tokenizers.models import WordLevel, WordPiece
-from tokenizers.processors import TemplateProcessing
-from tokenizers.trainers import WordPieceTrainer
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
@@ -29,16 +25,15 @@ from transformers import (
     BertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
 
 from gotd.training.data import seed_for
+from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
 # Version 5 prints a table and a progress bar at every load; missing keys are checked below.
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 FOLDER_FILES = ("*.json", "*.safetensors", "*.txt")
 TOKENIZERS = ("word_level", "wordpiece")
 MASKED_LM_HEADS = (
@@ -113,27 +108,14 @@ def build_model(spec: ModelSpec, texts_or_vocabulary: Sequence[str], seed: int, 
     """
     out.mkdir(parents=True, exist_ok=True)
     if spec.pretrained is not None:
-        folder = resolve_folder(spec.pretrained, spec.revision)
-        for pattern in FOLDER_FILES:
-            for file in folder.glob(pattern):
-                shutil.copyfile(file, out / file.name)
+        copy_model(spec.pretrained, spec.revision, out)
         return
     if not texts_or_vocabulary:
         raise ValueError("a model built from configuration needs words or texts; the list is empty")
     if spec.tokenizer == "word_level":
-        tokenizer = _word_level_tokenizer(texts_or_vocabulary)
+        tokenizer = word_level(texts_or_vocabulary)
     else:
-        tokenizer = _wordpiece_tokenizer(texts_or_vocabulary, spec.vocabulary_size)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=spec.max_length_tokens,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    )
+        tokenizer = wordpiece(texts_or_vocabulary, spec.vocabulary_size)
     config = BertConfig(
         vocab_size=tokenizer.get_vocab_size(),
         hidden_size=spec.hidden_size,
@@ -147,56 +129,7 @@ def build_model(spec: ModelSpec, texts_or_vocabulary: Sequence[str], seed: int, 
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "weights"))
         network = BertForMaskedLM(config)
-    save_model(network, fast, out)
-
-
-def _word_level_tokenizer(words: Sequence[str]) -> Tokenizer:
-    """Make one token of each word, the special tokens first."""
-    vocabulary = {word: row for row, word in enumerate(dict.fromkeys((*SPECIAL_TOKENS, *words)))}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    for word in words:
-        if word not in SPECIAL_TOKENS and tokenizer.encode(word).tokens != [word]:
-            raise ValueError(
-                f"the vocabulary's word {word!r} is not one token (letters, digits and "
-                "underscores, or punctuation alone); split or rename it"
-            )
-    return _with_special_tokens(tokenizer)
-
-
-def _wordpiece_tokenizer(texts: Sequence[str], vocabulary_size: int) -> Tokenizer:
-    """Train a lower-cased WordPiece vocabulary on ``texts``."""
-    normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    letters = sorted({c for text in texts for c in normalizer.normalize_str(text)} - set(" "))
-    trainer = WordPieceTrainer(
-        vocab_size=vocabulary_size,
-        # The trainer numbers letters inside words in the random order of a hash map, and
-        # breaks ties by number; naming them first makes the vocabulary reproducible.
-        special_tokens=[*SPECIAL_TOKENS, *(f"##{letter}" for letter in letters)],
-        limit_alphabet=len(letters),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
-    # Built anew, because the letters above would count as special tokens.
-    trained = Tokenizer(WordPiece(tokenizer.get_vocab(), unk_token="[UNK]"))
-    trained.normalizer = normalizer
-    trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trained.decoder = decoders.WordPiece()
-    return _with_special_tokens(trained)
-
-
-def _with_special_tokens(tokenizer: Tokenizer) -> Tokenizer:
-    """Wrap one text as ``[CLS] a [SEP]``, a pair as ``[CLS] a [SEP] b [SEP]``."""
-    tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    tokenizer.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    return tokenizer
+    save_model(network, masked_tokenizer(tokenizer, spec.max_length_tokens), out)
 
 
 def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
@@ -228,6 +161,18 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
     return folder
 
 
+def copy_model(model: Path | str, revision: str | None, out: Path) -> None:
+    """Copy a model's configuration, safetensors weights and tokenizer into ``out``.
+
+    Raises:
+        FileNotFoundError: As :func:`resolve_folder`.
+    """
+    folder = resolve_folder(model, revision)
+    for pattern in FOLDER_FILES:
+        for file in folder.glob(pattern):
+            shutil.copyfile(file, out / file.name)
+
+
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model folder.
 
@@ -255,10 +200,10 @@ def load_masked_lm(folder: Path) -> tuple[PreTrainedModel, bool]:
         output_loading_info=True,
         use_safetensors=True,
         dtype=torch.float32,
-        attn_implementation=_attention(),
+        attn_implementation=attention(),
     )
     prefixes = tuple(f"{name}." for name in _head_names(network))
-    return network, _missing_only(folder, info, prefixes)
+    return network, missing_only(folder, info, prefixes)
 
 
 def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
@@ -275,17 +220,17 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
         output_loading_info=True,
         use_safetensors=True,
         dtype=torch.float32,
-        attn_implementation=_attention(),
+        attn_implementation=attention(),
     )
-    return network, _missing_only(folder, info, ("pooler.",))
+    return network, missing_only(folder, info, ("pooler.",))
 
 
-def _attention() -> str:
+def attention() -> str:
     """Return the faster attention: on CPU, dropout sends SDPA down a slow path of its own."""
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def _missing_only(folder: Path, info: Mapping[str, set[str]], prefixes: tuple[str, ...]) -> bool:
+def missing_only(folder: Path, info: Mapping[str, set[str]], prefixes: tuple[str, ...]) -> bool:
     """Return whether weights under ``prefixes`` are missing; refuse any other gap."""
     missing = info["missing_keys"]
     others = sorted(key for key in missing if not key.startswith(prefixes))

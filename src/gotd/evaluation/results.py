@@ -1,0 +1,46 @@
+"""What every kind of evaluation brings into a record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the folders of an evaluation say.
+
+    Args:
+        metrics: Numbers by name, ``headline`` and ``headline_name`` among them; a number
+            is null where it could not be measured. Whether less of a metric is better
+            is told by its name (`gotd.reporting.cells.lower_is_better`).
+        n_eval: Examples behind the headline.
+        curves: ``[[step, value], …]`` by name.
+    """
+
+    metrics: dict[str, Any]
+    n_eval: int
+    curves: dict[str, list[Any]] = field(default_factory=dict)
+
+
+class Evaluation(Protocol):
+    """Settings of one way to measure a model; built by conf/evaluation.
+
+    `gotd.stages.measured` gives, for each class of settings, the stages whose artifacts
+    hold what the model did on every example; `results` turns those into numbers.
+    """
+
+    name: str
+    """Short name for records."""
+    seeded: ClassVar[str]
+    """What chance in the measurement is for; a role in the record's seeds."""
+
+    def decides(self) -> dict[str, Any]:
+        """Say what decides the numbers beside the artifacts they are read from."""
+        ...
+
+    def results(self, folders: Mapping[str, Path], task: Any) -> Results:
+        """Read the numbers off the artifacts, by the role of their stage."""
+        ...

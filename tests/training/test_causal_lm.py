@@ -1,0 +1,191 @@
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from gotd.training.causal_lm import BlockCollator, CausalLM, CausalLMSettings, pack, pre_fine_tune
+from gotd.training.causal_models import (
+    CausalSpec,
+    build_causal_model,
+    load_causal_lm,
+    load_causal_tokenizer,
+)
+from gotd.training.data import IGNORED
+
+WORDS = [f"w{i}" for i in range(60)]
+SETTINGS = {
+    "learning_rate": 3e-3,
+    "epochs": 3,
+    "global_batch_size": 4,
+    "per_device_batch_size": 4,
+    "max_length_tokens": 24,
+}
+
+
+def build(folder, **fields):
+    spec = CausalSpec(
+        **{
+            "tokenizer": "word_level",
+            "hidden_size": 32,
+            "heads": 2,
+            "feed_forward_size": 64,
+            "dropout": 0.0,
+            "max_length_tokens": 48,
+            **fields,
+        }
+    )
+    build_causal_model(spec, WORDS, 1, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["gpt2", "gpt_neo"])
+def base(request, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("base"), architecture=request.param)
+
+
+def weights(folder):
+    return (folder / "model.safetensors").read_bytes()
+
+
+def test_packing_loses_no_token_and_ends_every_text(base, texts):
+    tokenizer = load_causal_tokenizer(base)
+    rows = pack(tokenizer, texts, 24, True, seed=3)
+    assert set(rows.lengths[:-1]) == {24}
+    end = tokenizer.eos_token_id
+    ends = np.flatnonzero(rows.tokens == end)
+    read = [tokenizer.decode(part) for part in np.split(rows.tokens, ends + 1) if len(part)]
+    assert sorted(t.removesuffix("<|endoftext|>").strip() for t in read) == sorted(texts)
+    joined = pack(tokenizer, texts, 24, False, seed=3)
+    assert end not in joined.tokens
+    assert not np.array_equal(rows.tokens, pack(tokenizer, texts, 24, True, seed=4).tokens)
+
+
+def test_every_token_but_the_first_of_a_block_is_predicted(base, texts):
+    rows = pack(load_causal_tokenizer(base), texts, 24, True, seed=3)
+    which = np.array([len(rows) - 1, 0, 1])  # the short last block among others
+    batch = BlockCollator(rows, 8)(0, which)
+    (part,) = batch.parts
+    network = load_causal_lm(base)
+    ours = CausalLM(network, CausalLMSettings(**SETTINGS), 1, "").sum_losses(part) / batch.terms
+    assert ours.item() == pytest.approx(network(**part).loss.item(), rel=1e-5)
+    assert batch.terms == rows.lengths[which].sum() - 3
+    # An end-of-text token is a label although it also pads.
+    counted = part["labels"][part["attention_mask"].bool()]
+    assert (counted != IGNORED).all()
+
+
+def test_training_learns_and_what_fits_on_a_device_does_not_matter(base, texts, tmp_path):
+    for per_device in (4, 3):
+        settings = CausalLMSettings(**SETTINGS | {"per_device_batch_size": per_device})
+        out = tmp_path / str(per_device)
+        report = pre_fine_tune(base, texts, settings, 1, tmp_path / "work", out)
+        assert report["loss_curve"][-1][1] < report["loss_curve"][0][1] - 0.3
+    whole, cut = (load_file(tmp_path / n / "model.safetensors") for n in ("4", "3"))
+    for key in whole:
+        torch.testing.assert_close(whole[key], cut[key], atol=1e-4, rtol=1e-3)
+
+
+def test_checkpointed_activations_train_the_same(base, texts, tmp_path):
+    for name, on in (("plain", False), ("recomputed", True)):
+        settings = CausalLMSettings(**SETTINGS | {"epochs": 1, "gradient_checkpointing": on})
+        pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / name)
+    plain, again = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "recomputed"))
+    for key in plain:
+        torch.testing.assert_close(plain[key], again[key], atol=1e-5, rtol=1e-4)
+
+
+def test_lora_merges_into_plain_weights(base, texts, tmp_path):
+    settings = CausalLMSettings(**SETTINGS | {"tuning": "lora", "learning_rate": 3e-2})
+    report = pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / "out")
+    assert report["loss_curve"][-1][1] < report["loss_curve"][0][1]
+    before, after = (
+        load_file(base / "model.safetensors"),
+        load_file(tmp_path / "out" / "model.safetensors"),
+    )
+    assert before.keys() == after.keys()
+    changed = {key for key in before if not torch.equal(before[key], after[key])}
+    assert changed
+    assert all("attn" in key for key in changed), changed
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+RUN = """
+import os, signal, sys
+from pathlib import Path
+from gotd.training.causal_lm import CausalLMSettings, pre_fine_tune
+from gotd.training.trainer import StepModule
+base, out, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+if stop:
+    after = StepModule.after_update
+    def kill(self, step):
+        after(self, step)
+        if step == stop:
+            os.kill(os.getpid(), signal.SIGKILL)
+    StepModule.after_update = kill
+texts = [" ".join(f"w{(7 * i + j) % 60}" for j in range(3 + i % 9)) for i in range(40)]
+settings = CausalLMSettings(
+    learning_rate=3e-3, epochs=3, global_batch_size=4, max_length_tokens=24,
+    checkpoint_every_steps=4, tuning=sys.argv[4], lora_dropout=0.1,
+)
+pre_fine_tune(base, texts, settings, 1, out / "work", out / "model")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+def test_killed_run_goes_on_to_the_same_bytes(tmp_path, tuning):
+    base = build(tmp_path / "base", dropout=0.1)
+
+    def run(out, stop):
+        command = [sys.executable, "-c", RUN, str(base), str(out), str(stop), tuning]
+        return subprocess.run(command, env=os.environ, capture_output=True, check=False).returncode
+
+    assert run(tmp_path / "whole", 0) == 0
+    assert run(tmp_path / "killed", 10) == -signal.SIGKILL
+    assert (tmp_path / "killed" / "work" / "last.ckpt").is_file()
+    assert run(tmp_path / "killed", 0) == 0
+    assert weights(tmp_path / "whole" / "model") == weights(tmp_path / "killed" / "model")
+
+
+def test_anybody_can_load_what_is_built(base):
+    network = AutoModelForCausalLM.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    assert network.get_output_embeddings().weight is network.get_input_embeddings().weight
+    assert tokenizer("w3 w4")["input_ids"] == tokenizer.convert_tokens_to_ids(["w3", "w4"])
+    assert tokenizer.decode(tokenizer("w3 w4")["input_ids"]) == "w3 w4"
+
+
+def test_byte_level_vocabulary_is_reproducible_and_knows_every_text(tmp_path):
+    random = np.random.default_rng(0)
+    words = ["".join(random.choice(list("abcdé"), 5)) for _ in range(100)]
+    texts = [" ".join(random.choice(words, 40)) for _ in range(50)]
+    spec = CausalSpec(vocabulary_size=300, hidden_size=32, feed_forward_size=64)
+    for name in "ab":
+        build_causal_model(spec, texts, 1, tmp_path / name)
+    one, two = (tmp_path / name for name in "ab")
+    assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
+    assert weights(one) == weights(two)
+    tokenizer = load_causal_tokenizer(one)
+    assert len(tokenizer) == 300
+    for text in ("never seen: 日本 \n tabs\t", texts[0]):
+        assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_what_cannot_be_built_or_trained_is_refused(base, tmp_path, texts):
+    with pytest.raises(ValueError, match="architecture"):
+        CausalSpec(architecture="bert")
+    with pytest.raises(ValueError, match="pairs of layers"):
+        CausalSpec(architecture="gpt_neo", layers=3)
+    with pytest.raises(ValueError, match="list is empty"):
+        build_causal_model(CausalSpec(), [], 1, tmp_path / "none")
+    with pytest.raises(ValueError, match="list is empty"):
+        pack(load_causal_tokenizer(base), [], 24, True, 1)
+    settings = CausalLMSettings(**SETTINGS | {"max_length_tokens": 64})
+    with pytest.raises(ValueError, match="knows only 48 positions"):
+        pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / "out")
