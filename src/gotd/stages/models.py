@@ -223,8 +223,10 @@ def _build_network(spec: Any, texts_or_vocabulary: list[str], seed: int, out: Pa
     from gotd.training.causal_models import CausalSpec, build_causal_model
     from gotd.training.models import build_model
 
-    build = build_causal_model if isinstance(spec, CausalSpec) else build_model
-    build(spec, texts_or_vocabulary, seed, out)
+    if isinstance(spec, CausalSpec):
+        build_causal_model(spec, texts_or_vocabulary, seed, out)
+    else:
+        build_model(spec, texts_or_vocabulary, seed, out)
 
 
 def _train(

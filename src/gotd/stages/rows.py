@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gotd.artifacts import Stage
 from gotd.config import Chunking, TaskLimits
+from gotd.sources.task import Task
 from gotd.stages.identity import identity, source_identity
 
 
@@ -41,6 +42,21 @@ def candidates(source: Any, chunking: Chunking) -> Stage:
 
 
 def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: int) -> Stage:
+    """Write the rows of a task: what a model is measured on, and the target's texts.
+
+    Whatever the kind of task, ``train.parquet`` (``id``, ``text``, ``text_pair``,
+    ``domain``) holds the texts that `target` is made of. The task's class decides the
+    rest.
+
+    Raises:
+        TypeError: If no rows are known for the task.
+    """
+    if isinstance(task, Task):
+        return _labelled_rows(source, task, limits, protocol, seed)
+    raise TypeError(f"no rows are known for the task {type(task).__name__}")
+
+
+def _labelled_rows(source: Any, task: Task, limits: TaskLimits, protocol: str, seed: int) -> Stage:
     """Write the labelled rows, the held-out rows and the reported splits of a task.
 
     Under ``clean`` the rows for the model choice are held out of train and the
