@@ -8,8 +8,7 @@ over padding too) stands beside the masked mean under its own name.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +16,11 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.engine.local import Engine
+from gotd.file_array import allocate, open_array
 
 Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
@@ -277,7 +278,7 @@ def write_embeddings(
     if not path.exists():
         for marker in work.glob("range-*"):
             marker.unlink()
-        _allocate(path, shape)
+        allocate(path, shape, "<f4")
     matrix = np.lib.format.open_memmap(path, mode="r+")
 
     def embed_range(start: int) -> None:
@@ -301,22 +302,83 @@ def write_embeddings(
     pq.write_table(chunks.select(["id"]), folder / IDS, compression="zstd")
 
 
-def _allocate(path: Path, shape: tuple[int, int]) -> None:
-    """Make a float32 ``.npy`` of zeros, whole or not at all, with its room on the disk.
+@dataclass(frozen=True)
+class _Range:
+    """Rows of one shard that are embedded together."""
 
-    Writing through a memory map into a hole of a full disk would kill the process
-    (SIGBUS) where an error is wanted, so the room is taken here.
+    rows: Path
+    matrix: Path
+    marker: Path
+    start: int
+    stop: int
+    length_chars: int
+
+
+def embed_shards(
+    make: Callable[[], Embedder],
+    dimension: int,
+    shards: Sequence[tuple[Path, int]],
+    folder: Path,
+    work: Path,
+    engine: Engine,
+    length_chars: int,
+) -> Iterator[int]:
+    """Embed a pool on disk, a matrix beside each shard, resuming at the row range.
+
+    Args:
+        make: Makes the embedder, once per worker.
+        dimension: Its width.
+        shards: Arrow file and number of rows of each shard.
+        folder: Receives ``embeddings-00000.npy`` … (float32 ``[n, dimension]``).
+        work: Receives the markers; dropped by the caller when all is done.
+        engine: Maps over row ranges.
+        length_chars: Characters of each text that are read: texts of very different
+            length are compared badly.
+
+    Yields:
+        The number of rows of each range, once they are on the disk.
+
+    Raises:
+        ValueError: If a row of the result is not finite; names the row.
     """
-    part = path.with_name(path.name + ".part")
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-    with part.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.flush()
-        size = file.tell() + 4 * shape[0] * shape[1]
-        file.truncate(size)
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-    part.replace(path)
+    work.mkdir(parents=True, exist_ok=True)
+    ranges = []
+    for number, (rows, count) in enumerate(shards):
+        matrix = folder / shard_matrix(number)
+        if not matrix.exists():
+            for marker in work.glob(f"{matrix.stem}-*"):
+                marker.unlink()
+            allocate(matrix, (count, dimension), "<f4")
+        for start in range(0, count, ROWS_PER_RANGE):
+            stop = min(start + ROWS_PER_RANGE, count)
+            marker = work / f"{matrix.stem}-{start:012d}-{stop:012d}"
+            if marker.exists():
+                yield stop - start
+            else:
+                ranges.append(_Range(rows, matrix, marker, start, stop, length_chars))
+    yield from engine.map_with(make, _embed_range, ranges)
+
+
+def shard_matrix(number: int) -> str:
+    """Name the file of a shard's embeddings."""
+    return f"embeddings-{number:05d}.npy"
+
+
+def _embed_range(embedder: Embedder, part: _Range) -> int:
+    with pa.memory_map(str(part.rows)) as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+    rows = batch.slice(part.start, part.stop - part.start)
+    texts = pc.utf8_slice_codeunits(rows["text"], start=0, stop=part.length_chars)
+    matrix = embedder.embed(texts.to_pylist())
+    bad = ~np.isfinite(matrix).all(axis=1)
+    if bad.any():
+        name = rows["id"][int(np.argmax(bad))].as_py()
+        raise ValueError(f"the embedding of row {name!r} is not finite; drop or mend its text")
+    stored = open_array(part.matrix, "r+")
+    stored[part.start : part.stop] = matrix
+    stored.flush()
+    part.marker.touch()
+    return part.stop - part.start
 
 
 def read_embeddings(folder: Path, ids: pa.ChunkedArray | pa.Array) -> np.ndarray:

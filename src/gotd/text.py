@@ -68,7 +68,7 @@ def chunk(
     # Deviation D7: protocol=published passes separator="", as the paper's code joins
     # sentences without a space and so glues words together.
     rows = zip(*(documents[c].to_pylist() for c in ("id", "text", "domain")), strict=True)
-    chunks = list(_packed(_pieces(rows, length_chars), length_chars, separator))
+    chunks = list(fixed_chunks(rows, length_chars, separator))
     columns = zip(*chunks, strict=True) if chunks else ((), (), ())
     return pa.table(
         {
@@ -76,6 +76,17 @@ def chunk(
             for name, values in zip(("id", "text", "domain"), columns, strict=True)
         }
     )
+
+
+def fixed_chunks(rows: Iterable[Row], length_chars: int, separator: str = " ") -> Iterator[Row]:
+    """Cut and join a stream of documents into ``fixed`` chunks, as `chunk` does.
+
+    Args:
+        rows: Id, text and domain of each document.
+        length_chars: Most characters in a chunk.
+        separator: Stands between joined texts.
+    """
+    return _packed(_pieces(rows, length_chars), length_chars, separator)
 
 
 def _pieces(rows: Iterable[Row], length: int) -> Iterator[tuple[int, Row]]:

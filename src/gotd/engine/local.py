@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Tool = TypeVar("Tool")
 
 
 class Engine(Protocol):
@@ -21,6 +22,18 @@ class Engine(Protocol):
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)`` in the order of ``items``."""
+        ...
+
+    def map_with(
+        self,
+        make: Callable[[], Tool],
+        function: Callable[[Tool, Item], Result],
+        items: Iterable[Item],
+    ) -> Iterator[Result]:
+        """Yield ``function(make(), item)`` in order, calling ``make`` once per worker.
+
+        For work that needs something costly to make, such as a loaded model.
+        """
         ...
 
 
@@ -64,3 +77,13 @@ class LocalEngine:
             finally:
                 for future in pending:
                     future.cancel()
+
+    def map_with(
+        self,
+        make: Callable[[], Tool],
+        function: Callable[[Tool, Item], Result],
+        items: Iterable[Item],
+    ) -> Iterator[Result]:
+        """Yield ``function(tool, item)`` in order, all workers sharing one ``tool``."""
+        tool = make()
+        yield from self.map(lambda item: function(tool, item), items)

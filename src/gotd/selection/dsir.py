@@ -14,7 +14,15 @@ import numpy as np
 
 from gotd.engine.local import Engine
 from gotd.selection.hashed_ngrams import FastNgrams, NgramFeatures, Sha256Ngrams
-from gotd.selection.selection import Ranking, Shard, check_request, smallest, uniform_by_id
+from gotd.selection.selection import (
+    Ranking,
+    Scores,
+    Shard,
+    check_request,
+    place,
+    rank_by_scores,
+    uniform_by_id,
+)
 
 # The package's constant: keeps the logarithm finite in a bucket one side never fills.
 LOG_FLOOR = 1e-8
@@ -75,7 +83,22 @@ class DSIR:
             ValueError: If the request cannot be met, a text is missing, or one side
                 has no n-gram at all.
         """
-        check_request(self, target, candidates, limit)
+        return rank_by_scores(self, target, candidates, limit, seed, engine)
+
+    def scores(
+        self,
+        target: Shard,
+        candidates: Sequence[Shard],
+        seed: int,
+        engine: Engine,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> Scores:
+        """Score every candidate by its negative noisy log importance weight.
+
+        Raises:
+            ValueError: If a text is missing, or one side has no n-gram at all.
+        """
+        check_request(self, target, candidates, 1)
         features = self._features()
         target_counts = features.count(target.texts)
         pool_counts = np.zeros(self.buckets, dtype=np.int64)
@@ -89,14 +112,12 @@ class DSIR:
                 log_weight -= np.log(-np.log(uniform_by_id(shard.ids, seed, self.name)))
             return -log_weight
 
-        scores = list(engine.map(score, candidates))
-        ids, best = smallest(scores, [shard.ids for shard in candidates], limit)
         diagnostics = {
             "hash": self.hash,
             "target_ngrams": int(target_counts.sum()),
             "candidate_ngrams": int(pool_counts.sum()),
         }
-        return Ranking(ids, best, diagnostics=diagnostics)
+        return Scores(place(engine.map(score, candidates), candidates, out), diagnostics)
 
     def log_ratio(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
         """Weigh each bucket by the log of its share in the target over the pool's.

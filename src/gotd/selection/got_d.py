@@ -215,7 +215,7 @@ class GOTD:
             "solver": self.solver,
             "precision": compute.precision,
         }
-        return Scores(values, diagnostics), potentials
+        return Scores(values, diagnostics, potentials.target), potentials
 
     def _problem(self, target: Shard, candidates: Sequence[Shard]) -> Problem:
         rows = embeddings_of(candidates)

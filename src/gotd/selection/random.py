@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -16,7 +17,16 @@ import pyarrow as pa
 
 from gotd.engine.local import Engine
 from gotd.selection.domains import domain_names, ids_in_domains, screen
-from gotd.selection.selection import Ranking, Shard, check_request, smallest, uniform_by_id
+from gotd.selection.selection import (
+    Ranking,
+    Scores,
+    Shard,
+    check_request,
+    place,
+    rank_by_scores,
+    smallest,
+    uniform_by_id,
+)
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,24 @@ class Random:
         Raises:
             ValueError: If the request cannot be met (see ``check_request``).
         """
-        check_request(self, target, candidates, limit)
-        return Ranking(*draw([shard.ids for shard in candidates], limit, seed, self.name, engine))
+        return rank_by_scores(self, target, candidates, limit, seed, engine)
+
+    def scores(
+        self,
+        target: Shard,
+        candidates: Sequence[Shard],
+        seed: int,
+        engine: Engine,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> Scores:
+        """Give every candidate a uniform number, a hash of (seed, id).
+
+        Raises:
+            ValueError: If there is no target or no candidate.
+        """
+        check_request(self, target, candidates, 1)
+        chance = engine.map(partial(_chance, seed, self.name), candidates)
+        return Scores(place(chance, candidates, out))
 
 
 @dataclass(frozen=True)
@@ -118,6 +144,10 @@ class AllDomains:
             ids.append(drawn)
             scores.append(np.arange(kept) + chance)
         return Ranking(*smallest(scores, ids, limit))
+
+
+def _chance(seed: int, role: str, shard: Shard) -> np.ndarray:
+    return uniform_by_id(shard.ids, seed, role)
 
 
 def draw(

@@ -8,21 +8,38 @@ what is chosen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gotd.engine.local import Engine
+from gotd.file_array import FileArray, open_array
+from gotd.selection.threshold import smallest
+
+__all__ = [
+    "Ranking",
+    "Scorer",
+    "Scores",
+    "Selector",
+    "Shard",
+    "check_request",
+    "place",
+    "rank_by_scores",
+    "smallest",
+    "uniform_by_id",
+]
 
 
 @dataclass(frozen=True)
 class Shard:
     """Rows that are scored together, one entry per row in each field.
+
+    A shard that was opened from files holds memory maps and pickles as the files' paths.
 
     Args:
         ids: ``[n]`` unique row ids.
@@ -36,6 +53,10 @@ class Shard:
     texts: pa.Array
     domains: pa.Array | None = None
     embeddings: np.ndarray | None = None
+    # Not a constructor's argument: `dataclasses.replace` must not pass it on.
+    _files: tuple[Path, Path | None] | None = field(
+        init=False, repr=False, compare=False, default=None
+    )
 
     def __post_init__(self) -> None:
         for name in ("texts", "domains", "embeddings"):
@@ -45,6 +66,31 @@ class Shard:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __reduce__(self) -> Any:
+        if self._files is not None:
+            return Shard.open, self._files
+        return Shard, (self.ids, self.texts, self.domains, self.embeddings)
+
+    @classmethod
+    def open(cls, rows: Path, embeddings: Path | None = None) -> Shard:
+        """Map a shard's files; nothing is read before it is needed.
+
+        Args:
+            rows: Arrow file of one batch, uncompressed, with columns ``id``, ``text``
+                and ``domain``.
+            embeddings: ``.npy`` file of float32 ``[n, d]``.
+        """
+        with pa.memory_map(str(rows)) as source:
+            batch = pa.ipc.open_file(source).get_batch(0)
+        shard = cls(
+            ids=batch["id"],
+            texts=batch["text"],
+            domains=batch["domain"],
+            embeddings=None if embeddings is None else open_array(embeddings),
+        )
+        object.__setattr__(shard, "_files", (rows, embeddings))
+        return shard
 
 
 @dataclass(frozen=True)
@@ -73,10 +119,13 @@ class Scores:
     Args:
         values: Per shard ``[n]`` float64; **lower is selected first**.
         diagnostics: JSON-able facts: certificate of the solver, counts, seconds.
+        target_potential: ``[m]`` price of each target in cost units, from transport; with
+            it each candidate's share of the plan can be told.
     """
 
     values: Sequence[np.ndarray]
     diagnostics: dict[str, Any] = field(default_factory=dict)
+    target_potential: np.ndarray | None = None
 
 
 class Selector(Protocol):
@@ -100,6 +149,69 @@ class Selector(Protocol):
                 lacks a field named in ``requires``.
         """
         ...
+
+
+class Scorer(Selector, Protocol):
+    """An arm whose ranking is the order of one number per candidate, ties by id."""
+
+    def scores(
+        self,
+        target: Shard,
+        candidates: Sequence[Shard],
+        seed: int,
+        engine: Engine,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> Scores:
+        """Score every candidate, lower is selected first.
+
+        Args:
+            target: What to select for.
+            candidates: The pool.
+            seed: Seed of the selection.
+            engine: Maps over shards.
+            out: Per shard ``[n]`` float64, such as a file, to write the scores into.
+        """
+        ...
+
+
+def place(
+    per_shard: Iterable[np.ndarray],
+    candidates: Sequence[Shard],
+    out: Sequence[np.ndarray] | None,
+) -> Sequence[np.ndarray]:
+    """Put each shard's scores, as they come, where they are wanted.
+
+    Args:
+        per_shard: Per shard ``[n]`` scores, such as an engine's results.
+        candidates: The shards.
+        out: Arrays to fill; new ones when ``None``.
+
+    Returns:
+        The filled arrays, float64.
+    """
+    filled = [np.empty(len(shard)) for shard in candidates] if out is None else out
+    for array, values in zip(filled, per_shard, strict=True):
+        array[:] = values
+    return filled
+
+
+def rank_by_scores(
+    selector: Scorer,
+    target: Shard,
+    candidates: Sequence[Shard],
+    limit: int,
+    seed: int,
+    engine: Engine,
+) -> Ranking:
+    """Rank by a selector's scores.
+
+    Raises:
+        ValueError: If the request cannot be answered (see `check_request`).
+    """
+    check_request(selector, target, candidates, limit)
+    scored = selector.scores(target, candidates, seed, engine)
+    ids, best = smallest(scored.values, [shard.ids for shard in candidates], limit)
+    return Ranking(ids, best, diagnostics=scored.diagnostics)
 
 
 def check_request(
@@ -129,6 +241,8 @@ def check_request(
         if shard.embeddings is None:
             raise ValueError(f"{selector.name}: the {name} have no embeddings; choose an embedder")
         widths.add(shard.embeddings.shape[1])
+        if isinstance(shard.embeddings, FileArray):
+            continue  # checked when they were written; reading all of them again takes long
         bad = ~np.isfinite(shard.embeddings).all(axis=1)
         if bad.any():
             row = shard.ids[int(np.argmax(bad))].as_py()
@@ -140,35 +254,6 @@ def check_request(
         raise ValueError(
             f"{selector.name}: target and candidate embeddings differ in width: {widths}"
         )
-
-
-def smallest(
-    scores: Sequence[np.ndarray], ids: Sequence[pa.Array], limit: int
-) -> tuple[pa.Array, np.ndarray]:
-    """Take the ``limit`` smallest scores over all shards, ties by id.
-
-    Args:
-        scores: Per shard ``[n]`` scores.
-        ids: Per shard ``[n]`` row ids.
-        limit: Rows to keep.
-
-    Returns:
-        ``[limit]`` ids and ``[limit]`` float64 scores, smallest first.
-    """
-    score = np.concatenate([np.asarray(s, dtype=np.float64) for s in scores])
-    if np.isnan(score).any():
-        raise ValueError("a score is NaN; look for empty texts or embeddings that are not finite")
-    if limit < len(score):
-        # Keep every row tied with the threshold: the id decides among them below.
-        threshold = np.partition(score, limit - 1)[limit - 1]
-        rows = np.flatnonzero(score <= threshold)
-    else:
-        rows = np.arange(len(score))
-    all_ids = pa.chunked_array(list(ids), type=pa.string())
-    kept = pa.table({"score": score[rows], "id": all_ids.take(pa.array(rows))})
-    order = pc.sort_indices(kept, sort_keys=[("score", "ascending"), ("id", "ascending")])
-    best = kept.take(order[:limit])
-    return best["id"].combine_chunks(), best["score"].to_numpy()
 
 
 def uniform_by_id(ids: pa.Array, seed: int, role: str) -> np.ndarray:

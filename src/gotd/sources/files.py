@@ -44,7 +44,7 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             line cannot be read; names the line where there is one.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; {_listing(path.parent)}")
+        raise FileNotFoundError(f"no file {path}; {listing(path.parent)}")
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes); write its rows again")
     if path.name.endswith(".parquet"):
@@ -95,14 +95,16 @@ def _checksum(path: str, size: int, modified_ns: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _listing(folder: Path) -> str:
+def listing(folder: Path) -> str:
+    """Say what is in a folder, for an error about something that is not."""
     if not folder.is_dir():
         return f"there is no folder {folder} either; check the path"
     names = sorted(f.name for f in folder.iterdir())
     return f"in {folder} there is: {', '.join(names) if names else 'nothing'}"
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Shorten an error to the first line of what it says."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
@@ -114,7 +116,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
             return file.read(columns=wanted)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} is cut off, damaged or not Parquet ({_first_line(error)}); copy it again"
+            f"{path} is cut off, damaged or not Parquet ({first_line(error)}); copy it again"
         ) from error
 
 
@@ -131,29 +133,33 @@ def _read_csv(path: Path) -> pa.Table:
         )
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"{path} is not CSV in UTF-8 with one header line ({_first_line(error)}); "
+            f"{path} is not CSV in UTF-8 with one header line ({first_line(error)}); "
             "save it again as UTF-8, with texts in double quotes"
         ) from error
 
 
 def _read_jsonl(path: Path) -> pa.Table:
-    records = list(_json_objects(path))
+    records = [record for _, record in json_objects(path)]
     names = dict.fromkeys(name for record in records for name in record)
     return pa.table({name: _column(path, name, [r.get(name) for r in records]) for name in names})
 
 
-def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
+def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read JSON lines one by one; blank lines are passed over.
+
+    Yields:
+        The line's number, from 1, and its object.
+
+    Raises:
+        ValueError: If a line is not UTF-8, not JSON or no object, or the file is cut off.
+    """
     # Read line by line rather than with Arrow's reader: that one guesses types (a column
     # of dates would stop being text) and does not say which line is not UTF-8.
-    for number, line in enumerate(_lines(path), start=1):
+    for number, line in text_lines(path):
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except UnicodeDecodeError as error:
-            raise ValueError(
-                f"{path} line {number} is not UTF-8 (byte {error.start}); save it again as UTF-8"
-            ) from error
+            record = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(
                 f"{path} line {number} is not JSON ({error.msg}); the file may be cut off: "
@@ -164,7 +170,25 @@ def _json_objects(path: Path) -> Iterator[dict[str, Any]]:
                 f"{path} line {number} holds a JSON {type(record).__name__}; "
                 'write one object a line, such as {"id": "1", "text": "…"}'
             )
-        yield record
+        yield number, record
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Read lines of UTF-8 one by one, their ends included.
+
+    Yields:
+        The line's number, from 1, and the line.
+
+    Raises:
+        ValueError: If a line is not UTF-8 or the file is cut off.
+    """
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} line {number} is not UTF-8 (byte {error.start}); save it again as UTF-8"
+            ) from error
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -177,7 +201,7 @@ def _lines(path: Path) -> Iterator[bytes]:
         ) from error
     except OSError as error:
         raise ValueError(
-            f"{path} is cut off or damaged ({_first_line(error)}); copy it again"
+            f"{path} is cut off or damaged ({first_line(error)}); copy it again"
         ) from error
 
 

@@ -62,13 +62,14 @@ def _read_documents(path: Path) -> pa.Table:
     return pa.table({"id": ids, "text": text, "domain": domain})
 
 
-def strings(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
+def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
     """Take a column that must hold text in every row.
 
     Args:
         table: Rows as read from a file.
         column: Name of the column.
         where: What to call the rows in an error if they came from no file.
+        first_row: Number of the table's first row, where it is a part of a file.
 
     Returns:
         The column as Arrow ``string``; an empty text is a text.
@@ -88,11 +89,11 @@ def strings(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
         values = values.cast(values.type.value_type)
     if not (pa.types.is_null(values.type) or _is_text(values.type)):
         raise ValueError(
-            f"{where}: column {column!r} holds {values.type} from row 1 on, not strings; "
+            f"{where}: column {column!r} holds {values.type} from row {first_row} on, not strings; "
             "convert it to strings"
         )
     if values.null_count:
-        row = values.is_null().index(pa.scalar(value=True)).as_py() + 1
+        row = values.is_null().index(pa.scalar(value=True)).as_py() + first_row
         raise ValueError(
             f"{where} row {row}: {column!r} is null ({values.null_count} such rows); "
             "fill it in or drop the row"
@@ -101,7 +102,7 @@ def strings(table: pa.Table, column: str, where: str) -> pa.ChunkedArray:
         values.validate(full=True)
     except pa.ArrowInvalid as error:
         raise ValueError(
-            f"{where} row {_undecodable(values) + 1}: {column!r} is not UTF-8; "
+            f"{where} row {_undecodable(values) + first_row}: {column!r} is not UTF-8; "
             "write the file again with the right encoding"
         ) from error
     return values.cast(pa.string())

@@ -32,12 +32,17 @@ def identity(value: Any) -> dict[str, Any]:
         JSON: class name, ``version`` where the class states one, and its fields.
     """
     fields = {
-        f.name: getattr(value, f.name)
+        f.name: _content(getattr(value, f.name))
         for f in dataclasses.fields(value)
         if f.name not in RUN_ONLY and f.init
     }
     named = {"class": type(value).__name__, "version": getattr(type(value), "version", 1)}
     return json.loads(json.dumps({**fields, **named}))
+
+
+def _content(value: Any) -> Any:
+    """Give a file's checksum in place of where it stands."""
+    return {"sha256": checksum(value)} if isinstance(value, Path) and value.is_file() else value
 
 
 def source_identity(source: Any, part: str, task: str | None = None) -> dict[str, Any]:

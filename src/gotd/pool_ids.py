@@ -1,0 +1,76 @@
+"""Are all ids of a pool different? Found out with eight bytes per row.
+
+Ids are compared by a 64-bit hash, a range of hashes at a time, and only where two hashes
+agree by the ids themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+HASHES_AT_ONCE = 1 << 25
+"""256 MiB of hashes are sorted together."""
+
+FNV_BASIS, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
+MIX_PRIME, SHIFT = np.uint64(0xFF51AFD7ED558CCD), np.uint64(32)
+
+
+def repeated(ids: Callable[[int], pa.Array], counts: Sequence[int]) -> str | None:
+    """Find an id that occurs twice.
+
+    Args:
+        ids: Gives the ids of a shard, by its number.
+        counts: Rows of each shard.
+
+    Returns:
+        The first such id in the order of hashes, or ``None``.
+    """
+    ranges = max(1, -(-sum(counts) // HASHES_AT_ONCE))
+    for number in range(ranges):
+        parts = []
+        for shard in range(len(counts)):
+            hashes = hash_strings(ids(shard))
+            # By the high half: a 64-bit product would overflow.
+            parts.append(hashes[((hashes >> SHIFT) * np.uint64(ranges)) >> SHIFT == number])
+        ordered = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
+        shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        found = _same_id(ids, len(counts), shared) if len(shared) else None
+        if found is not None:
+            return found
+    return None
+
+
+def _same_id(ids: Callable[[int], pa.Array], shards: int, shared: np.ndarray) -> str | None:
+    """Compare the ids themselves among the rows whose hash occurs twice."""
+    seen: set[str] = set()
+    for shard in range(shards):
+        rows = np.flatnonzero(np.isin(hash_strings(ids(shard)), shared))
+        for name in ids(shard).take(pa.array(rows)).to_pylist():
+            if name in seen:
+                return name
+            seen.add(name)
+    return None
+
+
+def hash_strings(values: pa.Array) -> np.ndarray:
+    """Hash strings to uint64 ``[n]``: FNV-1a over their bytes, then a mixing step."""
+    values = values.cast(pa.large_string())
+    _, offsets, data = values.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
+    return _hash_rows(np.frombuffer(data or b"", dtype=np.uint8), bounds)
+
+
+@njit(nogil=True, cache=True)
+def _hash_rows(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    out = np.empty(len(bounds) - 1, np.uint64)
+    for row in range(len(out)):
+        value = FNV_BASIS
+        for place in range(bounds[row], bounds[row + 1]):
+            value = (value ^ np.uint64(data[place])) * FNV_PRIME
+        value = (value ^ (value >> SHIFT)) * MIX_PRIME
+        out[row] = value ^ (value >> SHIFT)
+    return out

@@ -1,0 +1,146 @@
+"""A data set on the Hugging Face Hub as a stream of rows; its code is never run."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from gotd.sources import SourceUnavailable
+from gotd.sources.streams import ROWS_PER_PIECE, Columns, uniform
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A split of a data set.
+
+    Args:
+        dataset: ``namespace/name``.
+        config: Its configuration, where it has several.
+        split: Its split.
+    """
+
+    dataset: str
+    config: str | None = None
+    split: str = "train"
+
+
+def parse_hub(name: str) -> HubName:
+    """Read ``namespace/name[:config][:split]``; an empty config is none.
+
+    Raises:
+        ValueError: If it is not of this form.
+    """
+    dataset, *rest = name.split(":")
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) or len(rest) > 2:
+        raise ValueError(
+            f"{name!r} names no data set; write hub:namespace/name, hub:namespace/name:config "
+            "or hub:namespace/name:config:split"
+        )
+    config, split = (*rest, "", "")[:2]
+    return HubName(dataset, config or None, split or "train")
+
+
+@dataclass(frozen=True)
+class HubRows:
+    """The rows of one split, streamed.
+
+    Args:
+        name: Which split of which data set.
+        columns: Which columns to read.
+        record: JSON file that keeps the commit of each data set from its first use on, so
+            that the same command gives the same rows.
+    """
+
+    name: HubName
+    columns: Columns
+    record: Path
+
+    @property
+    def label(self) -> str:
+        """The data set's name."""
+        return self.name.dataset
+
+    def identity(self) -> dict[str, Any]:
+        """Give data set, configuration, split and commit.
+
+        Raises:
+            SourceUnavailable: If the commit was never recorded and the Hub is out of reach.
+        """
+        return {
+            "hub": self.name.dataset,
+            "config": self.name.config,
+            "split": self.name.split,
+            "revision": self._revision(),
+        }
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield tables of ``id``, ``text`` and ``domain``, in the data set's order.
+
+        Raises:
+            SourceUnavailable: If the Hub is out of reach, or has only a script.
+            ValueError: If a column is missing or a value is no string.
+        """
+        import datasets
+
+        revision = self._revision()
+        try:
+            rows = datasets.load_dataset(
+                self.name.dataset,
+                self.name.config,
+                split=self.name.split,
+                revision=revision,
+                streaming=True,
+            )
+            batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_PER_PIECE))
+        except Exception as error:
+            raise self._unavailable(error) from error
+        first = 1
+        while True:
+            try:
+                raw = next(batches, None)
+            except Exception as error:
+                raise self._unavailable(error) from error
+            if raw is None:
+                break
+            where = f"{self.label} ({self.name.split})"
+            short = self.label.rpartition("/")[2]
+            yield uniform(raw, self.columns, where, self.label, short, first)
+            first += raw.num_rows
+        if first == 1:
+            raise ValueError(f"the data set {self.label} has no rows in {self.name.split}")
+
+    def _revision(self) -> str:
+        known = json.loads(self.record.read_text("utf-8")) if self.record.is_file() else {}
+        if self.label in known:
+            return known[self.label]
+        try:
+            from huggingface_hub import HfApi
+
+            newest = HfApi().dataset_info(self.label).sha
+        except Exception as error:
+            raise self._unavailable(error) from error
+        if newest is None:
+            raise SourceUnavailable(f"the Hub names no commit of {self.label}")
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        self.record.write_text(json.dumps({**known, self.label: newest}, indent=1), "utf-8")
+        return newest
+
+    def _unavailable(self, error: Exception) -> SourceUnavailable:
+        """Say in one line why there are no rows; what can go wrong has many names."""
+        cause = " ".join(str(error).split())[:160] or "no reason given"
+        if "script" in cause.lower():
+            return SourceUnavailable(
+                f"the data set {self.label} is made by a script, which is never run; "
+                "download its files and name them"
+            )
+        return SourceUnavailable(
+            f"the data set {self.label} cannot be had from the Hub "
+            f"({type(error).__name__}: {cause}); check its name and the network, or "
+            "download its files elsewhere and name them"
+        )
