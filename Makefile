@@ -8,6 +8,7 @@ TORCH  ?= install
 SCALE  ?= micro
 DATA   ?=
 ARGS   ?=
+BENCH  ?= transport dsir tsds training
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
@@ -57,8 +58,13 @@ plan-glue: $(STAMP) ## what reproduce-glue would run, what is done, hours, memor
 report: $(STAMP) ## tables, figures and page again, from the records at hand
 	$(VENV)/bin/gotd report $(ARGS)
 
-bench: $(STAMP) ## benchmarks against peers, side by side
-	DATA='$(DATA)' $(PY) experiments/benchmarks/training.py $(ARGS)
+$(VENV)/.peers: $(STAMP)
+	@$(PIP) -c constraints.txt -e '.[demo,dev,bench]'
+	@touch $@
+
+bench: $(VENV)/.peers ## benchmarks against peers, side by side (BENCH='transport dsir …', ARGS=--quick)
+	@for name in $(BENCH); do \
+	  DATA='$(DATA)' $(PY) experiments/benchmarks/$$name.py $(ARGS) || exit 1; done
 
 clean: ## remove caches; artifacts and .venv stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

@@ -88,7 +88,7 @@ def generate_texts(words: list[str], n: int, shortest: int, longest: int, seed: 
 def load_texts(base: Path, n: int) -> tuple[list[str], pa.Table, str]:
     """Return ``n`` passages, ``n`` labelled pairs, and where they come from."""
     columns = {"text": "sentence1", "text_pair": "sentence2", "label": "label"}
-    if "DATA" in os.environ:
+    if os.environ.get("DATA"):
         data = Path(os.environ["DATA"])
         files = sorted((data / "candidates").glob("*.parquet"))
         share = -(-n // len(files))
@@ -368,10 +368,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", "--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that it runs")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.steps, arguments.repeats = 2, 1
     if (arguments.device == "cuda") != torch.cuda.is_available():
         raise SystemExit("gotd uses a GPU where there is one; --device must say the same")
     hardware = describe_hardware(arguments.device)

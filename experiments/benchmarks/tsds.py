@@ -1,0 +1,426 @@
+"""Race our TSDS against the published procedure, for a first and for a second target.
+
+The published procedure (Algorithms 1 and 2 with the settings of its authors' code) is
+written here from its description: an inverted-file index of ``floor(sqrt N) / 2`` cells,
+ten of which are searched, a second index of the same kind over all found neighbours for
+their densities, and a loop over a heap. Both sides fetch the same number of neighbours
+and keep the same number of rows.
+
+    python experiments/benchmarks/tsds.py
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from math import isqrt
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from side_by_side import (
+    Contender,
+    claim,
+    claims_table,
+    command,
+    describe_machine,
+    mixture,
+    number,
+    options,
+    pin,
+    race,
+    ratio,
+    table,
+    write,
+)
+
+from gotd.engine.local import LocalEngine
+from gotd.selection.neighbours import gather, nearest_neighbours
+from gotd.selection.selection import Shard
+from gotd.selection.tsds import TSDS, kernel_density
+
+Variant = Literal["uniform", "kde"]
+SIDES = ("gotd", "published")
+PROBES = 10
+
+
+class Settings(NamedTuple):
+    """What both sides are given; alpha, C and sigma are the published defaults."""
+
+    prefetch: int
+    kde_neighbours: int
+    limit: int
+    alpha: float = 0.5
+    scale: float = 5.0
+    sigma: float = 0.75
+
+
+class Chosen(NamedTuple):
+    """What a side chose, and what it knew; densities only if it looked for them.
+
+    Args:
+        best: ``[limit]`` rows of the pool, most mass first.
+        neighbours: ``[m, k]`` rows.
+        points: ``[p]`` rows whose density was measured, ascending.
+        density: ``[p]`` float64.
+    """
+
+    best: np.ndarray
+    neighbours: np.ndarray | None = None
+    points: np.ndarray | None = None
+    density: np.ndarray | None = None
+
+
+class Published:
+    """The published procedure over one pool.
+
+    Args:
+        pool: ``[n, d]`` float32 candidates.
+        settings: Neighbours, rows to keep and the published defaults.
+    """
+
+    def __init__(self, pool: np.ndarray, settings: Settings) -> None:
+        self.pool, self.settings = pool, settings
+
+    def select(self, target: np.ndarray, variant: Variant) -> Chosen:
+        """Choose the ``limit`` rows with most mass, from scratch as the published code."""
+        distances, rows = self.neighbours(target)
+        points = density = None
+        if variant == "uniform":
+            mass = self._uniform(distances)
+        else:
+            points, density = self.densities(rows)
+            mass = self._by_density(distances, density[np.searchsorted(points, rows)])
+        total = np.bincount(rows.ravel(), weights=mass.ravel(), minlength=len(self.pool))
+        best = np.argsort(-total, kind="stable")[: self.settings.limit]
+        return Chosen(best, rows, points, density)
+
+    def neighbours(self, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Search the ten nearest cells: ``[m, k]`` distances, ascending, and rows."""
+        squared, rows = self._search(self.pool, target, self.settings.prefetch)
+        # A target whose cells hold too few rows has -1 at its end.
+        found = int((rows >= 0).sum(axis=1).min())
+        return np.sqrt(squared[:, :found].astype(np.float64)), rows[:, :found]
+
+    def densities(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return all distinct rows, sorted, and the density at each among them."""
+        found = np.unique(rows)
+        points = self.pool[found]
+        squared, near = self._search(points, points, self.settings.kde_neighbours)
+        kernel = 1.0 - squared.astype(np.float64) / self.settings.sigma**2
+        return found, np.where(near >= 0, kernel.clip(min=0.0), 0.0).sum(axis=1)
+
+    def _search(
+        self, rows: np.ndarray, queries: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        import faiss
+
+        width = rows.shape[1]
+        cells: Any = faiss.IndexIVFFlat(faiss.IndexFlatL2(width), width, isqrt(len(rows)) // 2)
+        cells.train(rows)
+        cells.add(rows)
+        cells.nprobe = PROBES
+        return cells.search(queries, k)
+
+    def _uniform(self, distances: np.ndarray) -> np.ndarray:
+        """Algorithm 1: the smallest K at which the next neighbour costs too much."""
+        m, fetched = distances.shape
+        s, nearest, within = self.settings, 1, distances[:, 0].sum()
+        while nearest < fetched:
+            gap = nearest * distances[:, nearest].sum() - within
+            if s.alpha / s.scale * gap >= (1.0 - s.alpha) * m:
+                break
+            within += distances[:, nearest].sum()
+            nearest += 1
+        mass = np.zeros_like(distances)
+        mass[:, :nearest] = 1.0 / (nearest * m)
+        return mass
+
+    def _by_density(self, distances: np.ndarray, density: np.ndarray) -> np.ndarray:
+        """Algorithm 2: widen whichever target is next on the heap until it costs too much."""
+        m, fetched = distances.shape
+        s, inverse = self.settings, 1.0 / np.maximum(density, 1e-12)
+        heap = [(inverse[j, 0], 0, j) for j in range(m)]
+        heapq.heapify(heap)
+        spent, cost, total = distances[:, 0] * inverse[:, 0], np.zeros(m), 0.0
+        last, size = np.zeros(m, dtype=np.int64), 1.0
+        while heap:
+            size, k, j = heapq.heappop(heap)
+            total -= cost[j]
+            cost[j] = distances[j, k + 1] * size - spent[j]
+            total += cost[j]
+            if s.alpha / s.scale * total >= (1.0 - s.alpha) * m:
+                break
+            last[j] = k
+            if k < fetched - 2:
+                heapq.heappush(heap, (size + inverse[j, k + 1], k + 1, j))
+                spent[j] += distances[j, k + 1] * inverse[j, k + 1]
+        mass = np.where(np.arange(fetched) <= last[:, None], inverse / (m * size), 0.0)
+        mass[np.arange(m), last + 1] += np.maximum(1.0 / m - mass.sum(axis=1), 0.0)
+        return mass
+
+
+class Inputs(NamedTuple):
+    """The pool and two targets, as arrays and as shards."""
+
+    pool: np.ndarray
+    targets: tuple[np.ndarray, np.ndarray]
+    pool_shard: Shard
+    target_shards: tuple[Shard, Shard]
+
+
+def as_shard(rows: np.ndarray, name: str) -> Shard:
+    """Give rows their ids; TSDS reads no texts."""
+    ids = pa.array([f"{name}-{i:07d}" for i in range(len(rows))])
+    return Shard(ids, ids, embeddings=rows)
+
+
+def ours(inputs: Inputs, variant: Variant, settings: Settings) -> Callable[[], Callable]:
+    """Prepare our selector; successive calls are for the first target and the second."""
+    selector = TSDS(
+        variant,
+        alpha=settings.alpha,
+        C=settings.scale,
+        sigma=settings.sigma,
+        prefetch=settings.prefetch,
+        kde_neighbours=settings.kde_neighbours,
+    )
+
+    def select(target: Shard, pool: Shard, limit: int) -> Chosen:
+        ranking = selector.rank(target, [pool], limit, 0, LocalEngine())
+        return Chosen(np.array([int(i.rpartition("-")[2]) for i in ranking.ids.to_pylist()]))
+
+    def prepare() -> Callable[[], Chosen]:
+        little = as_shard(inputs.pool[:200], "little")
+        select(as_shard(inputs.targets[0][:10], "few"), little, 5)
+        waiting = [inputs.target_shards[0], *(inputs.target_shards[1],) * 1000]
+        return lambda: select(waiting.pop(0), inputs.pool_shard, settings.limit)
+
+    return prepare
+
+
+def published(inputs: Inputs, variant: Variant, settings: Settings) -> Callable[[], Callable]:
+    """Prepare the published procedure; successive calls are for first and second target."""
+
+    def prepare() -> Callable[[], Chosen]:
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+        procedure = Published(inputs.pool, settings)
+        waiting = [inputs.targets[0], *(inputs.targets[1],) * 1000]
+        return lambda: procedure.select(waiting.pop(0), variant)
+
+    return prepare
+
+
+def exact_neighbours(pool: np.ndarray, target: np.ndarray, k: int) -> np.ndarray:
+    """Find the ``[m, k]`` nearest rows in float64, in no order."""
+    wide, found = pool.astype(np.float64), []
+    norms = np.square(wide).sum(axis=1)
+    for start in range(0, len(target), 100):
+        squared = norms - 2.0 * target[start : start + 100].astype(np.float64) @ wide.T
+        found.append(np.argpartition(squared, k - 1, axis=1)[:, :k])
+    return np.concatenate(found)
+
+
+def recall(rows: np.ndarray, exact: np.ndarray) -> float:
+    """Return the share of the exact neighbours that were found."""
+    hits = sum(len(np.intersect1d(a, b)) for a, b in zip(rows, exact, strict=True))
+    return hits / exact.size
+
+
+def exact_density(points: np.ndarray, which: np.ndarray, settings: Settings) -> np.ndarray:
+    """Measure the density at some of the points, pair by pair in float64."""
+    wide = points.astype(np.float64)
+    density = np.empty(len(which))
+    for place, row in enumerate(which):
+        kernel = 1.0 - np.square(wide - wide[row]).sum(axis=1) / settings.sigma**2
+        kernel = kernel[kernel > 0.0]
+        density[place] = np.sort(kernel)[-settings.kde_neighbours :].sum()
+    return density
+
+
+def density_error(
+    pool: np.ndarray, points: np.ndarray, density: np.ndarray, which: np.ndarray, settings: Settings
+) -> dict[str, float]:
+    """Compare densities at some of the points with float64: relative errors."""
+    error = np.abs(density[which] / exact_density(pool[points], which, settings) - 1.0)
+    return {"density_error_max": float(error.max()), "density_error_mean": float(error.mean())}
+
+
+def judge(
+    inputs: Inputs, theirs: Chosen, settings: Settings, checked: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Measure both sides' neighbours and densities at the first target against float64."""
+    exact = exact_neighbours(inputs.pool, inputs.targets[0], settings.prefetch)
+    found = nearest_neighbours(
+        inputs.target_shards[0], [inputs.pool_shard], settings.prefetch, LocalEngine()
+    )
+    judged = {"gotd": {"recall": recall(found.rows, exact)}, "published": {}}
+    random = np.random.default_rng(seed)
+    points = np.unique(found.rows)
+    density = kernel_density(
+        gather([inputs.pool_shard], points), settings.sigma, settings.kde_neighbours
+    )
+    which = random.choice(len(points), min(checked, len(points)), replace=False)
+    judged["gotd"] |= density_error(inputs.pool, points, density, which, settings)
+    if theirs.neighbours is not None:
+        judged["published"]["recall"] = recall(theirs.neighbours, exact)
+    if theirs.points is not None and theirs.density is not None:
+        which = random.choice(len(theirs.points), min(checked, len(theirs.points)), replace=False)
+        judged["published"] |= density_error(
+            inputs.pool, theirs.points, theirs.density, which, settings
+        )
+    return judged
+
+
+def as_page(result: dict[str, Any]) -> list[str]:
+    """Lay the result out as Markdown."""
+    settings = result["settings"]
+    rows = []
+    for side in SIDES:
+        judged = result["judged"][side]
+        timings = result["core_s"][side]
+        rows.append(
+            [
+                side,
+                timings["uniform"],
+                timings["kde, first target"],
+                timings["kde, second target"],
+                number(judged.get("recall"), 4),
+                number(judged.get("density_error_max"), 2),
+                number(judged.get("density_error_mean"), 2),
+                result["peak_mib"][side],
+                result["reasons"][side],
+            ]
+        )
+    rows.append(["published ÷ gotd", *(result["ratios"][k] for k in result["ratios"]), *[""] * 5])
+    return [
+        f"N = {result['n']:,}, M = {result['m']:,} (each of two targets), d = {result['d']}, "
+        f"{result['data']}. {settings['prefetch']:,} neighbours a target, densities over "
+        f"{settings['kde_neighbours']:,} neighbours, sigma {settings['sigma']}, alpha "
+        f"{settings['alpha']}, C {settings['scale']}, {settings['limit']:,} rows kept. One core; "
+        "KNN-Uniform is the median of the rounds, KNN-KDE is run once for each target. Processor "
+        "seconds of the whole selection. Recall is of the exact neighbours; density errors are "
+        f"relative, at {result['checked']:,} points, against float64 over those that each side "
+        "looked at. Peak memory is KNN-KDE's.",
+        "",
+        *table(
+            [
+                "side",
+                "KNN-Uniform",
+                "KNN-KDE, first target",
+                "KNN-KDE, second target",
+                "recall",
+                "largest density error",
+                "mean density error",
+                "peak MiB",
+                "note",
+            ],
+            rows,
+        ),
+        "",
+        *claims_table(result["claims"]),
+        "",
+        f"Of the {settings['limit']:,} rows that KNN-KDE keeps for the first target, the two sides "
+        f"share {number(result['agreement']['kde'])}; of KNN-Uniform's "
+        f"{number(result['agreement']['uniform'])}.",
+    ]
+
+
+def shared(a: Chosen | None, b: Chosen | None) -> float | None:
+    """Return the share of rows that two choices have in common."""
+    if a is None or b is None:
+        return None
+    return len(np.intersect1d(a.best, b.best)) / len(a.best)
+
+
+def main() -> None:
+    """Parse the command line, race, judge, write both files."""
+    parser = options(__doc__)
+    parser.add_argument("-n", type=int, default=100_000, help="candidates")
+    parser.add_argument("-m", type=int, default=1_000, help="rows of each target")
+    parser.add_argument("-d", type=int, default=384, help="width")
+    parser.add_argument("--prefetch", type=int, default=2_000, help="neighbours of a target")
+    parser.add_argument("--checked", type=int, default=300, help="densities compared")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.n, arguments.m, arguments.d, arguments.prefetch = 3_000, 40, 16, 200
+    pin(arguments.core)
+    machine = describe_machine(("faiss-cpu", "torch", "numba", "gotd"))
+    n, m = arguments.n, arguments.m
+    pool, first, second = mixture(n, [m, m], arguments.d, arguments.seed)
+    inputs = Inputs(
+        pool,
+        (first, second),
+        as_shard(pool, "pool"),
+        (as_shard(first, "first"), as_shard(second, "second")),
+    )
+    settings = Settings(min(arguments.prefetch, n // 10), min(1_000, n // 10), n // 100)
+    sides = {"gotd": (ours, ()), "published": (published, ("faiss",))}
+    outcomes = {}
+    for variant, rounds, limit in (
+        ("uniform", arguments.rounds, arguments.limit),
+        ("kde", 2, float("inf")),
+    ):
+        print(f"KNN-{variant}:")
+        outcomes[variant] = race(
+            [
+                Contender(name, prepare(inputs, variant, settings), needs)
+                for name, (prepare, needs) in sides.items()
+            ],
+            rounds,
+            limit,
+        )
+    uniform, kde = outcomes["uniform"], outcomes["kde"]
+    judged = judge(
+        inputs, kde["published"].value or Chosen(pool[:0]), settings, arguments.checked, 1
+    )
+    core_s: dict[str, dict[str, Any]] = {}
+    ratios: dict[str, Any] = {"uniform": ratio(uniform["published"], uniform["gotd"])}
+    for side in SIDES:
+        runs = kde[side].core_s
+        core_s[side] = {
+            "uniform": uniform[side].row()["median_core_s"],
+            "kde, first target": runs[0] if runs else None,
+            "kde, second target": runs[1] if len(runs) > 1 else None,
+        }
+    for key in ("kde, first target", "kde, second target"):
+        theirs, own = core_s["published"][key], core_s["gotd"][key]
+        ratios[key] = theirs / own if theirs and own else None
+    result = {
+        "command": command(),
+        "hardware": machine,
+        "seeds": {"data": arguments.seed, "checked points": 1},
+        "n": n,
+        "m": m,
+        "d": arguments.d,
+        "data": "a 40-cluster anisotropic mixture of unit rows",
+        "settings": settings._asdict(),
+        "checked": arguments.checked,
+        "rounds": arguments.rounds,
+        "core_s": core_s,
+        "ratios": ratios,
+        "runs": {v: {s: outcomes[v][s].row() for s in SIDES} for v in outcomes},
+        "peak_mib": {side: kde[side].peak_mib for side in SIDES},
+        "reasons": {side: uniform[side].reason or kde[side].reason for side in SIDES},
+        "judged": judged,
+        "agreement": {v: shared(*(outcomes[v][s].value for s in SIDES)) for v in outcomes},
+    }
+    result["claims"] = [
+        claim(
+            "KNN-Uniform, times as fast as published",
+            None if ratios["uniform"] is None else ratios["uniform"]["median"],
+            1.3,
+        ),
+        claim("neighbours found of the exact ones", judged["gotd"]["recall"], 1.0),
+        claim("KNN-KDE, first target, times as fast", ratios["kde, first target"], 1.0),
+        claim("KNN-KDE, second target, times as fast", ratios["kde, second target"], 10.0),
+        claim("largest density error", judged["gotd"]["density_error_max"], 0.01, at_most=True),
+    ]
+    write(arguments, result, "TSDS: gotd against the published procedure", as_page(result))
+
+
+if __name__ == "__main__":
+    main()
