@@ -83,6 +83,7 @@ def solve_semidual(
     tolerance: float = 5e-3,
     max_passes: int = 10,
     reference_rows: int | None = None,
+    start: np.ndarray | None = None,
     on_failure: OnFailure = "raise",
     compute: Compute | None = None,
     out: Sequence[np.ndarray] | None = None,
@@ -99,6 +100,8 @@ def solve_semidual(
         max_passes: Passes over all candidates at most.
         reference_rows: Rows held in memory; ``None`` for all of a small problem, else
             ten per target. With all rows the fit is the exact solution.
+        start: ``[m]`` target potential to begin with, such as that of a problem nearby;
+            it shortens the fit and does not change the answer.
         on_failure: ``raise`` or ``warn`` when the tolerance is missed.
         compute: Precision, device, block size and map.
         out: Per candidate array ``[n_k]`` float64, such as a file, to write ``f`` into;
@@ -109,20 +112,30 @@ def solve_semidual(
 
     Raises:
         NotConverged: If the tolerance is missed; carries the best potentials.
-        ValueError: If a sample is needed and ``priority`` is missing.
+        ValueError: If a sample is needed and ``priority`` is missing, or an array does
+            not fit the problem.
     """
     if on_failure not in ("raise", "warn"):
         raise ValueError(f"on_failure must be raise or warn, not {on_failure!r}")
     if max_passes < 1 or not tolerance > 0:
         raise ValueError("max_passes must be at least 1 and tolerance positive")
+    if start is not None and start.shape != (problem.n_target,):
+        raise ValueError(f"start must hold one number per target row, not {start.shape}")
     stream = Stream(problem, compute or Compute())
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
     reference = Reference(stream, epsilon, _sample(problem, priority, rows))
     f = stream.outputs(out)
+    g = np.zeros(problem.n_target) if start is None else start
     gamma, history = _correct(
-        stream, reference, epsilon, f, tolerance=tolerance, max_passes=max_passes
+        stream,
+        reference,
+        epsilon,
+        stream.b.log() + torch.as_tensor(g / epsilon, device=stream.device),
+        f,
+        tolerance=tolerance,
+        max_passes=max_passes,
     )
     g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
     potentials = Potentials(
@@ -146,6 +159,7 @@ def _correct(
     stream: Stream,
     reference: Reference,
     epsilon: float,
+    gamma: Tensor,
     out: Sequence[np.ndarray],
     *,
     tolerance: float,
@@ -157,7 +171,7 @@ def _correct(
         Gamma of the best pass, whose ``f`` is in ``out``, and every pass's error.
     """
     b = stream.b
-    wanted, gamma = b, b.log()
+    wanted = b
     best_wanted, best_gamma, best_received, history = wanted, gamma, b, []
     step = 1.0
     for number in range(max_passes):
