@@ -34,6 +34,8 @@ TARGETS: dict[tuple[str, str], str] = {
     ("selector", "tsds"): "gotd.selection.tsds.TSDS",
     ("selector", "oracle"): "gotd.selection.oracle.Oracle",
     ("selector", "got_d"): "gotd.selection.got_d.GOTD",
+    ("selector", "got_d_path"): "gotd.selection.got_d_path.GOTDPath",
+    ("selector", "got_d_clusters"): "gotd.selection.got_d_clusters.GOTDClusters",
     ("model", "spec"): "gotd.training.models.ModelSpec",
     ("model", "causal_spec"): "gotd.training.causal_models.CausalSpec",
     ("pre_fine_tune", "causal_lm"): "gotd.training.causal_lm.CausalLMSettings",

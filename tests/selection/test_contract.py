@@ -12,6 +12,8 @@ from gotd.engine.local import LocalEngine
 from gotd.selection.curated_tapt import CuratedTAPT
 from gotd.selection.dsir import DSIR
 from gotd.selection.got_d import GOTD
+from gotd.selection.got_d_clusters import GOTDClusters
+from gotd.selection.got_d_path import GOTDPath
 from gotd.selection.least_toxic import LeastToxic
 from gotd.selection.nearest import Nearest
 from gotd.selection.oracle import Oracle
@@ -45,6 +47,10 @@ SELECTORS = {
     "got_d": GOTD(),
     "got_d_away": GOTD(direction="away"),
     "got_d_dense": GOTD(solver="dense"),
+    "got_d_path": GOTDPath(first=5, growth=0.3),
+    "got_d_path_sampled": GOTDPath(first=20, growth=0.5, reference_rows=250, max_passes=30),
+    "got_d_clusters": GOTDClusters(clusters=4),
+    "got_d_clusters_many": GOTDClusters(clusters=24, whiten=True),
     "got_d_debiased": GOTD(debias=True, epsilon=0.2),
 }
 SEEDED = ("random", "all_domains", "oracle", "half_oracle", "dsir_fast", "tsds_multinomial")

@@ -257,3 +257,13 @@ def test_cuda_agrees_with_the_cpu(larger, precision):
     problem, exact = larger
     ours = solve(problem, 1500, Compute(precision=precision, device="cuda"))
     assert spearmanr(ours.candidate[0], exact.candidate[0]).statistic > 0.9995
+
+
+def test_a_start_shortens_the_fit_and_changes_nothing(problem, weighted):
+    solved = solve(problem, tolerance=1e-9)
+    near = dataclasses.replace(weighted, target_mass=None)
+    cold = solve(near, tolerance=1e-9)
+    warm = solve(near, tolerance=1e-9, start=solved.target)
+    np.testing.assert_allclose(warm.candidate[0], cold.candidate[0], atol=1e-7)
+    with pytest.raises(ValueError, match="one number per target"):
+        solve(near, start=np.zeros(3))

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 
 from gotd.engine.local import Engine
-from gotd.selection.got_d import PrecisionChoice, choose_precision, embeddings_of
 from gotd.selection.selection import Ranking, Scores, Shard, check_request, smallest
+from gotd.selection.transport_settings import PrecisionChoice, choose_precision, embeddings_of
 from gotd.transport import Compute, Geometry, Problem, Whitening
 from gotd.transport.cost import Cost
 from gotd.transport.nearest import nearest_cost

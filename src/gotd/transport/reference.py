@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gotd.transport.blocks import Logits, Stream, smallest_weight
-from gotd.transport.problem import SMALL_PROBLEM
+from gotd.transport.problem import PIECE_ROWS, SMALL_PROBLEM
 
 # The sampling error of the target marginal falls with the square root of rows per
 # target: ten per target leave one or two corrections, under five they stagnate.
@@ -120,11 +120,18 @@ class Reference:
     """
 
     def __init__(self, stream: Stream, epsilon: float, where: np.ndarray) -> None:
-        rows = stream.load(gather(stream.problem.candidates, where))
         mass = torch.as_tensor(gather(stream.problem.a, where), device=stream.device)
         if not float(mass.sum()) > 0:
             raise ValueError("all rows of the reference sample have mass 0; raise reference_rows")
-        self.base = Logits(stream, epsilon)(rows, exact=True)
+        logits = Logits(stream, epsilon)
+        self.base = torch.empty(
+            (len(where), len(stream.b)), dtype=stream.dtype, device=stream.device
+        )
+        # In pieces: few targets allow for a sample of millions of rows, each of hundreds
+        # of numbers.
+        for start in range(0, len(where), PIECE_ROWS):
+            rows = gather(stream.problem.candidates, where[start : start + PIECE_ROWS])
+            self.base[start : start + PIECE_ROWS] = logits(stream.load(rows), exact=True)
         self.kernel = torch.empty_like(self.base)
         self.a = mass / mass.sum()
 
