@@ -1,4 +1,4 @@
-"""The command line: ``gotd plan | fetch | report | doctor``.
+"""The command line: ``gotd select | diff | plan | fetch | report | doctor``.
 
 Everything heavy is imported by the command that needs it, so ``--help`` answers at once.
 """
@@ -10,6 +10,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from gotd.select.arguments import add_diff, add_select
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,6 +35,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
+    add_select(commands, _select)
+    add_diff(commands, _diff)
+
     plan = commands.add_parser(
         "plan", help="what a sweep would run, what is done, hours, memory, disk"
     )
@@ -55,6 +60,19 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="is this machine ready: GPU, hub, disk, versions")
     doctor.set_defaults(run=_doctor)
     return parser
+
+
+def _select(options: argparse.Namespace) -> int:
+    from gotd.select.command import run
+
+    return run(options)
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from gotd.select.diff import compare
+
+    print(compare(options.one, options.other, options.first))
+    return 0
 
 
 def _plan(options: argparse.Namespace) -> int:

@@ -37,7 +37,8 @@ def parse_hub(name: str) -> HubName:
         ValueError: If it is not of this form.
     """
     dataset, *rest = name.split(":")
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", dataset) or len(rest) > 2:
+    form = r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.+-]*){0,2}"
+    if not re.fullmatch(form, name):
         raise ValueError(
             f"{name!r} names no data set; write hub:namespace/name, hub:namespace/name:config "
             "or hub:namespace/name:config:split"

@@ -22,6 +22,7 @@ from gotd.sources.streams import (
     ROWS_PER_PIECE,
     STREAMED,
     Columns,
+    check_file,
     short_name,
     stream,
     uniform,
@@ -122,7 +123,7 @@ def named_parts(
 
     Raises:
         FileNotFoundError: If a name stands for nothing.
-        ValueError: If a format is unknown, or a name stands twice.
+        ValueError: If a format is unknown, a file is empty, or a name stands twice.
     """
     paths: list[Path] = []
     parts: list[Part] = []
@@ -131,6 +132,8 @@ def named_parts(
             parts.append(HubRows(parse_hub(name.removeprefix(HUB)), columns, record))
         else:
             paths += _files(name)
+    for path in paths:
+        check_file(path)
     resolved = [path.resolve() for path in paths]
     if len(set(resolved)) < len(resolved):
         twice = next(path for path in paths if resolved.count(path.resolve()) > 1)
@@ -179,7 +182,7 @@ def _files(name: str) -> list[Path]:
             )
         return found
     if path.exists() or not any(sign in name for sign in "*?["):
-        return [path]  # one that is not there is refused when it is read, with a listing
+        return [path]
     # Not Path.glob, which knows no absolute pattern.
     matches = map(Path, glob(name, recursive=True))  # noqa: PTH207
     found = sorted(match for match in matches if match.is_file())

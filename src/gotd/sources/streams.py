@@ -83,20 +83,15 @@ def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
         ValueError: If the format is unknown, the file is empty, cut off or damaged, a
             column is missing, or a value is null, no string or not UTF-8; names the row.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; {listing(path.parent)}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes); write its rows again or leave it out")
+    check_file(path)
     if path.name.endswith(".parquet"):
         pieces = _parquet(path, columns)
     elif path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
         pieces = _jsonl(path, columns)
     elif path.name.endswith(".csv"):
         pieces = _csv(path, columns)
-    elif path.name.endswith(TEXT_SUFFIXES):
-        pieces = _plain(path, columns)
     else:
-        raise ValueError(f"{path}: unknown format; use one of {', '.join(STREAMED)}")
+        pieces = _plain(path, columns)
     rows = 0
     for piece in pieces:
         if piece.num_rows:
@@ -104,6 +99,21 @@ def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
         rows += piece.num_rows
     if rows == 0:
         raise ValueError(f"{path} has no rows; write its rows again or leave the file out")
+
+
+def check_file(path: Path) -> None:
+    """Refuse a file that cannot be read, before anything else is done.
+
+    Raises:
+        FileNotFoundError: If there is no such file; lists what is there.
+        ValueError: If its format is unknown or it is empty.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; {listing(path.parent)}")
+    if not path.name.endswith(STREAMED):
+        raise ValueError(f"{path}: unknown format; use one of {', '.join(STREAMED)}")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty (0 bytes); write its rows again or leave it out")
 
 
 def short_name(path: Path) -> str:

@@ -1,0 +1,127 @@
+"""``gotd select``: arguments in, a folder out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from typing import Any
+
+from gotd.artifacts import Store
+from gotd.engine.local import Engine, LocalEngine
+from gotd.engine.ray import RayEngine
+from gotd.select.encoders import Encoder
+from gotd.select.methods import build_method
+from gotd.select.output import Output, write_selection
+from gotd.select.pipeline import Prepared, Request
+from gotd.select.progress import watch_terminal
+from gotd.sources.inputs import named_parts
+from gotd.sources.streams import Columns
+
+HUB_RECORD = "hub-revisions.json"
+"""File in the store that keeps the commit of each Hub data set."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command.
+
+    Raises:
+        ValueError: If something that was asked for cannot be had; one line.
+        OSError: If a file cannot be read or written; one line.
+    """
+    logging.getLogger("gotd.artifacts").setLevel(logging.WARNING)
+    budgets = parse_budgets(options.budget)
+    request = _request(options)
+    output = Output(options.out.absolute(), options.overwrite)
+    output.claim()
+    watch = watch_terminal()
+    store = Store(options.store)
+    prepared = Prepared(request, max(budgets), store, make_engine(options), watch)
+    with watch.stage("selecting and writing"):
+        command = shlex.join(["gotd", *sys.argv[1:]])
+        manifest = write_selection(
+            prepared,
+            budgets,
+            output,
+            command=command,
+            explain=options.explain,
+            licence=options.license,
+        )
+    logging.getLogger(__name__).info(
+        "%s of %s candidates in %s: %s, report.md, manifest.json, README.md",
+        " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
+        f"{manifest['rows']['candidates']:,}",
+        options.out,
+        ", ".join(manifest["files"]),
+    )
+    return 0
+
+
+def parse_budgets(given: str) -> list[int]:
+    """Read ``10000,50000``.
+
+    Raises:
+        ValueError: If it is not whole numbers of at least 1.
+    """
+    try:
+        budgets = [int(part.replace("_", "")) for part in given.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"--budget must be a whole number, or several with commas, not {given!r}"
+        ) from error
+    if min(budgets) < 1:
+        raise ValueError(f"--budget must be at least 1, not {min(budgets)}")
+    return budgets
+
+
+def make_engine(options: argparse.Namespace) -> Engine:
+    """Build the engine, its workers sharing this machine's cores."""
+    if options.engine == "local":
+        if options.ray_address:
+            raise ValueError("--ray-address is for --engine ray")
+        workers = options.workers or 1
+        _share_cores(workers)
+        return LocalEngine(workers)
+    return RayEngine(options.workers or 2, options.ray_address)
+
+
+def _share_cores(workers: int) -> None:
+    import torch
+
+    if workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _request(options: argparse.Namespace) -> Request:
+    settings: dict[str, Any] = {}
+    for pair in options.set:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KEY=VALUE, not {pair!r}")
+        settings[key] = value
+    if options.epsilon is not None:
+        settings["epsilon"] = options.epsilon
+    encoder = Encoder(options.encoder, device=options.device)
+    method = build_method(options.method, settings)
+    columns = Columns(
+        text=tuple(options.text_column.split(",")),
+        id=options.id_column,
+        domain=options.domain_column,
+    )
+    target_text = options.target_text_column
+    target_columns = Columns(tuple(target_text.split(","))) if target_text else columns
+    record = options.store / HUB_RECORD
+    return Request(
+        target=named_parts(options.target, target_columns, record),
+        candidates=named_parts(options.candidates, columns, record),
+        method=method,
+        method_name=options.method,
+        encoder=encoder,
+        target_columns=target_columns,
+        columns=columns,
+        unit=options.unit,
+        length_chars=options.length_chars,
+        seed=options.seed,
+    )
