@@ -110,7 +110,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contender")
     parser.add_argument(
-        "--limit", type=float, default=75.0, help="seconds after which one sits out"
+        "--limit", type=float, default=60.0, help="processor seconds after which one sits out"
     )
     parser.add_argument("--core", type=int, default=None, help="core to pin to; default the last")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
@@ -119,24 +119,27 @@ def options(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def pin(core: int | None) -> int:
-    """Confine this process and all it starts to one core and one thread."""
+def pin(core: int | None, cores: int = 1) -> None:
+    """Confine this process and all it starts to a core, and every library to one thread.
+
+    Args:
+        core: Which; the last ``cores`` allowed ones when ``None``.
+        cores: How many, for a contender that has several one-threaded workers.
+    """
     os.environ.update(ONE_THREAD)
     allowed = sorted(os.sched_getaffinity(0))
-    core = allowed[-1] if core is None else core
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, set(allowed[-cores:]) if core is None else {core})
     threadpool_limits(1)
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(1)
-    return core
 
 
 def race(contenders: Sequence[Contender], rounds: int, limit_s: float) -> dict[str, Outcome]:
     """Let all contenders take turns, and return what each of them did.
 
     Every other round runs in reverse order. A contender that has used up ``limit_s``
-    sits the other rounds out.
+    processor seconds sits the other rounds out.
     """
     fork = multiprocessing.get_context("fork")
     outcomes = {contender.name: Outcome() for contender in contenders}
@@ -159,7 +162,7 @@ def race(contenders: Sequence[Contender], rounds: int, limit_s: float) -> dict[s
     for number in range(rounds):
         for name in sorted(running, key=list(running).index, reverse=bool(number % 2)):
             outcome = outcomes[name]
-            if outcome.reason or sum(outcome.wall_s) > limit_s:
+            if outcome.reason or sum(outcome.core_s) > limit_s:
                 continue
             running[name][1].send(True)
             turn = _ask(running[name][1])
