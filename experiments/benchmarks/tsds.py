@@ -35,9 +35,10 @@ from side_by_side import (
 )
 
 from gotd.engine.local import LocalEngine
+from gotd.selection.density import kernel_density
 from gotd.selection.neighbours import gather, nearest_neighbours
 from gotd.selection.selection import Shard
-from gotd.selection.tsds import TSDS, kernel_density
+from gotd.selection.tsds import TSDS
 
 Variant = Literal["uniform", "kde"]
 SIDES = ("gotd", "published")

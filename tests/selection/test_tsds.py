@@ -4,8 +4,10 @@ import pytest
 from scipy.optimize import linprog
 
 from gotd.engine.local import LocalEngine
+from gotd.selection import density, tsds
+from gotd.selection.density import kernel_density, pool_density
 from gotd.selection.selection import Shard
-from gotd.selection.tsds import TSDS, draw, kernel_density, knn_kde, knn_uniform
+from gotd.selection.tsds import TSDS, draw, knn_kde, knn_uniform
 
 ENGINE = LocalEngine()
 
@@ -126,6 +128,52 @@ def test_the_density_survives_embeddings_far_from_the_origin():
 def test_a_row_always_counts_itself():
     rows = (1000 * np.random.default_rng(0).normal(size=(40, 6))).astype(np.float32)
     np.testing.assert_array_equal(kernel_density(rows, 1e-7, 40), 1.0)
+
+
+@pytest.mark.parametrize("neighbours", [30, 200, 700])
+def test_comparing_pairs_once_gives_what_comparing_them_twice_gives(monkeypatch, neighbours):
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(6, 5))[rng.integers(6, size=700)]
+    rows = (centres + 0.2 * rng.normal(size=(700, 5))).astype(np.float32)
+    exact = kernel_density(rows, 1.0, neighbours)
+    monkeypatch.setattr(density, "SMALL_ROWS", 100)
+    monkeypatch.setattr(density, "TILE_ROWS", 64)
+    np.testing.assert_allclose(kernel_density(rows, 1.0, neighbours), exact, rtol=2e-3)
+
+
+def test_values_that_float32_cannot_tell_apart_are_measured_in_float64(monkeypatch):
+    rows = (1000 * np.random.default_rng(0).normal(size=(40, 6))).astype(np.float32)
+    monkeypatch.setattr(density, "SMALL_ROWS", 10)
+    np.testing.assert_array_equal(kernel_density(rows, 1e-3, 40), 1.0)
+
+
+def test_densities_are_kept_as_long_as_the_pool(monkeypatch):
+    target, pool = copies_of_one_row()
+    first = pool_density([pool], 0.5, 30)
+    np.testing.assert_allclose(first, kernel_density(pool.embeddings, 0.5, 30), rtol=1e-12)
+    assert pool_density([pool], 0.5, 30) is first
+    assert pool_density([pool], 0.6, 30) is not first
+    second = pool_density([Shard(pool.ids, pool.texts, None, pool.embeddings.copy())], 0.6, 30)
+    assert second is not pool_density([pool], 0.6, 30)
+    monkeypatch.setattr(density, "kernel_density", None)
+    TSDS(variant="kde", sigma=0.6, kde_neighbours=30).rank(target, [pool], 20, 0, ENGINE)
+
+
+@pytest.mark.parametrize("variant", ["uniform", "kde"])
+@pytest.mark.parametrize("alpha", [0.5, 0.05, 0.01])
+def test_looking_up_no_more_neighbours_than_needed_changes_nothing(monkeypatch, variant, alpha):
+    rng = np.random.default_rng(0)
+    ids = pa.array([f"c{i:04d}" for i in range(2000)])
+    pool = Shard(ids, ids, None, rng.normal(size=(2000, 3)).astype(np.float32))
+    target = Shard(ids[:40], ids[:40], None, rng.normal(size=(40, 3)).astype(np.float32))
+    arm = TSDS(variant=variant, alpha=alpha, sigma=0.4)
+    monkeypatch.setattr(tsds, "FIRST_LOOK", 200)
+    whole = arm.rank(target, [pool], 100, 0, ENGINE)
+    monkeypatch.setattr(tsds, "FIRST_LOOK", 2)
+    few = arm.rank(target, [pool], 100, 0, ENGINE)
+    assert few.ids.equals(whole.ids)
+    np.testing.assert_allclose(few.scores, whole.scores, rtol=1e-12)
+    assert few.diagnostics["rows_with_mass"] == whole.diagnostics["rows_with_mass"]
 
 
 def test_draws_follow_the_mass():

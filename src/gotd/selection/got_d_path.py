@@ -56,7 +56,7 @@ class GOTDPath(TransportSettings):
     name: ClassVar[str] = "got_d_path"
 
     weight: float = 0.9
-    first: int = 20
+    first: int = 10
     growth: float = 0.1
 
     def __post_init__(self) -> None:

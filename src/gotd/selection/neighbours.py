@@ -165,7 +165,7 @@ def _search_shard(
     # Whatever was not proposed is at least this far away: the farthest proposal in
     # float32, less the rounding error of |x|^2 + |y|^2 - 2 x y.
     norms = np.square(target, dtype=np.float64).sum(axis=1)
-    longest = np.square(rows, dtype=np.float64).sum(axis=1).max()
+    longest = 1.001 * float(np.einsum("ij,ij->i", rows, rows).max())
     error = (2 * target.shape[1] + 8) * ROUNDOFF * (norms + longest)
     for row in np.flatnonzero(distances[:, -1] >= coarse - error):
         everything = np.arange(len(rows))[None, :]

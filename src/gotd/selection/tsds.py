@@ -23,11 +23,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gotd.engine.local import Engine
-from gotd.selection.neighbours import Neighbours, gather, nearest_distances, nearest_neighbours
+from gotd.selection.density import pool_density
+from gotd.selection.neighbours import Neighbours, nearest_distances, nearest_neighbours
 from gotd.selection.selection import Ranking, Shard, check_request, smallest
 
-# Kernel values held at once: 2^22 float64 are 32 MiB, near what a cache holds.
-BLOCK_ENTRIES = 1 << 22
+# Neighbours looked up at first, and by what factor more if the plan needs them. It mostly
+# does not, and a list of thousands takes longer than the search.
+FIRST_LOOK, LOOK_FURTHER = 256, 5
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class TSDS:
         C: Scale of the distances, in embedding units.
         sigma: Width of the kernel in embedding units; pairs farther apart do not
             count as near-duplicates. Only for ``"kde"``.
-        prefetch: Neighbours looked up per target, at most a tenth of the pool.
+        prefetch: Neighbours looked up per target at most, and at most a tenth of the pool.
         kde_neighbours: Neighbours that a density counts at most, the row itself
             included; at most a tenth of the pool.
         sampling: ``"top"`` or ``"multinomial"``.
@@ -106,18 +108,11 @@ class TSDS:
         n_candidates = sum(map(len, candidates))
         # A tenth of the pool, but at least two: the step from K to K + 1 needs both.
         cap = min(n_candidates, max(2, n_candidates // 10))
-        found = nearest_neighbours(target, candidates, min(self.prefetch, cap), engine)
-        distances = np.sqrt(found.distances)
+        found, plan = self._assign(target, candidates, cap, engine)
         ids = pa.chunked_array([shard.ids for shard in candidates])
         # In the order of ids, so that no sum or draw depends on the order of rows.
         rows = np.empty(int(found.order.max()) + 1, dtype=np.int64)
         rows[found.order] = found.rows
-        if self.variant == "uniform":
-            plan = knn_uniform(distances, self.alpha, self.C)
-        else:
-            counted = min(self.kde_neighbours, cap)
-            density = kernel_density(gather(candidates, rows), self.sigma, counted)
-            plan = knn_kde(distances, density[found.order], self.alpha, self.C)
         mass = np.bincount(found.order.ravel(), weights=plan.mass.ravel())
         diagnostics: dict[str, Any] = {
             "rows_with_mass": int(np.count_nonzero(mass)),
@@ -137,6 +132,26 @@ class TSDS:
             chosen = pa.concat_arrays([chosen, others])
             scores = np.concatenate([scores, np.zeros(len(others))])
         return Ranking(chosen, scores, diagnostics=diagnostics)
+
+    def _assign(
+        self, target: Shard, candidates: Sequence[Shard], cap: int, engine: Engine
+    ) -> tuple[Neighbours, Assignment]:
+        """Look up neighbours until the plan needs no more of them."""
+        density = None
+        if self.variant == "kde":
+            density = pool_density(candidates, self.sigma, min(self.kde_neighbours, cap))
+        most = min(self.prefetch, cap)
+        fetched = min(FIRST_LOOK, most)
+        while True:
+            found = nearest_neighbours(target, candidates, fetched, engine)
+            distances = np.sqrt(found.distances)
+            if density is None:
+                plan = knn_uniform(distances, self.alpha, self.C)
+            else:
+                plan = knn_kde(distances, density[found.rows], self.alpha, self.C)
+            if not plan.exhausted or fetched == most:
+                return found, plan
+            fetched = min(most, LOOK_FURTHER * fetched)
 
 
 def knn_uniform(distances: np.ndarray, alpha: float, scale: float) -> Assignment:
@@ -197,47 +212,9 @@ def knn_kde(distances: np.ndarray, density: np.ndarray, alpha: float, scale: flo
     # Targets whose whole list is used up keep their remainder on the last neighbour.
     mass[:, -1] += np.maximum(1.0 / m - mass.sum(axis=1), 0.0)
     reached = int(np.count_nonzero(mass, axis=1).max())
-    return Assignment(mass, reached, exhausted=not enough.any())
-
-
-def kernel_density(embeddings: np.ndarray, sigma: float, neighbours: int) -> np.ndarray:
-    """Measure how crowded it is around each row.
-
-    ``rho_j = sum_x max(0, 1 - |x_j - x|^2 / sigma^2)`` over the ``neighbours`` nearest
-    rows, the row itself included, so that ``rho_j >= 1``.
-
-    Quadratic in the rows: ``n^2 d`` multiplications in float64.
-
-    Args:
-        embeddings: ``[n, d]`` rows, all that any target looked up.
-        sigma: Width of the kernel.
-        neighbours: Rows that count at most.
-
-    Returns:
-        ``[n]`` float64.
-    """
-    # About their mean, because differences of large norms lose digits. Scaled and with
-    # two more columns, one matrix product gives 1 - (|x|^2 + |y|^2 - 2 x y) / sigma^2.
-    rows = embeddings.astype(np.float64) - embeddings.mean(axis=0, dtype=np.float64)
-    rows *= np.sqrt(2.0) / sigma
-    half = 0.5 - 0.5 * np.square(rows).sum(axis=1)
-    ones = np.ones_like(half)
-    left, right = np.column_stack([rows, ones, half]), np.column_stack([rows, half, ones])
-    density = np.empty(len(rows))
-    step = max(1, BLOCK_ENTRIES // len(rows))
-    for start in range(0, len(rows), step):
-        block = slice(start, start + step)
-        kernel = left[block] @ right.T
-        np.clip(kernel, 0.0, 1.0, out=kernel)
-        # Rounding must not let a row miss itself.
-        own = np.arange(len(kernel))
-        kernel[own, start + own] = 1.0
-        crowded = np.count_nonzero(kernel, axis=1) > neighbours
-        density[block] = kernel.sum(axis=1)
-        if crowded.any():
-            nearest = np.partition(kernel[crowded], len(rows) - neighbours, axis=1)
-            density[start + np.flatnonzero(crowded)] = nearest[:, -neighbours:].sum(axis=1)
-    return density
+    # Beyond its last neighbour nothing is known of a target: its events are missing there.
+    exhausted = not enough.any() or bool(s > count[:, -1].min())
+    return Assignment(mass, reached, exhausted)
 
 
 def draw(mass: np.ndarray, limit: int, seed: int) -> np.ndarray:
