@@ -12,7 +12,8 @@ SCRIPT = Path(__file__).parents[1] / "experiments" / "mode_coverage.py"
 @pytest.fixture(scope="module")
 def script():
     spec = importlib.util.spec_from_file_location("mode_coverage", SCRIPT)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules["mode_coverage"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
