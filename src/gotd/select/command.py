@@ -17,11 +17,9 @@ from gotd.select.methods import build_method
 from gotd.select.output import Output, write_selection
 from gotd.select.pipeline import Prepared, Request
 from gotd.select.progress import watch_terminal
+from gotd.sources.hub_stream import HUB_RECORD
 from gotd.sources.inputs import named_parts
 from gotd.sources.streams import Columns
-
-HUB_RECORD = "hub-revisions.json"
-"""File in the store that keeps the commit of each Hub data set."""
 
 
 def run(options: argparse.Namespace) -> int:

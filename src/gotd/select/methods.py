@@ -16,6 +16,16 @@ METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
         {"direction": "away"},
         "away from a target of what is not wanted",
     ),
+    "got_d_path": (
+        "gotd.selection.got_d_path.GOTDPath",
+        {},
+        "in steps: what was taken counts as seen",
+    ),
+    "got_d_clusters": (
+        "gotd.selection.got_d_clusters.GOTDClusters",
+        {},
+        "every cluster of the target takes its turn",
+    ),
     "nearest": ("gotd.selection.nearest.Nearest", {}, "closest to any target"),
     "round_robin": ("gotd.selection.round_robin.RoundRobin", {}, "every target takes its turn"),
     "curated_tapt": (

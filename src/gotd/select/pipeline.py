@@ -208,11 +208,11 @@ class Prepared:
 
     def _pool_of(self, side: str) -> Callable[[Tick], Stage]:
         request = self.request
-        if side == "target":
-            parts, columns, unit = request.target, request.target_columns, "whole"
-        else:
+        parts, columns = request.target, request.target_columns
+        unit: Unit = "whole"
+        if side == "candidates":
             parts, columns, unit = request.candidates, request.columns, request.unit
-        return partial(pool_stage, side, parts, columns, unit, request.length_chars)
+        return lambda tick: pool_stage(side, parts, columns, unit, request.length_chars, tick)
 
     def _space_of(self, side: str) -> Callable[[Tick], Stage]:
         # A target is small: a cluster would take longer to be asked than to answer.

@@ -14,6 +14,9 @@ import pyarrow as pa
 from gotd.sources import SourceUnavailable
 from gotd.sources.streams import ROWS_PER_PIECE, Columns, uniform
 
+HUB_RECORD = "hub-revisions.json"
+"""File in the store that keeps the commit of each data set."""
+
 
 @dataclass(frozen=True)
 class HubName:

@@ -1,0 +1,213 @@
+"""Selection from Python: ``GOTD(epsilon=0.05).fit(target, candidates).select(budget=50_000)``.
+
+A thin front of `gotd.select.pipeline`, the same that ``gotd select`` stands on. (The
+method itself, as one arm among others, is `gotd.selection.got_d.GOTD`.)
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.artifacts import Store
+from gotd.engine.local import Engine, LocalEngine
+from gotd.pool import Unit
+from gotd.select.encoders import Encoder
+from gotd.select.methods import build_method
+from gotd.select.output import describe
+from gotd.select.pipeline import Prepared, Request
+from gotd.select.report import report
+from gotd.sources.hub_stream import HUB_RECORD
+from gotd.sources.inputs import Part, named_parts, table_parts
+from gotd.sources.streams import Columns
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The chosen rows, best first.
+
+    Args:
+        table: Columns ``id``, ``text``, ``score`` (lower was selected first), ``rank``
+            (from 1) and ``domain``; with explanations ``target_id`` and ``target_share``.
+        summary: What was chosen, in numbers, beside what chance would have chosen.
+        manifest: Everything needed to get it again.
+    """
+
+    table: pa.Table
+    summary: Mapping[str, Any] = field(repr=False)
+    manifest: Mapping[str, Any] = field(repr=False)
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def ids(self) -> list[str]:
+        """The rows' ids."""
+        return self.table["id"].to_pylist()
+
+    @property
+    def texts(self) -> list[str]:
+        """The rows' texts."""
+        return self.table["text"].to_pylist()
+
+    @property
+    def scores(self) -> Any:
+        """The rows' scores: float64 ``[budget]``."""
+        return self.table["score"].to_numpy()
+
+    @property
+    def rank(self) -> Any:
+        """The rows' ranks, from 1: int64 ``[budget]``."""
+        return self.table["rank"].to_numpy()
+
+    @property
+    def report(self) -> str:
+        """A page of Markdown about what was chosen."""
+        return report(self.manifest, {len(self): self.summary})
+
+    def to_parquet(self, path: str | Path) -> None:
+        """Write the rows to a Parquet file."""
+        pq.write_table(self.table, path, compression="zstd")
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Give the rows as a data frame."""
+        return self.table.to_pandas()
+
+
+class GOTD:
+    """Choose the candidates that serve a target.
+
+    Args:
+        epsilon: Regularisation of the transport, in mean costs; methods without transport
+            do not look at it.
+        method: Name of the method, as in ``gotd select --method``.
+        encoder: ``hashed``, ``minilm``, or a model's name or folder.
+        seed: Seed of what is random.
+        unit: ``whole``: rows are chosen as they are; ``fixed``: pieces of
+            ``length_chars``.
+        length_chars: Length of a ``fixed`` piece, and what the encoder reads of a row.
+        settings: More fields of the method, such as ``{"whiten": True}``.
+        engine: Maps over shards: this machine, or a `gotd.engine.ray.RayEngine`.
+        store: Folder that keeps what was read, embedded and scored; a temporary one
+            that goes with this object when ``None``.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        ValueError: If there is no such method, encoder or setting.
+    """
+
+    def __init__(
+        self,
+        epsilon: float = 0.05,
+        *,
+        method: str = "got_d",
+        encoder: str = "hashed",
+        seed: int = 0,
+        unit: Unit = "whole",
+        length_chars: int = 1000,
+        settings: Mapping[str, Any] | None = None,
+        engine: Engine | None = None,
+        store: str | Path | None = None,
+        device: str = "auto",
+    ) -> None:
+        given = dict(settings or {})
+        if method.startswith("got_d"):
+            given["epsilon"] = epsilon
+        self._method, self._name = build_method(method, given), method
+        self._encoder = Encoder(encoder, device=device)
+        self._unit: Unit = unit
+        self._seed, self._length_chars = seed, length_chars
+        self._engine = engine or LocalEngine()
+        self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
+        self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
+        self._request: Request | None = None
+
+    def fit(
+        self,
+        target: Any,
+        candidates: Any,
+        *,
+        text_column: str = "text",
+        target_text_column: str | None = None,
+        id_column: str | None = None,
+        domain_column: str | None = None,
+    ) -> Self:
+        """Read, embed and score the candidates.
+
+        Methods that make lists instead of scores wait for the budget.
+
+        Args:
+            target: Texts, a path or ``hub:`` name (or several), a `pyarrow.Table`, a
+                `pandas.DataFrame` or a `datasets.Dataset`. A list of strings is texts; give
+                paths as `pathlib.Path`, or one path as a string.
+            candidates: The same.
+            text_column: Column of the text; several with commas are joined.
+            target_text_column: The target's; the same when ``None``.
+            id_column: Column of unique ids; ``id`` or numbers when ``None``.
+            domain_column: Column of the domain; ``domain`` or a name when ``None``.
+
+        Raises:
+            ValueError: If rows cannot be read, or a solve misses its tolerance.
+            FileNotFoundError: If a file, data set or encoder is not there.
+        """
+        columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
+        own = target_text_column and Columns(tuple(target_text_column.split(",")))
+        target_columns = own or columns
+        self._request = Request(
+            target=self._parts(target, "target", target_columns),
+            candidates=self._parts(candidates, "candidates", columns),
+            method=self._method,
+            method_name=self._name,
+            encoder=self._encoder,
+            target_columns=target_columns,
+            columns=columns,
+            unit=self._unit,
+            length_chars=self._length_chars,
+            seed=self._seed,
+        )
+        if callable(getattr(self._method, "scores", None)):
+            Prepared(self._request, 1, self._store, self._engine)
+        return self
+
+    def select(self, budget: int, *, explain: bool = False) -> Selection:
+        """Take the ``budget`` best candidates; a smaller budget is a prefix of a larger.
+
+        Args:
+            budget: Rows to take.
+            explain: Add to each row which target it serves.
+
+        Raises:
+            RuntimeError: If nothing was fitted.
+            ValueError: If the budget is below 1 or larger than the pool.
+        """
+        if self._request is None:
+            raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
+        prepared = Prepared(self._request, budget, self._store, self._engine)
+        chosen = prepared.select(budget, explain=explain)
+        table = pa.concat_tables(chosen.blocks())
+        return Selection(table, chosen.summary(), describe(prepared, "gotd.GOTD"))
+
+    def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:
+        names = [given] if isinstance(given, str | Path) else given
+        if isinstance(given, str) or _are_paths(names):
+            record = self._store.root / HUB_RECORD
+            return named_parts([str(name) for name in names], columns, record)
+        return table_parts(given, label, columns)
+
+
+def _are_paths(names: Any) -> bool:
+    """Tell whether these are paths; strings in a list are texts."""
+    return (
+        isinstance(names, Sequence)
+        and len(names) > 0
+        and all(isinstance(name, Path) for name in names)
+    )

@@ -1,0 +1,172 @@
+"""A local Ray gives what this machine gives, bit for bit, also when a worker is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gotd.cli import main
+from gotd.engine.ray import RayEngine, _groups
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+ray = pytest.importorskip("ray")
+
+SOURCES = str(Path(__file__).parents[2] / "src")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[RayEngine]:
+    """Start a Ray on this machine, with CPUs to spare, and see that it ends."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = SOURCES
+    try:
+        ray.init(
+            address="local",
+            num_cpus=6,
+            include_dashboard=False,
+            object_store_memory=100 * 2**20,
+            log_to_driver=False,
+            logging_level="error",
+        )
+        yield RayEngine(workers=2)
+    finally:
+        ray.shutdown()
+        if before is None:
+            os.environ.pop("PYTHONPATH", None)
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def kill_once(marker: Path) -> None:
+    """End this worker process the hard way, the first time that it is asked."""
+    try:
+        marker.touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def square(marker: Path | None, item: int) -> int:
+    if item == 13 and marker is not None:
+        kill_once(marker)
+    return item * item
+
+
+def with_tool(marker: Path | None, tool: dict, item: int) -> tuple[int, str]:
+    tool["calls"] = tool.get("calls", 0) + 1
+    return square(marker, item), tool["name"]
+
+
+def make_tool() -> dict:
+    return {"name": "made in a worker"}
+
+
+def fail(item: int) -> int:
+    if item == 7:
+        raise ValueError("item 7 is bad")
+    return item
+
+
+def test_results_come_in_order_and_a_killed_worker_loses_nothing(cluster, tmp_path):
+    assert list(cluster.map(partial(square, None), range(200))) == [i * i for i in range(200)]
+    assert list(cluster.map(partial(square, None), [])) == []
+    marker = tmp_path / "killed"
+    found = list(cluster.map(partial(square, marker), iter(range(40))))
+    assert found == [i * i for i in range(40)]
+    assert marker.exists()
+
+
+def test_an_error_comes_as_it_was_raised(cluster):
+    results = cluster.map(fail, range(20))
+    with pytest.raises(ValueError, match=r"^item 7 is bad$"):
+        list(results)
+
+
+def test_a_long_iterable_is_not_held(cluster):
+    drawn = []
+
+    def items() -> Iterator[int]:
+        for item in range(100):
+            drawn.append(item)
+            yield item
+
+    results = cluster.map(partial(square, None), items())
+    assert next(results) == 0
+    assert len(drawn) <= 2 * cluster.workers + 1
+    results.close()
+
+
+def test_actors_keep_their_tool_and_one_that_is_killed_loses_nothing(cluster, tmp_path):
+    assert list(cluster.map_with(make_tool, partial(with_tool, None), [])) == []
+    marker = tmp_path / "killed"
+    found = list(cluster.map_with(make_tool, partial(with_tool, marker), range(24)))
+    assert found == [(i * i, "made in a worker") for i in range(24)]
+    assert marker.exists()
+
+
+def test_an_actor_s_error_comes_as_it_was_raised(cluster):
+    with pytest.raises(ValueError, match=r"^item 7 is bad$"):
+        list(cluster.map_with(make_tool, lambda _, item: fail(item), range(20)))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """Write a pool of several shards and a target."""
+    folder = tmp_path_factory.mktemp("given")
+    random = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(300)])
+    pool = [" ".join(random.choice(words[: 60 + i % 240], size=20)) for i in range(3000)]
+    ids = [f"row-{i}" for i in random.permutation(3000)]
+    pq.write_table(pa.table({"id": ids, "text": pool}), folder / "pool.parquet")
+    target = [" ".join(random.choice(words[200:], size=15)) for _ in range(40)]
+    pq.write_table(pa.table({"text": target}), folder / "mine.parquet")
+    return folder
+
+
+def arguments(files: Path, out: Path, method: str, *more: str) -> list[str]:
+    return [
+        *("select", "--target", str(files / "mine.parquet"), "--budget", "300"),
+        *("--candidates", str(files / "pool.parquet"), "--method", method, "--explain"),
+        *("--out", str(out), "--store", str(out.parent / f"store-{out.name}"), *more),
+    ]
+
+
+@pytest.mark.parametrize("method", ["got_d", "dsir"])
+def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monkeypatch, method):
+    # Large enough to be scored in several blocks, small enough for a test.
+    monkeypatch.setattr("gotd.pool.SHARD_ROWS", 700)
+    monkeypatch.setattr("gotd.embedding.ROWS_PER_RANGE", 256)
+    assert main(arguments(files, tmp_path / "local", method)) == 0
+    assert main(arguments(files, tmp_path / "ray", method, "--engine", "ray")) == 0
+    one, other = (tmp_path / name / "selected.parquet" for name in ("local", "ray"))
+    assert one.read_bytes() == other.read_bytes()
+    for kind in ("pool", "pool_embeddings", "pool_scores"):
+        stored = [
+            {
+                path.relative_to(tmp_path / f"store-{name}"): path.read_bytes()
+                for path in (tmp_path / f"store-{name}" / kind).rglob("*")
+                if path.suffix in (".arrow", ".npy")
+            }
+            for name in ("local", "ray")
+        ]
+        assert stored[0] == stored[1]
+
+
+def test_a_cluster_that_is_not_there_is_one_line(capsys, files, tmp_path):
+    ray.shutdown()  # the last test of this module: the fixture's Ray is not needed any more
+    more = ("--engine", "ray", "--ray-address", "127.0.0.1:1")
+    assert main(arguments(files, tmp_path / "out", "dsir", *more)) == 2
+    assert "no Ray cluster at '127.0.0.1:1'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_groups_are_consecutive():
+    assert list(_groups(range(5), 2)) == [[0, 1], [2, 3], [4]]
