@@ -28,6 +28,9 @@ Precision = Literal["float32", "bf16"]
 ROWS_PER_RANGE = 4096
 """Rows embedded between two resume markers; batches never cross a range."""
 
+CPU_BATCH_TOKENS = 4096
+"""Positions per batch on a CPU at most: a batch four times as large takes a tenth longer."""
+
 MATRIX, IDS = "embeddings.npy", "ids.parquet"
 
 
@@ -59,7 +62,8 @@ class TransformerEmbedder:
             ``cls`` (first position) or ``token_mean`` (mean of the input embeddings of
             the text's own tokens; no layer is run).
         max_length_tokens: Longer texts are cut here, or where the model's positions end.
-        batch_tokens: Positions per batch, padding included; bounds memory.
+        batch_tokens: Positions per batch, padding included, and fewer on a CPU; bounds
+            memory.
         normalise: Scale each row to unit Euclidean length.
         precision: ``float32`` or ``bf16`` weights and activations; the pooled rows
             are float32 in either case.
@@ -114,7 +118,10 @@ class TransformerEmbedder:
             max_length_tokens = int(min(max_length_tokens, _positions(network)))
         self._network = network.eval().requires_grad_(False).to(device)
         self._pooling, self._normalise = pooling, normalise
-        self._max_length, self._batch_tokens = max_length_tokens, batch_tokens
+        self._max_length = max_length_tokens
+        self._batch_tokens = (
+            batch_tokens if device != "cpu" else min(batch_tokens, CPU_BATCH_TOKENS)
+        )
         self._device = device
 
     @property

@@ -4,6 +4,7 @@ import pytest
 from scipy.optimize import linprog
 
 from gotd.engine.local import LocalEngine
+from gotd.file_array import open_array
 from gotd.selection import density, tsds
 from gotd.selection.density import kernel_density, pool_density
 from gotd.selection.selection import Shard
@@ -157,6 +158,25 @@ def test_densities_are_kept_as_long_as_the_pool(monkeypatch):
     assert second is not pool_density([pool], 0.6, 30)
     monkeypatch.setattr(density, "kernel_density", None)
     TSDS(variant="kde", sigma=0.6, kde_neighbours=30).rank(target, [pool], 20, 0, ENGINE)
+
+
+def test_densities_of_files_are_kept_beside_them(monkeypatch, tmp_path):
+    _, pool = copies_of_one_row()
+
+    def stored() -> list[Shard]:
+        cuts = [slice(0, 100), slice(100, 300)]
+        for number, rows in enumerate(cuts):
+            np.save(tmp_path / f"embeddings-{number}.npy", pool.embeddings[rows])
+        arrays = [open_array(tmp_path / f"embeddings-{number}.npy") for number in range(2)]
+        ids = [pool.ids[rows.start : rows.stop] for rows in cuts]
+        return [Shard(i, i, embeddings=a) for i, a in zip(ids, arrays, strict=True)]
+
+    first = pool_density(stored(), 0.5, 30)
+    assert [path.suffix for path in tmp_path.glob("density-*")] == [".npy"]
+    monkeypatch.setattr(density, "kernel_density", None)
+    np.testing.assert_array_equal(pool_density(stored(), 0.5, 30), first)
+    with pytest.raises(TypeError):
+        pool_density(stored()[:1], 0.5, 30)
 
 
 @pytest.mark.parametrize("variant", ["uniform", "kde"])

@@ -11,15 +11,21 @@ among the rows that any target looked up, which is nearly the pool.
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import os
 import threading
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
+from gotd.file_array import FileArray
 from gotd.selection.neighbours import gather
 from gotd.selection.selection import Shard
 
@@ -43,9 +49,9 @@ _lock = threading.Lock()
 def pool_density(candidates: Sequence[Shard], sigma: float, neighbours: int) -> np.ndarray:
     """Measure each candidate's density in the pool, or recall it.
 
-    The last pool's densities are kept as long as its embeddings are, so a second target
-    finds them. Rows are compared in the order of their ids: the order in which they are
-    stored decides nothing.
+    Kept beside the embeddings where these are files of one folder, otherwise in memory as
+    long as the embeddings are (of the last pool), so a second target finds them. Rows are
+    compared in the order of their ids: the order in which they are stored decides nothing.
 
     Args:
         candidates: Shards with embeddings; all of them are copied into memory.
@@ -63,13 +69,39 @@ def pool_density(candidates: Sequence[Shard], sigma: float, neighbours: int) -> 
             )
             if same and settings == [sigma, neighbours]:
                 return density
+        stored = _file(arrays, sigma, neighbours)
+        if stored is not None and stored.exists():
+            return np.load(stored)
         ids = pa.chunked_array([shard.ids for shard in candidates], type=pa.string())
         by_id = pc.sort_indices(ids).to_numpy().astype(np.int64)
         density = np.empty(len(by_id))
         density[by_id] = kernel_density(gather(candidates, by_id), sigma, neighbours)
+        if stored is not None:
+            _write(stored, density)
         references = tuple(weakref.ref(array) for array in arrays if array is not None)
         _kept[:] = [(references, sigma, neighbours, density)]
         return density
+
+
+def _file(arrays: Sequence[np.ndarray | None], sigma: float, neighbours: int) -> Path | None:
+    """Say where the densities of files of embeddings belong, if the files share a folder."""
+    sources = [array.source for array in arrays if isinstance(array, FileArray)]
+    paths = [Path(source[0]) for source in sources if source is not None]
+    folders = {path.parent for path in paths}
+    if len(paths) < len(arrays) or len(folders) != 1:
+        return None
+    # Files of a store never change under their name; a pool may be some of them.
+    told = json.dumps([[path.name for path in paths], sigma, neighbours])
+    return folders.pop() / f"density-{hashlib.sha256(told.encode()).hexdigest()[:12]}.npy"
+
+
+def _write(path: Path, density: np.ndarray) -> None:
+    # A folder that may only be read is no reason to fail: the next target waits again.
+    with contextlib.suppress(OSError):
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        with part.open("wb") as file:
+            np.save(file, density)
+        part.replace(path)
 
 
 def kernel_density(embeddings: np.ndarray, sigma: float, neighbours: int) -> np.ndarray:

@@ -47,7 +47,7 @@ class GOTDClusters(TransportSettings):
 
     name: ClassVar[str] = "got_d_clusters"
 
-    clusters: int = 16
+    clusters: int = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()

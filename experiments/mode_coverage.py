@@ -15,8 +15,8 @@ move for every mode to have its share of the target, in [0, 1]. *Reach* says how
 targets are to what was selected: 1 as near as to the best of the whole pool, 0 as near as
 to a random selection; of the worst mode, since an average hides it.
 
-    python experiments/coverage.py                      # apart, generated
-    DATA=../shared/data python experiments/coverage.py  # and real
+    python experiments/mode_coverage.py                      # apart, generated
+    DATA=../shared/data python experiments/mode_coverage.py  # and real
 """
 
 from __future__ import annotations
@@ -289,7 +289,6 @@ def draw(found: list[dict[str, Any]]) -> Figure:
             axis.set_title(f"{setting}: {titles[what]}", loc="left", fontsize=8.5)
             axis.set_xlim(0.0 if what == "misallocated" else LEAST_SHOWN - 0.05, 1.05)
             axis.set_yticks(range(len(ARMS)), list(ARMS))
-            axis.invert_yaxis()
             axis.grid(axis="x", color="#e3e6e8", linewidth=0.7)
             axis.set_axisbelow(True)
             axis.spines[["top", "right", "left"]].set_visible(False)
@@ -305,20 +304,21 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path, default=Path("results"))
     options = parser.parse_args(arguments)
     default = "apart,generated" + (",real" if "DATA" in os.environ else "")
-    settings = (options.settings or default).split(",")
+    chosen: str = options.settings or default
+    settings = chosen.split(",")
     if unknown := set(settings) - set(SETTINGS):
         parser.error(f"unknown setting {sorted(unknown)[0]!r}; choose from {', '.join(SETTINGS)}")
     if "real" in settings and "DATA" not in os.environ:
         parser.error("the setting real needs DATA=<folder with candidates/, domain/ and glue/>")
     found = run(settings, options.seeds)
-    typed = f"python experiments/coverage.py --seeds {options.seeds}"
+    typed = f"python experiments/mode_coverage.py --seeds {options.seeds}"
     page = tabulate(found, ("DATA=… " if "real" in settings else "") + typed)
     for folder in ("tables", "figures"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
-    (options.out / "tables" / "coverage.md").write_text(page, encoding="utf-8")
+    (options.out / "tables" / "mode_coverage.md").write_text(page, encoding="utf-8")
     lines = "".join(json.dumps(row) + "\n" for row in found)
-    (options.out / "tables" / "coverage.jsonl").write_text(lines, encoding="utf-8")
-    draw(found).savefig(options.out / "figures" / "coverage.svg", metadata={"Date": None})
+    (options.out / "tables" / "mode_coverage.jsonl").write_text(lines, encoding="utf-8")
+    draw(found).savefig(options.out / "figures" / "mode_coverage.svg", metadata={"Date": None})
     print(page)
     return found
 
