@@ -108,13 +108,17 @@ def test_every_experiment_at_every_scale_composes(experiment, scale):
 def test_a_sweep_has_a_cell_for_every_combination(name):
     experiment, scale = name.split(" scale=")
     cells = expand([f"experiment={experiment}", f"scale={scale}"])
-    axes = [(c.task.name, c.selector.arm, c.seed) for c, _ in cells]
+    axes = [(c.task.name, c.selector.arm, c.seed, variant) for c, variant in cells]
     assert len(set(axes)) == len(axes)
     combined = 1
     for values in zip(*axes, strict=True):
         combined *= len(set(values))
     assert combined == len(cells)
-    assert {variant for _, variant in cells} == {""}
+    variants = {variant for _, variant in cells}
+    if experiment == "labels":
+        assert all(variant.startswith("limits.labels=") for variant in variants)
+    else:
+        assert variants == {""}
 
 
 def test_expand_gives_what_hydra_composes():
@@ -417,14 +421,18 @@ def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(t
         value = cls()
     except (TypeError, ValueError):
         return
-    fields = {f.name for f in dataclasses.fields(cls) if f.init}
+    late = {f.name for f in dataclasses.fields(cls) if f.metadata.get("keyed") == "if set"}
+    fields = {f.name for f in dataclasses.fields(cls) if f.init} - late
+    for name in late:
+        set_to = dataclasses.replace(value, **{name: changed(getattr(value, name) or "some")})
+        assert set(identity(set_to)) - set(identity(value)) == {name}
     assert set(identity(value)) == (fields - left_out) | {"class", "version"}
 
 
 @pytest.mark.parametrize(
     "launcher", ["basic", "local", "joblib", "submitit_local", "submitit_slurm"]
 )
-@pytest.mark.parametrize("experiment", ["glue/micro", "glue/folder"])
+@pytest.mark.parametrize("experiment", ["glue/micro", "glue/folder", "domain/micro"])
 def test_every_launcher_composes(launcher, experiment):
     """The launcher is an axis of its own: no experiment may set another one's field."""
     if launcher.startswith("submitit"):

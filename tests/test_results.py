@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from gotd.cli import main
+from gotd.expansion import expand_cells
 from gotd.reporting.records import read_jsonl
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -26,6 +27,16 @@ def test_records_are_valid_and_bare_of_other_peoples_texts_and_of_paths(path):
     for record in records:
         if record["axes"]["source"] != "microworld" and record["selection"]:
             assert all("excerpt" not in row for row in record["selection"]["first_rows"])
+
+
+def test_the_present_code_knows_the_committed_records_by_their_keys():
+    """A stage's key holds for what was made before; a change of it would orphan the records."""
+    records = read_jsonl(RESULTS / "records" / "glue-micro.jsonl")
+    known = {(r["axes"]["task"], r["axes"]["arm"], r["axes"]["seed"]): r["key"] for r in records}
+    cells, _ = expand_cells(["experiment=glue", "task=cola,mnli", "seed=11", "tracker=none"])
+    assert len(cells) == 16
+    for cell in cells:
+        assert cell.record.key == known[tuple(cell.axes[name] for name in ("task", "arm", "seed"))]
 
 
 def test_tables_are_what_the_records_say(tmp_path):

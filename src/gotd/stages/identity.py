@@ -22,6 +22,30 @@ RUN_ONLY = frozenset(
 """Fields that change how fast a stage runs, not what it writes: in no key."""
 
 
+def deciding(value: Any) -> dict[str, Any]:
+    """Give the fields of a dataclass that decide bytes.
+
+    A field that came later says ``metadata={"keyed": "if set"}`` and stays out while it
+    has its default, so that what was made before it keeps its key.
+
+    Args:
+        value: A dataclass, frozen or of the configuration.
+
+    Returns:
+        JSON by field name.
+    """
+    fields = {
+        f.name: _content(getattr(value, f.name))
+        for f in dataclasses.fields(value)
+        if f.name not in RUN_ONLY and f.init and not _is_unset(f, getattr(value, f.name))
+    }
+    return json.loads(json.dumps(fields))
+
+
+def _is_unset(field: dataclasses.Field[Any], value: Any) -> bool:
+    return field.metadata.get("keyed") == "if set" and value == field.default
+
+
 def identity(value: Any) -> dict[str, Any]:
     """Give the fields of a dataclass that decide bytes, and the class's version.
 
@@ -31,13 +55,8 @@ def identity(value: Any) -> dict[str, Any]:
     Returns:
         JSON: class name, ``version`` where the class states one, and its fields.
     """
-    fields = {
-        f.name: _content(getattr(value, f.name))
-        for f in dataclasses.fields(value)
-        if f.name not in RUN_ONLY and f.init
-    }
     named = {"class": type(value).__name__, "version": getattr(type(value), "version", 1)}
-    return json.loads(json.dumps({**fields, **named}))
+    return {**deciding(value), **named}
 
 
 def _content(value: Any) -> Any:
