@@ -165,15 +165,18 @@ class TaskLimits:
     """At most so many labelled rows (the paper: all, or 5,000)."""
     labels_chosen: str = "random"
     """``random`` by row id, or ``first`` (what the published code does)."""
-    validation_rows: int = 100
-    """Rows held out of train for the model choice under ``protocol=clean``."""
+    validation_rows: int | None = 100
+    """Rows to choose the epoch on: held out of train under ``protocol=clean``, or at most so
+    many of a split that the task has for it (null: all of that)."""
     target_rows: int | None = None
     """Training texts that form the selection target; null: all that are labelled."""
+    reported_rows: int | None = field(default=None, metadata={"keyed": "if set"})
+    """At most so many rows of each reported split, by a hash of their ids; null: all."""
 
     def __post_init__(self) -> None:
         """Refuse limits that leave nothing."""
         _choose("limits labels_chosen", self.labels_chosen, ("random", "first"))
-        for name in ("labels", "validation_rows", "target_rows"):
+        for name in ("labels", "validation_rows", "target_rows", "reported_rows"):
             _at_least(f"limits {name}", getattr(self, name))
 
 
@@ -185,6 +188,13 @@ class CandidatesConfig:
     """File names or patterns inside the folder; empty: all."""
     limit: int | None = None
     """Sample so many rows by a hash of their ids; null: all."""
+    screen: int | None = None
+    """Arms that measure distances see only so many domains, the nearest to the target by
+    transport distance (paper, App. C.3: 2); null: all."""
+
+    def __post_init__(self) -> None:
+        """Refuse a pool without a domain."""
+        _at_least("candidates screen", self.screen)
 
 
 @dataclass
@@ -215,6 +225,8 @@ class Config:
     fine_tune: Any = MISSING
     evaluation: Any = MISSING
     tracker: Any = MISSING
+    per_task: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Values that depend on the task, by setting and task, for others to refer to."""
     store: str = "artifacts"
     """Folder of the artifacts; not part of any key."""
     workers: int = 1

@@ -1,5 +1,6 @@
 """Tasks: one form for all sources, and splits that depend on ids alone."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from gotd.evaluation.glue import GLUE_METRICS
-from gotd.sources.corpora import GLUE_ROWS
+from gotd.reporting.cells import SUITES
+from gotd.sources.corpora import DOMAIN_ROWS, GLUE_ROWS
 from gotd.sources.folder import Folder
-from gotd.sources.task import Task, hold_out, limit_labels, load
+from gotd.sources.task import Task, at_most, hold_out, limit_labels, load
 
 DATA = os.environ.get("DATA", "")
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
@@ -57,6 +59,16 @@ def test_configured_task_agrees_with_the_official_scores(name):
     assert task.metrics == GLUE_METRICS[name]
     assert task.headline == GLUE_METRICS[name][0]
     assert set(task.reported_splits.values()) < set(GLUE_ROWS[name])
+
+
+@pytest.mark.parametrize("name", sorted(DOMAIN_ROWS))
+def test_domain_tasks_are_scored_as_in_the_paper(name):
+    task = configured(name)
+    assert task.name == name
+    assert task.headline == ("micro_f1" if name in ("rct", "chemprot") else "macro_f1")
+    assert (task.train_split, task.choice_split) == ("train", "validation")
+    assert task.reported_splits == {"test": "test"}
+    assert name in SUITES["domain"]
 
 
 @pytest.mark.skipif(not DATA, reason="DATA names no folder with the public data")
@@ -192,6 +204,23 @@ def test_hold_out_depends_on_seed_and_ids_alone(train):
 def test_hold_out_refuses_an_empty_part(train, asked):
     with pytest.raises(ValueError, match="cannot hold out"):
         hold_out(train, asked, seed=1)
+
+
+def test_at_most_is_a_nested_choice_by_id_that_no_seed_moves(train):
+    few, more = (at_most(train, n, "reported")["id"].to_pylist() for n in (3, 6))
+    assert len(few) == 3
+    assert set(few) < set(more)
+    assert at_most(train, None, "reported").equals(train)
+    assert at_most(train, 10**6, "reported").equals(train)
+    shuffled = train.take(pa.array(np.random.default_rng(0).permutation(train.num_rows)))
+    assert set(at_most(shuffled, 3, "reported")["id"].to_pylist()) == set(few)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_epoch_is_not_chosen_on_rows_that_are_trained_on_or_reported(split):
+    task = configured("imdb")
+    with pytest.raises(ValueError, match=f"choice_split '{split}' is trained on or reported"):
+        dataclasses.replace(task, choice_split=split)
 
 
 def test_limit_labels_takes_nested_random_rows_or_the_first(train):

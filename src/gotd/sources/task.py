@@ -7,7 +7,7 @@ and ``domain`` (null where the truth is not known).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -34,6 +34,8 @@ class Task:
             so these are validation splits, as in the paper's code.
         train_split: Split with the labels to fine-tune on.
         label_range: Lowest and highest score of a regression; ``None`` for classes.
+        choice_split: Split to choose the epoch on; ``None`` where the data set has none to
+            spare, as in GLUE, and rows of train are held out instead.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Task:
     reported_splits: dict[str, str]
     train_split: str = "train"
     label_range: tuple[float, float] | None = None
+    choice_split: str | None = field(default=None, metadata={"keyed": "if set"})
 
     def __post_init__(self) -> None:
         # Hydra hands lists over; frozen values must not change behind a key.
@@ -67,6 +70,11 @@ class Task:
             raise ValueError(f"task {self.name}: headline {self.headline!r} is not in metrics")
         if not self.reported_splits:
             raise ValueError(f"task {self.name}: reported_splits is empty; name one split")
+        if self.choice_split in (self.train_split, *self.reported_splits.values()):
+            raise ValueError(
+                f"task {self.name}: choice_split {self.choice_split!r} is trained on or reported; "
+                "name a split of its own, or null to hold rows out of train"
+            )
         if self.label_kind == "regression":
             if self.classes != 1 or self.label_range is None:
                 raise ValueError(f"task {self.name}: regression needs classes: 1 and a label_range")
@@ -146,6 +154,22 @@ def _labels(raw: pa.Table, task: Task, where: str) -> np.ndarray:
             f"({int(bad.sum())} such rows){hint}; repair or drop the row"
         )
     return values
+
+
+def at_most(rows: pa.Table, n: int | None, role: str) -> pa.Table:
+    """Keep at most ``n`` rows by a hash of their ids, the same for every seed.
+
+    Args:
+        rows: Normalised rows.
+        n: Rows to keep; ``None``: all.
+        role: What they are for; two roles choose independently.
+
+    Returns:
+        The rows kept, in their order.
+    """
+    if n is None or n >= rows.num_rows:
+        return rows
+    return rows.filter(pa.array(subsample(rows, n, 0, role)))
 
 
 def hold_out(train: pa.Table, rows_or_share: int | float, seed: int) -> tuple[pa.Table, pa.Table]:

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from gotd.artifacts import Stage
 from gotd.config import Chunking, TaskLimits
 from gotd.sources.task import Task
-from gotd.stages.identity import identity, source_identity
+from gotd.stages.identity import deciding, identity, source_identity
 
 
 def candidates(source: Any, chunking: Chunking) -> Stage:
@@ -59,26 +59,46 @@ def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: i
 def _labelled_rows(source: Any, task: Task, limits: TaskLimits, protocol: str, seed: int) -> Stage:
     """Write the labelled rows, the held-out rows and the reported splits of a task.
 
-    Under ``clean`` the rows for the model choice are held out of train and the
-    reported split is looked at once. Under ``published`` nothing is held out.
+    Under ``clean`` the rows for the model choice are a split that the task has for that,
+    else held out of train, and the reported split is looked at once. Under ``published``
+    nothing is held out.
+
+    Raises:
+        ValueError: If rows are to be held out, but not how many.
     """
+    held_out = limits.validation_rows or 0
+    if task.choice_split is None and limits.validation_rows is None:
+        raise ValueError(
+            f"limits.validation_rows must be a number: task {task.name} has no split of its own "
+            "to choose the epoch on, so rows of train are held out"
+        )
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
-        from gotd.sources.task import hold_out, limit_labels, load
+        from gotd.sources.task import at_most, hold_out, limit_labels, load
 
         train = load(source, task, task.train_split)
+        reported = {
+            name: at_most(load(source, task, split), limits.reported_rows, "reported")
+            for name, split in task.reported_splits.items()
+        }
         validation = None
         # Deviation D9: the published code holds nothing out and takes the last epoch.
-        if protocol == "clean":
-            train, validation = hold_out(train, limits.validation_rows, seed)
+        if task.choice_split is None and protocol == "clean":
+            train, validation = hold_out(train, held_out, seed)
+        elif task.choice_split is not None and protocol == "clean":
+            rows = load(source, task, task.choice_split)
+            validation = at_most(rows, limits.validation_rows, "choice")
+        elif task.choice_split is not None:
+            # Deviation D19: it chooses the epoch of a domain task on the rows it reports.
+            validation = next(iter(reported.values()))
         if limits.labels is not None and limits.labels < train.num_rows:
             how = "first" if protocol == "published" else limits.labels_chosen  # Deviation D6
             train = limit_labels(train, limits.labels, how, seed)  # type: ignore[arg-type]
         pq.write_table(train, folder / "train.parquet")
         if validation is not None:
             pq.write_table(validation, folder / "validation.parquet")
-        for name, split in task.reported_splits.items():
-            pq.write_table(load(source, task, split), folder / f"reported-{name}.parquet")
+        for name, table in reported.items():
+            pq.write_table(table, folder / f"reported-{name}.parquet")
 
     return Stage(
         kind="task",
@@ -87,7 +107,7 @@ def _labelled_rows(source: Any, task: Task, limits: TaskLimits, protocol: str, s
         parameters={
             "source": source_identity(source, "tasks", task.name),
             "task": identity(task),
-            "limits": dataclasses.asdict(limits),
+            "limits": deciding(limits),
             "protocol": protocol,
             "seed": seed,
         },
