@@ -79,7 +79,8 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     config = _as_published(config)
     _check(config)
     source, task, method = build(config.source), build(config.task), build(config.selector.method)
-    if source.name == "microworld" and (config.candidates.files or config.candidates.limit):
+    pool = typed(config.candidates)
+    if source.name == "microworld" and (pool.files or pool.limit):
         raise ValueError("candidates.files and candidates.limit choose files; a world has none")
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
@@ -108,8 +109,12 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
             for side, stage in chunks.items()
         }
         read = spaces if "embeddings" in method.requires else {}
+        near = None
+        # Deviation D20: the paper screens for GOT-D alone; here all arms that measure are equal.
+        if pool.screen is not None and method.requires == {"embeddings"}:
+            near = stages.screened(chunks, spaces, pool.screen, seed, workers)
         ranked = stages.ranking(
-            method, config.selector.arm, chunks, read, config.rank_rows, seed, workers
+            method, config.selector.arm, chunks, read, config.rank_rows, seed, workers, near
         )
         chosen = stages.selection(ranked, chunks, spaces, config.budget, source.under_covered)
         model = stages.pre_fine_tuned(base, chosen, warm_up, config.selector.arm, seed)

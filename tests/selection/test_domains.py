@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from gotd.engine.local import LocalEngine
-from gotd.selection.domains import domain_names, ids_in_domains, screen
+from gotd.selection.domains import domain_names, ids_in_domains, only_domains, screen
 from gotd.selection.selection import Shard
 
 
@@ -86,3 +86,29 @@ def test_ids_are_listed_by_domain_and_strangers_refused():
 def test_screening_asks_for_embeddings():
     with pytest.raises(ValueError, match="embeddings"):
         screen(TARGET, [replace(POOL, embeddings=None)])
+
+
+def test_a_pool_is_narrowed_to_its_domains_and_stays_on_the_disk_where_it_can():
+    near, far = only_domains(POOL, ["near", "far"], least=300)
+    assert near.domains.to_pylist() == ["near"] * 150
+    assert far.ids.equals(POOL.ids.slice(0, 150))  # the first 150 rows of the pool
+    assert np.shares_memory(far.embeddings, POOL.embeddings)
+    order = np.random.default_rng(5).permutation(len(POOL))
+    mixed = Shard(
+        POOL.ids.take(pa.array(order)),
+        POOL.texts.take(pa.array(order)),
+        POOL.domains.take(pa.array(order)),
+        POOL.embeddings[order],
+    )
+    (scattered,) = only_domains(mixed, ["far"], least=1)
+    where = {name: row for row, name in enumerate(POOL.ids.to_pylist())}
+    rows = [where[name] for name in scattered.ids.to_pylist()]
+    assert sorted(rows) == list(range(150))
+    np.testing.assert_array_equal(scattered.embeddings, POOL.embeddings[rows])
+
+
+def test_too_few_rows_in_the_nearest_domains_are_named():
+    with pytest.raises(ValueError, match="near.*hold 150 candidates, fewer than the 151 to rank"):
+        only_domains(POOL, ["near"], least=151)
+    with pytest.raises(ValueError, match="no domain 'nowhere'"):
+        only_domains(POOL, ["nowhere"], least=1)

@@ -111,6 +111,36 @@ def screen(
     return sorted(found, key=lambda row: (row.distance, row.domain))
 
 
+def only_domains(pool: Shard, domains: Sequence[str], least: int) -> list[Shard]:
+    """Narrow a pool to some of its domains, one shard for each.
+
+    A domain whose rows stand together, as they do in a pool read from one file after
+    another, is a view: its embeddings stay on the disk.
+
+    Args:
+        pool: Candidates with domains.
+        domains: The domains to keep.
+        least: Rows that must be left.
+
+    Raises:
+        ValueError: If fewer are left, or a domain is nowhere in the pool.
+    """
+    names = domains_of(pool, "domain screening")
+    shards = []
+    for domain in domains:
+        rows = np.flatnonzero(pc.equal(names, domain))
+        if not len(rows):
+            raise ValueError(f"domain screening: the pool has no domain {domain!r}")
+        shards.append(pool.take(rows))
+    left = sum(map(len, shards))
+    if left < least:
+        raise ValueError(
+            f"the domains nearest to the target ({', '.join(domains)}) hold {left:,} candidates, "
+            f"fewer than the {least:,} to rank; raise candidates.screen or lower the budget"
+        )
+    return shards
+
+
 def domains_of(shard: Shard, reader: str) -> pa.Array:
     """Return the shard's domains as strings, or say what is missing.
 

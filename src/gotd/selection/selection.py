@@ -92,6 +92,22 @@ class Shard:
         object.__setattr__(shard, "_files", (rows, embeddings))
         return shard
 
+    def take(self, rows: np.ndarray) -> Shard:
+        """Give some rows; a view of the embeddings where the rows stand together.
+
+        Args:
+            rows: ``[k]`` positions, ascending, at least one.
+        """
+        first, last = int(rows[0]), int(rows[-1])
+        together = last - first + 1 == len(rows)
+        where = slice(first, last + 1) if together else rows
+        return Shard(
+            ids=self.ids.take(pa.array(rows)),
+            texts=self.texts.take(pa.array(rows)),
+            domains=None if self.domains is None else self.domains.take(pa.array(rows)),
+            embeddings=None if self.embeddings is None else self.embeddings[where],
+        )
+
 
 @dataclass(frozen=True)
 class Ranking:

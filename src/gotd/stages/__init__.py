@@ -13,7 +13,7 @@ from gotd.stages.models import (
     tuned_encoder,
 )
 from gotd.stages.rows import candidates, target, task_rows
-from gotd.stages.selections import ranking, selection
+from gotd.stages.selections import ranking, screened, selection
 
 __all__ = [
     "RUN_ONLY",
@@ -24,6 +24,7 @@ __all__ = [
     "measured",
     "pre_fine_tuned",
     "ranking",
+    "screened",
     "selection",
     "target",
     "task_rows",

@@ -15,6 +15,44 @@ from gotd.artifacts import Stage, write_json
 from gotd.engine.local import LocalEngine
 from gotd.stages.identity import identity
 
+SCREENED_ROWS = 10_000
+"""Rows of each domain that are measured (paper, App. C.3)."""
+
+
+def screened(
+    chunks: Mapping[str, Stage], spaces: Mapping[str, Stage], keep: int, seed: int, workers: int
+) -> Stage:
+    """Measure how far each domain of the pool is from the target, and keep the nearest.
+
+    Args:
+        chunks: The stages ``target`` and ``candidates``.
+        spaces: Their embeddings by the same names.
+        keep: Domains to keep.
+        seed: Seed of the sample that is measured.
+        workers: Shards in flight at once.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.selection.domains import screen
+
+        target_shard, pool = (_shard(inputs, name) for name in ("target", "candidates"))
+        engine = LocalEngine(workers)
+        found = screen(target_shard, [pool], sample=SCREENED_ROWS, seed=seed, engine=engine)
+        distances = {row.domain: row.distance for row in found}
+        write_json(
+            folder / "domains.json",
+            {"kept": [row.domain for row in found[:keep]], "distances": distances},
+        )
+
+    return Stage(
+        kind="screened",
+        version=1,
+        name=chunks["target"].name,
+        parameters={"keep": keep, "sample": SCREENED_ROWS, "seed": seed},
+        build=build,
+        inputs={**chunks, **{f"{name}_embeddings": stage for name, stage in spaces.items()}},
+    )
+
 
 def ranking(
     method: Any,
@@ -24,6 +62,7 @@ def ranking(
     limit: int,
     seed: int,
     workers: int,
+    near: Stage | None = None,
 ) -> Stage:
     """Rank the candidates once; every budget up to ``limit`` is a prefix.
 
@@ -35,18 +74,29 @@ def ranking(
         limit: Rows to rank.
         seed: Seed of the selection.
         workers: Shards in flight at once.
+        near: The stage ``screened`` whose domains alone are ranked; ``None``: all are.
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.selection.domains import only_domains
+
         target_shard, pool = (_shard(inputs, name) for name in ("target", "candidates"))
-        found = method.rank(target_shard, [pool], limit, seed, LocalEngine(workers))
+        shards, screening = [pool], {}
+        if near is not None:
+            read = (inputs["screened"] / "domains.json").read_text(encoding="utf-8")
+            screening = {"screened": json.loads(read)}
+            shards = only_domains(pool, screening["screened"]["kept"], limit)
+        found = method.rank(target_shard, shards, limit, seed, LocalEngine(workers))
         table = pa.table({"id": found.ids, "score": found.scores})
         pq.write_table(table, folder / "ranking.parquet", compression="zstd")
         diagnostics = {k: v for k, v in found.diagnostics.items() if k != "elapsed_s"}
+        diagnostics |= screening
         facts = {"with_replacement": found.with_replacement, "diagnostics": diagnostics}
         write_json(folder / "ranking.json", facts)
 
     inputs = {**chunks, **{f"{name}_embeddings": stage for name, stage in spaces.items()}}
+    if near is not None:
+        inputs["screened"] = near
     return Stage(
         kind="ranking",
         version=1,
