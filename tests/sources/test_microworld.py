@@ -11,6 +11,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from gotd.sources.microworld import Microworld
+from gotd.sources.microworld_domain_tasks import DOMAIN
 from gotd.sources.microworld_grammar import (
     CATEGORY_WORDS,
     DETERMINERS,
@@ -346,10 +347,64 @@ def test_an_impossible_world_is_refused(fields, message):
 
 def test_unknown_tasks_and_splits_list_the_valid_ones(world):
     with pytest.raises(
-        FileNotFoundError, match="unknown task 'wnli'; choose from cola, mnli, mrpc"
+        FileNotFoundError, match="no task 'wnli' in this world; choose from agnews, cola,"
     ):
         world.split("wnli", "train")
+    with pytest.raises(FileNotFoundError, match="no task 'acl_arc' .* or raise rare_domains"):
+        world.split("acl_arc", "train")  # its home is a second rare domain
     with pytest.raises(FileNotFoundError, match="no split 'test'; choose from train, validation"):
         world.split("sst2", "test")
     with pytest.raises(FileNotFoundError, match="no split 'validation_matched'"):
         world.split("sst2", "validation_matched")
+
+
+# The domain suite ---------------------------------------------------------------------
+
+
+def domain_world(seed=3):
+    return Microworld(seed=seed, rare_domains=2, rare_share=0.03, candidate_documents=100)
+
+
+def expected_class(task, entities) -> int:
+    """Label a row from its entities and the attribute table alone."""
+    (polarity,) = {entity["polarity"] for entity in entities}
+    category = entities[0]["category"]
+    return {
+        "rct": category if category < 3 else 3 + polarity,
+        "acl_arc": category if category < 2 else 2 * category - 2 + polarity,
+        "agnews": category,
+    }.get(task, polarity)
+
+
+@pytest.mark.parametrize("task", DOMAIN)
+def test_domain_labels_follow_from_the_facts_of_the_named_entities(task):
+    world = domain_world()
+    truth = {row["word"]: row for row in world.entities().to_pylist()}
+    for split in ("train", "validation", "test"):
+        for row in world.split(task, split).to_pylist():
+            entities = mentioned(row["text"], truth)
+            assert row["label"] == expected_class(task, entities)
+            assert {entity["domain"] for entity in entities} == {row["domain"]}
+            assert {entity["evaluation"] for entity in entities} == {split != "train"}
+            assert len({entity["concept"] for entity in entities}) == len(entities)
+
+
+@pytest.mark.parametrize("task", DOMAIN)
+def test_domain_tasks_have_their_home_their_class_shares_and_their_sizes(task):
+    world = domain_world()
+    sizes = {split: world.split(task, split).num_rows for split in world.splits(task)}
+    tested = 65 if task == "hyperpartisan" else 1000
+    assert sizes == {"train": 500, "validation": 200, "test": tested}
+    table = world.split(task, "train")
+    assert Counter(table["domain"].to_pylist()) == {DOMAIN[task].home: 375, "common_0": 125}
+    for domain in (DOMAIN[task].home, "common_0"):
+        labels = np.array(only(table, "domain", domain)["label"].to_pylist())
+        found = np.bincount(labels, minlength=DOMAIN[task].classes) / len(labels)
+        shares = DOMAIN[task].shares or [1 / DOMAIN[task].classes] * DOMAIN[task].classes
+        np.testing.assert_allclose(found, shares, atol=0.03)
+
+
+def test_a_world_without_a_home_has_no_such_task():
+    assert "rct" in Microworld().tasks()
+    assert "acl_arc" not in Microworld().tasks()
+    assert "acl_arc" in domain_world().tasks()

@@ -16,23 +16,28 @@ import numpy as np
 import pyarrow as pa
 
 from gotd.sources.microworld_documents import documents
+from gotd.sources.microworld_domain_tasks import DOMAIN
 from gotd.sources.microworld_grammar import Facts, Lexicon, Voice
 from gotd.sources.microworld_tasks import GLUE, Scene, Task
 
 COMMON_ENTITIES = 48
 RARE_ENTITIES = 96
+VALIDATION_ROWS = 200  # of the domain suite, whose reported split is another one
+HOME_PARTS = 3  # of four rows of a domain task so many are about its home, one about common_0
 
 
 @dataclass(frozen=True)
 class Microworld:
-    """Generate a world: a skewed document pool and eight GLUE-shaped tasks.
+    """Generate a world: a skewed document pool, eight GLUE-shaped tasks, a domain suite.
 
     Entities are invented words in synonym pairs ("concepts") with a polarity, a category and a
     size. Documents tell these facts; task texts only name the entities, so labels need facts that
     were read in documents. The concepts are split in two halves: training rows mention the
     labelled half, every other split the evaluation half, and documents mention both. The target
-    (all rows of all tasks, ``validation_mismatched`` aside) is half ``common_0``, half the rare
-    domains, which hold a share of just ``rare_share`` of pre-training documents and candidates.
+    (all rows of all GLUE tasks, ``validation_mismatched`` aside) is half ``common_0``, half the
+    rare domains, which hold a share of just ``rare_share`` of pre-training documents and
+    candidates. A task of the domain suite has a home of its own, rare or common: three quarters
+    of its rows are about that, one quarter about ``common_0``.
 
     A seed is a world of its own: report intervals over seeds, each with its own base model. Each
     stream (pre-training documents, candidates, every split) has a random generator of its own, so
@@ -159,17 +164,22 @@ class Microworld:
         return self._documents("candidates", self.candidate_documents)
 
     def tasks(self) -> list[str]:
-        """List the tasks, sorted."""
-        return sorted(GLUE)
+        """List the tasks, sorted; a domain task only where this world has its home."""
+        homes = (None, *self._domain_names)
+        return sorted(name for name, task in TASKS.items() if task.home in homes)
 
     def splits(self, task: str) -> list[str]:
         """List the splits of a task."""
-        self._task(task)
+        if self._task(task).home is not None:
+            return ["train", "validation", "test"]
         extra = ["validation_matched", "validation_mismatched"] if task == "mnli" else []
         return ["train", "validation", *extra]
 
     def split(self, task: str, split: str) -> pa.Table:
         """Return the rows of a task with the columns of ``nyu-mll/glue`` and ``domain``.
+
+        Domain tasks have ``text``, ``label``, ``idx`` and ``domain``; their ``test`` split is
+        the reported one, and ``validation`` has 200 rows or as many as that.
 
         ``validation`` is the reported split, as in GLUE, and of mnli the same rows as
         ``validation_matched``. The mismatched rows are about the common domains outside the
@@ -191,8 +201,8 @@ class Microworld:
         if split == "validation_matched":
             split = "validation"
         generator = self._generator(f"{task}/{split}")
-        rows = self.labels if split == "train" else self.evaluation_rows
-        domain = generator.permutation(self._row_domains(rows, split == "validation_mismatched"))
+        rows = self._rows(writer, split)
+        domain = generator.permutation(self._row_domains(writer, split, rows))
         voice = Voice(self._lexicon, self._facts(), generator)
         table = writer.rows(Scene(voice, domain, evaluation=split != "train"))
         return table.append_column("domain", self._name_domains(domain))
@@ -219,11 +229,22 @@ class Microworld:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
     def _task(self, task: str) -> Task:
-        if task not in GLUE:
+        if task not in self.tasks():
             raise FileNotFoundError(
-                f"microworld: unknown task {task!r}; choose from {', '.join(self.tasks())}."
+                f"microworld: no task {task!r} in this world; choose from "
+                f"{', '.join(self.tasks())}, or raise rare_domains or common_domains."
             )
-        return GLUE[task]
+        return TASKS[task]
+
+    def _rows(self, task: Task, split: str) -> int:
+        """Say how many rows a split has."""
+        if split == "train":
+            return self.labels
+        if task.home is None:
+            return self.evaluation_rows
+        if split == "validation":
+            return min(VALIDATION_ROWS, self.evaluation_rows)
+        return min(self.evaluation_rows, task.most_test_rows or self.evaluation_rows)
 
     def _counts(self, total: int) -> list[int]:
         """Divide documents among the domains: rare ones by share, common ones evenly."""
@@ -231,14 +252,18 @@ class Microworld:
         common = _even(total - rare * self.rare_domains, self.common_domains)
         return [*common, *[rare] * self.rare_domains]
 
-    def _row_domains(self, rows: int, mismatched: bool) -> np.ndarray:
+    def _row_domains(self, task: Task, split: str, rows: int) -> np.ndarray:
         """Return the domain of each row of a split, sorted; int64 ``[rows]``."""
-        if mismatched:
-            counts = [0, *_even(rows, self.common_domains - 1), *[0] * self.rare_domains]
+        counts = [0] * len(self._domain_names)
+        common, rare = _even(rows, 2)
+        if task.home is not None:
+            counts[0] = rows // (HOME_PARTS + 1)
+            counts[self._domain_names.index(task.home)] += rows - counts[0]
+        elif split == "validation_mismatched":
+            counts[1 : self.common_domains] = _even(rows, self.common_domains - 1)
         else:
-            common, rare = _even(rows, 2)
-            idle = [0] * (self.common_domains - 1)
-            counts = [common, *idle, *_even(rare, self.rare_domains)]
+            counts[0] = common
+            counts[self.common_domains :] = _even(rare, self.rare_domains)
         return np.repeat(np.arange(len(counts)), counts)
 
     def _name_domains(self, domain: np.ndarray) -> pa.StringArray:
@@ -252,6 +277,9 @@ class Microworld:
         ids = [f"{self.name}-{self.seed}/{role}/{number:06d}" for number in range(total)]
         names = self._name_domains(domain)
         return pa.table({"id": pa.array(ids, pa.string()), "text": text, "domain": names})
+
+
+TASKS: dict[str, Task] = {**GLUE, **DOMAIN}
 
 
 def _even(total: int, parts: int) -> list[int]:

@@ -5,7 +5,8 @@ attributes of the entities, and those are told in the documents alone. Wording, 
 asked-for attribute are independent of the label, so a bag of words stays at chance on entities
 that no training row mentions.
 
-A suite is a mapping from task name to ``Task``; ``GLUE`` is the only one so far.
+A suite is a mapping from task name to ``Task``: ``GLUE`` here, ``DOMAIN`` in
+``microworld_domain_tasks``.
 """
 
 from __future__ import annotations
@@ -76,9 +77,15 @@ class Task:
     """Write rows that have the given class, int64 ``[rows]``."""
     score_of_class: tuple[float, ...] | None = None
     """For a regression task the score that each class stands for."""
+    shares: tuple[float, ...] | None = None
+    """Share of each class within every domain; ``None``: equal shares."""
+    home: str | None = None
+    """Domain that most rows are about; ``None``: the mixture that all GLUE tasks share."""
+    most_test_rows: int | None = None
+    """Rows of the test split if the world has more to give; ``None``: no bound."""
 
     def rows(self, scene: Scene) -> pa.Table:
-        """Write one row per entry of ``scene.domain``, classes balanced within each domain.
+        """Write one row per entry of ``scene.domain``, class shares kept within each domain.
 
         Returns:
             The text columns, then ``label`` (int64; float32 for a score) and ``idx`` (int32).
@@ -89,7 +96,7 @@ class Task:
         # within a domain the order is random, so no stride through the rows picks one class.
         order = scene.voice.rng.permutation(rows)
         order = order[np.argsort(scene.domain[order], kind="stable")]
-        classes[order] = np.arange(rows) % self.classes
+        classes[order] = self._deal(rows)
         texts = self.write(scene, classes)
         if self.score_of_class is None:
             label = pa.array(classes)
@@ -99,8 +106,16 @@ class Task:
         idx = pa.array(np.arange(rows, dtype=np.int32))
         return pa.table([*columns, label, idx], names=[*self.columns, "label", "idx"])
 
+    def _deal(self, rows: int) -> np.ndarray:
+        """Deal out classes such that any stretch holds them by their shares; int64 ``[rows]``."""
+        if self.shares is None:
+            return np.arange(rows) % self.classes
+        # Multiples of the golden ratio fill the unit interval as evenly as any sequence does.
+        place = np.arange(1, rows + 1) * ((5**0.5 - 1) / 2) % 1.0
+        return np.searchsorted(np.cumsum(self.shares)[:-1], place, side="right")
 
-def _neutral(scene: Scene, concept: np.ndarray, noun_class: np.ndarray, *ending: str) -> np.ndarray:
+
+def neutral(scene: Scene, concept: np.ndarray, noun_class: np.ndarray, *ending: str) -> np.ndarray:
     """Write a neutral clause that ends in the given words."""
     ends = [scene.voice.word(word) for word in ending]
     return line([*scene.voice.neutral(concept, noun_class), *ends])
@@ -110,13 +125,13 @@ def _two_neutral(scene: Scene, related: np.ndarray, classes: np.ndarray, end: st
     """Write two neutral sentences, of different noun class because synonyms always are."""
     one, two = scene.pair(related, classes)
     noun_class = scene.voice.noun_class(len(classes))
-    return _neutral(scene, one, noun_class, end), _neutral(scene, two, 1 - noun_class, end)
+    return neutral(scene, one, noun_class, end), neutral(scene, two, 1 - noun_class, end)
 
 
 def _cola(scene: Scene, classes: np.ndarray) -> Texts:
     """Acceptable (1) if the entity is of a category (0 or 1) that may go with "today"."""
     concept = scene.concept((scene.voice.facts.category < 2) == classes[:, None])
-    return (_neutral(scene, concept, scene.voice.noun_class(len(classes)), "today", "."),)
+    return (neutral(scene, concept, scene.voice.noun_class(len(classes)), "today", "."),)
 
 
 def _sst2(scene: Scene, classes: np.ndarray) -> Texts:
@@ -126,7 +141,7 @@ def _sst2(scene: Scene, classes: np.ndarray) -> Texts:
     one = scene.concept(polarity)
     two = scene.concept(polarity & (np.arange(len(facts.cell)) != one[:, None]))
     clauses = [
-        _neutral(scene, concept, scene.voice.noun_class(len(classes)), end)
+        neutral(scene, concept, scene.voice.noun_class(len(classes)), end)
         for concept, end in ((one, ","), (two, "."))
     ]
     return (np.concatenate(clauses, axis=1),)
@@ -165,7 +180,7 @@ def _rte(scene: Scene, classes: np.ndarray) -> Texts:
     """Entailment (0) if the claimed category is that of the entity."""
     concept = scene.concept()
     noun_class = scene.voice.noun_class(len(classes))
-    premise = _neutral(scene, concept, noun_class, ".")
+    premise = neutral(scene, concept, noun_class, ".")
     verb = _asked_category(scene, concept, classes)
     claim = [*scene.voice.mention(concept, noun_class), verb, scene.voice.word(".")]
     return premise, line(claim)
@@ -175,7 +190,7 @@ def _qnli(scene: Scene, classes: np.ndarray) -> Texts:
     """Entailment (0) if the sentence is about an entity of the category asked for."""
     concept = scene.concept()
     verb = _asked_category(scene, concept, classes)
-    sentence = _neutral(scene, concept, scene.voice.noun_class(len(classes)), ".")
+    sentence = neutral(scene, concept, scene.voice.noun_class(len(classes)), ".")
     return line([scene.voice.word("which"), verb, scene.voice.word("?")]), sentence
 
 
@@ -192,7 +207,7 @@ def _mnli(scene: Scene, classes: np.ndarray) -> Texts:
         classes, [facts.polarity[concept], any_polarity, 1 - facts.polarity[concept]]
     )
     claim = line([determiner, voice.polarity_word(polarity), entity, voice.word(".")])
-    return _neutral(scene, concept, noun_class, "."), claim
+    return neutral(scene, concept, noun_class, "."), claim
 
 
 GLUE: dict[str, Task] = {
