@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd.sources import SourceUnavailable, hub
-from gotd.sources.corpora import CORPORA, GLUE, Corpus
+from gotd.sources.corpora import CORPORA, DOMAIN_ROWS, GLUE, Corpus
+from gotd.sources.domain_copies import DOMAIN
 from gotd.sources.folder import Folder
 from gotd.sources.hub import Hub
 
@@ -212,3 +213,82 @@ def test_bad_fields_are_refused(tmp_path):
         Hub(chars_per_domain=0)
     with pytest.raises(ValueError, match="no pre-training text"):
         Hub().pretraining()
+
+
+# Domain tasks -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """Two copies of one domain task: CSV with numbers, JSON lines with names."""
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    names = {"train": ["b", "a", "b"], "dev": ["b", "b"], "test": ["a", "b"]}
+    for file, labels in names.items():
+        rows = [
+            {"text": "null" if i == 0 else f"{file} {i}", "label": n} for i, n in enumerate(labels)
+        ]
+        (folder / f"citation_intent_{file}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        lines = [f"{row['text']},{'ab'.index(row['label'])}" for row in rows]
+        (folder / f"{file}.csv").write_text("\n".join(["text,label", *lines]))
+    calls, gone = [], set()
+
+    def load(kind, *, data_files, split, streaming, **rest):
+        (address,) = data_files.values()
+        calls.append(address)
+        data_files = {split: str(folder / address.rpartition("/")[2])}
+        cache = str(tmp_path / "cache")
+        return load_locally(
+            kind, data_files=data_files, split=split, streaming=streaming, cache_dir=cache, **rest
+        )
+
+    def info(_, dataset, **__):
+        if dataset in gone:
+            raise OSError("404")
+        return Info()
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    monkeypatch.setattr(hub, "DOMAIN_ROWS", {"acl_arc": {"train": 3, "validation": 2, "test": 2}})
+    return calls, gone
+
+
+def test_a_domain_task_is_read_from_its_own_files_alone(copies, tmp_path):
+    calls, _ = copies
+    here = source(tmp_path, suite="domain")
+    train = here.split("acl_arc", "train")
+    assert train.to_pydict() == {"text": ["null", "train 1", "train 2"], "label": [1, 0, 1]}
+    assert here.split("acl_arc", "validation").num_rows == 2
+    where = f"hf://datasets/yxchar/citation_intent-tlm@{REVISION}"
+    assert calls == [f"{where}/train.csv", f"{where}/dev.csv"]
+    assert here.tasks() == ["acl_arc"]
+    assert here.identity()["tasks"]["acl_arc"]["dataset"] == "yxchar/citation_intent-tlm"
+    copy = Folder(str(tmp_path / "kept"), held_out_share=0)
+    assert copy.split("acl_arc", "train").equals(train)
+
+
+def test_the_second_copy_stands_in_and_gives_the_same_classes(copies, tmp_path):
+    calls, gone = copies
+    first = source(tmp_path, path=str(tmp_path / "first"), suite="domain")
+    gone.add("yxchar/citation_intent-tlm")
+    second = source(tmp_path, suite="domain")
+    for split in ("train", "validation", "test"):  # validation lacks a class
+        assert second.split("acl_arc", split)["text"].to_pylist()
+    gone.clear()
+    for split in ("train", "validation", "test"):
+        assert second.split("acl_arc", split).equals(first.split("acl_arc", split))
+    # What was chosen once stays, though the first choice is there again.
+    assert second.identity()["tasks"]["acl_arc"]["dataset"] == "zapsdcn/citation_intent"
+
+
+def test_another_number_of_rows_than_published_is_refused(copies, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "DOMAIN_ROWS", {"acl_arc": {"train": 4}})
+    with pytest.raises(ValueError, match="acl_arc/train has 3 rows, published are 4"):
+        source(tmp_path, suite="domain").split("acl_arc", "train")
+
+
+def test_every_domain_task_has_copies_and_counts():
+    assert set(DOMAIN) == set(DOMAIN_ROWS)
+    assert {frozenset(c.files) for copies in DOMAIN.values() for c in copies} == {
+        frozenset(rows) for rows in DOMAIN_ROWS.values()
+    }

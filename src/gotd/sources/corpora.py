@@ -23,6 +23,20 @@ GLUE_ROWS: Mapping[str, Mapping[str, int]] = {
 }
 """Published rows of each split with public labels (WNLI is left out, as in the paper)."""
 
+DOMAIN_ROWS: Mapping[str, Mapping[str, int]] = {
+    "rct": {"train": 180_040, "validation": 30_212, "test": 30_135},
+    "chemprot": {"train": 4_169, "validation": 2_427, "test": 3_469},
+    "acl_arc": {"train": 1_688, "validation": 114, "test": 139},
+    "scierc": {"train": 3_219, "validation": 455, "test": 974},
+    "hyperpartisan": {"train": 515, "validation": 65, "test": 65},
+    "agnews": {"train": 115_000, "validation": 5_000, "test": 7_600},
+    "helpfulness": {"train": 115_251, "validation": 5_000, "test": 25_000},
+    "imdb": {"train": 20_000, "validation": 5_000, "test": 25_000},
+}
+"""Rows of the splits of Gururangan et al. (2020), which the paper takes over."""
+
+TASK_ROWS: Mapping[str, Mapping[str, int]] = {**GLUE_ROWS, **DOMAIN_ROWS}
+
 
 @dataclass(frozen=True)
 class Corpus:

@@ -1,4 +1,4 @@
-"""Rows from the Hugging Face Hub: GLUE, and a candidate corpus for each of seven domains.
+"""Rows from the Hugging Face Hub: GLUE, domain tasks, a candidate corpus for each of seven domains.
 
 What is fetched is kept as Parquet in the layout of `gotd.sources.folder`, with the
 recipe (data set, revision, sampling) in each file, so a machine without a network needs
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.sources import SourceUnavailable
-from gotd.sources.corpora import CORPORA, GLUE, GLUE_ROWS, Corpus
+from gotd.sources.corpora import CORPORA, DOMAIN_ROWS, GLUE, GLUE_ROWS, Corpus
+from gotd.sources.domain_copies import DOMAIN, read_copy
 from gotd.sources.files import read
 from gotd.sources.rows import documents
 
@@ -45,6 +46,7 @@ class Hub:
         shuffle_buffer: Documents held while shuffling the stream. The shuffle is over
             files and within this buffer, so it is not uniform over a whole corpus; how
             it is done may change with the version of `datasets`, so keep ``path``.
+        suite: The tasks: ``glue``, or ``domain`` (Gururangan et al. 2020).
         revisions: Full commit hash to use by data set id. Where none is given, the
             newest is resolved at first use and recorded in ``<path>/revisions.json``.
     """
@@ -54,6 +56,7 @@ class Hub:
     chars_per_domain: int = 1_000_000_000
     seed: int = 0
     shuffle_buffer: int = 10_000
+    suite: str = "glue"
     revisions: dict[str, str] = field(default_factory=dict)
 
     name: ClassVar[str] = "hub"
@@ -66,6 +69,8 @@ class Hub:
             raise ValueError(f"unknown domains {unknown}; use any of {', '.join(CORPORA)}")
         if self.chars_per_domain < 1 or self.shuffle_buffer < 1:
             raise ValueError("chars_per_domain and shuffle_buffer must be at least 1")
+        if self.suite not in ("glue", "domain"):
+            raise ValueError(f"suite must be glue or domain, not {self.suite!r}")
 
     @property
     def under_covered(self) -> list[str]:
@@ -86,19 +91,24 @@ class Hub:
         }
 
     def tasks(self) -> list[str]:
-        """Name the eight GLUE tasks of the paper."""
-        return sorted(GLUE_ROWS)
+        """Name the eight tasks of the suite."""
+        return sorted(self._rows)
+
+    @property
+    def _rows(self) -> Mapping[str, Mapping[str, int]]:
+        """Published rows of every split of the suite."""
+        return GLUE_ROWS if self.suite == "glue" else DOMAIN_ROWS
 
     def split(self, task: str, split: str) -> pa.Table:
-        """Give one split of a GLUE task, fetched on first use.
+        """Give one split of a task, fetched on first use.
 
         Raises:
             FileNotFoundError: If there is no such task or split with public labels.
             SourceUnavailable: If it is not kept here and the hub is out of reach.
             ValueError: If what came has not the published number of rows.
         """
-        if split not in GLUE_ROWS.get(task, {}):
-            known = sorted(f"{t}/{s}" for t, splits in GLUE_ROWS.items() for s in splits)
+        if split not in self._rows.get(task, {}):
+            known = sorted(f"{t}/{s}" for t, splits in self._rows.items() for s in splits)
             raise FileNotFoundError(f"no {task}/{split} with labels; there is: {', '.join(known)}")
         return read(self._kept_split(task, split))
 
@@ -123,27 +133,49 @@ class Hub:
 
     def fetch(self) -> list[Path]:
         """Fetch everything that is not kept yet, for use without a network."""
-        splits = [self._kept_split(t, s) for t, names in GLUE_ROWS.items() for s in names]
+        splits = [self._kept_split(t, s) for t, names in self._rows.items() for s in names]
         return splits + [self._kept_domain(domain) for domain in self.domains]
 
     # The two kinds of file ----------------------------------------------------------
 
     def _task_recipe(self, task: str, split: str) -> dict[str, Any]:
+        if self.suite == "domain":
+            return self._copied(task) | {"task": task, "split": split}
         revision = self._revision(GLUE, f"task {task}")
         return {"dataset": GLUE, "config": task, "split": split, "revision": revision}
 
+    def _copied(self, task: str) -> dict[str, str]:
+        """Give the copy of a domain task to read: one that is known already, else the first there.
+
+        Raises:
+            SourceUnavailable: If no copy can be had; names the first.
+        """
+        unreached = []
+        for copy in sorted(DOMAIN[task], key=lambda copy: copy.dataset not in self._known()):
+            try:
+                revision = self._revision(copy.dataset, f"task {task}")
+            except SourceUnavailable as error:
+                unreached.append(error)
+            else:
+                return {"dataset": copy.dataset, "revision": revision}
+        raise unreached[0]
+
     def _kept_split(self, task: str, split: str) -> Path:
-        path = Path(self.path) / "glue" / task / f"{split}.parquet"
+        path = Path(self.path) / self.suite / task / f"{split}.parquet"
         recipe = self._task_recipe(task, split)
         if _is_kept(path, recipe):
             return path
-        with _reaching(GLUE, f"task {task}", self.path):
-            rows = _load(GLUE, task, split, recipe["revision"], streaming=False)
-            table = rows.with_format("arrow")[:]
-        expected = GLUE_ROWS[task][split]
+        dataset, revision = recipe["dataset"], recipe["revision"]
+        with _reaching(dataset, f"task {task}", self.path):
+            if self.suite == "domain":
+                table = read_copy(task, dataset, split, revision)
+            else:
+                rows = _load(GLUE, task, split, revision, streaming=False)
+                table = rows.with_format("arrow")[:]
+        expected = self._rows[task][split]
         if table.num_rows != expected:
             raise ValueError(
-                f"{GLUE} {task}/{split} has {table.num_rows} rows, published are {expected}; "
+                f"{dataset} {task}/{split} has {table.num_rows} rows, published are {expected}; "
                 "pin another revision of it"
             )
         _write(path, recipe, table.schema, [table])
@@ -186,8 +218,7 @@ class Hub:
 
     def _revision(self, dataset: str, what: str) -> str:
         """Give the commit to read: the pinned one, the recorded one, or the newest."""
-        record = Path(self.path) / "revisions.json"
-        recorded = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        recorded = self._recorded()
         known = self.revisions.get(dataset) or recorded.get(dataset)
         if known is not None:
             return known
@@ -197,8 +228,23 @@ class Hub:
             newest = HfApi().dataset_info(dataset).sha
         if newest is None:
             raise SourceUnavailable(f"the hub names no revision of {dataset}; pin one")
-        _write_text(record, json.dumps({**recorded, dataset: newest}, indent=1, sort_keys=True))
+        text = json.dumps({**recorded, dataset: newest}, indent=1, sort_keys=True)
+        _write_text(self._record, text)
         return newest
+
+    @property
+    def _record(self) -> Path:
+        return Path(self.path) / "revisions.json"
+
+    def _recorded(self) -> dict[str, str]:
+        """Read the commits that earlier runs resolved."""
+        if not self._record.is_file():
+            return {}
+        return json.loads(self._record.read_text(encoding="utf-8"))
+
+    def _known(self) -> set[str]:
+        """Name the data sets whose commit is pinned or recorded."""
+        return {*self.revisions, *self._recorded()}
 
 
 def _load(

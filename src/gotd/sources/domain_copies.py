@@ -1,0 +1,105 @@
+"""The eight domain tasks of Gururangan et al. (2020) on the hub, one plain file per split.
+
+No copy there is the authors' own, so the published row counts (`corpora.DOMAIN_ROWS`) are
+asserted on what comes. Licences are not stated; each data set's own terms apply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy on the hub of a domain task: plain files, one for each split.
+
+    Args:
+        dataset: Data set id, ``namespace/name``.
+        files: File of each split inside the repository, beside which others may lie that
+            hold gigabytes and are never asked for.
+    """
+
+    dataset: str
+    files: Mapping[str, str]
+
+
+def _tables(name: str) -> Copy:
+    splits = {"train": "train", "validation": "dev", "test": "test"}
+    files = {split: f"{file}.csv" for split, file in splits.items()}
+    return Copy(f"yxchar/{name}-tlm", files)
+
+
+def _lines(name: str) -> Copy:
+    splits = {"train": "train", "validation": "dev", "test": "test"}
+    files = {split: f"{name}_{file}.jsonl" for split, file in splits.items()}
+    return Copy(f"zapsdcn/{name}", files)
+
+
+DOMAIN: Mapping[str, tuple[Copy, ...]] = {
+    "rct": (_tables("rct-20k"), _lines("rct-20k")),
+    "chemprot": (_tables("chemprot"), _lines("chemprot")),
+    "acl_arc": (_tables("citation_intent"), _lines("citation_intent")),
+    "scierc": (_tables("sciie"), _lines("sciie")),
+    "hyperpartisan": (_tables("hyp"), _lines("hyperpartisan_news")),
+    "agnews": (_tables("ag"),),
+    "helpfulness": (_tables("amazon"),),
+    "imdb": (_tables("imdb"), _lines("imdb")),
+}
+"""Copies of each domain task, the first choice first: that of Yao et al. (2022), complete and
+with whole numbers as labels, then that of Gururangan et al., with names as labels."""
+
+
+def read_copy(task: str, dataset: str, split: str, revision: str) -> pa.Table:
+    """Read one split of a domain task.
+
+    Args:
+        task: The task.
+        dataset: Which of its copies.
+        split: ``train``, ``validation`` or ``test``.
+        revision: Commit of the data set.
+
+    Returns:
+        ``text`` (string) and ``label`` (int64). Names of classes become numbers in the
+        alphabetical order of those in train.
+
+    Raises:
+        ValueError: If a column is missing, or train lacks a class.
+    """
+    (copy,) = (one for one in DOMAIN[task] if one.dataset == dataset)
+    rows = _read(copy, split, revision)
+    label = rows["label"]
+    if not pa.types.is_integer(label.type):
+        train = rows if split == "train" else _read(copy, "train", revision)
+        names = pa.array(sorted(train["label"].cast(pa.string()).unique().to_pylist()))
+        label = pc.index_in(label.cast(pa.string()), value_set=names).cast(pa.int64())
+        if label.null_count:
+            raise ValueError(
+                f"{dataset} {split} has a class that train lacks; pin another revision"
+            )
+    return pa.table({"text": rows["text"].cast(pa.string()), "label": label})
+
+
+def _read(copy: Copy, split: str, revision: str) -> pa.Table:
+    import datasets
+
+    file = copy.files[split]
+    is_csv = file.endswith(".csv")
+    rows = datasets.load_dataset(
+        "csv" if is_csv else "json",
+        data_files={split: f"hf://datasets/{copy.dataset}@{revision}/{file}"},
+        split=split,
+        streaming=False,
+        **({"keep_default_na": False} if is_csv else {}),  # a text may be the word "null"
+    )
+    table = rows.with_format("arrow")[:]
+    for column in ("text", "label"):
+        if column not in table.column_names:
+            raise ValueError(
+                f"{copy.dataset} {split} has no column {column!r}; it has "
+                f"{', '.join(table.column_names)}: pin a revision that has it"
+            )
+    return table
