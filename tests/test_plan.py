@@ -456,7 +456,7 @@ class TestPrinting:
             raise SourceUnavailable("task cola needs the data set 'nyu-mll/glue'")
 
         monkeypatch.setattr(Hub, "identity", unreachable)
-        cells, missing = lay_out([*SMALL, "scale=paper"])
+        cells, missing, _ = lay_out([*SMALL, "scale=paper"])
         assert missing is not None
         text = self.printed(cells, missing)
         assert "6 cells: 0 done, 0 failed, 6 pending" in text

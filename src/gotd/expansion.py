@@ -20,13 +20,17 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gotd.config import conf_folder, register
+from gotd.config import build, conf_folder, register
 from gotd.protocol import Cell, plan_cell
 from gotd.stages import RUN_ONLY
 
 AXES = ("task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale")
 """Overrides that name a cell by themselves; any other one goes into its variant."""
 _NO_VARIANT = ("hydra", "hydra/launcher", "store", "workers", "threads", "tracker", "rank_rows")
+
+
+Configured = tuple[DictConfig, str]
+"""A composed configuration and its variant."""
 
 
 class SweepError(ValueError):
@@ -83,7 +87,7 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     return [f"experiment={experiment}", *rest]
 
 
-def expand(overrides: Sequence[str]) -> list[tuple[DictConfig, str]]:
+def expand(overrides: Sequence[str]) -> list[Configured]:
     """Compose every cell that a command line means, in the order Hydra runs them.
 
     Args:
@@ -109,18 +113,47 @@ def expand(overrides: Sequence[str]) -> list[tuple[DictConfig, str]]:
         raise SweepError(_one_line(error)) from error
 
 
-def expand_cells(overrides: Sequence[str]) -> list[Cell]:
+def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
     """Lay out every cell that a command line means; nothing runs.
+
+    Returns:
+        The cells, and the tasks that were skipped because the source does not hold them.
 
     Raises:
         SweepError: At the first override that does not compose.
         ValueError: If a value is refused; the message names the field.
-        FileNotFoundError: If the source cannot say what its rows are.
+        FileNotFoundError: If the source cannot say what its rows are, or holds no task.
     """
     try:
-        return [plan_cell(config, name) for config, name in expand(overrides)]
+        held, skipped = part_held(expand(overrides))
+        return [plan_cell(config, name) for config, name in held], skipped
     except OmegaConfBaseException as error:
         raise SweepError(_one_line(error)) from error
+
+
+def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str]]:
+    """Part the cells whose task the source holds from the names of other tasks.
+
+    A folder with six of eight tasks runs six; the two are no failure, but they are named.
+
+    Raises:
+        FileNotFoundError: If the source cannot say what it holds, or holds none of them.
+    """
+    held = [cell for cell in configs if holds_task(cell[0])]
+    names = dict.fromkeys(config.task.name for config, _ in configs)
+    skipped = [name for name in names if name not in {config.task.name for config, _ in held}]
+    if not held:
+        source = build(configs[0][0].source)
+        raise FileNotFoundError(
+            f"the source {source.name} holds none of the tasks {', '.join(skipped)}; it holds "
+            f"{', '.join(source.tasks()) or 'none at all'}"
+        )
+    return held, skipped
+
+
+def holds_task(config: DictConfig) -> bool:
+    """Tell whether a cell's source holds its task."""
+    return config.task.name in build(config.source).tasks()
 
 
 def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:

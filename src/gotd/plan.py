@@ -36,7 +36,7 @@ from gotd.estimates import (
     likeness,
     read_past,
 )
-from gotd.expansion import expand
+from gotd.expansion import expand, part_held
 from gotd.machine import hardware
 from gotd.protocol import Cell, plan_cell
 
@@ -47,6 +47,7 @@ KINDS = (
     "base_model",
     "encoder",
     "embeddings",
+    "screened",
     "ranking",
     "selection",
     "pre_fine_tuned",
@@ -75,21 +76,23 @@ class UnreachedSource:
         return {"name": self.name, **self.fields}
 
 
-def lay_out(overrides: Sequence[str]) -> tuple[list[Cell], str | None]:
+def lay_out(overrides: Sequence[str]) -> tuple[list[Cell], str | None, list[str]]:
     """Lay out every cell that a command line means, with or without its source.
 
     Returns:
-        The cells, and what is missing: ``None`` if the source answered.
+        The cells; what is missing, ``None`` if the source answered; the tasks that it does
+        not hold.
 
     Raises:
         ValueError: If an override does not compose or a value is refused.
     """
     configs = expand(overrides)
     try:
-        return [plan_cell(config, name) for config, name in configs], None
+        held, skipped = part_held(configs)
+        return [plan_cell(config, name) for config, name in held], None, skipped
     except FileNotFoundError as error:  # SourceUnavailable is one
         missing = str(error)
-    return [plan_cell(_without_source(config), name) for config, name in configs], missing
+    return [plan_cell(_without_source(config), name) for config, name in configs], missing, []
 
 
 def _without_source(config: DictConfig) -> DictConfig:
@@ -221,13 +224,17 @@ def read_records() -> list[dict[str, Any]]:
 
 
 def print_plan(
-    cells: Sequence[Cell], missing: str | None = None, console: Console | None = None
+    cells: Sequence[Cell],
+    missing: str | None = None,
+    skipped: Sequence[str] = (),
+    console: Console | None = None,
 ) -> None:
     """Print the cells, the stages to build with what they will take, and what is missing.
 
     Args:
         cells: The cells of one sweep.
         missing: What keeps the sweep from running here, if anything.
+        skipped: Tasks that the source does not hold.
         console: Where to print; the standard output by default.
     """
     # Arms without a budget are the same cell at every budget of a sweep.
@@ -240,6 +247,8 @@ def print_plan(
     counted = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "pending"))
     console.print(_grid(cells))
     console.print(f"{len(cells)} cells: {counted}")
+    if skipped:
+        _say(console, f"skipped, not in the source: {', '.join(skipped)}")
     if lines:
         console.print(_stage_table(lines))
         _say(console, _totals(lines, store.root))

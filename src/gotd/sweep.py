@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gotd.artifacts import ArtifactError
 from gotd.config import conf_folder, register
-from gotd.expansion import SweepError, expand, expand_cells, resolve, variant
+from gotd.expansion import SweepError, expand, expand_cells, holds_task, resolve, variant
 from gotd.protocol import Cell
 
 log = logging.getLogger(__name__)
@@ -54,14 +54,15 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
             return 0
         _refuse_flags(given)
         # The arm without a selection is one cell at every budget of a sweep.
-        cells = list({cell.record.key: cell for cell in expand_cells(overrides)}.values())
+        expanded, skipped = expand_cells(overrides)
+        cells = list({cell.record.key: cell for cell in expanded}.values())
         pending = sum(not cell.is_done for cell in cells)
         if pending:
             _probe(cells[0].store.root)
-            print(f"{experiment}: {len(cells)} cells, {pending} to run")  # noqa: T201
+            print(f"{experiment}: {len(cells)} cells, {pending} to run{_except(skipped)}")  # noqa: T201
             _launch(overrides)
         command = f"python experiments/{experiment}.py {' '.join(given)}".rstrip()
-        status = report_cells(cells, command, _report_name(cells, given))
+        status = report_cells(cells, command, _report_name(cells, given), skipped)
         if pending:
             cells[0].tracker.tabulate([r for cell in cells if (r := cell.outcome()) is not None])
     except (ValueError, OSError, ArtifactError) as error:
@@ -71,6 +72,11 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
         print(f"{experiment}: interrupted; the same command goes on here", file=sys.stderr)  # noqa: T201
         return 130
     return status
+
+
+def _except(skipped: Sequence[str]) -> str:
+    """Name the tasks that were left out because the source does not hold them."""
+    return f"; skipped, not in the source: {', '.join(skipped)}" if skipped else ""
 
 
 def _refuse_flags(given: Sequence[str]) -> None:
@@ -102,13 +108,16 @@ def _report_name(cells: Sequence[Cell], given: Sequence[str]) -> str:
     return f"{name}-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:8]}"
 
 
-def report_cells(cells: Sequence[Cell], command: str, name: str) -> int:
+def report_cells(
+    cells: Sequence[Cell], command: str, name: str, skipped: Sequence[str] = ()
+) -> int:
     """Print the table of a sweep and write its report beside the artifacts.
 
     Args:
         cells: What the sweep holds, done or not.
         command: What made it; stands at the head of every table.
         name: Folder of the report, below ``<store>/reports``.
+        skipped: Tasks that the source does not hold.
 
     Returns:
         0 if every cell is done, else 1.
@@ -141,8 +150,8 @@ def report_cells(cells: Sequence[Cell], command: str, name: str) -> int:
         )
     missing = len(cells) - len(records)
     console.print(
-        f"{len(records) - len(failed)} cells done, {len(failed)} failed, {missing} missing; "
-        f"report: {place}",
+        f"{len(records) - len(failed)} cells done, {len(failed)} failed, {missing} missing"
+        f"{_except(skipped)}; report: {place}",
         markup=False,
         soft_wrap=True,
     )
@@ -195,6 +204,9 @@ def _run_job(config: DictConfig) -> str:
     """Run the cell of one Hydra job; the launcher keeps the record's status."""
     from gotd.protocol import run_cell
 
+    if not holds_task(config):
+        log.info("%s skipped: not in the source", config.task.name)
+        return "skipped"
     if config.threads is not None:
         import torch
 
