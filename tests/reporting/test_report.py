@@ -87,6 +87,30 @@ def test_budgets_get_a_curve_and_single_budgets_none(tmp_path, make_records):
     assert (tmp_path / "one/figures/glue_scores.svg").is_file()
 
 
+@pytest.mark.parametrize(("held", "reason"), [(None, "not run"), ({}, "not in the data")])
+def test_the_papers_tasks_that_are_absent_are_named(make_records, held, reason):
+    records = make_records(seeds=2, tasks=("rct", "acl_arc"), experiment="domain_few_labels")
+    if held is not None:
+        records = [{**r, "data": {"name": "folder", "tasks": held}} for r in records]
+    (block,) = blocks(records)
+    absent = "chemprot, scierc, hyperpartisan, agnews, helpfulness, imdb"
+    assert f"Not in this table: {absent} ({reason})." in scores_table(block).notes
+
+
+def test_the_noise_of_the_test_rows_stands_below_the_scores(make_records):
+    plain = make_records(seeds=2, tasks=("cola", "sst2"))
+    noisy = [
+        {**r, "n_eval": 65, "metrics": {**r["metrics"], "headline_standard_error": 0.058}}
+        if r["axes"]["task"] == "sst2"
+        else r
+        for r in plain
+    ]
+    table = scores_table(blocks(noisy)[0])
+    assert cell(table, "(test rows)", "sst2") in ("±5.8, 65 rows", "±5.80, 65 rows")
+    assert cell(table, "(test rows)", "cola") == ""
+    assert "(test rows)" not in [row[0] for row in scores_table(blocks(plain)[0]).rows]
+
+
 def test_incomplete_and_failed_cells_are_marked(make_records, failed, tmp_path):
     records = make_records(seeds=4, arms=("none", "random", "got_d"))
     records = [

@@ -130,6 +130,28 @@ def score(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float:
     return METRICS[metric](predictions, labels)
 
 
+def bootstrap_error(
+    metric: str, predictions: np.ndarray, labels: np.ndarray, draws: int = 200
+) -> float:
+    """Give a score's standard error over the draw of the rows it is measured on.
+
+    Rows are drawn again with replacement, always by the same random numbers; with 200
+    draws the error is itself known to about 5 %.
+
+    Args:
+        metric: Name from `METRICS`.
+        predictions: ``[n]`` class indices, or scores for regression.
+        labels: ``[n]`` true class indices or scores.
+        draws: How often rows are drawn.
+
+    Returns:
+        Standard deviation of the score over the draws, in the score's unit.
+    """
+    rng = np.random.default_rng(0)
+    rows = (rng.integers(len(labels), size=len(labels)) for _ in range(draws))
+    return float(np.std([score(metric, predictions[r], labels[r]) for r in rows], ddof=1))
+
+
 def is_constant(predictions: np.ndarray) -> bool:
     """Say whether all predictions are equal: a collapsed run, of score 0 by definition."""
     return bool(np.ptp(predictions) == 0)

@@ -20,6 +20,7 @@ from gotd.reporting.statistics import Floats, Interval, t_interval
 ARM_ORDER = (
     "none",
     "random",
+    "all_domains",
     "random_in_domain",
     "nearest",
     "dsir",
@@ -28,12 +29,15 @@ ARM_ORDER = (
     "got_d",
 )
 BOUNDS = ("half_oracle", "oracle")  # they know the answer: last in every table
-# The paper's column order (Tables 2 and 4); other tasks follow by name.
-TASK_ORDER = (
-    *("cola", "mnli", "mrpc", "qqp", "rte", "sst2", "stsb", "qnli"),
-    *("rct", "chemprot", "acl_arc", "scierc"),
-    *("hyperpartisan", "agnews", "helpfulness", "imdb"),
-)
+# The paper's tasks in its column order (Tables 4 and 2), by the start of an experiment's name.
+SUITES = {
+    "glue": ("cola", "mnli", "mrpc", "qqp", "rte", "sst2", "stsb", "qnli"),
+    "domain": (
+        *("rct", "chemprot", "acl_arc", "scierc"),
+        *("hyperpartisan", "agnews", "helpfulness", "imdb"),
+    ),
+}
+TASK_ORDER = (*SUITES["glue"], *SUITES["domain"])  # other tasks follow by name
 VARIANT = "variant"  # overrides that are no axis of their own
 WORLD_SOURCES = ("microworld",)  # sources in which a seed draws a new world
 
@@ -131,6 +135,18 @@ class Block:
         """Return the failed records in table order."""
         cells = (self.cells[key] for key in sorted(self.cells))
         return [record for record in cells if record["status"] == "failed"]
+
+    def absent(self) -> dict[str, bool]:
+        """Return the suite's tasks that no cell here has, and whether the source holds each."""
+        suite = next((t for name, t in SUITES.items() if self.experiment.startswith(name)), ())
+        held = [
+            record["data"]["tasks"] for record in self.cells.values() if "tasks" in record["data"]
+        ]
+        return {
+            task: not held or any(task in tasks for tasks in held)
+            for task in suite
+            if task not in self.tasks
+        }
 
     def scores(self, arm: str, metric: str = "headline") -> Floats:
         """Return ``[n_task, n_seed]`` scores of an arm, NaN where there is none."""

@@ -27,6 +27,7 @@ ARM_OF = {
     "GPT-2 XL": "none",
     "GPT-Neo 2.7B": "none",
     "RANDOM": "random",
+    "All domains": "all_domains",
     "DAPT": "random_in_domain",  # at the same budget, not the original's millions
     "DSIR": "dsir",
     "TAPT/c": "curated_tapt_duplicates",  # the published code keeps duplicates

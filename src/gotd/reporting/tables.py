@@ -7,7 +7,7 @@ average over tasks uses only seeds for which every task is done.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -35,6 +35,13 @@ from gotd.reporting.statistics import (
 DOMAIN_PREFIX = "domain/"
 WORDS = frozenset({"arm", "task", "against", "verdict", "error", "message", "where", "metric"})
 AVERAGE = "average"
+ROW_NOISE = "headline_standard_error"
+NOISE = "(test rows)"
+NOISE_NOTE = (
+    f"{NOISE}: standard error of one score because just these rows were drawn to be reported "
+    "(bootstrap, mean over cells), and their number. All arms see the same rows, so a paired "
+    "difference has less of it; a difference of a row or two among 65 is none."
+)
 
 
 def seeds_note(block: Block) -> str:
@@ -94,13 +101,41 @@ def scores_table(block: Block) -> Table:
             row.append("")
         row.append(_range([cells[arm, task].n for task in asked], "d"))
         rows.append((*row, *_selection_columns(block, arm)))
+    if noise := _noise_row(block, factors, digits):
+        rows.append((NOISE, *noise, "", "", "", ""))
     notes = (
         "Mean ± half-width of the 95 % t-interval; " + seeds_note(block),
         "(n/N) marks a cell with n of N seeds; the average uses only seeds with every task done.",
         f"Scores × 100 (perplexity and loss as they are). {_metrics_note(block)}",
+        *_absent_note(block),
+        *([NOISE_NOTE] if noise else []),
     )
     columns = ("arm", *block.tasks, AVERAGE, "seeds", "distinct / rows", "under-covered %")
     return Table("Scores", columns, tuple(rows), WORDS, notes)
+
+
+def _noise_row(block: Block, factors: Mapping[str, float], digits: int) -> tuple[str, ...]:
+    """Say for each task how far a score is noise of its test rows; empty if none tells."""
+    cells = []
+    for task in block.tasks:
+        records = [record for arm in block.arms for record in block.of(arm, task)]
+        errors = [e for r in records if (e := r["metrics"].get(ROW_NOISE)) is not None]
+        rows = _range([r["n_eval"] for r in records], "d")
+        error = float(np.mean(errors)) * factors[task] if errors else 0.0
+        cells.append(f"±{error:.{digits}f}, {rows} rows" if errors else "")
+    return tuple(cells) if any(cells) else ()
+
+
+def _absent_note(block: Block) -> tuple[str, ...]:
+    """Name the paper's tasks that are not in the table, and why; nothing if all are there."""
+    absent = block.absent()
+    reasons = {"not run": True, "not in the data": False}
+    named = [
+        f"{', '.join(tasks)} ({reason})"
+        for reason, held in reasons.items()
+        if (tasks := [task for task, is_held in absent.items() if is_held is held])
+    ]
+    return (f"Not in this table: {'; '.join(named)}.",) if named else ()
 
 
 def _metrics_note(block: Block) -> str:
@@ -226,7 +261,7 @@ def other_metrics_table(block: Block) -> Table | None:
     return metrics_table(
         block,
         "Other metrics",
-        lambda n: not n.startswith(DOMAIN_PREFIX) and n not in headlines,
+        lambda n: not n.startswith(DOMAIN_PREFIX) and n not in {*headlines, ROW_NOISE},
     )
 
 
