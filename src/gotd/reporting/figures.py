@@ -22,6 +22,7 @@ from gotd.reporting.drawing import (
     name_rows,
     whisker,
 )
+from gotd.reporting.labels import labels_figure
 from gotd.reporting.render import one_line
 from gotd.reporting.statistics import seed_differences, t_interval
 from gotd.reporting.tables import AVERAGE
@@ -34,6 +35,7 @@ def block_figures(block: Block) -> dict[str, Figure]:
         "differences": differences_figure(block),
         "composition": composition_figure(block),
         "losses": losses_figure(block),
+        "labels": labels_figure(block),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
 

@@ -13,6 +13,7 @@ from gotd.reporting import tables
 from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures, budget_figure
+from gotd.reporting.labels import labels_table
 from gotd.reporting.page import first_rows_table, provenance_table, to_page
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
@@ -34,6 +35,7 @@ CAPTIONS = {
     "composition": "Domains of what was selected",
     "losses": "Pre-fine-tuning loss",
     "budgets": "Score by budget",
+    "labels": "Score by labels",
 }
 
 
@@ -147,6 +149,7 @@ def _score_sections(members: Sequence[Block], published: Sequence[Published]) ->
     """Build one section per block and one of published numbers."""
     makers: tuple[Callable[[Block], Table | None], ...] = (
         tables.scores_table,
+        labels_table,
         tables.aggregates_table,
         tables.average_comparisons_table,
         tables.domains_table,

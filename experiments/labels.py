@@ -1,0 +1,13 @@
+"""Figure 1: what a selection is worth in labels.
+
+python experiments/labels.py                                     # embedded default
+DATA=folder python experiments/labels.py scale=folder            # real rows and passages
+python experiments/labels.py task=rte limits.labels=100,200,400  # any task, any numbers
+"""
+
+import sys
+
+from gotd.sweep import run
+
+if __name__ == "__main__":
+    sys.exit(run("labels"))
