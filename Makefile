@@ -17,7 +17,8 @@ TORCH_VERSION := 2.13.0
 # Index to take torch from: PyTorch's own CPU index saves gigabytes where there is no GPU.
 TORCH_INDEX ?=
 
-.PHONY: help setup test test-slow lint format reproduce-glue plan-glue report bench clean
+.PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
+  reproduce-labels reproduce-all report bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -54,6 +55,17 @@ reproduce-glue: $(STAMP) ## Table 4: GLUE, two-stage, every task, arm and seed
 
 plan-glue: $(STAMP) ## what reproduce-glue would run, what is done, hours, memory, disk
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=glue scale=$(SCALE) $(ARGS)
+
+reproduce-domain: $(STAMP) ## Table 2: domain tasks, every task, arm and seed (SCALE=paper_few_labels: Table 3)
+	DATA='$(DATA)' $(PY) experiments/domain.py scale=$(SCALE) $(ARGS)
+
+plan-domain: $(STAMP) ## what reproduce-domain would run
+	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=domain scale=$(SCALE) $(ARGS)
+
+reproduce-labels: $(STAMP) ## Figure 1: what a selection is worth in labels
+	DATA='$(DATA)' $(PY) experiments/labels.py scale=$(SCALE) $(ARGS)
+
+reproduce-all: reproduce-glue reproduce-domain reproduce-labels ## every experiment, one after the other
 
 report: $(STAMP) ## tables, figures and page again, from the records at hand
 	$(VENV)/bin/gotd report $(ARGS)

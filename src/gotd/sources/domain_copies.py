@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -88,12 +89,14 @@ def _read(copy: Copy, split: str, revision: str) -> pa.Table:
 
     file = copy.files[split]
     is_csv = file.endswith(".csv")
-    rows = datasets.load_dataset(
+    # A text may be the word "null".
+    options: dict[str, Any] = {"keep_default_na": False} if is_csv else {}
+    rows: Any = datasets.load_dataset(
         "csv" if is_csv else "json",
         data_files={split: f"hf://datasets/{copy.dataset}@{revision}/{file}"},
         split=split,
         streaming=False,
-        **({"keep_default_na": False} if is_csv else {}),  # a text may be the word "null"
+        **options,
     )
     table = rows.with_format("arrow")[:]
     for column in ("text", "label"):
