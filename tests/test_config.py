@@ -95,8 +95,11 @@ def test_every_experiment_at_every_scale_composes(experiment, scale):
         with pytest.raises(SweepError, match="there is no experiment"):
             expand([f"experiment={experiment}", f"scale={scale}"])
         return
-    ((config, variant),) = expand([f"experiment={experiment}", f"scale={scale}", *ONE])
-    assert variant == ""
+    (config, variant), *others = expand([f"experiment={experiment}", f"scale={scale}", *ONE])
+    if experiment == "labels":  # which sweeps one more axis
+        assert variant == f"limits.labels={config.limits.labels}"
+    else:
+        assert (variant, others) == ("", [])
     assert (config.scale_name, config.seed, config.task.name) == (scale, 1, "cola")
     for file in (Path("scale") / f"{scale}.yaml", folder / f"{scale}.yaml"):
         check_said(config, file)
