@@ -152,16 +152,17 @@ class GOTD:
             candidates: The same.
             text_column: Column of the text; several with commas are joined.
             target_text_column: The target's; the same when ``None``.
-            id_column: Column of unique ids; ``id`` or numbers when ``None``.
-            domain_column: Column of the domain; ``domain`` or a name when ``None``.
+            id_column: The candidates' column of unique ids; ``id``, or else numbers, when
+                ``None``. A target is numbered unless it has ``id``.
+            domain_column: The candidates' column of the domain; ``domain``, or else the
+                file's name, when ``None``.
 
         Raises:
             ValueError: If rows cannot be read, or a solve misses its tolerance.
             FileNotFoundError: If a file, data set or encoder is not there.
         """
         columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
-        own = target_text_column and Columns(tuple(target_text_column.split(",")))
-        target_columns = own or columns
+        target_columns = Columns(tuple((target_text_column or text_column).split(",")))
         self._request = Request(
             target=self._parts(target, "target", target_columns),
             candidates=self._parts(candidates, "candidates", columns),

@@ -117,6 +117,12 @@ def test_an_actor_s_error_comes_as_it_was_raised(cluster):
         list(cluster.map_with(make_tool, lambda _, item: fail(item), range(20)))
 
 
+def test_gpus_that_the_cluster_lacks_are_asked_for(cluster):
+    engine = RayEngine(workers=2, gpus_per_worker=1.0)
+    with pytest.raises(ValueError, match=r"has 0; leave out --device cuda"):
+        list(engine.map_with(make_tool, partial(with_tool, None), range(3)))
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
     """Write a pool of several shards and a target."""

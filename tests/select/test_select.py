@@ -270,8 +270,6 @@ REFUSED = [
 def test_what_cannot_be_done_is_one_line(capsys, given, more, says):
     if "--text-column" in more:
         more = (*more, "--target-text-column", "text")
-    if "--id-column" in more:
-        more = (*more, "--target-text-column", "text")
     assert says in refused(capsys, given, *more)
 
 

@@ -96,6 +96,7 @@ class RayEngine:
         Raises:
             ModuleNotFoundError: If Ray is not installed.
             ConnectionError: If the cluster cannot be reached.
+            ValueError: If actors are to hold GPUs and the cluster has none.
             Exception: Whatever ``make`` or ``function`` raised.
         """
         ray = self._connect()
@@ -105,6 +106,7 @@ class RayEngine:
         listed = list(items)
         if not listed:
             return
+        actors = min(self.workers, len(listed), self._room_for_actors(ray))
         rows = ray.data.from_items(
             [{"number": number} for number in range(len(listed))],
             override_num_blocks=min(len(listed), 16 * self.workers),
@@ -114,7 +116,7 @@ class RayEngine:
             fn_constructor_args=(make, function, listed, self.threads),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=min(self.workers, len(listed))),
+            compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=None if self.gpus_per_worker else 1,
             num_gpus=self.gpus_per_worker or None,
         )
@@ -133,6 +135,18 @@ class RayEngine:
         if not isinstance(items, Sized):
             return 1
         return max(1, min(MOST_IN_GROUP, len(items) // (GROUPS_PER_WORKER * self.workers)))
+
+    def _room_for_actors(self, ray: Any) -> int:
+        """Count the actors that the cluster's GPUs are enough for."""
+        if not self.gpus_per_worker:
+            return self.workers
+        gpus = ray.cluster_resources().get("GPU", 0.0)
+        if gpus < self.gpus_per_worker:
+            raise ValueError(
+                f"each worker is to hold {self.gpus_per_worker:g} GPU and the Ray cluster has "
+                f"{gpus:g}; leave out --device cuda or join another cluster"
+            )
+        return int(gpus / self.gpus_per_worker)
 
     def _connect(self) -> Any:
         """Import Ray and join the cluster, or start one here with CPUs to spare."""

@@ -68,8 +68,8 @@ def add_select(commands: Any, run: Any) -> None:
         help="column of the text; several are joined (text)",
     )
     rows.add_argument("--target-text-column", metavar="NAME[,NAME]", help="the target's (the same)")
-    rows.add_argument("--id-column", metavar="NAME", help="of unique ids (id, else numbered)")
-    rows.add_argument("--domain-column", metavar="NAME", help="(domain, else the file's name)")
+    rows.add_argument("--id-column", metavar="NAME", help="of candidates (id, else numbered)")
+    rows.add_argument("--domain-column", metavar="NAME", help="of candidates (domain, else file)")
     rows.add_argument(
         "--unit",
         choices=("whole", "fixed"),
@@ -89,7 +89,11 @@ def add_select(commands: Any, run: Any) -> None:
     where.add_argument("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
     where.add_argument("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
     where.add_argument("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
-    where.add_argument("--device", default="auto", help="auto, cpu or cuda (auto)")
+    where.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)",
+    )
     where.add_argument("--license", metavar="ID", help="of the texts, for the data card (unknown)")
     where.add_argument("--overwrite", action="store_true", help="replace what is in --out")
     parser.set_defaults(run=run)

@@ -82,7 +82,8 @@ def make_engine(options: argparse.Namespace) -> Engine:
         workers = options.workers or 1
         _share_cores(workers)
         return LocalEngine(workers)
-    return RayEngine(options.workers or 2, options.ray_address)
+    gpus = 1.0 if options.device.startswith("cuda") else 0.0
+    return RayEngine(options.workers or 2, options.ray_address, gpus_per_worker=gpus)
 
 
 def _share_cores(workers: int) -> None:
@@ -101,15 +102,18 @@ def _request(options: argparse.Namespace) -> Request:
         settings[key] = value
     if options.epsilon is not None:
         settings["epsilon"] = options.epsilon
-    encoder = Encoder(options.encoder, device=options.device)
+    # A worker of a cluster has the GPU it was given; the machine that asks may have none.
+    device = "auto" if options.engine == "ray" else options.device
+    encoder = Encoder(options.encoder, device=device)
     method = build_method(options.method, settings)
     columns = Columns(
         text=tuple(options.text_column.split(",")),
         id=options.id_column,
         domain=options.domain_column,
     )
-    target_text = options.target_text_column
-    target_columns = Columns(tuple(target_text.split(","))) if target_text else columns
+    # Ids and domains are named for the candidates; a target has its own or is numbered.
+    target_text = options.target_text_column or options.text_column
+    target_columns = Columns(tuple(target_text.split(",")))
     record = options.store / HUB_RECORD
     return Request(
         target=named_parts(options.target, target_columns, record),

@@ -19,6 +19,8 @@ from gotd.selection.threshold import Best
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FIRST_ROWS = 10
+MOST_DOMAINS = 1000
+"""A column of addresses may have a domain for every row."""
 
 COVERAGE_TARGETS, COVERAGE_ROWS = 2_000, 20_000
 """Coverage is measured on so many targets and chosen rows at most, spread evenly."""
@@ -52,6 +54,7 @@ class Measures:
         distinct = np.unique(ids, return_index=True)[1]
         total = sum(pool["rows"])
         names = sorted(pool["domains"], key=lambda name: (-self.domains[name], name))
+        names = names[:MOST_DOMAINS]
         return {
             "rows": self.rows,
             "distinct_rows": len(distinct),

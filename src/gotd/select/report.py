@@ -9,7 +9,7 @@ from typing import Any
 
 from gotd.selection.report import plain_excerpt
 
-MOST_DOMAINS = 30
+MOST_DOMAINS, MOST_NAMES = 30, 30
 
 _NAMES = {
     "target": "read target",
@@ -75,10 +75,7 @@ def card(
         else "Not known. The texts keep the terms of the sources they come from; look these up "
         "before you pass the texts on."
     )
-    inputs = {
-        side: ", ".join(sorted({plain(str(_name_of(part))) for part in parts}))
-        for side, parts in manifest["inputs"].items()
-    }
+    inputs = {side: _names(parts) for side, parts in manifest["inputs"].items()}
     return "\n".join(
         [
             *head,
@@ -104,8 +101,10 @@ def card(
     )
 
 
-def _name_of(part: Mapping[str, Any]) -> Any:
-    return part.get("file") or part.get("hub") or part.get("table")
+def _names(parts: Sequence[Mapping[str, Any]]) -> str:
+    found = [plain(str(p.get("file") or p.get("hub") or p.get("table"))) for p in parts]
+    more = f" and {len(found) - MOST_NAMES:,} more" if len(found) > MOST_NAMES else ""
+    return ", ".join(found[:MOST_NAMES]) + more
 
 
 def _blank(blank: Mapping[str, int]) -> str:
@@ -158,7 +157,7 @@ def _domains(summaries: Mapping[int, Mapping[str, Any]]) -> str:
         ratio = here["rows"] / here["at_random"]
         rows.append((plain(name), *counts, f"{here['at_random']:,.0f}", f"{ratio:.2f}"))
     left_out = len(names) - MOST_DOMAINS
-    note = f"\n{left_out:,} more domains are in the manifest.\n" if left_out > 0 else ""
+    note = f"\n{left_out:,} more domains gave fewer rows.\n" if left_out > 0 else ""
     return (
         f"\n## By domain\n\n{markdown_table(head, rows)}\n{note}\n"
         f"`at random` and `ratio` are for a budget of {largest:,}."

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
 from typing import Any, Protocol
@@ -56,17 +56,15 @@ class File:
         path: The file.
         label: Its name among the files it was given with.
         columns: Which columns to read.
-        checksum: Gives a file's SHA-256.
     """
 
     path: Path
     label: str
     columns: Columns
-    checksum: Callable[[Path], str] = field(default=checksum, repr=False, compare=False)
 
     def identity(self) -> dict[str, Any]:
         """Give name and checksum."""
-        return {"file": self.label, "sha256": self.checksum(self.path)}
+        return {"file": self.label, "sha256": checksum(self.path)}
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the file's order."""
@@ -106,12 +104,7 @@ class InMemory:
             yield uniform(raw, columns, label, label, label, start + 1)
 
 
-def named_parts(
-    names: Sequence[str],
-    columns: Columns,
-    record: Path,
-    checksum: Callable[[Path], str] = checksum,
-) -> list[Part]:
+def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Part]:
     """Find what names stand for: files, patterns, folders, and ``hub:`` data sets.
 
     Args:
@@ -119,7 +112,6 @@ def named_parts(
             can be read), or ``hub:namespace/name[:config][:split]``.
         columns: Which columns to read.
         record: File that keeps the revision of each Hub data set, once it is known.
-        checksum: Gives a file's SHA-256.
 
     Raises:
         FileNotFoundError: If a name stands for nothing.
@@ -138,7 +130,7 @@ def named_parts(
     if len(set(resolved)) < len(resolved):
         twice = next(path for path in paths if resolved.count(path.resolve()) > 1)
         raise ValueError(f"{twice} is given twice; name every file once")
-    parts += [File(*found, columns, checksum) for found in _labelled(paths)]
+    parts += [File(*found, columns) for found in _labelled(paths)]
     return parts
 
 
