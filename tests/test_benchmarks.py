@@ -65,6 +65,27 @@ def test_transport_is_judged_against_an_exact_solution(tmp_path):
     assert "| float32 |  |  |  |" in page
 
 
+def test_a_pass_is_held_against_its_products(tmp_path):
+    result, page = run_quickly("transport_pass", tmp_path)
+    for shape in result["shapes"]:
+        assert all(map(measured_or_explained, shape["contenders"].values()))
+        assert shape["share_of_products"]["median"] > 0.0
+        assert len(shape["contenders"]["pass, float32, no marginals"]["core_s"]) == 2
+    assert result["lengths"]["marginal_error"] <= 5e-3
+    assert result["lengths"]["peak_mib"] < 200
+    assert [row["n"] for row in result["lengths"]["rows"]] == [4000, 8000]
+    assert (tmp_path / "transport_pass.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert "](transport_pass.svg)" in page
+
+
+def test_the_pass_without_marginals_is_the_pass(scripts):
+    transport_pass, x = scripts("transport_pass"), np.random.default_rng(0).normal(size=(500, 8))
+    problem, potentials = transport_pass.posed(x.astype(np.float32), x[:40].astype(np.float32))
+    (whole,), _ = transport_pass.score(problem, potentials, transport_pass.Compute(device="cpu"))
+    run = transport_pass.without_marginals(problem.candidates[0], problem.target)()
+    np.testing.assert_allclose(run(), whole, atol=1e-6)
+
+
 def test_dsir_counts_as_the_package_does(tmp_path):
     result, _ = run_quickly("dsir", tmp_path)
     rows = result["contenders"]

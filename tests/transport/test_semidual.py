@@ -2,11 +2,21 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import ot
 import pytest
 import torch
 from scipy.stats import spearmanr
 
-from gotd.transport import Compute, NotConverged, Potentials, Problem, score, solve_semidual
+from gotd.transport import (
+    Compute,
+    NotConverged,
+    Potentials,
+    Problem,
+    calibrated_gradient,
+    score,
+    solve_semidual,
+)
+from gotd.transport.pot import solve_pot
 from gotd.transport.sinkhorn import soft_minimum, solve_dense, transport_plan
 
 DOUBLE = Compute(precision="float64", device="cpu")
@@ -185,6 +195,49 @@ def test_the_best_pass_is_kept_when_the_last_was_worse(problem):
     f, received = score(hard, kept, DOUBLE)
     np.testing.assert_allclose(f[0], kept.candidate[0], atol=1e-12)
     assert np.abs(received - hard.b).sum() == pytest.approx(min(kept.history), rel=1e-9)
+
+
+@pytest.mark.parametrize("row", [0, 17, 599])
+def test_finite_differences_agree_with_the_calibrated_gradient(problem, row):
+    gradient = calibrated_gradient(solve(problem, tolerance=1e-11).candidate[0])
+    # One epsilon in cost units: moving mass would move the mean cost.
+    epsilon = problem.epsilon * solve(problem).mean_cost
+    fixed = dataclasses.replace(problem, epsilon=epsilon, epsilon_is="absolute")
+
+    def value(step: float) -> float:
+        mass = np.full(600, 1 / 600 - step / 599)
+        mass[row] = 1 / 600 + step
+        moved = dataclasses.replace(fixed, candidate_mass=[mass])
+        return solve(moved, tolerance=1e-12).value
+
+    step = 1e-4
+    slope = (value(step) - value(-step)) / (2 * step)
+    assert gradient[row] == pytest.approx(slope, abs=1e-6)
+
+
+def test_a_shift_of_the_potential_changes_nothing(problem):
+    ours = solve(problem)
+    shifted = dataclasses.replace(ours, target=ours.target + 7.0)
+    values = [calibrated_gradient(score(problem, p, DOUBLE)[0][0]) for p in (ours, shifted)]
+    np.testing.assert_allclose(values[0], values[1], rtol=0, atol=1e-12)
+
+
+def test_small_epsilon_meets_the_exact_solution(mixture):
+    small = Problem(mixture(8, 2, width=3), [mixture(30, 1, width=3)], epsilon=1e-3)
+    ours = solve(small, tolerance=1e-3, max_passes=30)
+    exact = solve_pot(small, method="exact")
+    assert ours.value == pytest.approx(exact.value, abs=5e-3 * ours.mean_cost)
+    cost, _, _ = small.dense()
+    plan = ot.emd(small.a[0], small.b, cost.numpy())
+    entropic = transport_plan(
+        cost,
+        torch.as_tensor(ours.candidate[0]),
+        torch.as_tensor(ours.target),
+        torch.as_tensor(np.array(small.a[0])),
+        torch.as_tensor(small.b),
+        ours.epsilon_absolute,
+    )
+    assert np.abs(entropic.numpy() - plan).sum() < 0.02
 
 
 def test_a_missed_tolerance_is_an_error_that_says_what_to_change(problem):
