@@ -16,7 +16,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from gotd.training.causal_models import load_causal_lm, load_causal_tokenizer
+from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
 from gotd.training.data import (
     IGNORED,
     TOKENISED_AT_ONCE,
@@ -53,6 +53,9 @@ class CausalLMSettings(TrainingSettings):
         max_steps: Ends the stage early; the schedule ends with it.
         separate_texts: Put the token that ends a text after each. False is the published
             way: texts run into one another.
+        weights: Type of the weights while they are trained, and after. ``bf16`` halves the
+            memory of a model under ``lora``, whose additions stay float32; under ``full`` it
+            also rounds away updates below a two-hundredth of a weight.
     """
 
     published: ClassVar[dict[str, Any]] = {"separate_texts": False}
@@ -60,6 +63,7 @@ class CausalLMSettings(TrainingSettings):
 
     max_steps: int | None = None
     separate_texts: bool = True
+    weights: str = "float32"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,6 +71,8 @@ class CausalLMSettings(TrainingSettings):
             raise ValueError(f"max_length_tokens must be at least 2, not {self.max_length_tokens}")
         if self.max_steps is not None and self.max_steps < 0:
             raise ValueError(f"max_steps must not be negative, not {self.max_steps}")
+        if self.weights not in WEIGHTS:
+            raise ValueError(f"weights must be one of {(*WEIGHTS,)}, not {self.weights!r}")
 
 
 def pack(
@@ -184,7 +190,7 @@ def pre_fine_tune(
     rows = pack(tokenizer, texts, settings.max_length_tokens, settings.separate_texts, seed)
     with isolated_randomness():
         seed_generators(seed_for(seed, "fresh weights"))
-        network = load_causal_lm(folder)
+        network = load_causal_lm(folder, WEIGHTS[settings.weights])
         check_length(network, settings.max_length_tokens)
         adapted = _adapt(network, settings)
         per_epoch = steps_per_epoch(len(rows), settings.global_batch_size)

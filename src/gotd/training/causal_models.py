@@ -16,6 +16,7 @@ from transformers import (
     GPT2LMHeadModel,
     GPTNeoConfig,
     GPTNeoForCausalLM,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -28,13 +29,17 @@ ARCHITECTURES = ("gpt2", "gpt_neo")
 EAGER_ONLY = ("gpt_neo",)
 """Architectures without a faster attention."""
 TOKENIZERS = ("word_level", "byte_level_bpe")
+WEIGHTS = {"float32": torch.float32, "bf16": torch.bfloat16}
+"""In which type weights are kept, by the name that settings give it."""
 
 
 @dataclass(frozen=True)
 class CausalSpec:
     """Say which causal language model all arms start from.
 
-    Either ``pretrained`` names one, or one is built from the other fields.
+    Either ``pretrained`` names one, or one is built from the other fields: ``null`` for a
+    published model makes one of its shape whose weights are random, as the architecture
+    initialises them, to measure what it takes where its weights cannot be had.
 
     Args:
         pretrained: A Hub name (``openai-community/gpt2``) or a folder; ``None`` builds one.
@@ -42,7 +47,8 @@ class CausalSpec:
         architecture: ``gpt2``, or ``gpt_neo`` (every second layer sees a window only).
         tokenizer: ``word_level`` (one token per word of a given vocabulary) or
             ``byte_level_bpe`` (trained on given texts).
-        vocabulary_size: Most tokens of a BPE vocabulary.
+        vocabulary_size: Rows of the word embeddings for ``byte_level_bpe``; a vocabulary
+            that the texts do not fill leaves some without a token.
         layers: Transformer layers; even for ``gpt_neo``.
         hidden_size: Width of the hidden states.
         heads: Attention heads; divides ``hidden_size``.
@@ -50,6 +56,7 @@ class CausalSpec:
         dropout: Dropout of embeddings, hidden states and attention.
         max_length_tokens: Positions the model knows.
         window_tokens: Width of GPT-Neo's local attention.
+        weights: Type of the weights of a model that is built: ``float32`` or ``bf16``.
     """
 
     pretrained: str | None = None
@@ -64,9 +71,11 @@ class CausalSpec:
     dropout: float = 0.1
     max_length_tokens: int = 128
     window_tokens: int = 256
+    weights: str = "float32"
 
     def __post_init__(self) -> None:
-        for name, known in (("architecture", ARCHITECTURES), ("tokenizer", TOKENIZERS)):
+        choices = {"architecture": ARCHITECTURES, "tokenizer": TOKENIZERS, "weights": (*WEIGHTS,)}
+        for name, known in choices.items():
             if getattr(self, name) not in known:
                 raise ValueError(
                     f"model {name} must be one of {known}, not {getattr(self, name)!r}"
@@ -110,50 +119,49 @@ def build_causal_model(
     if not texts_or_vocabulary:
         raise ValueError("a model built from configuration needs words or texts; the list is empty")
     if spec.tokenizer == "word_level":
-        tokenizer = causal_word_level(texts_or_vocabulary)
+        tokenizer, least = causal_word_level(texts_or_vocabulary), 0
     else:
         tokenizer = byte_level_bpe(texts_or_vocabulary, spec.vocabulary_size)
+        least = spec.vocabulary_size
     fast = causal_tokenizer(tokenizer, spec.max_length_tokens)
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "weights"))
         end: Any = fast.eos_token_id
-        network = _from_configuration(spec, len(fast), end)
+        config = _configuration(spec, max(len(fast), least), end)
+        kind = GPT2LMHeadModel if spec.architecture == "gpt2" else GPTNeoForCausalLM
+        network = kind._from_config(config, dtype=WEIGHTS[spec.weights])
     save_model(network, fast, out)
 
 
-def _from_configuration(spec: CausalSpec, vocabulary: int, end: int) -> PreTrainedModel:
+def _configuration(spec: CausalSpec, vocabulary: int, end: int) -> PreTrainedConfig:
     if spec.architecture == "gpt2":
-        return GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=vocabulary,
-                n_positions=spec.max_length_tokens,
-                n_embd=spec.hidden_size,
-                n_layer=spec.layers,
-                n_head=spec.heads,
-                n_inner=spec.feed_forward_size,
-                resid_pdrop=spec.dropout,
-                embd_pdrop=spec.dropout,
-                attn_pdrop=spec.dropout,
-                bos_token_id=end,
-                eos_token_id=end,
-            )
-        )
-    return GPTNeoForCausalLM(
-        GPTNeoConfig(
+        return GPT2Config(
             vocab_size=vocabulary,
-            max_position_embeddings=spec.max_length_tokens,
-            hidden_size=spec.hidden_size,
-            num_layers=spec.layers,
-            num_heads=spec.heads,
-            intermediate_size=spec.feed_forward_size,
-            attention_types=[[["global", "local"], spec.layers // 2]],
-            window_size=spec.window_tokens,
-            resid_dropout=spec.dropout,
-            embed_dropout=spec.dropout,
-            attention_dropout=spec.dropout,
+            n_positions=spec.max_length_tokens,
+            n_embd=spec.hidden_size,
+            n_layer=spec.layers,
+            n_head=spec.heads,
+            n_inner=spec.feed_forward_size,
+            resid_pdrop=spec.dropout,
+            embd_pdrop=spec.dropout,
+            attn_pdrop=spec.dropout,
             bos_token_id=end,
             eos_token_id=end,
         )
+    return GPTNeoConfig(
+        vocab_size=vocabulary,
+        max_position_embeddings=spec.max_length_tokens,
+        hidden_size=spec.hidden_size,
+        num_layers=spec.layers,
+        num_heads=spec.heads,
+        intermediate_size=spec.feed_forward_size,
+        attention_types=[[["global", "local"], spec.layers // 2]],
+        window_size=spec.window_tokens,
+        resid_dropout=spec.dropout,
+        embed_dropout=spec.dropout,
+        attention_dropout=spec.dropout,
+        bos_token_id=end,
+        eos_token_id=end,
     )
 
 
