@@ -24,6 +24,7 @@ TARGETS: dict[tuple[str, str], str] = {
     ("source", "folder"): "gotd.sources.folder.Folder",
     ("source", "hub"): "gotd.sources.hub.Hub",
     ("task", "task"): "gotd.sources.task.Task",
+    ("task", "zero_shot"): "gotd.sources.zero_shot_task.ZeroShotTask",
     ("selector", "random"): "gotd.selection.random.Random",
     ("selector", "random_in_domain"): "gotd.selection.random.RandomInDomain",
     ("selector", "all_domains"): "gotd.selection.random.AllDomains",
@@ -42,6 +43,7 @@ TARGETS: dict[tuple[str, str], str] = {
     ("pre_fine_tune", "masked_lm"): "gotd.training.masked_lm.MaskedLMSettings",
     ("fine_tune", "classifier"): "gotd.training.classifier.FineTuneSettings",
     ("evaluation", "fine_tuned"): "gotd.evaluation.fine_tuned.FineTuned",
+    ("evaluation", "zero_shot"): "gotd.evaluation.zero_shot.ZeroShot",
     ("tracker", "wandb"): "gotd.reporting.tracker.WandbTracker",
     ("tracker", "none"): "gotd.reporting.tracker.NoTracker",
 }

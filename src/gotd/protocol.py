@@ -135,12 +135,13 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
 
 
 def _as_published(config: DictConfig) -> DictConfig:
-    """Put back what the published code does in pre-fine-tuning, where that is asked for."""
+    """Put back what the published code does in training and evaluation, where asked for."""
     if config.protocol_name != "published":
         return config
     config = config.copy()
-    for name, value in build(config.pre_fine_tune).published.items():
-        config.pre_fine_tune[name] = value
+    for group in ("pre_fine_tune", "fine_tune", "evaluation"):
+        for name, value in getattr(build(config[group]), "published", {}).items():
+            config[group][name] = value
     return config
 
 

@@ -1,10 +1,12 @@
-import numpy as np
+from types import SimpleNamespace
+
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gotd.evaluation import ranges
 from gotd.evaluation.likelihood import Likelihood, load_causal_lm
-from gotd.evaluation.zero_shot import METHODS, OF_WHOLE, Prompt, answer, decide, score_choices
+from gotd.evaluation.zero_shot import METHODS, Prompt, ZeroShot, decide, score_choices
 
 from .conftest import POSITIONS, plain_losses
 
@@ -91,16 +93,50 @@ def test_a_long_context_is_cut_at_its_beginning_alike_for_all_choices(loaded):
         score_choices(Likelihood(network), tokenizer, long_choice, Prompt("{text}"), True)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_killed_run_answers_the_same(loaded, method, tmp_path, monkeypatch):
+def test_a_killed_run_scores_the_same(loaded, tmp_path, monkeypatch):
     monkeypatch.setattr(ranges, "ROWS_PER_RANGE", 2)
-    network, tokenizer = loaded
-    taken, scores = answer(network, tokenizer, ROWS, NEWS, method, tmp_path / "whole")
-    sorted((tmp_path / "whole").iterdir())[1].unlink()
-    again, resumed = answer(network, tokenizer, ROWS, NEWS, method, tmp_path / "whole")
-    assert resumed.equals(scores)
-    np.testing.assert_array_equal(taken, again)
-    assert (min(scores["tokens"][0].as_py()) > len(" World")) == (method in OF_WHOLE)
+    likelihood, tokenizer = Likelihood(loaded[0]), loaded[1]
+
+    def score_some(rows):
+        return score_choices(likelihood, tokenizer, rows, NEWS, whole=True)
+
+    scores = ranges.by_range(ROWS, score_some, tmp_path)
+    kept, lost = sorted(tmp_path.iterdir())
+    lost.unlink()
+    before = kept.stat().st_mtime_ns
+    assert ranges.by_range(ROWS, score_some, tmp_path).equals(scores)
+    assert kept.stat().st_mtime_ns == before
+
+
+def test_results_say_how_the_answers_were_taken(tmp_path):
+    task = SimpleNamespace(
+        reported_splits={"test": "test"}, metrics=("accuracy",), headline="accuracy"
+    )
+    table = pa.table(
+        {
+            "id": ["a", "b", "c", "d"],
+            "losses": [[9.0, 8.0], [5.0, 2.0], [3.0, 3.1], [4.0, 1.0]],
+            "tokens": [[3, 2], [2, 2], [2, 2], [2, 2]],
+            "characters": [[1, 1]] * 4,
+            "label": [0.0, 1.0, 0.0, 0.0],
+            "domain": ["x", "x", "y", "y"],
+        }
+    )
+    pq.write_table(table, tmp_path / "test.parquet")
+    found = ZeroShot().results({"answers": tmp_path}, task)
+    assert found.n_eval == 4
+    assert found.metrics == {
+        "accuracy": 0.75,
+        "headline": 0.75,
+        "headline_name": "accuracy",
+        "most_given_share": 0.5,
+        "by/perplexity_all_tokens": 0.75,
+        "domain/x": 1.0,
+        "domain/y": 0.5,
+    }
+    for wrong in ({"method": "best"}, {"precision": "int8"}, {"batch_tokens": 0}):
+        with pytest.raises(ValueError, match=f"evaluation {next(iter(wrong))}"):
+            ZeroShot(**wrong)
 
 
 def test_prompts_that_cannot_be_filled_are_refused(loaded):

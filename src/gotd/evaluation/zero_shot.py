@@ -15,20 +15,27 @@ EleutherAI's lm-evaluation-harness, multiple choice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from gotd.evaluation.likelihood import Likelihood
-from gotd.evaluation.ranges import by_range
+from gotd.evaluation.classification import by_domain, score
+from gotd.evaluation.results import Results
+
+if TYPE_CHECKING:
+    from gotd.evaluation.likelihood import Likelihood
 
 OF_WHOLE = ("perplexity", "perplexity_all_tokens")
 OF_CHOICE = ("log_likelihood", "log_likelihood_per_character")
 METHODS = (*OF_WHOLE, *OF_CHOICE)
+
+PRECISIONS = ("float32", "bf16")
+BATCH_TOKENS = 4096
 
 BLANK = "_"
 """Where the choice goes in a question that has a gap."""
@@ -190,30 +197,68 @@ def decide(scores: pa.Table, method: str) -> np.ndarray:
     return taken
 
 
-def answer(
-    network: Any,
-    tokenizer: Any,
-    rows: pa.Table,
-    prompt: Prompt,
-    method: str,
-    work: Path | None = None,
-) -> tuple[np.ndarray, pa.Table]:
-    """Answer every row, resuming at the row range.
+@dataclass(frozen=True)
+class ZeroShot:
+    """Answer a task's rows without training, and score the answers.
 
     Args:
-        network: From `gotd.evaluation.likelihood.load_causal_lm`.
-        tokenizer: From there, too.
-        rows: ``id``, ``text`` and, where used, ``text_pair`` and ``choices``.
-        prompt: The words around them.
-        method: One of `METHODS`.
-        work: Keeps finished ranges; ``None`` keeps nothing.
-
-    Returns:
-        int64 ``[n]`` places of the choices taken, and the scores.
+        name: Name in the record.
+        method: One of `METHODS`; the others that the same scores allow stand beside it.
+        precision: ``float32`` or ``bf16``.
+        per_domain: Score each true domain apart, where the source knows it.
+        batch_tokens: Positions read at once; moves no number but in its last bits.
     """
-    likelihood = Likelihood(network)
-    whole = method in OF_WHOLE
-    scores = by_range(
-        rows, lambda some: score_choices(likelihood, tokenizer, some, prompt, whole), work
-    )
-    return decide(scores, method), scores
+
+    published: ClassVar[dict[str, Any]] = {"method": "perplexity_all_tokens"}
+    """What the paper's evaluation code does otherwise (Deviation D25)."""
+    seeded: ClassVar[str] = "evaluation"
+
+    name: str = "zero_shot"
+    method: str = "perplexity"
+    precision: str = "float32"
+    per_domain: bool = True
+    batch_tokens: int = BATCH_TOKENS
+
+    def __post_init__(self) -> None:
+        for name, known in (("method", METHODS), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"evaluation {name} must be one of {', '.join(known)}, "
+                    f"not {getattr(self, name)!r}"
+                )
+        if self.batch_tokens < 1:
+            raise ValueError(f"evaluation batch_tokens must be at least 1, not {self.batch_tokens}")
+
+    def decides(self) -> dict[str, Any]:
+        """Say what decides the numbers beside the scores."""
+        return {"name": self.name, "method": self.method, "per_domain": self.per_domain}
+
+    def results(self, folders: Mapping[str, Path], task: Any) -> Results:
+        """Score every reported split by ``method``; the first one is the headline.
+
+        Beside the task's metrics stand the headline by the other methods and
+        ``most_given_share``, the share of the answer given most often: a model that
+        always says the same scores like one that guesses, but for another reason.
+        """
+        metrics: dict[str, Any] = {}
+        n_eval = 0
+        for place, split in enumerate(task.reported_splits):
+            table = pq.read_table(folders["answers"] / f"{split}.parquet")
+            taken, labels = decide(table, self.method), table["label"].to_numpy()
+            prefix = "" if place == 0 else f"{split}/"
+            for metric in task.metrics:
+                metrics[f"{prefix}{metric}"] = score(metric, taken, labels)
+            if place > 0:
+                continue
+            n_eval = table.num_rows
+            metrics["headline_name"] = task.headline
+            metrics["headline"] = metrics[task.headline]
+            metrics["most_given_share"] = float(np.bincount(taken).max() / n_eval)
+            for other in OF_WHOLE if self.method in OF_WHOLE else OF_CHOICE:
+                if other != self.method:
+                    metrics[f"by/{other}"] = score(task.headline, decide(table, other), labels)
+            if self.per_domain and table["domain"].null_count == 0:
+                domains = table["domain"].to_pylist()
+                for domain, value in by_domain(taken, labels, domains, task.headline).items():
+                    metrics[f"domain/{domain}"] = value
+        return Results(metrics, n_eval)

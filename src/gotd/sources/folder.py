@@ -2,6 +2,7 @@
 
     <path>/glue/<task>/<split>.parquet      columns as in nyu-mll/glue
     <path>/domain/<task>/<split>.parquet    text, label
+    <path>/zeroshot/<task>/<split>.parquet  question, label; passage or choices
     <path>/candidates/*.parquet             text; id and domain if you have them
 
 Every file may also be ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.csv``.
@@ -19,7 +20,7 @@ import pyarrow as pa
 from gotd.sources.files import checksum, read, row_files, stem
 from gotd.sources.rows import documents, subsample, uniform_by_id
 
-TASK_GROUPS = ("glue", "domain")
+TASK_GROUPS = ("glue", "domain", "zeroshot")
 VERSION = 1
 """Raise it when the same files give other rows."""
 

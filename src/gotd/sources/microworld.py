@@ -19,6 +19,7 @@ from gotd.sources.microworld_documents import documents
 from gotd.sources.microworld_domain_tasks import DOMAIN
 from gotd.sources.microworld_grammar import Facts, Lexicon, Voice
 from gotd.sources.microworld_tasks import GLUE, Scene, Task
+from gotd.sources.microworld_zero_shot import ZERO_SHOT
 
 COMMON_ENTITIES = 48
 RARE_ENTITIES = 96
@@ -279,7 +280,7 @@ class Microworld:
         return pa.table({"id": pa.array(ids, pa.string()), "text": text, "domain": names})
 
 
-TASKS: dict[str, Task] = {**GLUE, **DOMAIN}
+TASKS: dict[str, Task] = {**GLUE, **DOMAIN, **ZERO_SHOT}
 
 
 def _even(total: int, parts: int) -> list[int]:

@@ -12,6 +12,7 @@ from gotd.artifacts import checksum
 
 RUN_ONLY = frozenset(
     {
+        "batch_tokens",
         "checkpoint_every_steps",
         "device",
         "gradient_checkpointing",

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from gotd.artifacts import Stage
+import pyarrow.parquet as pq
+
+from gotd.artifacts import WORK, Stage
 from gotd.evaluation.fine_tuned import FineTuned
+from gotd.evaluation.zero_shot import OF_WHOLE, Prompt, ZeroShot
+from gotd.stages.identity import identity
 from gotd.stages.models import predictions
 
 
@@ -29,4 +35,49 @@ def measured(
     """
     if isinstance(evaluation, FineTuned):
         return {"predictions": predictions(model, rows, task, tuning, seed)}
+    if isinstance(evaluation, ZeroShot):
+        return {"answers": answers(evaluation, model, rows, task)}
     raise TypeError(f"no stages are known for the evaluation {type(evaluation).__name__}")
+
+
+def answers(evaluation: ZeroShot, model: Stage, rows: Stage, task: Any) -> Stage:
+    """Score every choice of the task's rows; which one is taken is decided afterwards.
+
+    Raises:
+        TypeError: If the task says nothing about how to ask its rows.
+    """
+    if not hasattr(task, "context"):
+        raise TypeError(f"task {task.name} has no prompt; use a zero-shot task")
+    whole = evaluation.method in OF_WHOLE
+    prompt = Prompt(task.context, task.continuation, task.choices)
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+        from gotd.evaluation.ranges import by_range
+        from gotd.evaluation.zero_shot import score_choices
+
+        network, tokenizer = load_causal_lm(inputs["model"], evaluation.precision)
+        likelihood = Likelihood(network, evaluation.batch_tokens)
+        for name in task.reported_splits:
+            table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
+            scores = by_range(
+                table,
+                lambda some: score_choices(likelihood, tokenizer, some, prompt, whole),
+                folder / WORK / name,
+            )
+            for column in ("label", "domain"):
+                scores = scores.append_column(column, table[column])
+            pq.write_table(scores, folder / f"{name}.parquet")
+
+    return Stage(
+        kind="answers",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={
+            "prompt": identity(prompt),
+            "whole": whole,
+            "precision": evaluation.precision,
+        },
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )

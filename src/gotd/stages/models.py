@@ -80,17 +80,22 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
 
 
 def tuned_encoder(model: str, rows: Stage, task: Any, settings: Any, seed: int) -> Stage:
-    """Fine-tune an encoder on the target's labels, to embed both sides with it.
+    """Fine-tune an encoder on the target, to embed both sides with it.
 
     The paper embeds with a DistilBERT fine-tuned on the target (App. C.1); it does not
-    say by which objective.
+    say by which objective. ``settings`` decide: a classifier's or, where no label may be
+    seen, those of masked language modelling on the target's texts.
     """
-    # Deviation D17: here it is the target's own classification.
+    # Deviation D17: by the target's own classification, where it has labels to be seen.
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.glue import score
-        from gotd.training.classifier import fine_tune
+        from gotd.training.classifier import FineTuneSettings, fine_tune
 
+        if not isinstance(settings, FineTuneSettings):
+            texts = pq.read_table(inputs["rows"] / "train.parquet")["text"].to_pylist()
+            _train(Path(locate(model)), texts, settings, seed, folder / WORK / "train", folder)
+            return
         held_out = inputs["rows"] / "validation.parquet"
         fine_tune(
             locate(model),

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from gotd.artifacts import Stage
 from gotd.config import Chunking, TaskLimits
 from gotd.sources.task import Task
+from gotd.sources.zero_shot_task import ZeroShotTask
 from gotd.stages.identity import deciding, identity, source_identity
 
 
@@ -51,6 +52,8 @@ def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: i
     Raises:
         TypeError: If no rows are known for the task.
     """
+    if isinstance(task, ZeroShotTask):
+        return _unlabelled_rows(source, task, limits, protocol)
     if isinstance(task, Task):
         return _labelled_rows(source, task, limits, protocol, seed)
     raise TypeError(f"no rows are known for the task {type(task).__name__}")
@@ -110,6 +113,30 @@ def _labelled_rows(source: Any, task: Task, limits: TaskLimits, protocol: str, s
             "limits": deciding(limits),
             "protocol": protocol,
             "seed": seed,
+        },
+        build=build,
+    )
+
+
+def _unlabelled_rows(source: Any, task: ZeroShotTask, limits: TaskLimits, protocol: str) -> Stage:
+    """Write the texts to select for and the rows to answer, the same for all seeds."""
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.sources.zero_shot_task import evaluated, selected_for
+
+        pq.write_table(selected_for(source, task, limits.target_rows), folder / "train.parquet")
+        for name, split in task.reported_splits.items():
+            pq.write_table(evaluated(source, task, split), folder / f"reported-{name}.parquet")
+
+    return Stage(
+        kind="task",
+        version=1,
+        name=f"{source.name}-{task.name}",
+        parameters={
+            "source": source_identity(source, "tasks", task.name),
+            "task": identity(task),
+            "limits": dataclasses.asdict(limits),
+            "protocol": protocol,
         },
         build=build,
     )

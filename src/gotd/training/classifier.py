@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -76,6 +76,9 @@ class FineTuneSettings(TrainingSettings):
             ``last_epoch``.
         dropout: Dropout before the classifier; the encoder keeps its own.
     """
+
+    published: ClassVar[dict[str, Any]] = {"choose": "last_epoch"}
+    """What the published code does otherwise (Deviation D9)."""
 
     head: str = "pooler"
     freeze_embeddings: bool = False

@@ -1,0 +1,244 @@
+"""Hold the memory estimates of `gotd plan` against measured peaks, one process per row.
+
+Models are built from their configuration with random weights, which take as much memory as
+published ones. Each row trains two optimiser steps (moments exist from the second on) or
+scores choices in a process of its own, whose high-water mark of resident memory counts.
+The allocator is told to give blocks above 1 MiB back (MALLOC_MMAP_THRESHOLD_): left alone,
+glibc keeps freed blocks of up to 32 MiB, and a peak is up to a fifth higher.
+
+    OMP_NUM_THREADS=2 python experiments/benchmarks/memory.py                # up to 355M
+    OMP_NUM_THREADS=2 python experiments/benchmarks/memory.py --rows 2.7B    # 24 GiB, an hour
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gotd.cost_model import Shape
+from gotd.memory_model import RUNTIME_GIB, Training, scoring_memory, training_memory
+
+VOCABULARY = 50_257
+SHAPES = {
+    "gpt2": (Shape(12, 768, 12, 3072, VOCABULARY, 1024), "gpt2", "124M"),
+    "gpt2_medium": (Shape(24, 1024, 16, 4096, VOCABULARY, 1024), "gpt2", "355M"),
+    "gpt_neo_125m": (Shape(12, 768, 12, 3072, VOCABULARY, 2048), "gpt_neo", "125M"),
+    "gpt_neo_2_7b": (Shape(32, 2560, 20, 10240, VOCABULARY, 2048), "gpt_neo", "2.7B"),
+}
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement: a model, what is done with it, and how."""
+
+    model: str
+    task: str
+    rows: int
+    length_tokens: int
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Short and unique."""
+        how = [f"{k}={v}" for k, v in self.settings.items()]
+        return " ".join([SHAPES[self.model][2], self.model, self.task, *how])
+
+
+LORA = {"tuning": "lora"}
+CHECKPOINTED = {"gradient_checkpointing": True}
+BF16 = {"precision": "bf16"}
+BF16_WEIGHTS = {"precision": "bf16", "weights": "bf16"}
+ROWS = [
+    Row("gpt2", "train", 4, 128, {"precision": "float32"}),
+    Row("gpt2", "train", 4, 128, BF16),
+    Row("gpt2", "train", 4, 128, {**BF16, **CHECKPOINTED}),
+    Row("gpt2", "train", 4, 128, {**BF16, **LORA}),
+    Row("gpt2", "train", 4, 128, {**BF16_WEIGHTS, **LORA, **CHECKPOINTED}),
+    Row("gpt_neo_125m", "train", 4, 128, BF16),
+    Row("gpt_neo_125m", "train", 4, 128, {**BF16_WEIGHTS, **LORA}),
+    Row("gpt2_medium", "train", 2, 128, BF16),
+    Row("gpt2_medium", "train", 2, 128, {**BF16_WEIGHTS, **LORA}),
+    Row("gpt2_medium", "train", 2, 128, {**BF16_WEIGHTS, **LORA, **CHECKPOINTED}),
+    Row("gpt2", "score", 8, 128, {"precision": "float32"}),
+    Row("gpt_neo_125m", "score", 8, 128, BF16),
+    Row("gpt2_medium", "score", 8, 128, BF16),
+    Row("gpt_neo_2_7b", "train", 1, 64, {**BF16_WEIGHTS, **LORA, **CHECKPOINTED}),
+    Row("gpt_neo_2_7b", "score", 2, 64, BF16),
+]
+
+
+def estimate_gib(row: Row) -> float:
+    """Give what `gotd plan` would say, the process itself included."""
+    shape, family, _ = SHAPES[row.model]
+    if row.task == "score":
+        memory = scoring_memory(
+            shape,
+            family,
+            row.settings["precision"],
+            row.rows * row.length_tokens,
+            row.length_tokens,
+        )
+    else:
+        dropout = family == "gpt2"  # GPT-Neo's published configurations have none
+        how = Training(row.rows, row.length_tokens, dropout=dropout, **row.settings)
+        memory = training_memory(shape, family, how)
+    return memory.gib + RUNTIME_GIB
+
+
+def words(random: np.random.Generator, n: int, length: int) -> list[str]:
+    """Draw texts that are about ``length`` tokens long."""
+    known = [a + b for a in ("the", "cat", "sat", "on", "mat", "good") for b in ("", "s", "ed")]
+    return [" ".join(random.choice(known, length)) for _ in range(n)]
+
+
+def build(model: str, folder: Path) -> None:
+    """Write a model of a shape with random weights, bf16 where it is large."""
+    from gotd.training.causal_models import CausalSpec, build_causal_model
+
+    shape, family, size = SHAPES[model]
+    spec = CausalSpec(
+        architecture=family,
+        vocabulary_size=shape.vocabulary,
+        layers=shape.layers,
+        hidden_size=shape.hidden,
+        heads=shape.heads,
+        feed_forward_size=shape.feed_forward,
+        max_length_tokens=shape.positions,
+        dropout=0.1 if family == "gpt2" else 0.0,
+        weights="bf16" if size == "2.7B" else "float32",
+    )
+    build_causal_model(spec, words(np.random.default_rng(0), 50, 100), 0, folder)
+
+
+def measure(row: Row, folder: Path) -> dict[str, Any]:
+    """Do what a row says in this process; give its peak, seconds and speed."""
+    from gotd.machine import peak_memory_gib, reset_peak_memory
+
+    texts = words(np.random.default_rng(1), 64, row.length_tokens)
+    if row.task == "score":
+        import pyarrow as pa
+
+        from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+        from gotd.evaluation.zero_shot import Prompt, score_choices
+
+        reset_peak_memory()
+        network, tokenizer = load_causal_lm(folder, row.settings["precision"])
+        cut = [
+            tokenizer.decode(tokenizer(text)["input_ids"][: row.length_tokens - 8])
+            for text in texts[: 2 * row.rows]
+        ]
+        table = pa.table({"id": [str(i) for i in range(len(cut))], "text": cut})
+        prompt = Prompt("{text}", choices=("good", "the cat sat"))
+        began = time.perf_counter()
+        likelihood = Likelihood(network, row.rows * row.length_tokens)
+        scores = score_choices(likelihood, tokenizer, table, prompt, whole=True)
+        seconds = time.perf_counter() - began
+        done = {"texts_per_s": scores.num_rows / seconds}
+    else:
+        from gotd.training.causal_lm import CausalLMSettings, pre_fine_tune
+
+        settings = CausalLMSettings(
+            learning_rate=1e-4,
+            epochs=10,
+            max_steps=STEPS,
+            global_batch_size=row.rows,
+            per_device_batch_size=row.rows,
+            max_length_tokens=row.length_tokens,
+            **row.settings,
+        )
+        reset_peak_memory()
+        with tempfile.TemporaryDirectory(dir=folder.parent) as place:
+            work, out = Path(place) / "work", Path(place) / "out"
+            report = pre_fine_tune(folder, texts, settings, 0, work, out)
+        seconds = report["cost"]["elapsed_s"]
+        done = {"tokens_per_s": report["cost"]["tokens_per_s"], "loss": report["loss_curve"]}
+    return {"peak_gib": peak_memory_gib(), "seconds": seconds, **done}
+
+
+def run_apart(arguments: list[str]) -> str:
+    """Run this script again in a process of its own; give what it printed last."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    command = [sys.executable, __file__, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout.splitlines()[-1] if done.stdout else ""
+
+
+def as_markdown(results: list[dict[str, Any]], hardware: dict[str, Any]) -> str:
+    """Return the page of all rows measured so far."""
+    lines = [
+        "# Memory: estimate of `gotd plan` against the measured peak",
+        "",
+        "GPTs built from their configuration with random weights; vocabulary 50,257. `rows x "
+        "tokens` is one device's batch. Peaks are of the whole process, of two optimiser steps or "
+        "of scoring two choices a text by the perplexity of the whole instance; the estimate "
+        f"counts {RUNTIME_GIB} GiB for the process itself.",
+        "",
+        "| model | task | rows x tokens | estimate GiB | measured GiB | estimate / measured |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for entry in results:
+        row = Row(**entry["row"])
+        how = " ".join(f"{k}={v}" for k, v in row.settings.items())
+        lines.append(
+            f"| {row.model} ({SHAPES[row.model][2]}) | {row.task} {how} "
+            f"| {row.rows} x {row.length_tokens} | {entry['estimate_gib']:.2f} "
+            f"| {entry['peak_gib']:.2f} | {entry['estimate_gib'] / entry['peak_gib']:.2f} |"
+        )
+    machine = ", ".join(f"{key} {value}" for key, value in hardware.items())
+    return "\n".join([*lines, "", f"Hardware: {machine}.", ""])
+
+
+def main() -> None:
+    """Build, measure and compare; rows measured before are kept until measured again."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", default="", help="measure rows whose name holds this text")
+    parser.add_argument("--models", type=Path, help="keep the built models here")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--build", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.build:
+        build(arguments.build, arguments.models)
+        return
+    if arguments.measure:
+        row = Row(**json.loads(arguments.measure))
+        print(json.dumps(measure(row, arguments.models)))
+        return
+    wanted = [
+        r for r in ROWS if arguments.rows in r.name and (arguments.rows or "2.7B" not in r.name)
+    ]
+    from gotd.machine import hardware
+
+    file = arguments.out / "memory.json"
+    known = json.loads(file.read_text())["rows"] if file.exists() else []
+    with tempfile.TemporaryDirectory() as scratch:
+        for row in wanted:
+            folder = (arguments.models or Path(scratch)).resolve() / row.model
+            if not (folder / "config.json").exists():
+                run_apart(["--build", row.model, "--models", str(folder)])
+            found = run_apart(["--measure", json.dumps(asdict(row)), "--models", str(folder)])
+            entry = {"row": asdict(row), "estimate_gib": estimate_gib(row), **json.loads(found)}
+            print(f"{row.name}: {entry['estimate_gib']:.2f} GiB, measured {entry['peak_gib']:.2f}")
+            known = [e for e in known if e["row"] != entry["row"]] + [entry]
+            order = {r.name: place for place, r in enumerate(ROWS)}
+            known.sort(key=lambda e: order.get(Row(**e["row"]).name, len(order)))
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({"hardware": hardware(), "rows": known}, indent=2) + "\n")
+            (arguments.out / "memory.md").write_text(as_markdown(known, hardware()))
+
+
+if __name__ == "__main__":
+    main()
