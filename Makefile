@@ -18,7 +18,7 @@ TORCH_VERSION := 2.13.0
 TORCH_INDEX ?=
 
 .PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
-  reproduce-labels reproduce-all report bench clean
+  reproduce-zeroshot plan-zeroshot reproduce-labels reproduce-all report bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -65,7 +65,13 @@ plan-domain: $(STAMP) ## what reproduce-domain would run
 reproduce-labels: $(STAMP) ## Figure 1: what a selection is worth in labels
 	DATA='$(DATA)' $(PY) experiments/labels.py scale=$(SCALE) $(ARGS)
 
-reproduce-all: reproduce-glue reproduce-domain reproduce-labels ## every experiment, one after the other
+reproduce-zeroshot: $(STAMP) ## Tables 16 to 18: a causal model reads the selection, then answers untrained
+	DATA='$(DATA)' $(PY) experiments/zeroshot.py scale=$(SCALE) $(ARGS)
+
+plan-zeroshot: $(STAMP) ## what reproduce-zeroshot would run
+	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=zeroshot scale=$(SCALE) $(ARGS)
+
+reproduce-all: reproduce-glue reproduce-domain reproduce-zeroshot reproduce-labels ## every experiment, one after the other
 
 report: $(STAMP) ## tables, figures and page again, from the records at hand
 	$(VENV)/bin/gotd report $(ARGS)

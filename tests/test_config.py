@@ -95,7 +95,9 @@ def test_every_experiment_at_every_scale_composes(experiment, scale):
         with pytest.raises(SweepError, match="there is no experiment"):
             expand([f"experiment={experiment}", f"scale={scale}"])
         return
-    (config, variant), *others = expand([f"experiment={experiment}", f"scale={scale}", *ONE])
+    budget = OmegaConf.load(conf_folder() / folder / f"{scale}.yaml").get("budget")
+    cells = expand([f"experiment={experiment}", f"scale={scale}", *ONE])
+    (config, variant), *others = [(c, v) for c, v in cells if c.budget == budget or not budget]
     if experiment == "labels":  # which sweeps one more axis
         assert variant == f"limits.labels={config.limits.labels}"
     else:
@@ -111,7 +113,7 @@ def test_every_experiment_at_every_scale_composes(experiment, scale):
 def test_a_sweep_has_a_cell_for_every_combination(name):
     experiment, scale = name.split(" scale=")
     cells = expand([f"experiment={experiment}", f"scale={scale}"])
-    axes = [(c.task.name, c.selector.arm, c.seed, variant) for c, variant in cells]
+    axes = [(c.task.name, c.selector.arm, c.seed, c.budget, variant) for c, variant in cells]
     assert len(set(axes)) == len(axes)
     combined = 1
     for values in zip(*axes, strict=True):
@@ -415,6 +417,7 @@ def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(t
     cls = constructor(target)
     left_out = {f.name for f in dataclasses.fields(cls)} & RUN_ONLY
     assert left_out <= {
+        "batch_tokens",
         "per_device_batch_size",
         "checkpoint_every_steps",
         "gradient_checkpointing",

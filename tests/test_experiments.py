@@ -2,6 +2,7 @@
 
 import json
 
+import pyarrow.parquet as pq
 import pytest
 
 from gotd.config import conf_folder
@@ -30,13 +31,58 @@ def test_every_experiment_composes_all_its_cells(experiment):
     tasks = {config.task.name for config, _ in cells}
     arms = {config.selector.arm for config, _ in cells}
     seeds = {config.seed for config, _ in cells}
-    variants = {variant for _, variant in cells}
+    variants = {(config.budget, variant) for config, variant in cells}
     assert len(cells) == len(tasks) * len(arms) * len(seeds) * len(variants)
     assert len(seeds) >= 3
     assert {"none", "got_d"} <= arms
     assert arms & {"random", "random_in_domain"}
     if experiment.startswith(("glue", "domain")):
         assert {"dsir", "curated_tapt", "nearest"} <= arms
+
+
+SMALL_GPT = [
+    "model.spec.layers=1",
+    "model.spec.hidden_size=32",
+    "model.spec.heads=2",
+    "model.spec.feed_forward_size=64",
+    "model.spec.vocabulary_size=600",
+    "model.spec.max_length_tokens=512",
+    "model.pretraining.max_steps=2",
+    "pre_fine_tune.max_steps=2",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", ["agnews_zero_shot", "boolq", "arc_easy", "openbookqa", "piqa", "winogrande"]
+)
+def test_real_questions_are_answered(data_folder, tmp_path, task):
+    small = [
+        "experiment=zeroshot/folder",
+        f"source.path={data_folder}",
+        f"store={tmp_path}",
+        "tracker=none",
+        f"task={task}",
+        "seed=11",
+        "selector=none,got_d",
+        "embedder=hashed",
+        "budget=8",
+        "rank_rows=8",
+        "candidates.limit=300",
+        "limits.target_rows=40",
+        "task.evaluated_rows=12",
+        *SMALL_GPT,
+    ]
+    for config, variant in expand(small):
+        record = run_cell(config, variant)
+        assert record["status"] == "done", record["error"]
+        assert record["n_eval"] == 12
+        assert record["metrics"]["headline"] == record["metrics"]["accuracy"]
+        assert str(data_folder) not in json.dumps(record)
+    texts = pq.read_table(next(tmp_path.glob("task/*/train.parquet")))
+    answered = pq.read_table(next(tmp_path.glob("task/*/reported-*.parquet")))
+    assert "label" not in texts.column_names
+    assert not set(texts["id"].to_pylist()) & set(answered["id"].to_pylist())
 
 
 @pytest.mark.slow

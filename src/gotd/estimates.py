@@ -20,7 +20,9 @@ from gotd.cost_model import CostModel
 EARLIER, RECORDS, MODEL, UNKNOWN = "earlier runs", "records", "cost model", "nothing known"
 """What an estimate rests on, best first."""
 
-_NETWORK = frozenset({"base_model", "encoder", "embeddings", "pre_fine_tuned", "predictions"})
+_NETWORK = frozenset(
+    {"base_model", "encoder", "embeddings", "pre_fine_tuned", "predictions", "answers"}
+)
 
 
 @dataclass(frozen=True)

@@ -9,21 +9,23 @@ holds the estimates against measured peaks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
-from gotd.cost_model import Shape
+if TYPE_CHECKING:
+    from gotd.cost_model import Shape
 
 GIB = 2.0**30
-MIXED_BYTES = 2.35
-"""Bytes of a saved number under bf16: most take two, those of norms and softmaxes four."""
+MIXED_BYTES, BF16_BYTES = 2.35, 2.1
+"""Bytes of a saved number under bf16 arithmetic, where norms and softmaxes take four, and
+with bf16 weights alone, where only adapters and some attention do."""
 LOGIT_BYTES = 12
 """Bytes of a logit at the start of the backward pass: log-probability and two gradients."""
 RUNTIME_GIB = 0.5
 """The process with torch and transformers loaded (measured: 0.47)."""
 HEAD_ROWS = 512
 """Positions that scoring gives logits at once (`gotd.evaluation.likelihood`)."""
-STRATEGIES = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,9 @@ def activations(shape: Shape, family: str, how: Training) -> float:
         states, inner = states - SPARED_BY_LORA[0], inner - SPARED_BY_LORA[1]
     if not how.dropout:
         states, scores = states - SPARED_WITHOUT_DROPOUT, SCORES_WITHOUT_DROPOUT
-    mixed = how.precision == "bf16" or how.weights == "bf16"
-    number = MIXED_BYTES if mixed else 4.0
+    number = BF16_BYTES if how.weights == "bf16" else 4.0
+    if how.precision == "bf16":
+        number = MIXED_BYTES
     numbers = states * shape.hidden + inner * shape.feed_forward
     numbers += scores * shape.heads * how.length_tokens
     return number * how.rows * how.length_tokens * numbers
@@ -187,3 +190,19 @@ def scoring_memory(
         logits=logits,
         cache=2 * wide * shape.layers * shape.hidden * batch_tokens,
     )
+
+
+def ways(how: Training) -> Iterator[tuple[str, Training]]:
+    """Name the ways to train that differ in memory, the cheapest last."""
+    bf16 = {"weights": "bf16", "precision": "bf16"}
+    lora = replace(how, tuning="lora")
+    yield "full", replace(how, tuning="full")
+    yield "full, recomputed", replace(how, tuning="full", gradient_checkpointing=True)
+    yield (
+        "full, recomputed, fsdp on 8",
+        replace(how, tuning="full", gradient_checkpointing=True, devices=8, strategy="fsdp"),
+    )
+    yield "lora", lora
+    yield "lora, recomputed", replace(lora, gradient_checkpointing=True)
+    if how.predicted == 1.0:  # the weights of masked models stay float32
+        yield "lora, recomputed, bf16 weights", replace(lora, gradient_checkpointing=True, **bf16)

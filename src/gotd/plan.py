@@ -24,7 +24,7 @@ from rich.table import Table
 
 from gotd.artifacts import Stage
 from gotd.config import build, conf_folder
-from gotd.cost_model import CostModel, this_machine
+from gotd.cost_model import CostModel, this_machine, training_of
 from gotd.estimates import (
     MODEL,
     Estimate,
@@ -38,6 +38,7 @@ from gotd.estimates import (
 )
 from gotd.expansion import expand, part_held
 from gotd.machine import hardware
+from gotd.memory_model import RUNTIME_GIB, training_memory, ways
 from gotd.protocol import Cell, plan_cell
 
 KINDS = (
@@ -52,8 +53,12 @@ KINDS = (
     "selection",
     "pre_fine_tuned",
     "predictions",
+    "answers",
 )
 """Kinds of stages in the order they are built; others, the record among them, follow."""
+LARGE_MODEL = 50_000_000
+"""Weights from which on memory is a question."""
+MEMORY_ROWS = (1, 4, 16)
 
 
 @dataclass(frozen=True)
@@ -252,6 +257,8 @@ def print_plan(
     if lines:
         console.print(_stage_table(lines))
         _say(console, _totals(lines, store.root))
+    for table in _memory_tables(cells, model):
+        console.print(table)
     if any(MODEL in line.bases for line in lines):
         _say(console, _assumptions(model))
     if missing is not None:
@@ -320,6 +327,40 @@ def _stage_table(lines: Sequence[Line]) -> Table:
         shown = [_number(value) if line.to_build else "" for value in numbers]
         table.add_row(line.kind, str(line.to_build), str(line.kept), *shown, bases)
     return table
+
+
+def _memory_tables(cells: Sequence[Cell], model: CostModel) -> list[Table]:
+    """Say, for each large model that is pre-fine-tuned, what other ways would take.
+
+    By rows a device handles at once, which like recomputation are in no stage's identity.
+    """
+    found = {}
+    for cell in cells:
+        stage = cell.record.inputs["model"]
+        settings = stage.parameters.get("settings")
+        if settings is not None and model.shape(stage).weights >= LARGE_MODEL:
+            length = settings["max_length_tokens"]
+            found[cell.axes["model"], length] = stage
+    tables = []
+    for (name, length), stage in found.items():
+        shape, family = model.shape(stage), model.family(stage)
+        table = Table(
+            title=f"memory of pre-fine-tuning {name} by rows of {length} tokens at once, GiB",
+            box=SIMPLE,
+        )
+        table.add_column("per_device_batch_size", no_wrap=True)
+        for rows in MEMORY_ROWS:
+            table.add_column(str(rows), justify="right")
+        for way, _ in ways(training_of(stage.parameters["settings"], 1)):
+            memory = [
+                training_memory(shape, family, how).gib + RUNTIME_GIB
+                for rows in MEMORY_ROWS
+                for other, how in ways(training_of(stage.parameters["settings"], rows))
+                if other == way
+            ]
+            table.add_row(way, *map(_number, memory))
+        tables.append(table)
+    return tables
 
 
 def _number(value: float) -> str:

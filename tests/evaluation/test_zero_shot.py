@@ -130,7 +130,7 @@ def test_results_say_how_the_answers_were_taken(tmp_path):
         "headline": 0.75,
         "headline_name": "accuracy",
         "most_given_share": 0.5,
-        "by/perplexity_all_tokens": 0.75,
+        "accuracy_by_all_tokens": 0.75,
         "domain/x": 1.0,
         "domain/y": 0.5,
     }

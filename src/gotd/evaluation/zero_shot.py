@@ -34,6 +34,13 @@ OF_WHOLE = ("perplexity", "perplexity_all_tokens")
 OF_CHOICE = ("log_likelihood", "log_likelihood_per_character")
 METHODS = (*OF_WHOLE, *OF_CHOICE)
 
+NAMES = {
+    "perplexity": "predicted_tokens",
+    "perplexity_all_tokens": "all_tokens",
+    "log_likelihood": "choice",
+    "log_likelihood_per_character": "choice_per_character",
+}
+"""Methods as they end the name of a metric; ``perplexity`` there would be one itself."""
 PRECISIONS = ("float32", "bf16")
 BATCH_TOKENS = 4096
 
@@ -256,7 +263,8 @@ class ZeroShot:
             metrics["most_given_share"] = float(np.bincount(taken).max() / n_eval)
             for other in OF_WHOLE if self.method in OF_WHOLE else OF_CHOICE:
                 if other != self.method:
-                    metrics[f"by/{other}"] = score(task.headline, decide(table, other), labels)
+                    value = score(task.headline, decide(table, other), labels)
+                    metrics[f"{task.headline}_by_{NAMES[other]}"] = value
             if self.per_domain and table["domain"].null_count == 0:
                 domains = table["domain"].to_pylist()
                 for domain, value in by_domain(taken, labels, domains, task.headline).items():

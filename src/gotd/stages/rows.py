@@ -135,7 +135,7 @@ def _unlabelled_rows(source: Any, task: ZeroShotTask, limits: TaskLimits, protoc
         parameters={
             "source": source_identity(source, "tasks", task.name),
             "task": identity(task),
-            "limits": dataclasses.asdict(limits),
+            "limits": deciding(limits),
             "protocol": protocol,
         },
         build=build,
