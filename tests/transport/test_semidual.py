@@ -228,7 +228,7 @@ def test_small_epsilon_meets_the_exact_solution(mixture):
     exact = solve_pot(small, method="exact")
     assert ours.value == pytest.approx(exact.value, abs=5e-3 * ours.mean_cost)
     cost, _, _ = small.dense()
-    plan = ot.emd(small.a[0], small.b, cost.numpy())
+    plan = ot.emd(np.array(small.a[0]), small.b, cost.numpy())
     entropic = transport_plan(
         cost,
         torch.as_tensor(ours.candidate[0]),
