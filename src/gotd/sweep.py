@@ -205,8 +205,7 @@ def _run_job(config: DictConfig) -> str:
     from gotd.protocol import run_cell
 
     if not holds_task(config):
-        log.info("%s skipped: not in the source", config.task.name)
-        return "skipped"
+        return "skipped"  # named once for the sweep
     if config.threads is not None:
         import torch
 

@@ -39,8 +39,9 @@ ROW_NOISE = "headline_standard_error"
 NOISE = "(test rows)"
 NOISE_NOTE = (
     f"{NOISE}: standard error of one score because just these rows were drawn to be reported "
-    "(bootstrap, mean over cells), and their number. All arms see the same rows, so a paired "
-    "difference has less of it; a difference of a row or two among 65 is none."
+    "(bootstrap, mean over cells), and their number: one row is worth about 100 / rows points, 1.5 "
+    "of 65. All arms see the same rows, so a paired difference has less of this noise. It counts "
+    "the errors that were made, so it is 0 where a small set happens to hold none."
 )
 
 
