@@ -109,7 +109,7 @@ def test_tsds_finds_every_neighbour(tmp_path):
 
 def test_the_published_procedure_is_ours_when_it_searches_every_cell(scripts, monkeypatch):
     pytest.importorskip("faiss")
-    tsds = scripts("tsds")
+    tsds = scripts("tsds_published")
     monkeypatch.setattr(tsds, "PROBES", 1000)
     pool, target = scripts("side_by_side").mixture(3000, [40], 16, 0)
     settings = tsds.Settings(200, 300, 30)

@@ -16,9 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -33,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import transformers
+from side_by_side import command, describe_machine
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
@@ -319,21 +318,6 @@ def race(stage: str, task: Task, repeats: int, device: str, folder: Path) -> dic
     return {"medians": medians, "ratio": ratio, "target": TARGETS[stage], "runs": runs}
 
 
-def describe_hardware(device: str) -> dict[str, Any]:
-    """Return what the numbers were measured on."""
-    capabilities = torch.cpu.get_capabilities()
-    return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "cpu": capabilities.get("cpu_name", platform.processor()),
-        "bf16_units": [k for k in ("avx512_bf16", "amx_bf16") if capabilities.get(k)],
-        "threads": torch.get_num_threads(),
-        "load_average": list(os.getloadavg()),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "python": platform.python_version(),
-    }
-
-
 def as_markdown(result: dict[str, Any]) -> str:
     """Return the summary as a page."""
     lines = [
@@ -377,7 +361,11 @@ def main() -> None:
         arguments.steps, arguments.repeats = 2, 1
     if (arguments.device == "cuda") != torch.cuda.is_available():
         raise SystemExit("gotd uses a GPU where there is one; --device must say the same")
-    hardware = describe_hardware(arguments.device)
+    hardware = {
+        "device": torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        **describe_machine(("torch", "transformers", "gotd")),
+    }
     with tempfile.TemporaryDirectory() as name:
         task, origin = prepare(Path(name), arguments.batch_size, arguments.steps)
         stages = {
@@ -385,7 +373,7 @@ def main() -> None:
             for stage in TARGETS
         }
     result = {
-        "command": "python " + " ".join(["experiments/benchmarks/training.py", *sys.argv[1:]]),
+        "command": command(),
         "steps": arguments.steps,
         "batch_size": arguments.batch_size,
         "repeats": arguments.repeats,

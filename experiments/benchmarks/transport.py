@@ -8,8 +8,8 @@ target marginal in float64.
 
     python experiments/benchmarks/transport.py
     DATA=../shared/data python experiments/benchmarks/transport.py --data real --name transport_real
-    python experiments/benchmarks/transport.py -m 5000 --name transport_m5000
-    python experiments/benchmarks/transport.py -d 768 --name transport_d768
+    python experiments/benchmarks/transport.py -m 5000 --rounds 1 --name transport_m5000
+    python experiments/benchmarks/transport.py -d 768 --rounds 2 --name transport_d768
 """
 
 from __future__ import annotations
@@ -18,18 +18,14 @@ import argparse
 import dataclasses
 import os
 import time
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import torch
 from side_by_side import (
     OVERLAPS,
-    Contender,
-    Unavailable,
     claim,
     claims_table,
     command,
@@ -44,40 +40,24 @@ from side_by_side import (
     table,
     write,
 )
+from transport_contenders import (
+    CERTIFIED,
+    ONE_PASS,
+    POT32,
+    PUBLISHED,
+    SURE,
+    Inputs,
+    Solution,
+    contenders,
+)
 
 from gotd.embedding import HashedEmbedder
 from gotd.transport import Compute, Potentials, Problem, score, solve_semidual
 
-CERTIFIED = 5e-3
-ONE_PASS, SURE = "gotd, one pass", "gotd, certified"
-POT32, PUBLISHED = "POT float32", "ott-jax, published settings"
 LARGE = (5_000_000, 10_000, 768)
 
-# The float64 solution keeps this many costs in memory, twice: 2 x 2 GiB.
-REFERENCE_ENTRIES = 2**28
-
-
-class Solution(NamedTuple):
-    """A solver's answer in our convention and in cost units.
-
-    Args:
-        f: ``[n]`` candidate potential, by which candidates would be ranked.
-        g: ``[m]`` target potential.
-        steps: Passes or iterations, where the solver tells.
-    """
-
-    f: np.ndarray
-    g: np.ndarray
-    steps: int | None
-
-
-class Inputs(NamedTuple):
-    """One problem: ``[n, d]`` candidates, ``[m, d]`` targets, absolute epsilon."""
-
-    x: np.ndarray
-    y: np.ndarray
-    priority: np.ndarray
-    epsilon: float
+# The float64 solution keeps this many costs in memory, twice: 2 x 1 GiB.
+REFERENCE_ENTRIES = 2**27
 
 
 def generate(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
@@ -101,143 +81,6 @@ def generate(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str
     x = embedder.embed([passages[i] for i in random.permutation(len(passages))[:n]])
     y = embedder.embed([wanted[i] for i in random.permutation(len(wanted))[:m]])
     return x, y, "hashed n-gram embeddings of real passages, targets from ChemProt"
-
-
-def ours(
-    inputs: Inputs, max_passes: int, precision: Any = "float32"
-) -> Callable[[], Callable[[], Solution]]:
-    """Prepare our solver: as many passes as asked for, or until it is certified."""
-
-    def solve(x: np.ndarray, priority: np.ndarray) -> Solution:
-        problem = Problem(inputs.y, [x], epsilon=inputs.epsilon, epsilon_is="absolute")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # one pass need not be enough
-            found = solve_semidual(
-                problem,
-                [priority],
-                tolerance=CERTIFIED,
-                max_passes=max_passes,
-                on_failure="warn",
-                compute=Compute(precision=precision, device="cpu"),
-            )
-        return Solution(found.candidate[0], found.target, found.passes)
-
-    def prepare() -> Callable[[], Solution]:
-        solve(inputs.x[:1000], inputs.priority[:1000])
-        return lambda: solve(inputs.x, inputs.priority)
-
-    return prepare
-
-
-def pot(inputs: Inputs, dtype: Any) -> Callable[[], Callable[[], Solution]]:
-    """Prepare POT's Sinkhorn, stopped once its own check certifies as much as ours."""
-
-    def prepare() -> Callable[[], Solution]:
-        import ot
-
-        x, y = inputs.x.astype(dtype), inputs.y.astype(dtype)
-        a, b = np.full(len(x), 1 / len(x), dtype), np.full(len(y), 1 / len(y), dtype)
-        # POT looks at an L2 error every ten iterations; so scaled it bounds the L1 error.
-        threshold = CERTIFIED / np.sqrt(len(y))
-
-        def run() -> Solution:
-            cost = ot.dist(x, y)
-            _, log = ot.sinkhorn(
-                a, b, cost, inputs.epsilon, numItermax=1000, stopThr=threshold, log=True, warn=False
-            )
-            f = inputs.epsilon * (np.log(log["u"].astype(np.float64)) - np.log(a))
-            g = inputs.epsilon * (np.log(log["v"].astype(np.float64)) - np.log(b))
-            return Solution(f, g, 1 + int(log["niter"]))  # pyright: ignore[reportArgumentType]
-
-        return run
-
-    return prepare
-
-
-def geomloss(inputs: Inputs, scaling: float) -> Callable[[], Callable[[], Solution]]:
-    """Prepare geomloss's annealed Sinkhorn on the whole matrix."""
-
-    def prepare() -> Callable[[], Solution]:
-        from geomloss import SamplesLoss
-
-        # Its cost is half the squared distance, so epsilon and potentials are halves too.
-        loss = SamplesLoss(
-            "sinkhorn",
-            p=2,
-            blur=float(np.sqrt(inputs.epsilon / 2)),
-            scaling=scaling,
-            debias=False,
-            potentials=True,
-            backend="tensorized",
-        )
-        x, y = torch.from_numpy(inputs.x), torch.from_numpy(inputs.y)
-
-        def run() -> Solution:
-            with torch.no_grad():
-                f, g = loss(x, y)
-            return Solution(
-                2.0 * f.flatten().double().numpy(), 2.0 * g.flatten().double().numpy(), None
-            )
-
-        return run
-
-    return prepare
-
-
-def ott(
-    inputs: Inputs, threshold: float, momentum: float | None
-) -> Callable[[], Callable[[], Solution]]:
-    """Prepare ott-jax in batches of 2000, compiled ahead of the clock."""
-
-    def prepare() -> Callable[[], Solution]:
-        import jax
-
-        if not hasattr(jax.interpreters.batching, "is_vmappable"):
-            raise Unavailable("ott-jax's batch_size fails on this jax; install the bench extra's")
-        import jax.numpy as jnp
-        from ott.geometry import pointcloud
-        from ott.problems.linear import linear_problem
-        from ott.solvers.linear import acceleration, sinkhorn
-
-        solver = sinkhorn.Sinkhorn(
-            threshold=threshold,
-            momentum=None if momentum is None else acceleration.Momentum(value=momentum),
-            inner_iterations=1 if momentum is not None else 10,
-            max_iterations=2000,
-        )
-
-        def solve(y: Any, x: Any) -> Any:
-            cloud = pointcloud.PointCloud(y, x, epsilon=inputs.epsilon, batch_size=2000)
-            return solver(linear_problem.LinearProblem(cloud))
-
-        y, x = jnp.asarray(inputs.y), jnp.asarray(inputs.x)
-        compiled = jax.jit(solve).lower(y, x).compile()
-
-        def run() -> Solution:
-            out = compiled(y, x)
-            f, g = (np.asarray(p, dtype=np.float64) for p in (out.g, out.f))
-            # Its plan has no masses outside: they are in the potentials.
-            f, g = f + inputs.epsilon * np.log(len(f)), g + inputs.epsilon * np.log(len(g))
-            return Solution(f, g, int(out.n_iters))
-
-        return run
-
-    return prepare
-
-
-def contenders(inputs: Inputs, quick: bool) -> list[Contender]:
-    """List everybody who takes part."""
-    field = [
-        Contender(ONE_PASS, ours(inputs, 1)),
-        Contender(SURE, ours(inputs, 10)),
-        Contender("gotd, certified, bfloat16", ours(inputs, 10, "bfloat16")),
-        Contender(POT32, pot(inputs, np.float32), ("ot",)),
-        Contender("POT float64", pot(inputs, np.float64), ("ot",)),
-        Contender(PUBLISHED, ott(inputs, 0.1, 1.3), ("ott", "jax")),
-        Contender("ott-jax, threshold 1e-2", ott(inputs, 1e-2, None), ("ott", "jax")),
-        Contender("geomloss tensorized, scaling .5", geomloss(inputs, 0.5), ("geomloss",)),
-    ]
-    return [c for c in field if not (quick and "ott" in c.needs)]
 
 
 def solve_exactly(inputs: Inputs) -> Potentials:
@@ -360,6 +203,7 @@ def main() -> None:
     parser.add_argument("-m", type=int, default=1_000, help="targets")
     parser.add_argument("-d", type=int, default=384, help="width")
     parser.add_argument("--epsilon", type=float, default=0.05, help="share of the mean cost")
+    parser.add_argument("--memory", type=float, default=4.0, help="GiB for a dense solver")
     parser.add_argument("--data", choices=("syn", "real"), default="syn")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -378,7 +222,9 @@ def main() -> None:
     mean = float((x**2).sum(1).mean(dtype=np.float64) + (y**2).sum(1).mean(dtype=np.float64))
     mean -= 2.0 * float(x.mean(0, dtype=np.float64) @ y.mean(0, dtype=np.float64))
     inputs = Inputs(x, y, priority, arguments.epsilon * mean)
-    outcomes = race(contenders(inputs, arguments.quick), arguments.rounds, arguments.limit)
+    outcomes = race(
+        contenders(inputs, arguments.memory, arguments.quick), arguments.rounds, arguments.limit
+    )
     exact = solve_exactly(inputs)
     rows = {}
     for name, outcome in outcomes.items():
