@@ -27,6 +27,8 @@ N = 500
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     monkeypatch.setattr(pool, "SHARD_ROWS", 64)
+    monkeypatch.setattr(pool, "ROWS_PER_PIECE", 23)
+    monkeypatch.setattr("gotd.sources.streams.ROWS_PER_PIECE", 23)
 
 
 def rows(start, count, domain):
