@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 from gotd.cli import main
 from gotd.engine.ray import RayEngine, _groups
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray")
 
 SOURCES = str(Path(__file__).parents[2] / "src")
@@ -145,13 +147,63 @@ def arguments(files: Path, out: Path, method: str, *more: str) -> list[str]:
     ]
 
 
+class Killer(threading.Thread):
+    """Kills one embedding actor of this process's Ray while its pool is at work.
+
+    Args:
+        store: Its row ranges are marked here.
+    """
+
+    def __init__(self, store: Path) -> None:
+        super().__init__(daemon=True)
+        self.store = store
+        self.killed: int | None = None
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        """Wait for the first finished range, then kill."""
+        while self.killed is None and not self.over.wait(0.02):
+            if list(self.store.glob("pool_embeddings/candidates*.part/.work/*-*")):
+                for pid in descendants(os.getpid()):
+                    if "MapWorker" in name_of(pid):
+                        os.kill(pid, signal.SIGKILL)
+                        self.killed = pid
+                        return
+
+
+def descendants(root: int) -> list[int]:
+    parents = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            with contextlib.suppress(OSError):
+                after_name = (folder / "stat").read_text().rpartition(")")[2]
+                parents[int(folder.name)] = int(after_name.split()[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
+
+
+def name_of(pid: int) -> str:
+    try:
+        return (Path("/proc") / str(pid) / "cmdline").read_text()
+    except OSError:
+        return ""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds the worker to kill in /proc")
 @pytest.mark.parametrize("method", ["got_d", "dsir"])
 def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monkeypatch, method):
     # Large enough to be scored in several blocks, small enough for a test.
     monkeypatch.setattr("gotd.pool.SHARD_ROWS", 700)
-    monkeypatch.setattr("gotd.embedding.ROWS_PER_RANGE", 256)
+    monkeypatch.setattr("gotd.embedding.ROWS_PER_RANGE", 128)
     assert main(arguments(files, tmp_path / "local", method)) == 0
+    killer = Killer(tmp_path / "store-ray")
+    killer.start()
     assert main(arguments(files, tmp_path / "ray", method, "--engine", "ray")) == 0
+    killer.over.set()
+    killer.join()
+    assert (killer.killed is not None) == (method == "got_d")  # dsir embeds nothing
     one, other = (tmp_path / name / "selected.parquet" for name in ("local", "ray"))
     assert one.read_bytes() == other.read_bytes()
     for kind in ("pool", "pool_embeddings", "pool_scores"):

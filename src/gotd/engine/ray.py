@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ GROUPS_PER_WORKER = 4
 
 MOST_IN_GROUP = 64
 """Items per task at most, and where their number is not known beforehand."""
+
+CONNECT_S = 15.0
+"""Seconds that a cluster has to answer."""
 
 RETRIES = 5
 """Times that a task is run again when its worker process or its node dies."""
@@ -165,18 +169,26 @@ class RayEngine:
         # leave none to the tasks that feed it.
         here = {"num_cpus": self.workers + 4, "include_dashboard": False}
         try:
+            _knock(address)
             ray.init(
                 address=address,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 **(here if address == "local" else {}),
             )
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             cause = str(error).splitlines()[0]
             raise ConnectionError(
                 f"no Ray cluster at {address!r} ({cause}); check --ray-address or RAY_ADDRESS"
             ) from error
         return ray
+
+
+def _knock(address: str) -> None:
+    """Refuse an address at which nobody answers; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
 
 
 def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
