@@ -37,6 +37,12 @@ def test_the_table_reads_the_labels_off_the_curve_and_says_where_it_ends(swept):
     assert {row[0] for row in table.rows} == {"got_d"}
 
 
+def test_rows_stand_by_the_number_of_labels(record):
+    variants = [f"limits.labels={n}" for n in (1000, 250, 2000)]
+    (block,) = blocks([record("cola", "none", 1, score=0.5, variant=v) for v in variants])
+    assert [row.rpartition("=")[2] for row in block.arms] == ["250", "1000", "2000"]
+
+
 def test_between_two_points_and_before_the_first(swept):
     def scored(value):
         rest = [r for r in swept if r["axes"]["arm"] == "none"]

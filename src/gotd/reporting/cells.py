@@ -7,6 +7,7 @@ be averaged over a silently smaller set.
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -105,7 +106,11 @@ class Block:
     def arms(self) -> tuple[str, ...]:
         """Rows in table order: arms, each followed by its variants."""
         place = {arm: i for i, arm in enumerate(order_arms(a for a, _ in self.names.values()))}
-        return tuple(sorted(self.names, key=lambda r: (place[self.names[r][0]], self.names[r][1])))
+        return tuple(
+            sorted(
+                self.names, key=lambda r: (place[self.names[r][0]], _by_number(self.names[r][1]))
+            )
+        )
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -196,6 +201,12 @@ class Block:
             if name
         }
         return len(kinds) == 1
+
+
+def _by_number(variant: str) -> list[tuple[int, str]]:
+    """Sort ``limits.labels=500`` before ``limits.labels=1000``."""
+    parts = re.split(r"(\d+)", variant)
+    return [(int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def task_interval(block: Block, arm: str, task: str, metric: str = "headline") -> Interval:

@@ -44,7 +44,8 @@ def labels_figure(block: Block) -> Figure | None:
             xs = [labels * 1.012 ** (place - len(curves) / 2) for labels, _, _ in curve]
             means = [i.mean * factor for _, _, i in curve]
             halves = [np.nan_to_num(i.half_width) * factor for _, _, i in curve]
-            style = {**look(block, curve[0][1]), "label": arm}
+            line = "--" if arm == "none" else "-"
+            style = {**look(block, curve[0][1]), "label": arm, "linestyle": line}
             axis.errorbar(xs, means, yerr=halves, markersize=4, linewidth=1.4, capsize=2, **style)
         limits = sorted({labels for curve in curves.values() for labels, _, _ in curve})
         axis.set_xscale("log")
