@@ -1,0 +1,94 @@
+"""Our zero-shot numbers against lm-evaluation-harness on the same rows."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gotd.config import build, conf_folder
+from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+from gotd.evaluation.utility import TASKS, utility, write_task
+from gotd.evaluation.zero_shot import Prompt, decide, score_choices
+from gotd.expansion import expand
+
+ROWS = 12
+
+
+@pytest.fixture(scope="module")
+def questions():
+    """Short rows of every kind, made here."""
+    random = np.random.default_rng(0)
+    words = ["cat", "mat", "answer", "yes", "no", "the", "sat"]
+
+    def say(n):
+        return " ".join(random.choice(words, n))
+
+    plain = {"question": [say(4) for _ in range(ROWS)], "label": [i % 2 for i in range(ROWS)]}
+    choices = [[say(1), say(3)] for _ in range(ROWS)]
+    gaps = [f"{say(3)} _ {say(2)} ." for _ in range(ROWS)]
+    return {
+        "arc_easy": pa.table({**plain, "choices": [[*c, say(2)] for c in choices]}),
+        "openbookqa": pa.table({**plain, "choices": choices}),
+        "piqa": pa.table({**plain, "choices": choices}),
+        "boolq": pa.table({**plain, "passage": [say(5) for _ in range(ROWS)]}),
+        "winogrande": pa.table({**plain, "question": gaps, "choices": choices}),
+    }
+
+
+def prompt_of(name):
+    """Give our prompt of a task; the harness asks boolq in other words than the paper."""
+    if name == "boolq":
+        return Prompt("{text_pair}\nQuestion: {text}?\nAnswer:", choices=("no", "yes"))
+    ((config, _),) = expand(["experiment=zeroshot", f"task={name}", *ONE])
+    task = build(config.task)
+    return Prompt(task.context, task.continuation, task.choices)
+
+
+ONE = ["selector=none", "seed=1", "budget=50"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gpt_folder", "gpt_neo_folder"])
+def test_our_numbers_are_the_harness_s(kind, questions, tmp_path, monkeypatch, request):
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    folder = request.getfixturevalue(kind)
+    theirs = utility(folder, questions, tmp_path, batch_size=4, samples=True)
+    network, tokenizer = load_causal_lm(folder)
+    for name, table in questions.items():
+        rows = table.rename_columns({"question": "text"})
+        if "passage" in rows.column_names:
+            rows = rows.rename_columns({"passage": "text_pair"})
+        rows = rows.append_column("id", pa.array([str(i) for i in range(ROWS)]))
+        scores = score_choices(Likelihood(network), tokenizer, rows, prompt_of(name), whole=False)
+        for ours, other in zip(scores["losses"].to_pylist(), theirs[name]["losses"], strict=True):
+            np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-4)
+        labels = rows["label"].to_numpy()
+        acc = (decide(scores, "log_likelihood") == labels).mean()
+        assert acc == pytest.approx(theirs[name]["acc"])
+        if "acc_norm" in theirs[name]:
+            norm = (decide(scores, "log_likelihood_per_character") == labels).mean()
+            assert norm == pytest.approx(theirs[name]["acc_norm"])
+
+
+def test_task_files_name_local_rows_and_known_columns(questions, tmp_path):
+    for name, rows in questions.items():
+        write_task(name, rows, tmp_path)
+    assert {f.suffix for f in tmp_path.iterdir()} == {".jsonl", ".yaml"}
+    assert len(list(tmp_path.glob("gotd_*.yaml"))) == len(TASKS)
+    first = json.loads((tmp_path / "winogrande.jsonl").read_text().splitlines()[0])
+    assert first["question"].replace("_", first["choices"][1]) == (
+        f"{first['contexts'][1]} {first['after']}"
+    )
+    with pytest.raises(ValueError, match="unknown utility task 'race'"):
+        write_task("race", questions["piqa"], tmp_path)
+
+
+def test_the_folder_has_the_columns_that_are_asked_for(data_folder):
+    for name in TASKS:
+        (file,) = (data_folder / "zeroshot" / name).glob("*.parquet")
+        wanted = {"question", "label", "passage" if name == "boolq" else "choices"}
+        assert wanted <= set(pq.read_schema(file).names)
+    assert (conf_folder() / "task" / "boolq.yaml").is_file()
