@@ -419,6 +419,7 @@ def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(t
     assert left_out <= {
         "batch_tokens",
         "per_device_batch_size",
+        "strategy",
         "checkpoint_every_steps",
         "gradient_checkpointing",
         "device",

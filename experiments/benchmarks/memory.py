@@ -80,7 +80,8 @@ ROWS = [
 
 def estimate_gib(row: Row) -> float:
     """Give what `gotd plan` would say, the process itself included."""
-    shape, family, _ = SHAPES[row.model]
+    shape, family, size = SHAPES[row.model]
+    stored = "bf16" if size == "2.7B" else "float32"
     if row.task == "score":
         memory = scoring_memory(
             shape,
@@ -88,10 +89,11 @@ def estimate_gib(row: Row) -> float:
             row.settings["precision"],
             row.rows * row.length_tokens,
             row.length_tokens,
+            stored,
         )
     else:
         dropout = family == "gpt2"  # GPT-Neo's published configurations have none
-        how = Training(row.rows, row.length_tokens, dropout=dropout, **row.settings)
+        how = Training(row.rows, row.length_tokens, dropout=dropout, stored=stored, **row.settings)
         memory = training_memory(shape, family, how)
     return memory.gib + RUNTIME_GIB
 
@@ -182,7 +184,8 @@ def as_markdown(results: list[dict[str, Any]], hardware: dict[str, Any]) -> str:
         "# Memory: estimate of `gotd plan` against the measured peak",
         "",
         "GPTs built from their configuration with random weights; vocabulary 50,257. `rows x "
-        "tokens` is one device's batch. Peaks are of the whole process, of two optimiser steps or "
+        "tokens` is one device's batch; the 2.7B model's file is bf16, the others' "
+        "float32. Peaks are of the whole process, of two optimiser steps or "
         "of scoring two choices a text by the perplexity of the whole instance; the estimate "
         f"counts {RUNTIME_GIB} GiB for the process itself.",
         "",
@@ -232,6 +235,7 @@ def main() -> None:
             found = run_apart(["--measure", json.dumps(asdict(row)), "--models", str(folder)])
             entry = {"row": asdict(row), "estimate_gib": estimate_gib(row), **json.loads(found)}
             print(f"{row.name}: {entry['estimate_gib']:.2f} GiB, measured {entry['peak_gib']:.2f}")
+            known = [{**e, "estimate_gib": estimate_gib(Row(**e["row"]))} for e in known]
             known = [e for e in known if e["row"] != entry["row"]] + [entry]
             order = {r.name: place for place, r in enumerate(ROWS)}
             known.sort(key=lambda e: order.get(Row(**e["row"]).name, len(order)))

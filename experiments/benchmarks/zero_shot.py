@@ -166,8 +166,8 @@ def as_markdown(result: dict[str, Any]) -> str:
         "# Zero-shot scoring and perplexity against plain transformers",
         "",
         f"{result['model']} from its configuration, {result['texts']} questions or passages, "
-        f"medians of {result['repeats']} turns; texts a second of one core (a choice's full text is a "
-        "text). The largest relative difference is between our losses and the first other side's.",
+        f"medians of {result['repeats']} turns; texts a second of one core (a choice's full text "
+        "is a text). The largest difference is relative, of our losses to the next side's.",
         "",
         "| what | arithmetic | gotd | each text alone | padded batches | times each alone "
         "| times padded | largest difference |",

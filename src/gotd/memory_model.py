@@ -66,6 +66,8 @@ class Memory:
     activations: float = 0.0
     logits: float = 0.0
     cache: float = 0.0
+    file: float = 0.0
+    """Weights of the file, mapped while they are converted."""
 
     @property
     def gib(self) -> float:
@@ -91,6 +93,7 @@ class Training:
         devices: Devices that share the work.
         strategy: ``ddp`` repeats all on each device, ``fsdp`` shards weights, gradients
             and moments.
+        stored: Type of the weights in the model's file, as ``weights``.
     """
 
     rows: int
@@ -104,6 +107,7 @@ class Training:
     lora_rank: int = 8
     devices: int = 1
     strategy: str = "ddp"
+    stored: str = "float32"
 
 
 def training_memory(shape: Shape, family: str, how: Training) -> Memory:
@@ -111,7 +115,8 @@ def training_memory(shape: Shape, family: str, how: Training) -> Memory:
 
     The peak is the larger of two moments: the start of the backward pass, when all
     activations and logits are there and no gradient is, and its end, when it is the
-    other way round. Weights and moments are there in both.
+    other way round. Weights and moments are there in both. A small batch's peak may lie
+    before both, where weights are converted from the file's type.
     """
     shards = how.devices if how.strategy == "fsdp" else 1
     wide = 2 if how.weights == "bf16" else 4
@@ -135,11 +140,19 @@ def training_memory(shape: Shape, family: str, how: Training) -> Memory:
     gradients = kept * trained / shards
     start = {"casts": casts, "activations": saved, "logits": logits}
     at_start = sum(start.values()) >= gradients
-    return Memory(
+    memory = Memory(
         weights=(wide * shape.weights + (4 * trained if how.tuning == "lora" else 0)) / shards,
         moments=2 * kept * trained / shards,
         **(start if at_start else {"gradients": gradients}),
     )
+    return max(memory, _loading(shape, how.weights, how.stored), key=lambda m: m.gib)
+
+
+def _loading(shape: Shape, weights: str, stored: str) -> Memory:
+    """Give what is held while weights are read: the file's pages too, if they are converted."""
+    converted = weights == "bf16" and stored == "float32"
+    wide = 2 if weights == "bf16" else 4
+    return Memory(weights=wide * shape.weights, file=4 * shape.weights if converted else 0.0)
 
 
 def activations(shape: Shape, family: str, how: Training) -> float:
@@ -165,7 +178,12 @@ def adapter_weights(shape: Shape, family: str, how: Training) -> int:
 
 
 def scoring_memory(
-    shape: Shape, family: str, precision: str, batch_tokens: int, length_tokens: int
+    shape: Shape,
+    family: str,
+    precision: str,
+    batch_tokens: int,
+    length_tokens: int,
+    stored: str = "float32",
 ) -> Memory:
     """Estimate the peak of scoring texts or choices.
 
@@ -175,6 +193,7 @@ def scoring_memory(
         precision: ``float32`` or ``bf16``.
         batch_tokens: Positions read at once.
         length_tokens: Tokens of the longest text.
+        stored: Type of the weights in the model's file.
     """
     wide = 2 if precision == "bf16" else 4
     # One layer at a time: its feed-forward vectors thrice, or its attention, before the next.
@@ -184,12 +203,13 @@ def scoring_memory(
     scores = 3 * score * shape.heads * length_tokens
     states = 2 * wide * shape.hidden
     logits = (wide + 4 + 4 if wide == 2 else 8) * HEAD_ROWS * shape.vocabulary
-    return Memory(
+    memory = Memory(
         weights=wide * shape.weights,
         activations=batch_tokens * (states + max(inner, scores)),
         logits=logits,
         cache=2 * wide * shape.layers * shape.hidden * batch_tokens,
     )
+    return max(memory, _loading(shape, precision, stored), key=lambda m: m.gib)
 
 
 def ways(how: Training) -> Iterator[tuple[str, Training]]:

@@ -17,6 +17,7 @@ RUN_ONLY = frozenset(
         "device",
         "gradient_checkpointing",
         "per_device_batch_size",
+        "strategy",
         "workers",
     }
 )

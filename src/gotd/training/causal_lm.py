@@ -200,6 +200,10 @@ def pre_fine_tune(
         identity = identity_of(settings, seed, rows.digest())
         module = CausalLM(network, settings, seed, identity)
         cost = train(module, stream, work)
+        if module.gathered:  # the shards that were trained are no model by themselves
+            network = load_causal_lm(folder, WEIGHTS[settings.weights])
+            adapted = _adapt(network, settings)
+            network.load_state_dict(module.gathered)
     out.mkdir(parents=True, exist_ok=True)
     if adapted is not None:
         merge_adapters(adapted, out)

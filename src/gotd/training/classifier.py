@@ -87,6 +87,8 @@ class FineTuneSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.strategy != "ddp":
+            raise ValueError(f"strategy={self.strategy} is for causal models; use ddp")
         for name, values in {"head": HEADS, "choose": CHOICES}.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {values}, not {getattr(self, name)!r}")

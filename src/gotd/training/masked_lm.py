@@ -84,6 +84,8 @@ class MaskedLMSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.strategy != "ddp":
+            raise ValueError(f"strategy={self.strategy} is for causal models; use ddp")
         if not 0 < self.mask_probability < 1:
             raise ValueError(f"mask_probability must lie in (0, 1), not {self.mask_probability}")
         if self.head_only_steps < 0 or self.head_learning_rate < 0:

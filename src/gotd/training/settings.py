@@ -9,7 +9,13 @@ from hashlib import blake2b
 
 PRECISIONS = ("auto", "float32", "bf16")
 TUNINGS = ("full", "lora")
-NOT_IDENTITY = ("per_device_batch_size", "checkpoint_every_steps", "gradient_checkpointing")
+STRATEGIES = ("ddp", "fsdp")
+NOT_IDENTITY = (
+    "per_device_batch_size",
+    "checkpoint_every_steps",
+    "gradient_checkpointing",
+    "strategy",
+)
 """Settings that may change between a checkpoint and its resumption."""
 
 
@@ -40,6 +46,9 @@ class TrainingSettings:
         checkpoint_every_steps: Steps that a killed run may lose.
         gradient_checkpointing: Recompute activations in the backward pass: about a
             third slower, much less memory.
+        strategy: How several GPUs, one process each (torchrun), share the work: ``ddp``
+            repeats the model on each, ``fsdp`` shards weights, gradients and moments
+            (causal models only).
     """
 
     learning_rate: float
@@ -60,6 +69,7 @@ class TrainingSettings:
     lora_dropout: float = 0.0
     checkpoint_every_steps: int = 500
     gradient_checkpointing: bool = False
+    strategy: str = "ddp"
 
     def __post_init__(self) -> None:
         for name in (
@@ -79,7 +89,12 @@ class TrainingSettings:
                 raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), not {list(self.betas)}")
-        allowed = {"precision": PRECISIONS, "tuning": TUNINGS, "schedule": ("linear",)}
+        allowed = {
+            "precision": PRECISIONS,
+            "tuning": TUNINGS,
+            "schedule": ("linear",),
+            "strategy": STRATEGIES,
+        }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {values}, not {getattr(self, name)!r}")

@@ -22,7 +22,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
+from pytorch_lightning.strategies import FSDPStrategy
 from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gotd.training.data import Batch, BatchStream, Part, seed_for
 from gotd.training.settings import TrainingSettings
@@ -76,6 +78,8 @@ class StepModule(pl.LightningModule):
         self.curve: list[list[float]] = []
         self.work = Path()
         self.precision = "float32"
+        self.gathered: dict[str, Tensor] = {}
+        """All trained weights, where they were sharded; empty on other devices."""
         self._window = torch.zeros((), dtype=torch.float64)
         self._window_steps = 0
 
@@ -127,11 +131,25 @@ class StepModule(pl.LightningModule):
             loss += part_loss.detach()
         self.before_update(self.step)
         if self.settings.gradient_clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
+            self._clip(self.settings.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self._window = self._window.to(self.device) + loss.double()
         self._window_steps += 1
+
+    def _clip(self, most: float) -> None:
+        """Scale the gradient down to a global norm, which spans all devices' shards."""
+        if self.settings.strategy == "fsdp":
+            sharded: Any = self.trainer.strategy.model
+            sharded.clip_grad_norm_(most)
+        else:
+            nn.utils.clip_grad_norm_(self.network.parameters(), most)
+
+    def on_train_end(self) -> None:
+        """Gather weights that are spread over devices, while those still run together."""
+        if self.settings.strategy == "fsdp":
+            whole = self.trainer.strategy.lightning_module_state_dict()
+            self.gathered = {key.removeprefix("network."): w for key, w in whole.items()}
 
     def _sum_or_zero(self, part: Part) -> Tensor:
         """Return the part's loss; without rows a zero that every weight takes part in.
@@ -212,7 +230,8 @@ def train(module: StepModule, stream: BatchStream, work: Path) -> Cost:
     if len(stream):
         module.train()
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        trainer = _lightning_trainer(len(stream), on_gpu)
+        strategy = choose_strategy(module.settings, module.network, on_gpu)
+        trainer = _lightning_trainer(len(stream), on_gpu, strategy)
         with warnings.catch_warnings():
             # Its notices about its own dependencies say nothing about the run.
             warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -228,7 +247,34 @@ def process_rank() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _lightning_trainer(steps: int, on_gpu: bool) -> pl.Trainer:
+def choose_strategy(
+    settings: TrainingSettings, network: nn.Module, on_gpu: bool
+) -> str | FSDPStrategy:
+    """Say how the processes of this run share the work.
+
+    Raises:
+        ValueError: If ``fsdp`` is asked for without several GPUs, or for a network whose
+            weights are of two types, which one shard cannot hold.
+    """
+    _, processes = process_rank()
+    if settings.strategy == "ddp":
+        # Unused: the encoder while only the head learns.
+        return "ddp_find_unused_parameters_true" if processes > 1 else "auto"
+    if not on_gpu or processes < 2:
+        raise ValueError(
+            "strategy=fsdp shards over several GPUs, one process each (torchrun "
+            f"--nproc-per-node=N); here {processes} process on {'a GPU' if on_gpu else 'the CPU'}: "
+            "use strategy=ddp"
+        )
+    if len({weight.dtype for weight in network.parameters()}) > 1:
+        raise ValueError(
+            "strategy=fsdp needs weights of one type: use weights=float32 with tuning=lora"
+        )
+    layers = {type(m) for m in network.modules() if isinstance(m, GradientCheckpointingLayer)}
+    return FSDPStrategy(auto_wrap_policy=layers, state_dict_type="full")
+
+
+def _lightning_trainer(steps: int, on_gpu: bool, strategy: str | FSDPStrategy) -> pl.Trainer:
     """Return a Trainer that only runs the loop: no folders, loggers or sanity checks."""
     show_bar = steps >= PROGRESS_BAR_STEPS and sys.stdout.isatty()
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -237,8 +283,7 @@ def _lightning_trainer(steps: int, on_gpu: bool) -> pl.Trainer:
         accelerator="gpu" if on_gpu else "cpu",
         devices=devices,
         num_nodes=max(1, processes // devices),
-        # Unused: the encoder while only the head learns.
-        strategy="ddp_find_unused_parameters_true" if processes > 1 else "auto",
+        strategy=strategy,
         max_epochs=1,
         callbacks=[RichProgressBar()] if show_bar else [],
         enable_progress_bar=show_bar,
