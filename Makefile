@@ -18,7 +18,8 @@ TORCH_VERSION := 2.13.0
 TORCH_INDEX ?=
 
 .PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
-  reproduce-zeroshot plan-zeroshot reproduce-labels reproduce-all report bench clean
+  reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels reproduce-all \
+  report bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
@@ -71,7 +72,13 @@ reproduce-zeroshot: $(STAMP) ## Tables 16 to 18: a causal model reads the select
 plan-zeroshot: $(STAMP) ## what reproduce-zeroshot would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=zeroshot scale=$(SCALE) $(ARGS)
 
-reproduce-all: reproduce-glue reproduce-domain reproduce-zeroshot reproduce-labels ## every experiment, one after the other
+reproduce-toxicity: $(STAMP) ## Tables 1 and 6: detoxification of a causal model by selection
+	DATA='$(DATA)' $(PY) experiments/toxicity.py scale=$(SCALE) $(ARGS)
+
+plan-toxicity: $(STAMP) ## what reproduce-toxicity would run
+	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=toxicity scale=$(SCALE) $(ARGS)
+
+reproduce-all: reproduce-glue reproduce-domain reproduce-toxicity reproduce-zeroshot reproduce-labels ## every experiment, one after the other
 
 report: $(STAMP) ## tables, figures and page again, from the records at hand
 	$(VENV)/bin/gotd report $(ARGS)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotd.artifacts import Stage
+from gotd.cost_toxicity import COUNTS
 from gotd.memory_model import GIB, Training, training_memory
 from gotd.sources.corpora import TASK_ROWS
 
@@ -164,6 +165,8 @@ class CostModel:
 
     def work(self, stage: Stage) -> Work | None:
         """Count the work of a stage; ``None`` for a kind that is not known here."""
+        if stage.kind in COUNTS:
+            return COUNTS[stage.kind](self, stage)
         count = getattr(self, f"_{stage.kind}", None)
         return None if count is None else count(stage)
 
@@ -174,11 +177,11 @@ class CostModel:
         return Work(texts=rows, disk_bytes=rows * self._bytes(self._task_tokens(stage)))
 
     def _candidates(self, stage: Stage) -> Work:
-        size = self.rows(stage) * self._bytes(self._chunk_tokens(stage))
+        size = self.rows(stage) * self._bytes(self.chunk_tokens(stage))
         return Work(texts=self.rows(stage), memory_bytes=6 * size, disk_bytes=size)
 
     def _target(self, stage: Stage) -> Work:
-        size = self.rows(stage) * self._bytes(self._chunk_tokens(stage))
+        size = self.rows(stage) * self._bytes(self.chunk_tokens(stage))
         return Work(texts=self.labels(stage.inputs["rows"]), disk_bytes=size)
 
     def _base_model(self, stage: Stage) -> Work:
@@ -194,7 +197,7 @@ class CostModel:
 
     def _pre_fine_tuned(self, stage: Stage) -> Work:
         chosen = stage.inputs["selection"]
-        tokens = self._chunk_tokens(chosen.inputs["candidates"])
+        tokens = self.chunk_tokens(chosen.inputs["candidates"])
         shape, settings = self.shape(stage), stage.parameters["settings"]
         family = self.family(stage)
         return self._language_model(shape, family, settings, self.rows(chosen), tokens)
@@ -206,8 +209,8 @@ class CostModel:
             return Work(texts=rows, memory_bytes=written, disk_bytes=written)
         shape = self.shape(stage)
         length = stage.parameters["max_length_tokens"]
-        tokens = min(length, self._chunk_tokens(stage.inputs["chunks"]))
-        held = self._activations(shape, length) / shape.layers + 4 * shape.weights
+        tokens = min(length, self.chunk_tokens(stage.inputs["chunks"]))
+        held = self.activations(shape, length) / shape.layers + 4 * shape.weights
         flops = 2 * shape.multiplied * rows * tokens
         return Work(rows, flops, memory_bytes=held + written, disk_bytes=written)
 
@@ -223,8 +226,8 @@ class CostModel:
         n, m = self.rows(pool), self.rows(goal)
         if "screened" in stage.inputs:
             n *= min(1.0, stage.inputs["screened"].parameters["keep"] / DOMAINS)
-        texts = n * self._bytes(self._chunk_tokens(pool)) * 4
-        disk = 30 * stage.parameters["limit"]
+        texts = n * self._bytes(self.chunk_tokens(pool)) * 4
+        disk = 30 * (stage.parameters["limit"] or n)
         space = stage.inputs.get("candidates_embeddings")
         if space is None:
             return Work(texts=n + m, memory_bytes=texts, disk_bytes=disk)
@@ -235,7 +238,7 @@ class CostModel:
 
     def _selection(self, stage: Stage) -> Work:
         pool = stage.inputs["candidates"]
-        size = self._bytes(self._chunk_tokens(pool))
+        size = self._bytes(self.chunk_tokens(pool))
         rows = self.rows(stage)
         held = 4 * size * self.rows(pool)
         return Work(texts=rows, memory_bytes=held, disk_bytes=rows * size)
@@ -248,7 +251,7 @@ class CostModel:
         tokens = self._task_tokens(stage.inputs["rows"])
         # A prompt is read once for all its choices, and each of its tokens gets logits.
         flops = 2 * (shape.multiplied + shape.hidden * shape.vocabulary) * rows * tokens
-        held = 4 * shape.weights + self._activations(shape, tokens) / shape.layers
+        held = 4 * shape.weights + self.activations(shape, tokens) / shape.layers
         return Work(rows, flops, memory_bytes=held, disk_bytes=100 * rows)
 
     def _encoder(self, stage: Stage) -> Work:
@@ -276,7 +279,7 @@ class CostModel:
         head = masked * shape.hidden * (shape.vocabulary + shape.hidden)
         seen = (rows * tokens * settings["epochs"] if causal else seen) * share
         logits = 12 * masked * self.batch_rows * length * shape.vocabulary
-        held = 16 * shape.weights + self._activations(shape, length) + logits
+        held = 16 * shape.weights + self.activations(shape, length) + logits
         if causal:  # its blocks are long and all have logits, so fewer fit at once
             how = training_of(settings, max(1, CAUSAL_TOKENS // length))
             held = training_memory(shape, family, how).gib * GIB
@@ -298,11 +301,12 @@ class CostModel:
             texts=labels + held_out + reported,
             flops=shape.multiplied * tokens * (6 * labels * epochs + 2 * (held_out + reported)),
             steps=math.ceil(labels / settings["global_batch_size"]) * epochs,
-            memory_bytes=16 * shape.weights + self._activations(shape, length),
+            memory_bytes=16 * shape.weights + self.activations(shape, length),
             disk_bytes=4 * shape.weights if stage.kind == "encoder" else 40 * reported,
         )
 
-    def _activations(self, shape: Shape, length: int) -> float:
+    def activations(self, shape: Shape, length: int) -> float:
+        """Bound the activations that one device batch of training holds, in bytes."""
         per_layer = shape.hidden * 34 + 5 * shape.heads * length
         return 2.0 * shape.layers * self.batch_rows * length * per_layer
 
@@ -319,16 +323,18 @@ class CostModel:
         if stage.kind == "embeddings":
             return self.rows(stage.inputs["chunks"])
         if stage.kind == "selection":
-            return stage.parameters["budget"]
+            return stage.parameters["budget"] or self.rows(stage.inputs["candidates"])
         texts = self.labels(stage.inputs["rows"])
         texts = min(texts, stage.parameters["target_rows"] or texts)
         if stage.parameters["chunks"]["unit"] == "whole":
             return texts
         tokens = self._task_tokens(stage.inputs["rows"])
-        return max(1.0, texts * min(1.0, tokens / self._chunk_tokens(stage)))
+        return max(1.0, texts * min(1.0, tokens / self.chunk_tokens(stage)))
 
     def labels(self, stage: Stage) -> float:
-        """Count the labelled rows that a ``task`` stage leaves to train on."""
+        """Count the rows that a stage of rows leaves for the target."""
+        if stage.kind == "toxicity_rows":
+            return stage.parameters["task"]["target_rows"]
         source, task = stage.parameters["source"], stage.parameters["task"]
         limits = stage.parameters["limits"]
         published = TASK_ROWS.get(task["name"], {}).get(task["train_split"], self.labelled_rows)
@@ -361,9 +367,11 @@ class CostModel:
 
     def shape(self, stage: Stage) -> Shape:
         """Give the shape of the network that a stage trains or runs."""
-        for role in ("model", "base"):
+        for role in ("scorer", "model", "base"):
             if role in stage.inputs:
                 return self.shape(stage.inputs[role])
+        if "scorer" in stage.parameters:  # not trained here; Detoxify's is a BERT base
+            return BERT_BASE
         spec = stage.parameters.get("spec")
         if spec is None or spec["pretrained"] is not None:
             weights = stage.parameters["model"] if spec is None else spec["pretrained"]
@@ -398,7 +406,8 @@ class CostModel:
             return self.generated_task_tokens
         return TASK_TOKENS.get(rows.parameters["task"]["name"], self.task_tokens)
 
-    def _chunk_tokens(self, chunks: Stage) -> float:
+    def chunk_tokens(self, chunks: Stage) -> float:
+        """Say how many tokens a chunk has."""
         how = chunks.parameters["chunks"]
         if how["unit"] == "whole":
             return self.document_tokens

@@ -21,7 +21,10 @@ EARLIER, RECORDS, MODEL, UNKNOWN = "earlier runs", "records", "cost model", "not
 """What an estimate rests on, best first."""
 
 _NETWORK = frozenset(
-    {"base_model", "encoder", "embeddings", "pre_fine_tuned", "predictions", "answers"}
+    {
+        *("base_model", "encoder", "embeddings", "pre_fine_tuned", "predictions", "answers"),
+        *("scorer", "pool_scores", "generations", "scores", "perplexity"),
+    }
 )
 
 

@@ -153,7 +153,8 @@ def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str
 
 def holds_task(config: DictConfig) -> bool:
     """Tell whether a cell's source holds its task."""
-    return config.task.name in build(config.source).tasks()
+    # A toxicity task reads rows that a source knows by another name.
+    return config.task.get("rated", config.task.name) in build(config.source).tasks()
 
 
 def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:

@@ -54,6 +54,12 @@ KINDS = (
     "pre_fine_tuned",
     "predictions",
     "answers",
+    "toxicity_rows",
+    "scorer",
+    "pool_scores",
+    "generations",
+    "scores",
+    "perplexity",
 )
 """Kinds of stages in the order they are built; others, the record among them, follow."""
 LARGE_MODEL = 50_000_000

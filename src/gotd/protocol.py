@@ -27,6 +27,8 @@ from gotd import stages
 from gotd.artifacts import ArtifactError, Stage, Store, write_json
 from gotd.config import PROTOCOLS, build, typed
 from gotd.record import failed_record, read_record, record_stage, seal
+from gotd.selection.target_itself import WHOLE_TARGET
+from gotd.sources.toxicity import ToxicityTask
 
 log = logging.getLogger(__name__)
 
@@ -85,8 +87,8 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
     evaluation = build(config.evaluation)
-    limits, space, model_config = map(typed, (config.limits, config.embedder, config.model))
-    seed, workers, protocol = config.seed, config.workers, config.protocol_name
+    limits, model_config = typed(config.limits), typed(config.model)
+    seed, protocol = config.seed, config.protocol_name
 
     rows = stages.task_rows(source, task, limits, protocol, seed)
     base = stages.base_model(source, model_config, spec, pretraining, model_config.seed)
@@ -99,31 +101,15 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         base = stages.base_model(source, model_config, spec, pretraining, model_config.seed)
     model, chosen = base, None
     if method is not None:
-        chunks = {
-            "target": stages.target(rows, typed(config.target_chunks), limits, protocol),
-            "candidates": stages.candidates(source, typed(config.candidate_chunks)),
-        }
         encoder = _encoder(config, base, rows, task, tuning)
-        spaces = {
-            side: stages.embeddings(stage, space, encoder, workers)
-            for side, stage in chunks.items()
-        }
-        read = spaces if "embeddings" in method.requires else {}
-        near = None
-        # Deviation D20: the paper screens for GOT-D alone; here all arms that measure are equal.
-        if pool.screen is not None and method.requires == {"embeddings"}:
-            near = stages.screened(chunks, spaces, pool.screen, seed, workers)
-        ranked = stages.ranking(
-            method, config.selector.arm, chunks, read, config.rank_rows, seed, workers, near
-        )
-        chosen = stages.selection(ranked, chunks, spaces, config.budget, source.under_covered)
+        chosen = _chosen(config, source, task, method, rows, encoder, evaluation)
         model = stages.pre_fine_tuned(base, chosen, warm_up, config.selector.arm, seed)
-    measured = stages.measured(evaluation, model, rows, task, tuning, seed)
+    measured = stages.measured(evaluation, model, rows, task, tuning, source, seed)
     axes = {
         "task": task.name,
         "arm": config.selector.arm,
         "model": config.model.name,
-        "budget": config.budget if method is not None else None,
+        "budget": None if method is None or WHOLE_TARGET in method.requires else config.budget,
         "seed": seed,
         "tuning": warm_up.tuning,
         "source": source.name,
@@ -132,6 +118,52 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     }
     record = record_stage(config, axes, task, source, evaluation, measured, chosen, model)
     return Cell(axes, record, _open_store(config.store), build(config.tracker))
+
+
+def _chosen(
+    config: DictConfig,
+    source: Any,
+    task: Any,
+    method: Any,
+    rows: Stage,
+    encoder: Stage | None,
+    evaluation: Any,
+) -> Stage:
+    """Lay out how an arm selects: chunks, their embeddings, a ranking, its first rows."""
+    whole = WHOLE_TARGET in method.requires
+    budget, limit = (None, None) if whole else (config.budget, config.rank_rows)
+    seed, workers, pool = config.seed, config.workers, typed(config.candidates)
+    space = typed(config.embedder)
+    side = _target_side(method, task)
+    chunks = {
+        "target": stages.target(
+            rows, typed(config.target_chunks), typed(config.limits), config.protocol_name, side
+        ),
+        "candidates": stages.candidates(source, typed(config.candidate_chunks)),
+    }
+    if whole:
+        chunks["candidates"] = chunks["target"]
+    scores = None
+    if "scores" in method.requires:
+        scores = stages.pool_scores(evaluation.scorer, source, chunks["candidates"])
+    spaces = {
+        side: stages.embeddings(stage, space, encoder, workers) for side, stage in chunks.items()
+    }
+    read = spaces if "embeddings" in method.requires else {}
+    near = None
+    # Deviation D20: the paper screens for GOT-D alone; here all arms that measure are equal.
+    if pool.screen is not None and method.requires == {"embeddings"}:
+        near = stages.screened(chunks, spaces, pool.screen, seed, workers)
+    ranked = stages.ranking(
+        method, config.selector.arm, chunks, read, limit, seed, workers, near, scores
+    )
+    return stages.selection(ranked, chunks, spaces, budget, source.under_covered)
+
+
+def _target_side(method: Any, task: Any) -> str:
+    """Say which texts of a task an arm reads: those to move away from, where there are any."""
+    away = getattr(method, "direction", "towards") == "away"
+    return "negative" if away and isinstance(task, ToxicityTask) else "train"
 
 
 def _as_published(config: DictConfig) -> DictConfig:

@@ -57,6 +57,29 @@ TASK_OF = {
     "BoolQ": "boolq",
 }
 AVERAGES = ("avg", "AVG")
+TOXICITY = "toxicity"  # the one task of tables 1, 6 and 7
+_BY_SCORES = {
+    "EMT toxic": "expected_max_toxicity/toxic",
+    "EMT nontoxic": "expected_max_toxicity/nontoxic",
+    "TP toxic": "toxicity_probability/toxic",
+    "TP nontoxic": "toxicity_probability/nontoxic",
+}
+# Columns that are no tasks but measures of one: the metric of our records, by table.
+MEASURES_OF_TABLE = {
+    1: {**_BY_SCORES, "OWTC PPL": "mean_text_perplexity", "utility acc": "utility_accuracy"},
+    6: {column: f"second/{metric}" for column, metric in _BY_SCORES.items()},
+    7: {
+        "avg": "utility_accuracy",
+        **{
+            column: f"utility/{column.lower()}"
+            for column in (
+                *("ANLI", "BoolQ", "HellaSwag", "LAMBADA"),
+                *("PIQA", "RACE", "WiC", "WinoGrande"),
+            )
+        },
+    },
+}
+IN_PERCENT = (7,)  # tables of measures that are printed times 100
 SCALE = "paper"  # the scale whose data and models are the published ones
 # Budget and label limit of each fine-tuning block (None: all labels); elsewhere a block's
 # name is its budget and there are no labels to limit.
@@ -258,11 +281,13 @@ def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence
             gains = [_printed_gain(printed.get(c), base.get(c)) for c in columns]
             rows.append((method, "published minus base", *gains))
         at = [one for one in ours if one.arm == arm and one.is_at(*setting)]
-        rows += [row for one in at for row in _our_rows(method, one, columns, "ours")]
+        rows += [row for one in at for row in _our_rows(number, method, one, columns, "ours")]
     for method in methods:
         away = [o for o in ours if o.arm == ARM_OF.get(method) and o.block.scale != SCALE]
         rows += [
-            row for one in away for row in _our_rows(method, one, columns, "ours, not this setting")
+            row
+            for one in away
+            for row in _our_rows(number, method, one, columns, "ours, not this setting")
         ]
     notes = (
         f"Published: {entries[0].place}; mean (s.d. over runs) as printed. Ours: mean ± "
@@ -280,14 +305,16 @@ def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence
     return Table(title, ("method", "who", *columns), distinct, words, notes)
 
 
-def _our_rows(method: str, one: Ours, columns: Sequence[str], who: str) -> list[tuple[str, ...]]:
+def _our_rows(
+    number: int, method: str, one: Ours, columns: Sequence[str], who: str
+) -> list[tuple[str, ...]]:
     """Write a row of ours and, where the arm without a selection ran too, the difference."""
     tasks = {TASK_OF.get(column, "") for column in columns if column not in AVERAGES}
-    cells = [_ours(one.block, one.row, c, tasks) for c in columns]
+    cells = [_ours(one.block, one.row, c, tasks, number) for c in columns]
     rows = [(method, f"{who}: {one.setting}", *cells)]
     reference = one.reference()
     if one.arm != "none" and reference is not None:
-        gains = [_ours(one.block, one.row, c, tasks, minus=reference) for c in columns]
+        gains = [_ours(one.block, one.row, c, tasks, number, minus=reference) for c in columns]
         rows.append((method, f"{who}, minus none, paired: {one.setting}", *gains))
     return rows
 
@@ -309,7 +336,9 @@ def _printed_gain(entry: Published | None, base: Published | None) -> str:
     return f"{float(entry.mean) - float(base.mean):+.{digits}f}"
 
 
-def _ours(block: Block, arm: str, column: str, tasks: set[str], minus: str = "") -> str:
+def _ours(
+    block: Block, arm: str, column: str, tasks: set[str], number: int, minus: str = ""
+) -> str:
     """Give our cell for a published column, or its paired difference to another arm.
 
     Args:
@@ -317,11 +346,20 @@ def _ours(block: Block, arm: str, column: str, tasks: set[str], minus: str = "")
         arm: Our row.
         column: The paper's name of the task.
         tasks: Tasks the published average runs over; ours is empty over any other set.
+        number: Number of the published table.
         minus: Row to subtract seed by seed; none when empty.
     """
-    scores = block.scores(arm)
+    measure = MEASURES_OF_TABLE.get(number, {}).get(column)
+    scores = block.scores(arm, measure or "headline")
     if minus:
-        scores = scores - block.scores(minus)
+        scores = scores - block.scores(minus, measure or "headline")
+    if measure is not None:
+        interval = t_interval(scores[block.tasks.index(TOXICITY)])
+        if interval.n == 0:
+            return ""
+        factor = 100.0 if number in IN_PERCENT else 1.0
+        text = format_interval(interval, len(block.seeds), factor, 2)
+        return f"+{text}" if minus and interval.mean >= 0 else text
     if column in AVERAGES:
         if not block.comparable or set(block.tasks) != tasks:
             return ""

@@ -24,6 +24,7 @@ from gotd.reporting.comparisons import (
     compare_per_task,
     is_primary,
 )
+from gotd.reporting.measures import measures_of, measures_table, prompts_table
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import (
     Interval,
@@ -83,7 +84,13 @@ def format_interval(interval: Interval, expected: int, factor: float, digits: in
 
 
 def scores_table(block: Block) -> Table:
-    """Show arms by tasks with the average, the seeds and what was selected."""
+    """Show arms by tasks with the average, the seeds and what was selected.
+
+    An experiment of one task that is measured in several ways has a column per measure.
+    """
+    if measures_of(block):
+        chosen = {arm: _selection_columns(block, arm)[:1] for arm in block.arms}
+        return measures_table(block, seeds_note(block), chosen)
     factors = {task: display_factor(block.metric_name(task)) for task in block.tasks}
     cells = {(a, t): task_interval(block, a, t) for a in block.arms for t in block.tasks}
     digits = decimals(cells.values(), max(factors.values()))
@@ -258,6 +265,8 @@ def domains_table(block: Block) -> Table | None:
 
 def other_metrics_table(block: Block) -> Table | None:
     """Show every metric that is neither the headline nor a domain score."""
+    if measures_of(block):
+        return prompts_table(block)
     headlines = {block.metric_name(task) for task in block.tasks}
     return metrics_table(
         block,

@@ -1,8 +1,8 @@
 """The candidates with the lowest toxicity score, whatever their content.
 
 The second stage of RealToxicityPrompts' detoxification by data: score every
-candidate with a classifier, keep the cleanest. The scores are made elsewhere and
-joined here by id.
+candidate with a classifier, keep the cleanest. The scores come from the stage
+``pool_scores``, or from a file, and are joined here by id.
 """
 
 from __future__ import annotations
@@ -27,18 +27,20 @@ class LeastToxic:
 
     Args:
         scores: Parquet file with columns ``id`` (string) and ``score`` (number,
-            higher is more toxic), one row per candidate; more rows do no harm.
+            higher is more toxic), one row per candidate; more rows do no harm. ``None``
+            until the experiment's scorer has scored the pool.
 
     Source: GOT-D (ICLR 2024) §3.1, the "RTP" arm, after Gehman et al. (2020).
     """
 
-    scores: Path
+    scores: Path | None = None
 
     name: ClassVar[str] = "least_toxic"
-    requires: ClassVar[frozenset[str]] = frozenset()
+    requires: ClassVar[frozenset[str]] = frozenset({"scores"})
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", Path(self.scores))
+        if self.scores is not None:
+            object.__setattr__(self, "scores", Path(self.scores))
 
     def rank(
         self, target: Shard, candidates: Sequence[Shard], limit: int, seed: int, engine: Engine
@@ -55,7 +57,7 @@ class LeastToxic:
         return Ranking(*smallest(per_shard, [shard.ids for shard in candidates], limit))
 
     def _read(self) -> tuple[pa.Array, np.ndarray]:
-        if not self.scores.is_file():
+        if self.scores is None or not self.scores.is_file():
             raise FileNotFoundError(f"{self.name}: no file of scores at {self.scores}")
         missing = {"id", "score"} - set(pq.read_schema(self.scores).names)
         if missing:

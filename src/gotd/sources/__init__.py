@@ -66,3 +66,10 @@ class Source(Protocol):
             ValueError: If this source has none, because its base models come pre-trained.
         """
         ...
+
+    def held_out(self) -> pa.Table:
+        """Give text of the pool's kind that no model is trained on, for perplexity.
+
+        Columns as in `candidates`.
+        """
+        ...

@@ -3,6 +3,8 @@
     <path>/glue/<task>/<split>.parquet      columns as in nyu-mll/glue
     <path>/domain/<task>/<split>.parquet    text, label
     <path>/zeroshot/<task>/<split>.parquet  question, label; passage or choices
+    <path>/toxicity/<task>.parquet          rated prompts (split ``train``); see README
+    <path>/toxicity/<task>/<split>.parquet  labelled comments: text, label
     <path>/candidates/*.parquet             text; id and domain if you have them
 
 Every file may also be ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.csv``.
@@ -20,7 +22,11 @@ import pyarrow as pa
 from gotd.sources.files import checksum, read, row_files, stem
 from gotd.sources.rows import documents, subsample, uniform_by_id
 
-TASK_GROUPS = ("glue", "domain", "zeroshot")
+TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
+ONE_FILE_GROUPS = ("toxicity",)
+"""Groups in which a task may be a single file, its split ``train``."""
+UNREAD_SHARE = 0.1
+"""Share of the pre-training passages that causal models never see, for perplexity."""
 VERSION = 1
 """Raise it when the same files give other rows."""
 
@@ -78,16 +84,14 @@ class Folder:
                 "limit": self.limit,
             },
             "tasks": {
-                task: {
-                    file.relative_to(root).as_posix(): checksum(file) for file in row_files(folder)
-                }
-                for task, folder in sorted(self._task_folders().items())
+                task: {file.relative_to(root).as_posix(): checksum(file) for file in files}
+                for task, files in sorted(self._task_files().items())
             },
         }
 
     def tasks(self) -> list[str]:
-        """Name the tasks that have a folder with files in it."""
-        return sorted(self._task_folders())
+        """Name the tasks that have a file."""
+        return sorted(self._task_files())
 
     def split(self, task: str, split: str) -> pa.Table:
         """Read one split of a task as it is in its file.
@@ -96,22 +100,24 @@ class Folder:
             FileNotFoundError: If there is no such task or split; lists what is there.
             ValueError: If the file cannot be read, or two files hold this split.
         """
-        folders = self._task_folders()
-        if task not in folders:
+        tasks = self._task_files()
+        if task not in tasks:
             raise FileNotFoundError(
-                f"no task {task!r} in {self._root()}; there is: {_names(folders)}. "
+                f"no task {task!r} in {self._root()}; there is: {_names(tasks)}. "
                 f"Put its files into {self._root() / 'glue' / task}"
             )
-        files = row_files(folders[task])
-        found = [file for file in files if stem(file) == split]
+        # A task that is one file has the one split.
+        names = {file: stem(file) for file in tasks[task]}
+        names |= {file: "train" for file in names if file.parent.name in ONE_FILE_GROUPS}
+        found = [file for file, name in names.items() if name == split]
         if not found:
             raise FileNotFoundError(
-                f"task {task!r} has no split {split!r} in {folders[task]}; "
-                f"there is: {_names(stem(file) for file in files)}"
+                f"task {task!r} has no split {split!r} in {tasks[task][0].parent}; "
+                f"there is: {_names(names.values())}"
             )
         if len(found) > 1:
             raise ValueError(
-                f"{folders[task]} holds the split {split!r} more than once "
+                f"{found[0].parent} holds the split {split!r} more than once "
                 f"({', '.join(file.name for file in found)}); keep one"
             )
         return read(found[0])
@@ -135,6 +141,16 @@ class Folder:
         pool = self._pool()
         return pool.filter(pa.array(self._held_out(pool)))
 
+    def held_out(self) -> pa.Table:
+        """Read the pre-training passages that no causal model is trained on.
+
+        Raises:
+            ValueError: If ``held_out_share`` is 0.
+        """
+        rows = self.pretraining()
+        unread = uniform_by_id(rows["id"], seed=0, role="held out") < UNREAD_SHARE
+        return rows.filter(pa.array(unread))
+
     def _held_out(self, pool: pa.Table) -> np.ndarray:
         return uniform_by_id(pool["id"], seed=0, role="pretraining") < self.held_out_share
 
@@ -157,20 +173,24 @@ class Folder:
             )
         return root
 
-    def _task_folders(self) -> dict[str, Path]:
+    def _task_files(self) -> dict[str, list[Path]]:
+        """List the files of each task: those in its folder, or the one that bears its name."""
         root = self._root()
-        folders: dict[str, Path] = {}
+        tasks: dict[str, list[Path]] = {}
         for group in TASK_GROUPS:
-            for folder in sorted((root / group).glob("*/")):
-                if not row_files(folder):
+            found = [(place.name, row_files(place)) for place in sorted((root / group).glob("*/"))]
+            if group in ONE_FILE_GROUPS:
+                found += [(stem(file), [file]) for file in row_files(root / group)]
+            for name, files in found:
+                if not files:
                     continue
-                if folder.name in folders:
+                if name in tasks:
                     raise ValueError(
-                        f"task {folder.name!r} is in {folders[folder.name]} and in {folder}; "
-                        "rename one of the folders"
+                        f"task {name!r} is in {_place(tasks[name])} and in {_place(files)}; "
+                        "rename one of them"
                     )
-                folders[folder.name] = folder
-        return folders
+                tasks[name] = files
+        return tasks
 
     def _candidate_paths(self) -> list[Path]:
         folder = self._root() / "candidates"
@@ -191,6 +211,12 @@ class Folder:
                 )
             chosen |= matches
         return sorted(chosen)
+
+
+def _place(files: list[Path]) -> Path:
+    """Say where a task is: its file, or the folder of its files."""
+    one_file = files[0].parent.name in ONE_FILE_GROUPS
+    return files[0] if one_file else files[0].parent
 
 
 def _names(names: Any) -> str:

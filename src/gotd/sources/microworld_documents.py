@@ -27,6 +27,16 @@ SENTENCES = 8
 
 def documents(voice: Voice, domain: np.ndarray) -> pa.StringArray:
     """Write one document per entry of ``domain``, int64 ``[documents]``."""
+    slots = sentences(voice, domain)
+    return spell(slots.reshape(-1, SENTENCES * _WIDTH), voice.lexicon)
+
+
+def sentences(voice: Voice, domain: np.ndarray) -> np.ndarray:
+    """Choose the words of one document per entry of ``domain``.
+
+    Returns:
+        int64 ``[documents * SENTENCES, words]``, a sentence a row, ``ABSENT`` in gaps.
+    """
     slots = np.full((len(domain) * SENTENCES, _WIDTH), ABSENT)
     topic = np.repeat(voice.rng.integers(CELLS, size=len(domain)), SENTENCES)
     domain = np.repeat(domain, SENTENCES)
@@ -36,7 +46,7 @@ def documents(voice: Voice, domain: np.ndarray) -> pa.StringArray:
         rows = np.flatnonzero(template == number)
         sentence = write(voice, domain[rows], topic[rows])
         slots[rows, : sentence.shape[1]] = sentence
-    return spell(slots.reshape(-1, SENTENCES * _WIDTH), voice.lexicon)
+    return slots
 
 
 def _within(voice: Voice, domain: np.ndarray, cell: np.ndarray) -> np.ndarray:

@@ -44,7 +44,7 @@ ABSENT = -1  # an empty slot in a matrix of word indices
 _SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
 
 
-def _invented(number: int, syllables: int) -> str:
+def invented(number: int, syllables: int) -> str:
     """Spell the word of a number; distinct numbers below ``70**syllables`` give distinct words."""
     base = len(_SYLLABLES)
     # The step shares no factor with 70 = 2 * 5 * 7, so this is a bijection that looks unordered.
@@ -71,11 +71,11 @@ class Lexicon:
             words += [word for group in groups for word in group]
         entity = 0
         for domain, count in enumerate(self.entity_counts):
-            words += [_invented(entity + number, 3) for number in range(count)]
+            words += [invented(entity + number, 3) for number in range(count)]
             entity += count
             fillers = range(domain * FILLERS, (domain + 1) * FILLERS)
             # The last letter marks the part of speech and keeps the three lists apart.
-            words += [_invented(number, 2) + ending for ending in "tsl" for number in fillers]
+            words += [invented(number, 2) + ending for ending in "tsl" for number in fillers]
         return words
 
     @cached_property
@@ -243,8 +243,13 @@ def line(parts: Sequence[np.ndarray | int]) -> np.ndarray:
 
 def spell(slots: np.ndarray, lexicon: Lexicon) -> pa.StringArray:
     """Turn int64 ``[rows, slots]`` word indices into ``[rows]`` texts, leaving out ``ABSENT``."""
+    return spell_from(slots, lexicon.words)
+
+
+def spell_from(slots: np.ndarray, vocabulary: Sequence[str]) -> pa.StringArray:
+    """Do as `spell` with the words of a list."""
     filled = slots != ABSENT
-    words = np.array(lexicon.words, dtype=object)[slots[filled]].tolist()
+    words = np.array(vocabulary, dtype=object)[slots[filled]].tolist()
     ends = filled.sum(axis=1).cumsum().tolist()
     starts = [0, *ends[:-1]]
     texts = [" ".join(words[start:end]) for start, end in zip(starts, ends, strict=True)]

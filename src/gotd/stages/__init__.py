@@ -14,6 +14,7 @@ from gotd.stages.models import (
 )
 from gotd.stages.rows import candidates, target, task_rows
 from gotd.stages.selections import ranking, screened, selection
+from gotd.stages.toxicity import pool_scores
 
 __all__ = [
     "RUN_ONLY",
@@ -22,6 +23,7 @@ __all__ = [
     "embeddings",
     "identity",
     "measured",
+    "pool_scores",
     "pre_fine_tuned",
     "ranking",
     "screened",

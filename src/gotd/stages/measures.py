@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 
 from gotd.artifacts import WORK, Stage
 from gotd.evaluation.fine_tuned import FineTuned
+from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.zero_shot import OF_WHOLE, Prompt, ZeroShot
 from gotd.stages.identity import identity
 from gotd.stages.models import predictions
+from gotd.stages.toxicity import toxicity_measures
 
 
 def measured(
-    evaluation: Any, model: Stage, rows: Stage, task: Any, tuning: Any, seed: int
+    evaluation: Any, model: Stage, rows: Stage, task: Any, tuning: Any, source: Any, seed: int
 ) -> dict[str, Stage]:
     """Give the stages that hold what a model did on every example, by role.
 
@@ -28,6 +30,7 @@ def measured(
         rows: The task's rows.
         task: The task.
         tuning: Settings of fine-tuning, for evaluations that fine-tune.
+        source: Where what a measurement needs besides (comments to train a scorer) is from.
         seed: Seed of whatever chance there is in the measurement.
 
     Raises:
@@ -37,6 +40,8 @@ def measured(
         return {"predictions": predictions(model, rows, task, tuning, seed)}
     if isinstance(evaluation, ZeroShot):
         return {"answers": answers(evaluation, model, rows, task)}
+    if isinstance(evaluation, Toxicity):
+        return toxicity_measures(evaluation, model, rows, source, seed)
     raise TypeError(f"no stages are known for the evaluation {type(evaluation).__name__}")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.artifacts import WORK, Stage, write_json
@@ -15,6 +16,7 @@ from gotd.config import EmbedderConfig
 from gotd.embedding import HashedEmbedder, TransformerEmbedder, write_embeddings
 from gotd.engine.local import LocalEngine
 from gotd.stages.identity import identity, model_identity, source_identity
+from gotd.training.causal_models import CausalSpec
 
 
 def locate(model: str) -> str:
@@ -42,6 +44,8 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
     pre-training text, so that the pre-training distribution of the theory is known.
     """
     from_scratch = spec.pretrained is None
+    # Its perplexity is taken on text that it has not seen.
+    causal = pretraining is not None and _is_causal(spec)
     words = from_scratch and spec.tokenizer == "word_level"
     needs_text = pretraining is not None or (from_scratch and not words)
 
@@ -55,15 +59,17 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
                 # By hash: the first rows of a folder are those of its first domains.
                 kept = subsample(documents, model.pretraining_rows, 0, role="pretraining rows")
                 documents = documents.filter(pa.array(kept))
+            if causal:
+                documents = _without(documents, source.held_out())
             texts = documents["text"].to_pylist()
         located = (
             spec if from_scratch else dataclasses.replace(spec, pretrained=locate(spec.pretrained))
         )
         start = folder if pretraining is None else folder / WORK / "start"
-        _build_network(located, source.vocabulary() if words else texts, seed, start)
+        build_network(located, source.vocabulary() if words else texts, seed, start)
         if pretraining is not None:
             report = _train(start, texts, pretraining, seed, folder / WORK / "train", folder)
-            _write_report(folder, report)
+            write_report(folder, report)
 
     parameters = {
         "source": source_identity(source, "candidates") if needs_text or words else None,
@@ -74,6 +80,8 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
     }
     if not from_scratch:
         parameters["spec"]["pretrained"] = model_identity(spec.pretrained, spec.revision)
+    if causal:
+        parameters["without"] = "held-out text"
     if model.pretraining_rows is not None:
         parameters["pretraining_rows"] = {"rows": model.pretraining_rows, "chosen": "by hash"}
     return Stage("base_model", 1, model.name, parameters, build)
@@ -160,7 +168,7 @@ def pre_fine_tuned(base: Stage, selection: Stage, settings: Any, arm: str, seed:
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
         report = _train(inputs["base"], texts, settings, seed, folder / WORK / "train", folder)
-        _write_report(folder, report)
+        write_report(folder, report)
 
     return Stage(
         kind="pre_fine_tuned",
@@ -197,7 +205,7 @@ def predictions(model: Stage, rows: Stage, task: Any, settings: Any, seed: int) 
             folder / WORK / "tuned",
             lambda predicted, labels: score(task.headline, predicted, labels),
         )
-        _write_report(folder, report)
+        write_report(folder, report)
         for name in task.reported_splits:
             table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
             predicted = predict(folder / WORK / "tuned", table)
@@ -223,9 +231,18 @@ def predictions(model: Stage, rows: Stage, task: Any, settings: Any, seed: int) 
     )
 
 
-def _build_network(spec: Any, texts_or_vocabulary: list[str], seed: int, out: Path) -> None:
+def _is_causal(spec: Any) -> bool:
+    return isinstance(spec, CausalSpec)
+
+
+def _without(documents: pa.Table, others: pa.Table) -> pa.Table:
+    """Leave out the rows that stand in another table."""
+    return documents.filter(pc.invert(pc.is_in(documents["id"], value_set=others["id"])))
+
+
+def build_network(spec: Any, texts_or_vocabulary: list[str], seed: int, out: Path) -> None:
     """Write the folder of a base model of the kind that its specification names."""
-    from gotd.training.causal_models import CausalSpec, build_causal_model
+    from gotd.training.causal_models import build_causal_model
     from gotd.training.models import build_model
 
     if isinstance(spec, CausalSpec):
@@ -245,6 +262,6 @@ def _train(
     return objective.pre_fine_tune(model, texts, settings, seed, work, out)
 
 
-def _write_report(folder: Path, report: Mapping[str, Any]) -> None:
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Keep what a training stage reports but its time, which the manifest has."""
     write_json(folder / "report.json", {k: v for k, v in report.items() if k != "cost"})

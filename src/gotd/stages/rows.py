@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 from gotd.artifacts import Stage
 from gotd.config import Chunking, TaskLimits
 from gotd.sources.task import Task
+from gotd.sources.toxicity import ToxicityTask
 from gotd.sources.zero_shot_task import ZeroShotTask
 from gotd.stages.identity import deciding, identity, source_identity
+from gotd.stages.toxicity import toxicity_rows
 
 
 def candidates(source: Any, chunking: Chunking) -> Stage:
@@ -56,6 +58,8 @@ def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: i
         return _unlabelled_rows(source, task, limits, protocol)
     if isinstance(task, Task):
         return _labelled_rows(source, task, limits, protocol, seed)
+    if isinstance(task, ToxicityTask):
+        return toxicity_rows(source, task)
     raise TypeError(f"no rows are known for the task {type(task).__name__}")
 
 
@@ -142,13 +146,23 @@ def _unlabelled_rows(source: Any, task: ZeroShotTask, limits: TaskLimits, protoc
     )
 
 
-def target(rows: Stage, chunking: Chunking, limits: TaskLimits, protocol: str) -> Stage:
-    """Bring the training texts of a task, without their labels, to chunks."""
+def target(
+    rows: Stage, chunking: Chunking, limits: TaskLimits, protocol: str, side: str = "train"
+) -> Stage:
+    """Bring the training texts of a task, without their labels, to chunks.
+
+    Args:
+        rows: The task's rows.
+        chunking: How texts become chunks.
+        limits: How many texts to take.
+        protocol: ``clean`` or ``published``.
+        side: File of ``rows`` with the texts; ``negative`` holds those to move away from.
+    """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.text import chunk
 
-        train = pq.read_table(inputs["rows"] / "train.parquet")
+        train = pq.read_table(inputs["rows"] / f"{side}.parquet")
         if limits.target_rows is not None:
             train = train.slice(0, limits.target_rows)
         texts = [
@@ -175,6 +189,7 @@ def target(rows: Stage, chunking: Chunking, limits: TaskLimits, protocol: str) -
             "chunks": dataclasses.asdict(chunking),
             "target_rows": limits.target_rows,
             "protocol": protocol,
+            **({} if side == "train" else {"side": side}),
         },
         build=build,
         inputs={"rows": rows},

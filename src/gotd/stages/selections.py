@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,10 +60,11 @@ def ranking(
     arm: str,
     chunks: Mapping[str, Stage],
     spaces: Mapping[str, Stage],
-    limit: int,
+    limit: int | None,
     seed: int,
     workers: int,
     near: Stage | None = None,
+    scores: Stage | None = None,
 ) -> Stage:
     """Rank the candidates once; every budget up to ``limit`` is a prefix.
 
@@ -71,10 +73,11 @@ def ranking(
         arm: Its name in the tables.
         chunks: The stages ``target`` and ``candidates``.
         spaces: Their embeddings by the same names; empty if the arm reads texts only.
-        limit: Rows to rank.
+        limit: Rows to rank; ``None``: all.
         seed: Seed of the selection.
         workers: Shards in flight at once.
         near: The stage ``screened`` whose domains alone are ranked; ``None``: all are.
+        scores: The stage ``pool_scores``, for an arm that reads them.
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
@@ -82,11 +85,15 @@ def ranking(
 
         target_shard, pool = (_shard(inputs, name) for name in ("target", "candidates"))
         shards, screening = [pool], {}
+        rows = len(pool) if limit is None else limit
         if near is not None:
             read = (inputs["screened"] / "domains.json").read_text(encoding="utf-8")
             screening = {"screened": json.loads(read)}
-            shards = only_domains(pool, screening["screened"]["kept"], limit)
-        found = method.rank(target_shard, shards, limit, seed, LocalEngine(workers))
+            shards = only_domains(pool, screening["screened"]["kept"], rows)
+        ranker = method
+        if scores is not None:
+            ranker = dataclasses.replace(method, scores=inputs["scores"] / "scores.parquet")
+        found = ranker.rank(target_shard, shards, rows, seed, LocalEngine(workers))
         table = pa.table({"id": found.ids, "score": found.scores})
         pq.write_table(table, folder / "ranking.parquet", compression="zstd")
         diagnostics = {k: v for k, v in found.diagnostics.items() if k != "elapsed_s"}
@@ -97,6 +104,8 @@ def ranking(
     inputs = {**chunks, **{f"{name}_embeddings": stage for name, stage in spaces.items()}}
     if near is not None:
         inputs["screened"] = near
+    if scores is not None:
+        inputs["scores"] = scores
     return Stage(
         kind="ranking",
         version=1,
@@ -111,10 +120,10 @@ def selection(
     ranked: Stage,
     chunks: Mapping[str, Stage],
     spaces: Mapping[str, Stage],
-    budget: int,
+    budget: int | None,
     under_covered: list[str],
 ) -> Stage:
-    """Take the first ``budget`` rows of a ranking, with their texts and a report."""
+    """Take the first ``budget`` rows of a ranking (``None``: all), with texts and a report."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.selection.report import selection_report
@@ -138,7 +147,7 @@ def selection(
     return Stage(
         kind="selection",
         version=1,
-        name=f"{ranked.name}-{budget}",
+        name=f"{ranked.name}-{budget or 'all'}",
         parameters={"budget": budget, "under_covered": under_covered},
         build=build,
         inputs=inputs,

@@ -1,0 +1,99 @@
+"""Count the work of the toxicity experiment's stages, for `gotd.cost_model`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gotd.artifacts import Stage
+
+if TYPE_CHECKING:
+    from gotd.cost_model import CostModel, Work
+
+PROMPT_TOKENS = 16
+COMMENT_TOKENS = 64
+COMMENTS = 10_000
+"""Labelled comments of a source that does not say how many it has."""
+
+
+def toxicity_rows(model: CostModel, stage: Stage) -> Work:
+    """Read the rated texts, keep some."""
+    from gotd.cost_model import Work
+
+    task = stage.parameters["task"]
+    kept = 2 * (task["prompts_per_kind"] + task["target_rows"]) + task["held_out_rows"]
+    return Work(texts=5 * kept, disk_bytes=200 * kept)
+
+
+def scorer(model: CostModel, stage: Stage) -> Work:
+    """Train a classifier on comments."""
+    from gotd.cost_model import Work
+
+    shape, settings = model.shape(stage), stage.parameters["settings"]
+    rows = stage.parameters["source"].get("comments", COMMENTS)
+    seen = rows * settings["epochs"]
+    return Work(
+        texts=rows,
+        flops=6 * shape.multiplied * min(COMMENT_TOKENS, settings["max_length_tokens"]) * seen,
+        steps=math.ceil(rows / settings["global_batch_size"]) * settings["epochs"],
+        memory_bytes=16 * shape.weights + model.activations(shape, settings["max_length_tokens"]),
+        disk_bytes=4 * shape.weights,
+    )
+
+
+def pool_scores(model: CostModel, stage: Stage) -> Work:
+    """Read every candidate with the scorer."""
+    chunks = stage.inputs["candidates"]
+    return _reading(model, stage, model.rows(chunks), model.chunk_tokens(chunks))
+
+
+def generations(model: CostModel, stage: Stage) -> Work:
+    """Write every continuation: one forward pass a token."""
+    settings = stage.parameters["settings"]
+    prompts = _prompts(stage)
+    written = prompts * settings["samples"] * settings["max_new_tokens"]
+    shape = model.shape(stage)
+    head = written * shape.hidden * shape.vocabulary
+    work = _reading(model, stage, 1.0, prompts * PROMPT_TOKENS + written)
+    return replace(work, flops=work.flops + 2 * head, disk_bytes=4.0 * written)
+
+
+def scores(model: CostModel, stage: Stage) -> Work:
+    """Read every continuation with the scorer."""
+    settings = stage.inputs["generations"].parameters["settings"]
+    texts = _prompts(stage) * settings["samples"]
+    return _reading(model, stage, texts, settings["max_new_tokens"] + 2)
+
+
+def perplexity(model: CostModel, stage: Stage) -> Work:
+    """Read held-out text, with a head at every token."""
+    shape = model.shape(stage)
+    texts = stage.inputs["rows"].parameters["task"]["held_out_rows"]
+    tokens = texts * 2 * model.document_tokens
+    work = _reading(model, stage, texts, 2 * model.document_tokens)
+    return replace(work, flops=work.flops + 2 * tokens * shape.hidden * shape.vocabulary)
+
+
+COUNTS: dict[str, Callable[[CostModel, Stage], Work]] = {
+    count.__name__: count
+    for count in (toxicity_rows, scorer, pool_scores, generations, scores, perplexity)
+}
+"""By kind of stage."""
+
+
+def _prompts(stage: Stage) -> int:
+    return 2 * stage.inputs["rows"].parameters["task"]["prompts_per_kind"]
+
+
+def _reading(model: CostModel, stage: Stage, texts: float, tokens: float) -> Work:
+    from gotd.cost_model import Work
+
+    shape = model.shape(stage)
+    return Work(
+        texts=texts,
+        flops=2 * shape.multiplied * texts * tokens,
+        memory_bytes=4 * shape.weights + model.activations(shape, 128) / shape.layers,
+        disk_bytes=12 * texts,
+    )

@@ -1,0 +1,141 @@
+"""Score texts with a sequence classifier: any folder's or the Hub's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+BATCH_TOKENS = 8192
+"""Positions read at once; bounds the memory of activations."""
+MOST_TOKENS = 512
+"""Where a tokenizer knows no limit of its own, texts are cut here."""
+
+
+@dataclass(frozen=True)
+class ClassifierScorer:
+    """Take one class of a Hugging Face classifier as toxicity.
+
+    Args:
+        model: Folder, or Hub name (``s-nlp/roberta_toxicity_classifier``).
+        label: The class, as ``id2label`` of its configuration names it.
+        activation: ``sigmoid``, where each class is a yes or no of its own, or
+            ``softmax``, where one class excludes the others.
+        revision: The Hub commit.
+    """
+
+    model: str
+    label: str = "toxic"
+    activation: str = "softmax"
+    revision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.activation not in ("sigmoid", "softmax"):
+            raise ValueError(
+                f"scorer activation must be sigmoid or softmax, not {self.activation!r}"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Give checksums of the folder's files, or name and revision on the Hub."""
+        how = {"label": self.label, "activation": self.activation}
+        return {"classifier": weights_identity(self.model, self.revision), **how}
+
+    def score(self, texts: Sequence[str]) -> np.ndarray:
+        """Score texts.
+
+        Raises:
+            OSError: If there is no such model.
+            ValueError: If it has no such class, or lacks weights.
+        """
+        network, tokenizer = self._loaded
+        labels = {str(name): int(place) for place, name in network.config.id2label.items()}
+        if self.label not in labels:
+            raise ValueError(
+                f"{self.model} has no class {self.label!r}; it has {', '.join(labels)}"
+            )
+        scores = class_scores(network, tokenizer, texts, self.activation)
+        return scores[:, labels[self.label]]
+
+    @cached_property
+    def _loaded(self) -> tuple[Any, Any]:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+            self.model,
+            revision=self.revision,
+            use_safetensors=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+        network, info = loaded
+        if info["missing_keys"] or info["mismatched_keys"]:
+            raise ValueError(
+                f"{self.model} lacks weights of its architecture, for instance "
+                f"{min(info['missing_keys'] or map(str, info['mismatched_keys']))!r}: it is no "
+                "trained classifier"
+            )
+        return to_device(network), AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+
+
+def to_device(network: Any) -> Any:
+    """Put a network where it runs fastest, ready to be read."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.eval().requires_grad_(False).to(device)
+
+
+def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation: str) -> np.ndarray:
+    """Give every class's score, texts of like length read together.
+
+    Args:
+        network: A sequence classifier in evaluation mode.
+        tokenizer: Its tokenizer.
+        texts: The texts; longer ones than the model reads are cut.
+        activation: ``sigmoid`` or ``softmax``.
+
+    Returns:
+        float64 ``[texts, classes]``.
+    """
+    if len(texts) == 0:
+        return np.zeros((0, network.config.num_labels))
+    positions = int(getattr(network.config, "max_position_embeddings", MOST_TOKENS))
+    most = min(tokenizer.model_max_length, positions, MOST_TOKENS)
+    encoded = tokenizer(list(texts), truncation=True, max_length=most, return_attention_mask=False)
+    lengths = [len(row) for row in encoded["input_ids"]]
+    order = sorted(range(len(texts)), key=lambda i: (lengths[i], i))
+    scores = np.zeros((len(texts), network.config.num_labels))
+    with torch.inference_mode():
+        start = 0
+        while start < len(order):
+            stop = start + 1
+            while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= BATCH_TOKENS:
+                stop += 1
+            batch = order[start:stop]
+            rows = {name: [values[i] for i in batch] for name, values in encoded.items()}
+            padded = tokenizer.pad(rows, return_tensors="pt").to(network.device)
+            logits = network(**padded).logits.double()
+            found = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=-1)
+            scores[batch] = found.cpu().numpy()
+            start = stop
+    return scores
+
+
+def weights_identity(model: str, revision: str | None = None) -> dict[str, Any]:
+    """Say which weights a folder, a file or a Hub name stands for, by content where it can."""
+    place = Path(model)
+    if place.is_file():
+        return {"file": _checksum(place)}
+    if place.is_dir():
+        files = sorted(path for path in place.iterdir() if path.is_file())
+        return {"files": {path.name: _checksum(path) for path in files}}
+    return {"hub": model, "revision": revision}
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

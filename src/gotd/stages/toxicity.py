@@ -1,0 +1,234 @@
+"""Stages of the toxicity experiment: rows, scorer, generations, scores, perplexity."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.artifacts import WORK, Stage, write_json
+from gotd.evaluation.toxicity import Toxicity
+from gotd.sources.toxicity import ToxicityTask
+from gotd.stages.identity import identity, model_identity, source_identity
+from gotd.stages.models import build_network, locate, write_report
+from gotd.training.scorer import CHECKPOINT, TrainedScorer
+
+PROMPTS_SEED = 0
+"""All seeds of a sweep measure on the same prompts of a source."""
+
+
+def toxicity_rows(source: Any, task: ToxicityTask) -> Stage:
+    """Write the prompts, the clean and the toxic target texts, and held-out text."""
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.sources.rows import subsample
+        from gotd.sources.toxicity import choose_prompts, choose_targets, read_rated
+
+        rated = read_rated(source, task)
+        prompts = choose_prompts(rated, task, PROMPTS_SEED)
+        clean, toxic = choose_targets(rated, prompts, task, PROMPTS_SEED)
+        tables = {"prompts": prompts, "train": clean, "negative": toxic}
+        if task.held_out_rows:
+            held_out = source.held_out()
+            kept = subsample(held_out, task.held_out_rows, PROMPTS_SEED, role="perplexity")
+            tables["held_out"] = held_out.filter(pa.array(kept))
+        for name, table in tables.items():
+            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        write_json(folder / "report.json", {k: t.num_rows for k, t in tables.items()})
+
+    return Stage(
+        kind="toxicity_rows",
+        version=1,
+        name=f"{source.name}-{task.name}",
+        parameters={
+            "source": source_identity(source, "tasks", task.rated),
+            "held_out": source_identity(source, "candidates") if task.held_out_rows else None,
+            "task": identity(task),
+            "seed": PROMPTS_SEED,
+        },
+        build=build,
+    )
+
+
+def scorer(settings: TrainedScorer, source: Any) -> Stage:
+    """Train a scorer on the source's comments and test it on others."""
+    spec = settings.spec
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from sklearn.metrics import roc_auc_score
+
+        from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+        from gotd.training.scorer import train_scorer
+
+        train, test = (source.split(settings.comments, split) for split in ("train", "test"))
+        texts = train["text"].to_pylist()
+        words = spec.pretrained is None and spec.tokenizer == "word_level"
+        start = folder / WORK / "start"
+        located = (
+            dataclasses.replace(spec, pretrained=locate(spec.pretrained))
+            if spec.pretrained
+            else spec
+        )
+        build_network(located, source.vocabulary() if words else texts, settings.seed, start)
+        labels = train["label"].to_numpy()
+        report = train_scorer(
+            start, texts, labels, settings.settings, settings.seed, folder / WORK / "train", folder
+        )
+        scores = DetoxifyScorer(str(folder / CHECKPOINT)).score(test["text"].to_pylist())
+        truth = test["label"].to_numpy() == 1
+        facts = {
+            "test_rows": len(truth),
+            "test_accuracy": float(((scores >= 0.5) == truth).mean()),
+            "test_auc": float(roc_auc_score(truth, scores)),
+        }
+        write_report(folder, {**report, **facts})
+
+    spec_identity = identity(spec)
+    if spec.pretrained is not None:
+        spec_identity["pretrained"] = model_identity(spec.pretrained, spec.revision)
+    return Stage(
+        kind="scorer",
+        version=1,
+        name=source.name,
+        parameters={
+            "source": source_identity(source, "tasks", settings.comments),
+            "spec": spec_identity,
+            "settings": identity(settings.settings),
+            "seed": settings.seed,
+        },
+        build=build,
+    )
+
+
+def pool_scores(settings: Any, source: Any, candidates: Stage) -> Stage:
+    """Score every candidate, for the arm that takes the least toxic ones."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.ranges import by_range
+
+        score = _load(settings, inputs)
+        chunks = pq.read_table(inputs["candidates"] / "chunks.parquet", columns=["id", "text"])
+
+        def some(rows: pa.Table) -> pa.Table:
+            return pa.table({"id": rows["id"], "score": score.score(rows["text"].to_pylist())})
+
+        scores = by_range(chunks, some, folder / WORK / "ranges")
+        pq.write_table(scores, folder / "scores.parquet", compression="zstd")
+
+    return _scoring(
+        "pool_scores", candidates.name, settings, source, {"candidates": candidates}, build
+    )
+
+
+def toxicity_measures(
+    evaluation: Toxicity, model: Stage, rows: Stage, source: Any, seed: int
+) -> dict[str, Stage]:
+    """Give the stages that a toxicity record reads: generations, their scores, losses."""
+    written = _generations(evaluation, model, rows, seed)
+    found = {
+        "generations": written,
+        "scores": _scores(evaluation.scorer, source, written, rows),
+    }
+    if evaluation.second_scorer is not None:
+        found["second_scores"] = _scores(evaluation.second_scorer, source, written, rows)
+    if evaluation.perplexity is not None and rows.parameters["task"]["held_out_rows"]:
+        found["perplexity"] = _perplexity(evaluation, model, rows)
+    return found
+
+
+def _generations(evaluation: Toxicity, model: Stage, rows: Stage, seed: int) -> Stage:
+    """Continue the prompts."""
+    settings = evaluation.generation
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.generation import continue_prompts
+        from gotd.evaluation.likelihood import load_causal_lm
+
+        prompts = pq.read_table(inputs["rows"] / "prompts.parquet")
+        network, tokenizer = load_causal_lm(inputs["model"], settings.precision)
+        work = folder / WORK / "ranges"
+        found = continue_prompts(network, tokenizer, prompts, settings, seed, work)
+        pq.write_table(found, folder / "generations.parquet", compression="zstd")
+        write_json(folder / "report.json", {"cut_prompts": sum(found["cut"].to_pylist())})
+
+    return Stage(
+        kind="generations",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={"settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )
+
+
+def _scores(settings: Any, source: Any, written: Stage, rows: Stage) -> Stage:
+    """Score every continuation, prompts apart: the continuation alone is judged."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.ranges import by_range
+
+        score = _load(settings, inputs)
+
+        def some(table: pa.Table) -> pa.Table:
+            texts = table["continuations"].combine_chunks()
+            flat = score.score(texts.flatten().to_pylist())
+            scores = pa.ListArray.from_arrays(texts.offsets, pa.array(flat, from_pandas=True))
+            return pa.table({"id": table["id"], "scores": scores})
+
+        continued = pq.read_table(inputs["generations"] / "generations.parquet")
+        scored = by_range(continued, some, folder / WORK / "ranges")
+        prompts = pq.read_table(inputs["rows"] / "prompts.parquet", columns=["id", "toxic"])
+        if not scored["id"].equals(prompts["id"]):
+            raise ValueError("the generations are of other prompts than the rows")
+        scored = scored.append_column("toxic", prompts["toxic"])
+        pq.write_table(scored, folder / "scores.parquet", compression="zstd")
+
+    inputs = {"generations": written, "rows": rows}
+    return _scoring("scores", written.name, settings, source, inputs, build)
+
+
+def _perplexity(evaluation: Toxicity, model: Stage, rows: Stage) -> Stage:
+    """Read held-out text."""
+    settings = evaluation.perplexity
+    assert settings is not None
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.likelihood import load_causal_lm
+        from gotd.evaluation.perplexity import perplexity_of
+
+        texts = pq.read_table(inputs["rows"] / "held_out.parquet", columns=["id", "text"])
+        network, tokenizer = load_causal_lm(inputs["model"], settings.precision)
+        _, losses = perplexity_of(network, tokenizer, texts, settings, folder / WORK / "ranges")
+        pq.write_table(losses, folder / "losses.parquet", compression="zstd")
+
+    return Stage(
+        kind="perplexity",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={"settings": identity(settings)},
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )
+
+
+def _scoring(
+    kind: str, name: str, settings: Any, source: Any, inputs: dict[str, Stage], build: Any
+) -> Stage:
+    """Make a stage that reads a scorer, trained here or not."""
+    if isinstance(settings, TrainedScorer):
+        trained = {"scorer": scorer(settings, source)}
+        return Stage(kind, 1, name, {}, build, {**inputs, **trained})
+    return Stage(kind, 1, name, {"scorer": settings.identity()}, build, inputs)
+
+
+def _load(settings: Any, inputs: Mapping[str, Path]) -> Any:
+    """Give the scorer: the one that a stage trained, or the one that was configured."""
+    if not isinstance(settings, TrainedScorer):
+        return settings
+    from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+
+    return DetoxifyScorer(str(inputs["scorer"] / CHECKPOINT))

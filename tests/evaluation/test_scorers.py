@@ -1,0 +1,208 @@
+import json
+import os
+import pickle
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification
+
+from gotd.evaluation.scorers.classifier import ClassifierScorer
+from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+from gotd.evaluation.scorers.perspective import KEY, PerspectiveScorer
+from gotd.training.models import ModelSpec, build_model, load_tokenizer
+from gotd.training.scorer import CHECKPOINT, ScorerSettings, train_scorer
+
+WORDS = [f"w{i}" for i in range(30)]
+SETTINGS = {"learning_rate": 3e-3, "epochs": 6, "global_batch_size": 16, "max_length_tokens": 32}
+
+
+@pytest.fixture(scope="module")
+def comments():
+    """Toxic is what names one of the last five words."""
+    random = np.random.default_rng(0)
+    texts, labels = [], []
+    for i in range(160):
+        words = list(random.choice(WORDS[:25], random.integers(3, 12)))
+        if i % 2:
+            words.insert(int(random.integers(len(words))), str(random.choice(WORDS[25:])))
+        texts.append(" ".join(words))
+        labels.append(i % 2)
+    return texts, np.array(labels)
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    spec = ModelSpec(hidden_size=32, heads=2, feed_forward_size=64, max_length_tokens=32)
+    build_model(spec, WORDS, 1, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(bert, comments, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scorer")
+    texts, labels = comments
+    train_scorer(bert, texts, labels, ScorerSettings(**SETTINGS), 1, folder / "work", folder)
+    return folder
+
+
+def test_trained_scorer_tells_toxic_from_not(trained, comments):
+    texts, labels = comments
+    scores = DetoxifyScorer(str(trained / CHECKPOINT)).score(texts)
+    assert ((scores >= 0.5) == labels).mean() > 0.9
+
+
+def test_the_library_itself_gives_the_same_scores(trained, comments, monkeypatch):
+    detoxify = pytest.importorskip("detoxify")
+    texts = comments[0][:40]
+    monkeypatch.chdir(trained)
+    theirs = detoxify.Detoxify(checkpoint=CHECKPOINT).predict(texts)
+    ours = DetoxifyScorer(str(trained / CHECKPOINT)).score(texts)
+    assert list(theirs) == ["toxicity"]
+    np.testing.assert_allclose(ours, theirs["toxicity"], atol=1e-6)
+
+
+def test_training_is_reproducible(trained, bert, comments, tmp_path):
+    texts, labels = comments
+    train_scorer(bert, texts, labels, ScorerSettings(**SETTINGS), 1, tmp_path / "work", tmp_path)
+    assert (tmp_path / CHECKPOINT).read_bytes() == (trained / CHECKPOINT).read_bytes()
+
+
+def damaged(trained, change):
+    found = torch.load(trained / CHECKPOINT, weights_only=True)
+    change(found)
+    path = trained / "damaged.ckpt"
+    torch.save(found, path)
+    return str(path)
+
+
+def test_incomplete_or_unsafe_checkpoints_are_refused(trained, tmp_path):
+    path = damaged(trained, lambda c: c["state_dict"].pop("classifier.weight"))
+    with pytest.raises(ValueError, match=r"lacks 'classifier.weight'"):
+        DetoxifyScorer(path).score(["w1"])
+    path = damaged(trained, lambda c: c["state_dict"].update(more=torch.zeros(1)))
+    with pytest.raises(ValueError, match="has 'more'"):
+        DetoxifyScorer(path).score(["w1"])
+    path = damaged(trained, lambda c: c.pop("config"))
+    with pytest.raises(ValueError, match="no Detoxify checkpoint"):
+        DetoxifyScorer(path).score(["w1"])
+    path = damaged(trained, lambda c: c["state_dict"].update({"x.position_ids": torch.zeros(1)}))
+    assert np.isfinite(DetoxifyScorer(path).score(["w1"])).all()  # older files carry this buffer
+    code = tmp_path / "code.ckpt"
+    code.write_bytes(pickle.dumps(os.getcwd))
+    with pytest.raises(ValueError, match="would run its code"):
+        DetoxifyScorer(str(code)).score(["w1"])
+    with pytest.raises(FileNotFoundError):
+        DetoxifyScorer(str(tmp_path / "none.ckpt")).score(["w1"])
+    with pytest.raises(ValueError, match="no class 'threat'"):
+        DetoxifyScorer(str(trained / CHECKPOINT), label="threat").score(["w1"])
+
+
+@pytest.fixture(scope="module")
+def classifier(bert, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classifier")
+    config = BertConfig.from_pretrained(
+        bert, num_labels=3, id2label={0: "neutral", 1: "toxic", 2: "threat"}
+    )
+    torch.manual_seed(3)
+    network = BertForSequenceClassification(config)
+    network.save_pretrained(folder)
+    load_tokenizer(bert).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_any_classifier_scores_as_plain_transformers_do(classifier, comments, activation):
+    texts = [*comments[0][:30], ""]
+    scores = ClassifierScorer(str(classifier), "toxic", activation).score(texts)
+    network = BertForSequenceClassification.from_pretrained(classifier).eval()
+    tokenizer = load_tokenizer(classifier)
+    for text, score in zip(texts, scores, strict=True):
+        with torch.no_grad():
+            logits = network(**tokenizer(text, return_tensors="pt")).logits[0]
+        plain = logits.softmax(0) if activation == "softmax" else logits.sigmoid()
+        assert score == pytest.approx(plain[1].item(), abs=1e-6)
+    assert len(ClassifierScorer(str(classifier)).score([])) == 0
+
+
+def test_a_classifier_is_known_by_its_bytes_and_must_be_trained(classifier, bert, tmp_path):
+    scorer = ClassifierScorer(str(classifier))
+    assert str(classifier) not in json.dumps(scorer.identity())
+    assert scorer.identity() != ClassifierScorer(str(bert)).identity()
+    with pytest.raises(ValueError, match="no trained classifier"):
+        ClassifierScorer(str(bert)).score(["w1"])
+    with pytest.raises(ValueError, match="no class 'rude'"):
+        ClassifierScorer(str(classifier), label="rude").score(["w1"])
+    with pytest.raises(ValueError, match="activation"):
+        ClassifierScorer(str(classifier), activation="relu")
+
+
+@pytest.fixture
+def service(monkeypatch):
+    """A loopback service: busy once for every text, no to French, silent about silence."""
+    asked: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            text = body["comment"]["text"]
+            asked.append(text)
+            status = 200
+            if "key=right" not in self.path:
+                status = 403
+            elif "busy" in text and asked.count(text) == 1:
+                status = 429
+            elif text == "bonjour":
+                status = 400
+            elif text == "silence":
+                status = 503
+            value = {"summaryScore": {"value": len(text) / 100}}
+            answer = json.dumps({"attributeScores": {"TOXICITY": value}}).encode()
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv(KEY, "right")
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_perspective_answers_are_kept_and_failures_counted(service, tmp_path):
+    address, asked = service
+    scorer = PerspectiveScorer(str(tmp_path), requests_per_second=500, tries=2, address=address)
+    scores = scorer.score(["hello", "busy day", "bonjour", "silence", " "])
+    np.testing.assert_allclose(scores, [0.05, 0.08, np.nan, np.nan, np.nan])
+    before = len(asked)
+    again = scorer.score(["hello", "busy day", "bonjour", "silence", " "])
+    np.testing.assert_allclose(again, scores)
+    assert asked[before:] == ["silence", "silence"]  # refused is an answer, no answer is none
+
+
+def test_perspective_needs_its_key(service, tmp_path, monkeypatch):
+    address, _ = service
+    scorer = PerspectiveScorer(str(tmp_path), requests_per_second=500, address=address)
+    monkeypatch.setenv(KEY, "wrong")
+    with pytest.raises(PermissionError, match="refuses the key"):
+        scorer.score(["hello"])
+    monkeypatch.delenv(KEY)
+    with pytest.raises(PermissionError, match=KEY):
+        scorer.score(["hello"])
+
+
+def test_perspective_keeps_its_rate(service, tmp_path):
+    import time
+
+    address, _ = service
+    scorer = PerspectiveScorer(str(tmp_path), requests_per_second=20, address=address)
+    began = time.perf_counter()
+    scorer.score([f"text {i}" for i in range(6)])
+    assert time.perf_counter() - began >= 6 / 20
