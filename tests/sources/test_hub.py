@@ -292,3 +292,21 @@ def test_every_domain_task_has_copies_and_counts():
     assert {frozenset(c.files) for copies in DOMAIN.values() for c in copies} == {
         frozenset(rows) for rows in DOMAIN_ROWS.values()
     }
+
+
+def test_zero_shot_tasks_come_from_their_own_sets(tmp_path, monkeypatch):
+    asked = []
+
+    def load(dataset, config, *, split, revision, streaming):
+        asked.append((dataset, config, split, revision))
+        columns = {"question": ["q", "r"], "passage": ["p", "s"], "answer": [True, False]}
+        return datasets.Dataset.from_dict(columns)
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: Info())
+    monkeypatch.setattr(hub, "ZERO_SHOT_ROWS", {"boolq": {"train": 2}})
+    rows = source(tmp_path, suite="zeroshot").split("boolq", "train")
+    assert rows["label"].to_pylist() == [1, 0]
+    assert asked == [("google/boolq", None, "train", REVISION)]
+    with pytest.raises(ValueError, match="suite must be one of glue, domain, zeroshot"):
+        source(tmp_path, suite="superglue")

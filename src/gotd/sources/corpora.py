@@ -35,7 +35,20 @@ DOMAIN_ROWS: Mapping[str, Mapping[str, int]] = {
 }
 """Rows of the splits of Gururangan et al. (2020), which the paper takes over."""
 
-TASK_ROWS: Mapping[str, Mapping[str, int]] = {**GLUE_ROWS, **DOMAIN_ROWS}
+ZERO_SHOT: Mapping[str, str] = {"agnews": "fancyzhx/ag_news", "boolq": "google/boolq"}
+"""Data set on the hub of each zero-shot task of the paper (App. E)."""
+
+ZERO_SHOT_ROWS: Mapping[str, Mapping[str, int]] = {
+    "agnews": {"train": 120_000, "test": 7_600},
+    "boolq": {"train": 9_427, "validation": 3_270},
+}
+"""Published rows of their splits; BoolQ's test labels are not public."""
+
+TASK_ROWS: Mapping[str, Mapping[str, int]] = {
+    **GLUE_ROWS,
+    **DOMAIN_ROWS,
+    "boolq": ZERO_SHOT_ROWS["boolq"],
+}
 
 
 @dataclass(frozen=True)

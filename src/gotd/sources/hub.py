@@ -20,13 +20,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.sources import SourceUnavailable
-from gotd.sources.corpora import CORPORA, DOMAIN_ROWS, GLUE, GLUE_ROWS, Corpus
+from gotd.sources.corpora import (
+    CORPORA,
+    DOMAIN_ROWS,
+    GLUE,
+    GLUE_ROWS,
+    ZERO_SHOT,
+    ZERO_SHOT_ROWS,
+    Corpus,
+)
 from gotd.sources.domain_copies import DOMAIN, read_copy
 from gotd.sources.files import read
 from gotd.sources.rows import documents
 
 VERSION = 1
 """Raise it when the same revision and parameters give other rows."""
+
+SUITES = ("glue", "domain", "zeroshot")
 
 BATCH_ROWS = 1000
 RECIPE = b"gotd.recipe"
@@ -46,7 +56,8 @@ class Hub:
         shuffle_buffer: Documents held while shuffling the stream. The shuffle is over
             files and within this buffer, so it is not uniform over a whole corpus; how
             it is done may change with the version of `datasets`, so keep ``path``.
-        suite: The tasks: ``glue``, or ``domain`` (Gururangan et al. 2020).
+        suite: The tasks: ``glue``, ``domain`` (Gururangan et al. 2020) or ``zeroshot`` (AG
+            News and BoolQ).
         revisions: Full commit hash to use by data set id. Where none is given, the
             newest is resolved at first use and recorded in ``<path>/revisions.json``.
     """
@@ -69,8 +80,8 @@ class Hub:
             raise ValueError(f"unknown domains {unknown}; use any of {', '.join(CORPORA)}")
         if self.chars_per_domain < 1 or self.shuffle_buffer < 1:
             raise ValueError("chars_per_domain and shuffle_buffer must be at least 1")
-        if self.suite not in ("glue", "domain"):
-            raise ValueError(f"suite must be glue or domain, not {self.suite!r}")
+        if self.suite not in SUITES:
+            raise ValueError(f"suite must be one of {', '.join(SUITES)}, not {self.suite!r}")
 
     @property
     def under_covered(self) -> list[str]:
@@ -91,13 +102,14 @@ class Hub:
         }
 
     def tasks(self) -> list[str]:
-        """Name the eight tasks of the suite."""
+        """Name the tasks of the suite."""
         return sorted(self._rows)
 
     @property
     def _rows(self) -> Mapping[str, Mapping[str, int]]:
         """Published rows of every split of the suite."""
-        return GLUE_ROWS if self.suite == "glue" else DOMAIN_ROWS
+        rows = {"glue": GLUE_ROWS, "domain": DOMAIN_ROWS, "zeroshot": ZERO_SHOT_ROWS}
+        return rows[self.suite]
 
     def split(self, task: str, split: str) -> pa.Table:
         """Give one split of a task, fetched on first use.
@@ -141,6 +153,10 @@ class Hub:
     def _task_recipe(self, task: str, split: str) -> dict[str, Any]:
         if self.suite == "domain":
             return self._copied(task) | {"task": task, "split": split}
+        if self.suite == "zeroshot":
+            dataset = ZERO_SHOT[task]
+            revision = self._revision(dataset, f"task {task}")
+            return {"dataset": dataset, "split": split, "revision": revision}
         revision = self._revision(GLUE, f"task {task}")
         return {"dataset": GLUE, "config": task, "split": split, "revision": revision}
 
@@ -170,8 +186,10 @@ class Hub:
             if self.suite == "domain":
                 table = read_copy(task, dataset, split, revision)
             else:
-                rows = _load(GLUE, task, split, revision, streaming=False)
+                rows = _load(dataset, recipe.get("config"), split, revision, streaming=False)
                 table = rows.with_format("arrow")[:]
+        if "answer" in table.column_names:  # BoolQ's label is a truth value
+            table = table.append_column("label", table["answer"].cast(pa.int64()))
         expected = self._rows[task][split]
         if table.num_rows != expected:
             raise ValueError(
