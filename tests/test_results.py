@@ -47,9 +47,7 @@ def test_tables_are_what_the_records_say(tmp_path):
     made = {p.name: p.read_bytes() for p in (tmp_path / "tables").iterdir()}
     # `experiments/mode_coverage.py` writes its own; its test holds table and rows together.
     committed = {
-        p.name: p.read_bytes()
-        for p in (RESULTS / "tables").iterdir()
-        if p.stem != "mode_coverage"
+        p.name: p.read_bytes() for p in (RESULTS / "tables").iterdir() if p.stem != "mode_coverage"
     }
     assert made == committed
 

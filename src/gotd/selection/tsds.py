@@ -81,6 +81,7 @@ class TSDS:
     sampling: Literal["top", "multinomial"] = "top"
 
     name: ClassVar[str] = "tsds"
+    version: ClassVar[int] = 2  # 2: a density counts the whole pool, not the prefetched rows alone
     requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
 
     def __post_init__(self) -> None:
