@@ -26,7 +26,11 @@ FILES = sorted(
     for path in conf_folder().rglob("*.yaml")
     if path.parent != conf_folder()
 )
-OPTIONS = [file for file in FILES if file.parts[0] not in ("experiment", "scale", "hydra")]
+# A scorer has its place inside an evaluation.
+OPTIONS = [f for f in FILES if f.parts[0] not in ("experiment", "scale", "hydra", "scorer")]
+SCORERS = [file for file in FILES if file.parts[0] == "scorer"]
+# Fields that hold an object, which a schema of its own checks.
+NESTED = {"scorer", "second_scorer", "generation", "perplexity", "spec", "settings"}
 SCALES = sorted(path.stem for path in (conf_folder() / "scale").glob("*.yaml"))
 BUILT = (
     "source",
@@ -85,6 +89,17 @@ def test_every_option_composes_and_holds_what_its_file_says(file):
     check_said(config, file)
     for node in BUILT:
         build(OmegaConf.select(config, node))
+
+
+@pytest.mark.parametrize("file", SCORERS, ids=str)
+def test_every_scorer_composes_into_the_evaluation_it_serves(file):
+    with _configured():
+        chosen = f"scorer@evaluation.scorer={file.stem}"
+        config = compose("config", overrides=["experiment=toxicity/micro", chosen])
+    composed = dict(leaves(OmegaConf.to_container(config.evaluation.scorer, resolve=False)))
+    for name, value in said(file).items():
+        assert composed[name.removeprefix("scorer.")] == value
+    build(config.evaluation)
 
 
 @pytest.mark.parametrize("experiment", sorted({e.split(" ")[0] for e in experiments()}))
