@@ -205,7 +205,7 @@ def main() -> None:
     tables, passages = load_rows(arguments.texts)
     races = []
     with tempfile.TemporaryDirectory() as name:
-        spec = CausalSpec(vocabulary_size=50_257, max_length_tokens=1024, **SIZES[arguments.model])
+        spec = CausalSpec(vocabulary_size=50_257, max_length_tokens=1024, **SIZES[arguments.model])  # type: ignore[arg-type]
         build_causal_model(spec, passages, 0, Path(name))
         for precision in arguments.precisions.split(","):
             network, tokenizer = load_causal_lm(Path(name), precision)

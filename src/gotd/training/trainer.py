@@ -271,7 +271,7 @@ def choose_strategy(
             "strategy=fsdp needs weights of one type: use weights=float32 with tuning=lora"
         )
     layers = {type(m) for m in network.modules() if isinstance(m, GradientCheckpointingLayer)}
-    return FSDPStrategy(auto_wrap_policy=layers, state_dict_type="full")
+    return FSDPStrategy(auto_wrap_policy=layers, state_dict_type="full")  # type: ignore[arg-type]
 
 
 def _lightning_trainer(steps: int, on_gpu: bool, strategy: str | FSDPStrategy) -> pl.Trainer:
