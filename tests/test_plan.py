@@ -330,6 +330,13 @@ class TestRecords:
         assert estimate.seconds == pytest.approx(6.0)
         assert estimate.memory_gib == 1.25
 
+    def test_a_need_without_a_budget_takes_the_time_as_it_is(self, cells):
+        need = self.need(cells, "pre_fine_tuned", budget=400)
+        need = Need(need.stage, {**need.axes, "budget": None}, "micro", 1.0)
+        estimate = from_records(need, [self.record(pre_fine_tuned=3.0)], MACHINE)
+        assert estimate is not None
+        assert estimate.seconds == pytest.approx(3.0)
+
     def test_other_scales_models_and_arms_do_not_count(self, cells):
         need = self.need(cells, "ranking", arm="got_d")
         others = [

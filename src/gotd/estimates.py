@@ -174,8 +174,9 @@ def from_records(
     best = alike[max(alike)]
     seconds = []
     for record in best:
-        budget = record["axes"].get("budget") or need.axes["budget"]
-        more = need.axes["budget"] / budget if kind in ("selection", "pre_fine_tuned") else 1.0
+        wanted, budget = need.axes["budget"], record["axes"].get("budget")
+        grows = kind in ("selection", "pre_fine_tuned") and wanted and budget
+        more = wanted / budget if grows else 1.0
         seconds.append(record["cost"]["stages_s"][kind] * need.share * more)
     memory = max(record["cost"].get("peak_memory_gib", 0.0) for record in best)
     disk = work.disk_bytes / 2**30

@@ -18,13 +18,7 @@ import pytest
 from gotd.cli import main
 from gotd.engine.ray import RayEngine, _groups
 
-# On busy machines Ray's workers were seen to fail in their import of torch ("Only a single
-# TORCH_LIBRARY can be used"); until that is understood, such a failure is reported, not fatal.
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.xfail(strict=False, reason="workers may fail to import torch; not understood yet"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray")
 
 SOURCES = str(Path(__file__).parents[2] / "src")

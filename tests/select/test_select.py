@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,6 +336,44 @@ def test_a_folder_of_its_own_is_replaced_and_another_is_not(capsys, given, tmp_p
     file.write_text("keep me")
     assert main([*given.arguments("--out", str(file), "--budget", "9"), "--overwrite"]) == 2
     assert file.read_text() == "keep me"
+
+
+def test_a_folder_that_holds_an_input_is_never_replaced(given, tmp_path, capsys):
+    pool = tmp_path / "pool"
+    shutil.copytree(given.pool, pool)
+    before = sorted(path.name for path in pool.iterdir())
+    arguments = given.arguments("--out", str(pool), "--budget", "9", pool=str(pool))
+    assert main([*arguments, "--overwrite"]) == 2
+    assert "holds the input" in capsys.readouterr().err
+    assert sorted(path.name for path in pool.iterdir()) == before
+
+
+def test_a_domain_cannot_write_into_the_card(given, tmp_path):
+    pool = tmp_path / "pool.jsonl"
+    rows = [{"text": f"cell number {n} of a mouse", "domain": "</td>|\x1b[31m"} for n in range(30)]
+    pool.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    out = tmp_path / "chosen"
+    assert main(given.arguments("--out", str(out), "--budget", "9", pool=str(pool))) == 0
+    card = (out / "README.md").read_text("utf-8")
+    assert "</td>" not in card
+    assert "\x1b" not in card
+
+
+def test_a_licence_is_an_identifier(given, tmp_path, capsys):
+    arguments = given.arguments("--out", str(tmp_path / "chosen"), "--budget", "9")
+    assert main([*arguments, "--license", "x: y\n- [a"]) == 2
+    assert "--license takes an identifier" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_one_line(given, tmp_path, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gotd.select.command.write_selection", interrupted)
+    out = tmp_path / "chosen"
+    assert main(given.arguments("--out", str(out), "--budget", "9")) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_failure_keeps_the_old_folder_and_leaves_no_part(given, tmp_path, monkeypatch):

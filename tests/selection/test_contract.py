@@ -123,7 +123,7 @@ def outcome(ranking):
 
 def test_it_says_what_it_is_and_needs(selector):
     assert isinstance(selector.name, str)
-    assert selector.requires <= {"embeddings", "texts", "domains"}
+    assert selector.requires <= {"embeddings", "texts", "domains", "scores"}
 
 
 def test_ids_come_from_the_pool_and_only_repeat_with_replacement(selector):

@@ -86,8 +86,10 @@ class RayEngine:
             while pending:
                 yield from _results(ray, pending.popleft())
         finally:
+            # With its process: interrupted in the middle of an import, a worker would be of
+            # no use to the next task and yet be given it.
             for reference in pending:
-                ray.cancel(reference)
+                ray.cancel(reference, force=True)
 
     def map_with(
         self,

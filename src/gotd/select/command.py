@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shlex
 import sys
 from typing import Any
@@ -18,7 +19,7 @@ from gotd.select.output import Output, write_selection
 from gotd.select.pipeline import Prepared, Request
 from gotd.select.progress import watch_terminal
 from gotd.sources.hub_stream import HUB_RECORD
-from gotd.sources.inputs import named_parts
+from gotd.sources.inputs import File, named_parts
 from gotd.sources.streams import Columns
 
 
@@ -31,9 +32,11 @@ def run(options: argparse.Namespace) -> int:
     """
     logging.getLogger("gotd.artifacts").setLevel(logging.WARNING)
     budgets = parse_budgets(options.budget)
+    _check_licence(options.license)
     request = _request(options)
     output = Output(options.out.absolute(), options.overwrite)
-    output.claim()
+    parts = (*request.target, *request.candidates)
+    output.claim([part.path for part in parts if isinstance(part, File)])
     watch = watch_terminal()
     store = Store(options.store)
     prepared = Prepared(request, max(budgets), store, make_engine(options), watch)
@@ -72,6 +75,11 @@ def parse_budgets(given: str) -> list[int]:
     if min(budgets) < 1:
         raise ValueError(f"--budget must be at least 1, not {min(budgets)}")
     return budgets
+
+
+def _check_licence(given: str | None) -> None:
+    if given is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", given):
+        raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
 
 
 def make_engine(options: argparse.Namespace) -> Engine:

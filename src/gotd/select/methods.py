@@ -85,9 +85,9 @@ def build_method(name: str, settings: Mapping[str, Any]) -> Any:
                 + (did_you_mean(field, fields) if fields else "it has none")
             )
     values = {field: _as(fields[field], value) for field, value in settings.items()}
-    for field, described in fields.items():
-        absent = described.default is dataclasses.MISSING and field not in {**preset, **values}
-        if absent and described.default_factory is dataclasses.MISSING:
+    for field in fields:
+        # In an experiment a stage fills it in; here nobody else will.
+        if field in constructor.requires and values.get(field) is None:
             raise ValueError(f"the method {name} needs a setting: give --set {field}=…")
     return constructor(**{**preset, **values})
 

@@ -45,13 +45,19 @@ class Output:
         """Where it is written until it is whole."""
         return self.folder.with_name(f".{self.folder.name}.part")
 
-    def claim(self) -> None:
+    def claim(self, inputs: Sequence[Path]) -> None:
         """See to it, before any work is done, that the folder can be written.
 
+        Args:
+            inputs: Files that are read; a folder that holds one is never replaced.
+
         Raises:
-            ValueError: If something else is there.
+            ValueError: If something else is there, or an input.
             OSError: If nothing can be written there.
         """
+        holding = [path for path in inputs if path.resolve().is_relative_to(self.folder.resolve())]
+        if holding:
+            raise ValueError(f"{self.folder} holds the input {holding[0]}; choose another --out")
         if self.folder.exists() and not self._may_replace():
             raise ValueError(
                 f"{self.folder} is there and was not written by gotd select; choose another "

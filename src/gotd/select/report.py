@@ -67,7 +67,7 @@ def card(
         head += [f"- config_name: {named}", f"  data_files: {name}"]
     counts = markdown_table(
         ("source", "rows"),
-        [(name, f"{d['rows']:,}") for name, d in largest["domains"].items() if d["rows"]],
+        [(plain(name), f"{d['rows']:,}") for name, d in largest["domains"].items() if d["rows"]],
     )
     stated = (
         f"Stated by who made the selection: {licence}."

@@ -57,7 +57,9 @@ class LeastToxic:
         return Ranking(*smallest(per_shard, [shard.ids for shard in candidates], limit))
 
     def _read(self) -> tuple[pa.Array, np.ndarray]:
-        if self.scores is None or not self.scores.is_file():
+        if self.scores is None:
+            raise ValueError(f"{self.name}: the pool has no toxicity scores; set scores to a file")
+        if not self.scores.is_file():
             raise FileNotFoundError(f"{self.name}: no file of scores at {self.scores}")
         missing = {"id", "score"} - set(pq.read_schema(self.scores).names)
         if missing:

@@ -156,6 +156,10 @@ class Microworld:
         """Return the documents of the base model: ``id``, ``text``, ``domain``."""
         return self._documents("pretraining", self.pretraining_documents)
 
+    def held_out(self) -> pa.Table:
+        """Return the pre-training documents that no causal model reads: none of them."""
+        return pa.table({name: pa.array([], pa.string()) for name in ("id", "text", "domain")})
+
     def candidates(self) -> pa.Table:
         """Return the documents to select from: ``id``, ``text``, ``domain``.
 
