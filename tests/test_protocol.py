@@ -4,12 +4,15 @@ import json
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from gotd.expansion import expand
 from gotd.protocol import plan_cell, run_cell
+from gotd.record import seal
 from gotd.reporting.records import validate
 from gotd.sweep import run
 
@@ -227,3 +230,22 @@ def test_a_damaged_cost_is_named(tmp_path):
     cost.write_text("{")
     with pytest.raises(ArtifactError, match="cost.json is damaged; delete it"):
         cell.outcome()
+
+
+def test_a_cell_that_ends_twice_at_once_is_sealed_once(tmp_path):
+    (config,) = cells(tmp_path, "selector=none")
+    run_cell(config)
+    cell = plan_cell(config)
+    cost = cell.store.folder(cell.record) / "cost.json"
+    together = threading.Barrier(8)
+
+    def end(elapsed_s: float) -> bool:
+        together.wait()
+        return seal(cell.store, cell.record, elapsed_s)
+
+    for _ in range(10):
+        cost.unlink()
+        with ThreadPoolExecutor(8) as pool:
+            sealed = list(pool.map(end, range(8)))
+        assert sum(sealed) == 1
+        assert json.loads(cost.read_text())["elapsed_s"] == sealed.index(True)

@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 WORK = ".work"
 """Folder inside an unfinished artifact for checkpoints; gone once the stage is done."""
+LONG_S = 20.0
+"""A stage that took longer is worth a line of the log."""
 
 
 class ArtifactError(RuntimeError):
@@ -162,7 +164,7 @@ class Store:
         folder = self.folder(stage)
         if not self.is_done(stage):
             inputs = {role: self.get(needed) for role, needed in stage.inputs.items()}
-            with self._room_needed(stage), self._locked(stage):
+            with self._room_needed(stage), self.locked(stage):
                 if not self.is_done(stage):  # another process may have built it meanwhile
                     self._build(stage, folder, inputs)
         if folder not in self._verified:
@@ -187,8 +189,11 @@ class Store:
         part.mkdir(parents=True, exist_ok=True)
         started_at, began = datetime.now(UTC), time.perf_counter()
         reset_peak_memory()
-        log.info("%s %s: %s", "resuming" if resumed else "building", stage.kind, part.stem)
+        if resumed:
+            log.info("resuming %s %s", stage.kind, stage.name)
         stage.build(part, inputs)
+        if (took := time.perf_counter() - began) > LONG_S:
+            log.info("built %s %s in %.0f s", stage.kind, stage.name, took)
         # What a kill in the middle of `write_json` leaves; it would be gone again below.
         (part / f"{MANIFEST}.part").unlink(missing_ok=True)
         paths = sorted(path for path in part.rglob("*") if path.relative_to(part).parts[0] != WORK)
@@ -238,7 +243,7 @@ class Store:
                 raise _damaged(path, "has another checksum than its manifest says", folder)
 
     @contextmanager
-    def _locked(self, stage: Stage) -> Iterator[None]:
+    def locked(self, stage: Stage) -> Iterator[None]:
         """Hold the stage's lock; the system drops it if this process is killed."""
         locks = self.root / ".locks"
         locks.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ over padding too) stands beside the masked mean under its own name.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,11 +24,15 @@ import pyarrow.parquet as pq
 from gotd.engine.local import Engine
 from gotd.file_array import allocate, open_array
 
+log = logging.getLogger(__name__)
+
 Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
 
 ROWS_PER_RANGE = 4096
 """Rows embedded between two resume markers; batches never cross a range."""
+TOLD_EVERY_S = 60.0
+"""Seconds between two lines on how far a stage is; a small pool is done before the first."""
 
 CPU_BATCH_TOKENS = 4096
 """Positions per batch on a CPU at most: a batch four times as large takes a tenth longer."""
@@ -304,8 +310,11 @@ def write_embeddings(
         matrix.flush()
         marker.touch()
 
-    for _ in engine.map(embed_range, range(0, shape[0], ROWS_PER_RANGE)):
-        pass
+    told = time.monotonic()
+    for done, _ in enumerate(engine.map(embed_range, range(0, shape[0], ROWS_PER_RANGE)), 1):
+        if time.monotonic() - told > TOLD_EVERY_S:
+            log.info("embedded %d of %d chunks", min(done * ROWS_PER_RANGE, shape[0]), shape[0])
+            told = time.monotonic()
     pq.write_table(chunks.select(["id"]), folder / IDS, compression="zstd")
 
 

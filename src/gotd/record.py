@@ -132,8 +132,15 @@ def seal(store: Store, stage: Stage, elapsed_s: float) -> bool:
     Returns:
         Whether it was written.
     """
-    if (store.folder(stage) / COST).exists():
-        return False
+    with store.locked(stage):  # the same cell may stand twice in a sweep, and end twice at once
+        path = store.folder(stage) / COST
+        if path.exists():
+            return False
+        write_json(path, _cost(store, stage, elapsed_s))
+    return True
+
+
+def _cost(store: Store, stage: Stage, elapsed_s: float) -> dict[str, Any]:
     # Someone may have made room by deleting what a finished cell no longer needs.
     there = [ancestor for ancestor in stage.ancestors() if store.is_done(ancestor)]
     manifests = [store.manifest(ancestor) for ancestor in there]
@@ -141,7 +148,7 @@ def seal(store: Store, stage: Stage, elapsed_s: float) -> bool:
     for manifest in manifests:
         kind = manifest["kind"]
         seconds[kind] = round(seconds.get(kind, 0.0) + manifest["cost"]["elapsed_s"], 3)
-    cost = {
+    return {
         "started_at": manifests[-1]["cost"]["started_at"],
         "elapsed_s": round(elapsed_s, 3),
         "stages_s": seconds,
@@ -150,8 +157,6 @@ def seal(store: Store, stage: Stage, elapsed_s: float) -> bool:
         "hardware": hardware(),
         "code": code(),
     }
-    write_json(store.folder(stage) / COST, cost)
-    return True
 
 
 def read_record(store: Store, stage: Stage) -> dict[str, Any]:
