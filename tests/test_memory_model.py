@@ -12,7 +12,7 @@ from transformers import (
     GPTNeoForCausalLM,
 )
 
-from gotd.cost_model import BERT_BASE, PUBLISHED, Shape
+from gotd.cost_sizes import BERT_BASE, PUBLISHED, Shape
 from gotd.memory_model import (
     Training,
     activations,

@@ -14,7 +14,8 @@ from rich.console import Console
 from gotd import expansion
 from gotd.artifacts import MANIFEST, Stage, write_json
 from gotd.cli import main
-from gotd.cost_model import BERT_BASE, CostModel, Work, this_machine
+from gotd.cost_model import CostModel, this_machine
+from gotd.cost_sizes import BERT_BASE, Work
 from gotd.estimates import (
     EARLIER,
     MODEL,

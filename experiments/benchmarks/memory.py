@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from gotd.cost_model import Shape
+from gotd.cost_sizes import Shape
 from gotd.memory_model import RUNTIME_GIB, Training, scoring_memory, training_memory
 
 VOCABULARY = 50_257

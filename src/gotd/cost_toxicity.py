@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gotd.artifacts import Stage
+from gotd.cost_sizes import Work
 
 if TYPE_CHECKING:
-    from gotd.cost_model import CostModel, Work
+    from gotd.cost_model import CostModel
 
 PROMPT_TOKENS = 16
 COMMENT_TOKENS = 64
@@ -20,8 +21,6 @@ COMMENTS = 10_000
 
 def toxicity_rows(model: CostModel, stage: Stage) -> Work:
     """Read the rated texts, keep some."""
-    from gotd.cost_model import Work
-
     task = stage.parameters["task"]
     kept = 2 * (task["prompts_per_kind"] + task["target_rows"]) + task["held_out_rows"]
     return Work(texts=5 * kept, disk_bytes=200 * kept)
@@ -29,8 +28,6 @@ def toxicity_rows(model: CostModel, stage: Stage) -> Work:
 
 def scorer(model: CostModel, stage: Stage) -> Work:
     """Train a classifier on comments."""
-    from gotd.cost_model import Work
-
     shape, settings = model.shape(stage), stage.parameters["settings"]
     rows = stage.parameters["source"].get("comments", COMMENTS)
     seen = rows * settings["epochs"]
@@ -88,8 +85,6 @@ def _prompts(stage: Stage) -> int:
 
 
 def _reading(model: CostModel, stage: Stage, texts: float, tokens: float) -> Work:
-    from gotd.cost_model import Work
-
     shape = model.shape(stage)
     return Work(
         texts=texts,

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gotd.cost_model import Shape
+from gotd.cost_sizes import Shape
 
 GIB = 2.0**30
 MIXED_BYTES, BF16_BYTES = 2.35, 2.1

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from gotd.reporting.cells import blocks
-from gotd.reporting.comparisons import compare_on_average, compare_per_task, pairs
-from gotd.reporting.tables import (
+from gotd.reporting.comparison_tables import (
     average_comparisons_table,
     remaining_comparisons_table,
-    seeds_note,
     task_comparisons_table,
 )
+from gotd.reporting.comparisons import compare_on_average, compare_per_task, pairs
+from gotd.reporting.tables import seeds_note
 
 
 def of(comparisons, arm, reference, task=None):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
-from gotd.reporting import tables
+from gotd.reporting import comparison_tables, tables
 from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures, budget_figure
@@ -95,8 +95,8 @@ def write_report(
         name = _file_name(experiment)
         scores = _score_sections(members, published)
         by_task = [
-            *_sections_of(tables.remaining_comparisons_table, members),
-            *_sections_of(tables.task_comparisons_table, members),
+            *_sections_of(comparison_tables.remaining_comparisons_table, members),
+            *_sections_of(comparison_tables.task_comparisons_table, members),
         ]
         costs = _sections_of(tables.cost_table, members)
         chosen_rows = [
@@ -151,7 +151,7 @@ def _score_sections(members: Sequence[Block], published: Sequence[Published]) ->
         tables.scores_table,
         labels_table,
         tables.aggregates_table,
-        tables.average_comparisons_table,
+        comparison_tables.average_comparisons_table,
         tables.domains_table,
         tables.other_metrics_table,
         tables.failed_table,

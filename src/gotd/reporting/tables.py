@@ -17,19 +17,11 @@ from gotd.reporting.cells import (
     display_factor,
     task_interval,
 )
-from gotd.reporting.comparisons import (
-    LEVEL,
-    Comparison,
-    compare_on_average,
-    compare_per_task,
-    is_primary,
-)
 from gotd.reporting.measures import measures_of, measures_table, prompts_table
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import (
     Interval,
     interquartile_mean,
-    p_floor,
     stratified_bootstrap,
 )
 
@@ -273,96 +265,6 @@ def other_metrics_table(block: Block) -> Table | None:
         "Other metrics",
         lambda n: not n.startswith(DOMAIN_PREFIX) and n not in {*headlines, ROW_NOISE},
     )
-
-
-_ON_AVERAGE = (
-    "differences averaged over tasks within a seed. Holm's families: all arms against one "
-    "reference, whether a pair stands in the first table or among the remaining ones"
-)
-
-
-def average_comparisons_table(block: Block) -> Table | None:
-    """Show the primary paired comparisons on the average over tasks."""
-    primary = [c for c in compare_on_average(block) if is_primary(block, c)]
-    return _comparisons("Paired comparisons, average", primary, block, _ON_AVERAGE)
-
-
-def remaining_comparisons_table(block: Block) -> Table | None:
-    """Show the paired comparisons on the average that are not primary."""
-    rest = [c for c in compare_on_average(block) if not is_primary(block, c)]
-    return _comparisons("Paired comparisons, average, remaining pairs", rest, block, _ON_AVERAGE)
-
-
-def task_comparisons_table(block: Block) -> Table | None:
-    """Show paired comparisons on each task."""
-    unit = "one difference per seed. Holm's families: all arms and tasks against one reference"
-    return _comparisons("Paired comparisons, by task", compare_per_task(block), block, unit)
-
-
-def _comparisons(
-    title: str, comparisons: Sequence[Comparison], block: Block, unit: str
-) -> Table | None:
-    if not comparisons:
-        return None
-    rows = []
-    for c in comparisons:
-        factor = display_factor(block.metric_name(c.task) if c.task else block.metric)
-        mean = c.test.difference
-        spread = not np.isnan(mean.half_width)
-        rows.append(
-            (
-                c.arm,
-                c.reference,
-                c.task or AVERAGE,
-                f"{c.test.n}/{c.expected}",
-                f"{mean.mean * factor:+.2f}" if c.test.n else "",
-                f"{mean.low * factor:+.2f} to {mean.high * factor:+.2f}" if spread else "",
-                _p(c.test.p_value),
-                _p(c.holm_p),
-                _p(c.test.floor) if c.test.n else "",
-                f"{c.test.detectable * factor:.2f}" if spread else "",
-                c.verdict,
-            )
-        )
-    columns = (
-        "arm",
-        "against",
-        "task",
-        "pairs",
-        "difference",
-        "95 % interval",
-        "p",
-        "Holm p",
-        "least p",
-        "detectable",
-        "verdict",
-    )
-    few = _too_few(len(block.seeds))
-    notes = (
-        f"Arm minus reference in points, paired by task and seed: {unit}. {seeds_note(block)}",
-        "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
-        "give, 2 / 2^n; detectable: smallest true difference found with power 0.8 by a paired "
-        "t-test at level 0.05 with the spread seen.",
-        *([few] if few else []),
-    )
-    return Table(title, columns, tuple(rows), WORDS, notes)
-
-
-def _too_few(n: int) -> str:
-    """Say what so few seeds cannot show; empty where they are enough for one test."""
-    if p_floor(n) <= LEVEL:
-        return ""
-    return (
-        f"With {n} seed{'s' if n > 1 else ''} the least two-sided sign-flip p is 2 / 2^{n} = "
-        f"{p_floor(n):.4g}, so intervals can be read but no test can be passed; "
-        "use at least 6 seeds, better 10."
-    )
-
-
-def _p(value: float) -> str:
-    if np.isnan(value):
-        return ""
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def failed_table(block: Block) -> Table | None:
