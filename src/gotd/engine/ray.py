@@ -12,7 +12,6 @@ import importlib
 import logging
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
 from itertools import islice
@@ -25,6 +24,9 @@ GROUPS_PER_WORKER = 4
 
 MOST_IN_GROUP = 64
 """Items per task at most, and where their number is not known beforehand."""
+
+HELD_PER_WORKER = 4
+"""Tasks per worker that may be done while an earlier one, wanted first, still runs."""
 
 CONNECT_S = 15.0
 """Seconds that a cluster has to answer."""
@@ -42,7 +44,7 @@ class RayEngine:
     function itself raises is not retried.
 
     Args:
-        workers: Tasks in flight at once, and actors of a pool.
+        workers: Tasks that run at once, and actors of a pool.
         address: Of the cluster: ``auto``, ``host:port`` or ``ray://host:port``;
             ``None`` for what the environment variable ``RAY_ADDRESS`` names, and
             otherwise a Ray on this machine that ends with this process.
@@ -64,8 +66,8 @@ class RayEngine:
         """Yield ``function(item)`` in the order of ``items``.
 
         The function goes into the object store once; consecutive items go together as
-        one task. At most two tasks per worker are in flight, so a long iterable is never
-        held in memory as a whole.
+        one task. No more tasks run than there are workers: two on one core would only
+        take each other's cache. A long iterable is never held in memory as a whole.
 
         Raises:
             ModuleNotFoundError: If Ray is not installed.
@@ -77,18 +79,29 @@ class RayEngine:
         task = ray.remote(_call_each).options(num_cpus=1, max_retries=RETRIES)
         # In a list, so that Ray hands the worker the reference: it fetches a function once.
         shared = [ray.put(function)]
-        pending: deque[Any] = deque()
+        groups = enumerate(_groups(items, self._group_size(items)))
+        running: dict[Any, int] = {}
+        finished: dict[int, Any] = {}
+        following = 0
         try:
-            for group in _groups(items, self._group_size(items)):
-                pending.append(task.remote(shared, group, self.threads))
-                if len(pending) >= 2 * self.workers:
-                    yield from _results(ray, pending.popleft())
-            while pending:
-                yield from _results(ray, pending.popleft())
+            while True:
+                room = min(self.workers, HELD_PER_WORKER * self.workers - len(finished))
+                for number, group in islice(groups, max(0, room - len(running))):
+                    running[task.remote(shared, group, self.threads)] = number
+                if running:
+                    # Look even where there is something to yield, so that no worker is idle.
+                    wait_s = 0 if following in finished else None
+                    ready, _ = ray.wait(list(running), num_returns=1, timeout=wait_s)
+                    finished |= {running.pop(reference): reference for reference in ready}
+                if following in finished:
+                    yield from _results(ray, finished.pop(following))
+                    following += 1
+                elif not running:
+                    return
         finally:
             # With its process: interrupted in the middle of an import, a worker would be of
             # no use to the next task and yet be given it.
-            for reference in pending:
+            for reference in running:
                 ray.cancel(reference, force=True)
 
     def map_with(
