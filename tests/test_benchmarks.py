@@ -137,6 +137,23 @@ def test_embeddings_are_those_of_sentence_transformers(tmp_path):
             assert cosine["least"] >= (0.9999 if "float32" in name else 0.999)
 
 
+@pytest.mark.slow  # three models and two peers to load, in as many processes
+def test_toxicity_is_raced_on_the_same_tokens_and_gives_the_same_numbers(tmp_path):
+    result, page = run_quickly("toxicity", tmp_path)
+    races = {race["what"]: race for race in result["races"]}
+    assert len(races) == 4
+    for race in races.values():
+        assert all(map(measured_or_explained, race["contenders"].values()))
+        assert len(race["contenders"]["gotd"]["core_s"]) == 2
+    assert races["generation"]["largest_relative_difference"] is None
+    assert races["generation"]["amount"] == 2 * 25 * 20
+    assert races["perplexity"]["largest_relative_difference"] <= 1e-4
+    plain = races["scoring comments"]["contenders"]["Detoxify.predict"]
+    difference = races["scoring comments"]["largest_relative_difference"]
+    assert (difference is None) == bool(plain["reason"])
+    assert "generate, prompt after prompt" in page
+
+
 @pytest.mark.slow  # starting Ray
 def test_engines_agree_to_the_last_bit(tmp_path):
     result, _ = run_quickly("engines", tmp_path)

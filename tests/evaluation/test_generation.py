@@ -125,12 +125,19 @@ def test_nucleus_follows_its_distribution():
     assert (share[kept == 0] == 0).all()
 
 
-def test_a_flat_nucleus_is_wider_than_what_is_sorted_at_first():
-    logits = torch.zeros(4, 3 * generation.NUCLEUS_AT_FIRST)
-    chance = torch.tensor([0.0, 0.5, 0.99, 1 - 1e-9], dtype=torch.float64)
-    drawn = sample_nucleus(logits, chance, 0.9, 1.0)
-    assert len(set(drawn.tolist())) == 4
-    assert sample_nucleus(logits[:, :7], chance, 1.0, 1.0).tolist()[0] in range(7)
+def test_rows_whose_nucleus_is_wider_than_what_is_ordered_at_first(monkeypatch):
+    random = torch.Generator().manual_seed(0)
+    sharpness = torch.tensor([0.0, 0.5, 3.0, 30.0]).repeat(20)[:, None]
+    logits = torch.randn(80, 1000, generator=random) * sharpness
+    chance = torch.linspace(0.0, 1.0, 81, dtype=torch.float64)[:-1]
+    monkeypatch.setattr(generation, "NUCLEUS_SIZES", ())
+    whole = sample_nucleus(logits, chance, 0.9, 1.0)
+    monkeypatch.setattr(generation, "NUCLEUS_SIZES", (16, 256))
+    apart = sample_nucleus(logits, chance, 0.9, 1.0)
+    untied = sharpness[:, 0] > 0  # which of equal tokens comes first is nobody's business
+    assert apart[untied].tolist() == whole[untied].tolist()
+    assert len(set(apart[~untied].tolist())) > 10
+    assert sample_nucleus(logits[:, :7], chance, 1.0, 1.0).max() < 7
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from torch import Tensor
 from gotd.evaluation.likelihood import PRECISIONS
 from gotd.evaluation.ranges import by_range
 
-NUCLEUS_AT_FIRST = 512
-"""Most probable tokens that are sorted; more are only where these miss the nucleus."""
+NUCLEUS_SIZES = (512, 8192)
+"""Most probable tokens that are put in order; all are, only in rows whose nucleus is wider."""
 
 
 @dataclass(frozen=True)
@@ -203,10 +203,23 @@ def sample_nucleus(logits: Tensor, chance: Tensor, top_p: float, temperature: fl
         ``[n]`` int64 token ids.
     """
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
-    size = min(NUCLEUS_AT_FIRST, probabilities.shape[1])
-    values, tokens = probabilities.topk(size, dim=-1)
-    if size < probabilities.shape[1] and bool((values.sum(dim=-1) < top_p).any()):
-        values, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    drawn = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    rows = torch.arange(len(logits), device=logits.device)
+    for size in NUCLEUS_SIZES:
+        if size >= probabilities.shape[1] or len(rows) == 0:
+            break
+        values, tokens = probabilities[rows].topk(size, dim=-1)
+        whole = values.sum(dim=-1) >= top_p
+        drawn[rows[whole]] = _draw(values[whole], tokens[whole], chance[rows[whole]], top_p)
+        rows = rows[~whole]
+    if len(rows):
+        values, tokens = probabilities[rows].sort(dim=-1, descending=True, stable=True)
+        drawn[rows] = _draw(values, tokens, chance[rows], top_p)
+    return drawn
+
+
+def _draw(values: Tensor, tokens: Tensor, chance: Tensor, top_p: float) -> Tensor:
+    """Draw from probabilities in falling order that hold the nucleus; ``[n]`` token ids."""
     before = values.double().cumsum(dim=-1) - values
     kept = values.double().masked_fill(before >= top_p, 0.0).cumsum(dim=-1)
     wanted = (chance * kept[:, -1])[:, None]
