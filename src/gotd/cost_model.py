@@ -17,6 +17,7 @@ from gotd.artifacts import Stage
 from gotd.cost_sizes import Shape, Sizes, Work
 from gotd.cost_toxicity import COUNTS
 from gotd.memory_model import GIB, Training, training_memory
+from gotd.transport.reference import reference_size
 
 DOMAINS = 7
 """Domains of a pool, as the paper has them; a source does not say how many it holds."""
@@ -156,7 +157,8 @@ class CostModel(Sizes):
             return Work(texts=n + m, memory_bytes=texts, disk_bytes=disk)
         width = self.width(space)
         passes = self.transport_passes if stage.parameters["method"]["class"] == "GOTD" else 1
-        held = 4 * width * (n + m) + 4 * m * min(n, 10 * m)
+        # The embeddings are memory-mapped; what the fit holds is its sample's kernel, twice.
+        held = 4 * width * (n + m) + 8 * m * reference_size(int(n), int(m))
         return Work(0.0, 2 * m * n * width * passes, 0.0, held + texts, disk)
 
     def _selection(self, stage: Stage) -> Work:
