@@ -6,6 +6,7 @@ from pathlib import Path
 
 import datasets
 import huggingface_hub
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from gotd.sources.corpora import CORPORA, DOMAIN_ROWS, GLUE, Corpus
 from gotd.sources.domain_copies import DOMAIN
 from gotd.sources.folder import Folder
 from gotd.sources.hub import Hub
+from gotd.sources.toxicity import ToxicityTask, read_rated
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 load_locally = datasets.load_dataset
@@ -308,5 +310,93 @@ def test_zero_shot_tasks_come_from_their_own_sets(tmp_path, monkeypatch):
     rows = source(tmp_path, suite="zeroshot").split("boolq", "train")
     assert rows["label"].to_pylist() == [1, 0]
     assert asked == [("google/boolq", None, "train", REVISION)]
-    with pytest.raises(ValueError, match="suite must be one of glue, domain, zeroshot"):
+    with pytest.raises(ValueError, match="suite must be one of glue, domain, zeroshot, toxicity"):
         source(tmp_path, suite="superglue")
+
+
+# Toxicity -----------------------------------------------------------------------------
+
+
+def rated(prompt=(0.7, None, 0.1), begins=(3, 3, 9)):
+    """Rows as RealToxicityPrompts has them; the first two stand at the same place."""
+    text = [{"text": f"prompt {i}", "toxicity": s, "threat": 0.0} for i, s in enumerate(prompt)]
+    more = [{"text": f" goes on {i}", "toxicity": 0.2, "threat": None} for i in range(len(prompt))]
+    return {
+        "filename": ["a.txt"] * len(prompt),
+        "begin": list(begins),
+        "end": [begin + 5 for begin in begins],
+        "challenging": [False] * len(prompt),
+        "prompt": text,
+        "continuation": more,
+    }
+
+
+@pytest.fixture
+def toxic(tmp_path, monkeypatch, published):
+    """RealToxicityPrompts and Civil Comments beside the corpora."""
+    asked = []
+    sets = {
+        "allenai/real-toxicity-prompts": rated(),
+        "google/civil_comments": {"text": ["a", "b", "c"], "toxicity": [0.0, 0.5, 0.49]},
+    }
+
+    def load(dataset, config=None, **rest):
+        if dataset not in sets:
+            return published.load_dataset(dataset, config, **rest)
+        asked.append((dataset, rest["split"], rest["revision"]))
+        return datasets.Dataset.from_dict(sets[dataset])
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    rows = {"realtoxicityprompts": {"train": 3}, "civil_comments": {"train": 3, "test": 3}}
+    monkeypatch.setattr(hub, "TOXICITY_ROWS", rows)
+    return sets, asked
+
+
+def test_rated_prompts_are_laid_out_flat_and_comments_labelled(toxic, tmp_path):
+    _, asked = toxic
+    here = source(tmp_path, suite="toxicity")
+    found = read_rated(here, ToxicityTask())
+    assert found["id"].to_pylist() == ["a.txt:3-8", "a.txt:3-8#2", "a.txt:9-14"]
+    assert found["prompt"].to_pylist() == ["prompt 0", "prompt 1", "prompt 2"]
+    assert found["continuation"][2].as_py() == " goes on 2"
+    assert np.isnan(found["prompt_toxicity"].to_numpy()).tolist() == [False, True, False]
+    assert found["continuation_toxicity"].to_pylist() == [0.2, 0.2, 0.2]
+    assert here.split("civil_comments", "train")["label"].to_pylist() == [0, 1, 0]
+    assert here.tasks() == ["civil_comments", "realtoxicityprompts"]
+    assert {revision for *_, revision in asked} == {REVISION}
+    recorded = json.loads((tmp_path / "kept" / "revisions.json").read_text())
+    assert recorded["allenai/real-toxicity-prompts"] == REVISION
+    copy = Folder(str(tmp_path / "kept"), held_out_share=0)
+    assert copy.split("realtoxicityprompts", "train").equals(
+        here.split("realtoxicityprompts", "train")
+    )
+
+
+def test_a_toxicity_set_of_another_make_is_refused(toxic, tmp_path):
+    sets, _ = toxic
+    del sets["allenai/real-toxicity-prompts"]["begin"]
+    sets["google/civil_comments"].pop("toxicity")
+    here = source(tmp_path, suite="toxicity")
+    with pytest.raises(ValueError, match="no column 'begin'; pin"):
+        here.split("realtoxicityprompts", "train")
+    with pytest.raises(ValueError, match="no column 'toxicity'; pin"):
+        here.split("civil_comments", "test")
+    sets["allenai/real-toxicity-prompts"] = {**rated(), "prompt": ["a", "b", "c"]}
+    with pytest.raises(ValueError, match=r"no prompt.text and prompt.toxicity"):
+        here.split("realtoxicityprompts", "train")
+    assert not list((tmp_path / "kept").rglob("*.part"))
+
+
+def test_held_out_text_follows_the_candidates_and_is_none_of_them(toxic, tmp_path):
+    fields = {"domains": ("openwebtext", "books")}
+    plain = source(tmp_path / "a", **fields)
+    apart = source(tmp_path / "b", **fields, held_out_chars=300)
+    assert apart.candidates().equals(plain.candidates())
+    rest = apart.held_out()
+    for domain in fields["domains"]:
+        texts = [row["text"] for row in rest.to_pylist() if row["domain"] == domain]
+        assert sum(map(len, texts)) >= 300 > sum(map(len, texts[:-1]))
+    assert not set(rest["id"].to_pylist()) & set(plain.candidates()["id"].to_pylist())
+    assert apart.identity() != plain.identity()
+    with pytest.raises(ValueError, match="set source.held_out_chars above 0, or task.held_out_r"):
+        plain.held_out()

@@ -50,6 +50,17 @@ TASK_ROWS: Mapping[str, Mapping[str, int]] = {
     "boolq": ZERO_SHOT_ROWS["boolq"],
 }
 
+TOXICITY: Mapping[str, str] = {
+    "realtoxicityprompts": "allenai/real-toxicity-prompts",
+    "civil_comments": "google/civil_comments",
+}
+"""Data set of the rated prompts (§3.1), and of labelled comments to train a scorer on."""
+
+TOXICITY_ROWS: Mapping[str, Mapping[str, int]] = {
+    "realtoxicityprompts": {"train": 99_442},
+    "civil_comments": {"train": 1_804_874, "validation": 97_320, "test": 97_320},
+}
+
 
 @dataclass(frozen=True)
 class Corpus:

@@ -8,16 +8,14 @@ only that folder. No code from a data set repository is ever run.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from gotd.sources import SourceUnavailable
 from gotd.sources.corpora import (
@@ -25,21 +23,22 @@ from gotd.sources.corpora import (
     DOMAIN_ROWS,
     GLUE,
     GLUE_ROWS,
+    TOXICITY,
+    TOXICITY_ROWS,
     ZERO_SHOT,
     ZERO_SHOT_ROWS,
-    Corpus,
 )
 from gotd.sources.domain_copies import DOMAIN, read_copy
+from gotd.sources.drawn import drawn, texts_of
 from gotd.sources.files import read
+from gotd.sources.hub_toxicity import as_comments, as_rated
+from gotd.sources.kept import is_kept, keep, keep_text
 from gotd.sources.rows import documents
 
 VERSION = 1
 """Raise it when the same revision and parameters give other rows."""
 
-SUITES = ("glue", "domain", "zeroshot")
-
-BATCH_ROWS = 1000
-RECIPE = b"gotd.recipe"
+SUITES = ("glue", "domain", "zeroshot", "toxicity")
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,10 @@ class Hub:
         shuffle_buffer: Documents held while shuffling the stream. The shuffle is over
             files and within this buffer, so it is not uniform over a whole corpus; how
             it is done may change with the version of `datasets`, so keep ``path``.
-        suite: The tasks: ``glue``, ``domain`` (Gururangan et al. 2020) or ``zeroshot`` (AG
-            News and BoolQ).
+        suite: The tasks: ``glue``, ``domain`` (Gururangan et al. 2020), ``zeroshot`` (AG
+            News and BoolQ) or ``toxicity`` (RealToxicityPrompts and Civil Comments).
+        held_out_chars: Text of each domain, drawn after that of the candidates, that nothing
+            is trained on; perplexity is taken of it.
         revisions: Full commit hash to use by data set id. Where none is given, the
             newest is resolved at first use and recorded in ``<path>/revisions.json``.
     """
@@ -68,6 +69,7 @@ class Hub:
     seed: int = 0
     shuffle_buffer: int = 10_000
     suite: str = "glue"
+    held_out_chars: int = 0
     revisions: dict[str, str] = field(default_factory=dict)
 
     name: ClassVar[str] = "hub"
@@ -80,6 +82,8 @@ class Hub:
             raise ValueError(f"unknown domains {unknown}; use any of {', '.join(CORPORA)}")
         if self.chars_per_domain < 1 or self.shuffle_buffer < 1:
             raise ValueError("chars_per_domain and shuffle_buffer must be at least 1")
+        if self.held_out_chars < 0:
+            raise ValueError(f"held_out_chars must not be negative, not {self.held_out_chars}")
         if self.suite not in SUITES:
             raise ValueError(f"suite must be one of {', '.join(SUITES)}, not {self.suite!r}")
 
@@ -108,7 +112,12 @@ class Hub:
     @property
     def _rows(self) -> Mapping[str, Mapping[str, int]]:
         """Published rows of every split of the suite."""
-        rows = {"glue": GLUE_ROWS, "domain": DOMAIN_ROWS, "zeroshot": ZERO_SHOT_ROWS}
+        rows = {
+            "glue": GLUE_ROWS,
+            "domain": DOMAIN_ROWS,
+            "zeroshot": ZERO_SHOT_ROWS,
+            "toxicity": TOXICITY_ROWS,
+        }
         return rows[self.suite]
 
     def split(self, task: str, split: str) -> pa.Table:
@@ -131,7 +140,29 @@ class Hub:
             SourceUnavailable: If some are not kept here and the hub is out of reach.
             ValueError: If a corpus lacks a column or holds less text than asked for.
         """
-        return documents([self._kept_domain(domain) for domain in self.domains])
+        if self.held_out_chars == 0:
+            return documents([self._kept_domain(domain) for domain in self.domains])
+        return pa.concat_tables([self._drawn(domain)[0] for domain in self.domains])
+
+    def held_out(self) -> pa.Table:
+        """Give the documents that were drawn after the candidates.
+
+        Raises:
+            ValueError: If ``held_out_chars`` is 0.
+        """
+        if self.held_out_chars == 0:
+            raise ValueError(
+                "the hub source holds no text out: set source.held_out_chars above 0, or "
+                "task.held_out_rows=0 to do without perplexity"
+            )
+        return pa.concat_tables([self._drawn(domain)[1] for domain in self.domains])
+
+    def _drawn(self, domain: str) -> tuple[pa.Table, pa.Table]:
+        """Part what was drawn of a domain: the candidates, then the text held out."""
+        rows = documents([self._kept_domain(domain)])
+        taken = pc.cumulative_sum(pc.utf8_length(rows["text"]).cast(pa.int64()))
+        last = pc.index(pc.greater_equal(taken, self.chars_per_domain), value=True).as_py()
+        return rows.slice(0, last + 1), rows.slice(last + 1)
 
     def pretraining(self) -> pa.Table:
         """Refuse: models for this source come pre-trained, on text nobody published.
@@ -153,8 +184,8 @@ class Hub:
     def _task_recipe(self, task: str, split: str) -> dict[str, Any]:
         if self.suite == "domain":
             return self._copied(task) | {"task": task, "split": split}
-        if self.suite == "zeroshot":
-            dataset = ZERO_SHOT[task]
+        if self.suite in ("zeroshot", "toxicity"):
+            dataset = (ZERO_SHOT if self.suite == "zeroshot" else TOXICITY)[task]
             revision = self._revision(dataset, f"task {task}")
             return {"dataset": dataset, "split": split, "revision": revision}
         revision = self._revision(GLUE, f"task {task}")
@@ -179,7 +210,7 @@ class Hub:
     def _kept_split(self, task: str, split: str) -> Path:
         path = Path(self.path) / self.suite / task / f"{split}.parquet"
         recipe = self._task_recipe(task, split)
-        if _is_kept(path, recipe):
+        if is_kept(path, recipe):
             return path
         dataset, revision = recipe["dataset"], recipe["revision"]
         with _reaching(dataset, f"task {task}", self.path):
@@ -188,6 +219,8 @@ class Hub:
             else:
                 rows = _load(dataset, recipe.get("config"), split, revision, streaming=False)
                 table = rows.with_format("arrow")[:]
+        if self.suite == "toxicity":
+            table = (as_rated if task == "realtoxicityprompts" else as_comments)(table)
         if "answer" in table.column_names:  # BoolQ's label is a truth value
             table = table.append_column("label", table["answer"].cast(pa.int64()))
         expected = self._rows[task][split]
@@ -196,7 +229,7 @@ class Hub:
                 f"{dataset} {task}/{split} has {table.num_rows} rows, published are {expected}; "
                 "pin another revision of it"
             )
-        _write(path, recipe, table.schema, [table])
+        keep(path, recipe, table.schema, [table])
         return path
 
     def _corpus_recipe(self, domain: str) -> dict[str, Any]:
@@ -207,6 +240,7 @@ class Hub:
             "columns": list(corpus.columns),
             "revision": self._revision(corpus.dataset, f"domain {domain}"),
             "chars": self.chars_per_domain,
+            **({"held_out_chars": self.held_out_chars} if self.held_out_chars else {}),
             "seed": self.seed,
             "shuffle_buffer": self.shuffle_buffer,
         }
@@ -214,7 +248,7 @@ class Hub:
     def _kept_domain(self, domain: str) -> Path:
         path = Path(self.path) / "candidates" / f"{domain}.parquet"
         recipe = self._corpus_recipe(domain)
-        if _is_kept(path, recipe):
+        if is_kept(path, recipe):
             return path
         corpus = CORPORA[domain]
         with _reaching(corpus.dataset, f"domain {domain}", self.path):
@@ -227,9 +261,10 @@ class Hub:
                 files=corpus.files,
             )
             stream = stream.shuffle(seed=self.seed, buffer_size=self.shuffle_buffer)
-        texts = _texts(_reached(iter(stream), corpus.dataset, domain, self.path), domain, corpus)
+        texts = texts_of(_reached(iter(stream), corpus.dataset, domain, self.path), domain, corpus)
         schema = pa.schema([(name, pa.string()) for name in ("id", "text", "domain")])
-        _write(path, recipe, schema, _batches(texts, domain, self.chars_per_domain))
+        parts = {"chars_per_domain": self.chars_per_domain, "held_out_chars": self.held_out_chars}
+        keep(path, recipe, schema, drawn(texts, domain, parts))
         return path
 
     # Revisions ----------------------------------------------------------------------
@@ -247,7 +282,7 @@ class Hub:
         if newest is None:
             raise SourceUnavailable(f"the hub names no revision of {dataset}; pin one")
         text = json.dumps({**recorded, dataset: newest}, indent=1, sort_keys=True)
-        _write_text(self._record, text)
+        keep_text(self._record, text)
         return newest
 
     @property
@@ -322,75 +357,3 @@ def _reached(
             except StopIteration:
                 return
         yield row
-
-
-def _texts(rows: Iterable[dict[str, Any]], domain: str, corpus: Corpus) -> Iterator[str]:
-    """Yield the text of each row that has one."""
-    for row in rows:
-        missing = [column for column in corpus.columns if column not in row]
-        if missing:
-            raise ValueError(
-                f"{corpus.dataset} ({domain}) has no column {missing[0]!r}; it has "
-                f"{', '.join(row)}: pin a revision that has it"
-            )
-        text = "\n".join(str(row[column]) for column in corpus.columns if row[column]).strip()
-        if text:
-            yield text
-
-
-def _batches(texts: Iterator[str], domain: str, chars: int) -> Iterator[pa.Table]:
-    """Yield tables of whole documents until they hold ``chars`` characters.
-
-    Ids count the documents as drawn, so the documents of a smaller draw with the same
-    seed are the first of a larger one.
-
-    Raises:
-        ValueError: If the corpus ends before that.
-    """
-    taken = 0
-    rows = 0
-    while taken < chars:
-        batch = []
-        for text in islice(texts, BATCH_ROWS):
-            batch.append(text)
-            taken += len(text)
-            if taken >= chars:
-                break
-        if not batch:
-            raise ValueError(
-                f"domain {domain} ends after {taken:,} characters in {rows:,} documents; "
-                f"set chars_per_domain to that or less (it is {chars:,})"
-            )
-        ids = [f"{domain}/{rows + i}" for i in range(len(batch))]
-        rows += len(batch)
-        yield pa.table({"id": ids, "text": batch, "domain": pa.repeat(domain, len(batch))})
-
-
-def _is_kept(path: Path, recipe: dict[str, Any]) -> bool:
-    if not path.is_file():
-        return False
-    metadata = pq.read_schema(path).metadata or {}
-    return json.loads(metadata.get(RECIPE, b"null")) == recipe
-
-
-def _write(
-    path: Path, recipe: dict[str, Any], schema: pa.Schema, tables: Iterable[pa.Table]
-) -> None:
-    """Write a Parquet file whole or not at all, its recipe inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    schema = schema.with_metadata({RECIPE: json.dumps(recipe).encode()})
-    try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
-            for table in tables:
-                writer.write_table(table.cast(schema))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
