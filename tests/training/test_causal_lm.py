@@ -150,7 +150,13 @@ def test_killed_run_goes_on_to_the_same_bytes(tmp_path, tuning):
     assert run(tmp_path / "killed", 10) == -signal.SIGKILL
     assert (tmp_path / "killed" / "work" / "last.ckpt").is_file()
     assert run(tmp_path / "killed", 0) == 0
-    assert weights(tmp_path / "whole" / "model") == weights(tmp_path / "killed" / "model")
+    whole, killed = tmp_path / "whole" / "model", tmp_path / "killed" / "model"
+    assert weights(whole) == weights(killed)
+    if tuning == "lora":
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            assert (whole / "adapter" / name).read_bytes() == (
+                killed / "adapter" / name
+            ).read_bytes()
 
 
 def test_anybody_can_load_what_is_built(base):

@@ -28,6 +28,9 @@ def test_only_the_adapted_projections_change_and_the_adapter_explains_it(
     assert before.keys() == after.keys()
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert {key.split(".")[-2] for key in changed} == {"query", "value"}
+    files = sorted((tmp_path / "out" / "adapter").iterdir())
+    assert [file.name for file in files] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert str(tiny_base) not in files[0].read_text()  # no place on this machine
     network, _ = load_masked_lm(tiny_base)
     adapted = PeftModel.from_pretrained(network, tmp_path / "out" / "adapter").merge_and_unload()
     for key, value in adapted.state_dict().items():

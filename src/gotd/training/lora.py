@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -40,5 +41,21 @@ def add_adapters(network: PreTrainedModel, settings: TrainingSettings) -> PeftMo
 def merge_adapters(adapted: PeftModel, out: Path) -> None:
     """Write the adapter under ``out``, then add it into the network's own weights, in place."""
     # "auto" would ask the Hub whether the vocabulary grew; it never does here.
-    adapted.save_pretrained(str(out / ADAPTER_FOLDER), save_embedding_layers=False)
+    folder = out / ADAPTER_FOLDER
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    _forget_this_machine(folder)
     adapted.merge_and_unload()  # pyright: ignore[reportCallIssue] -- forwarded by PEFT
+
+
+def _forget_this_machine(folder: Path) -> None:
+    """Take out of an adapter's folder what differs between machines: paths, the order of a set.
+
+    PEFT names the base by where it lay here, in the settings and in a card of its own
+    making; `gotd.training.card` writes one that knows which model it was.
+    """
+    (folder / "README.md").unlink(missing_ok=True)
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = None
+    config["target_modules"] = sorted(config["target_modules"])
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,0 +1,202 @@
+"""Whole toxicity cells, tiny: killed where they take long, and from a hub that is a fake."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from gotd.expansion import expand
+from gotd.protocol import plan_cell, run_cell
+from gotd.sources import hub
+from gotd.training.causal_models import CausalSpec, build_causal_model
+from gotd.training.models import ModelSpec, build_model
+
+CELL = [
+    "experiment=toxicity/micro",
+    "selector=least_toxic",
+    "seed=1",
+    "tracker=none",
+    "budget=20",
+    "source.rated_rows=300",
+    "source.comments=100",
+    "source.held_out_documents=24",
+    "source.pretraining_documents=100",
+    "source.candidate_documents=100",
+    "model.pretraining.epochs=0.5",
+    "pre_fine_tune.tuning=lora",
+    "pre_fine_tune.global_batch_size=1",
+    "pre_fine_tune.checkpoint_every_steps=2",
+    "task.prompts_per_kind=12",
+    "task.target_rows=30",
+    "task.held_out_rows=24",
+    "evaluation.generation.samples=3",
+    "evaluation.generation.max_new_tokens=5",
+    "evaluation.scorer.settings.epochs=0.5",
+]
+RUN = """
+import importlib, json, os, signal, sys
+from pathlib import Path
+from gotd.evaluation import ranges
+from gotd.expansion import expand
+from gotd.protocol import run_cell
+from gotd.training.trainer import StepModule
+
+# What every run needs is imported once; each run is a fork.
+for name in ("causal_lm", "masked_lm", "scorer"):
+    importlib.import_module(f"gotd.training.{name}")
+importlib.import_module("sklearn.metrics")
+one, after = ranges._range, StepModule.after_update
+ranges.ROWS_PER_RANGE = 8
+kill = ""
+
+def range_or_kill(rows, start, evaluate, work):
+    if start == 16 and kill in work.parts:  # two ranges are kept, the third is not
+        os.kill(os.getpid(), signal.SIGKILL)
+    return one(rows, start, evaluate, work)
+
+def step_or_kill(self, step):
+    after(self, step)
+    if step == 3 and kill in self.work.parts:  # a checkpoint was written after step 2
+        os.kill(os.getpid(), signal.SIGKILL)
+
+ranges._range, StepModule.after_update = range_or_kill, step_or_kill
+for store, *kinds in json.loads(sys.argv[1]):
+    for kill in kinds:
+        child = os.fork()
+        if child == 0:
+            ((config, _),) = expand([*sys.argv[2:], f"store={store}"])
+            os._exit(0 if run_cell(config)["status"] == "done" else 1)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        kept = sorted(path.name for path in Path(store).glob(f"{kill}/*.part/.work/**/*.*"))
+        print(json.dumps([kill, code, kept]), flush=True)
+"""
+LONG = {
+    "pool_scores": ["range-000000000000.parquet", "range-000000000008.parquet"],
+    "pre_fine_tuned": ["last.ckpt"],
+    "generations": ["range-000000000000.parquet", "range-000000000008.parquet"],
+    "scores": ["range-000000000000.parquet", "range-000000000008.parquet"],
+    "perplexity": ["range-000000000000.parquet", "range-000000000008.parquet"],
+}
+"""Stages that keep what they have done, in the order in which they run, and what is kept."""
+
+
+def outcome(store: str) -> tuple[str, dict[str, bytes]]:
+    """Give the record without its cost, and the bytes of the adapter."""
+    ((config, _),) = expand([*CELL, f"store={store}"])
+    cell = plan_cell(config)
+    record = cell.outcome()
+    assert record is not None
+    assert record["status"] == "done", record["error"]
+    text = json.dumps({k: v for k, v in record.items() if k != "cost"}, sort_keys=True)
+    (folder,) = (
+        cell.store.get(stage) for stage in cell.record.ancestors() if stage.kind == "pre_fine_tuned"
+    )
+    return text, {path.name: path.read_bytes() for path in sorted((folder / "adapter").iterdir())}
+
+
+@pytest.mark.slow
+def test_killed_in_training_generation_and_scoring_it_ends_in_the_same_record(tmp_path):
+    whole, killed = str(tmp_path / "whole"), str(tmp_path / "killed")
+    runs = [[whole, "nothing"], [killed, *LONG, "nothing"]]
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps(runs), *CELL],
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    killed_by = [[kind, -signal.SIGKILL, kept] for kind, kept in LONG.items()]
+    finished = ["nothing", 0, []]
+    assert lines == [finished, *killed_by, finished], done.stderr[-2000:]
+    assert not list((tmp_path / "killed").glob("*/*.part"))
+    assert outcome(killed) == outcome(whole)
+
+
+WORDS = [f"w{i}" for i in range(40)]
+
+
+@pytest.fixture
+def fake_hub(monkeypatch):
+    """Prompts, comments and pages of a few words behind the names of the hub."""
+    import datasets
+    import huggingface_hub
+
+    random = np.random.default_rng(0)
+
+    def say(n):
+        return " ".join(random.choice(WORDS, n))
+
+    def rated(n):
+        return [{"text": say(6), "toxicity": float(random.random())} for _ in range(n)]
+
+    comments = {"text": [say(5) for _ in range(40)], "toxicity": random.random(40)}
+    sets = {
+        "allenai/real-toxicity-prompts": {
+            "filename": ["a.txt"] * 120,
+            "begin": list(range(120)),
+            "end": list(range(9, 129)),
+            "prompt": rated(120),
+            "continuation": rated(120),
+        },
+        "google/civil_comments": comments,
+        "Skylion007/openwebtext": {"text": [say(120) for _ in range(150)]},
+    }
+
+    def load(dataset, _=None, *, streaming, **__):
+        rows = datasets.Dataset.from_dict(sets[dataset])
+        return rows.to_iterable_dataset() if streaming else rows
+
+    class Info:
+        sha = "0123456789abcdef0123456789abcdef01234567"
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: Info())
+    counts = {"realtoxicityprompts": {"train": 120}, "civil_comments": {"train": 40, "test": 40}}
+    monkeypatch.setattr(hub, "TOXICITY_ROWS", counts)
+
+
+@pytest.mark.slow
+def test_the_paper_s_setting_runs_from_the_hub(fake_hub, tmp_path):
+    shape = {"layers": 1, "hidden_size": 16, "heads": 2, "feed_forward_size": 32}
+    causal = CausalSpec(tokenizer="word_level", **shape)
+    build_causal_model(causal, WORDS, 0, tmp_path / "gpt")
+    build_model(ModelSpec(**shape), WORDS, 0, tmp_path / "bert")
+    cells = expand(
+        [
+            "experiment=toxicity",
+            "scale=paper",
+            "scorer@evaluation.scorer=trained_bert",
+            "embedder=hashed",
+            "selector=none,least_toxic,got_d_contrast",
+            "seed=1",
+            "tracker=none",
+            f"store={tmp_path / 'store'}",
+            f"model.spec.pretrained={tmp_path / 'gpt'}",
+            f"evaluation.scorer.spec.pretrained={tmp_path / 'bert'}",
+            "budget=10",
+            "source.chars_per_domain=20000",
+            "source.held_out_chars=5000",
+            "pre_fine_tune.max_length_tokens=64",
+            "task.prompts_per_kind=10",
+            "task.target_rows=20",
+            "task.held_out_rows=5",
+            "evaluation.generation.samples=2",
+            "evaluation.generation.max_new_tokens=4",
+        ]
+    )
+    for config, variant in cells:
+        record = run_cell(config, variant)
+        assert record["status"] == "done", record["error"]
+        assert record["n_eval"] == 20
+        assert record["metrics"]["mean_text_perplexity"] > 1
+    kept = tmp_path / "store" / "hub"
+    assert len(json.loads((kept / "revisions.json").read_text())) == 3
+    assert sorted(path.parent.name for path in kept.rglob("train.parquet")) == [
+        "civil_comments",
+        "realtoxicityprompts",
+    ]
