@@ -137,6 +137,23 @@ def test_embeddings_are_those_of_sentence_transformers(tmp_path):
             assert cosine["least"] >= (0.9999 if "float32" in name else 0.999)
 
 
+def test_rows_of_memory_have_names_and_estimates_and_are_listed(scripts, capsys, monkeypatch):
+    memory = scripts("memory")
+    assert len({row.name for row in memory.ROWS}) == len(memory.ROWS)
+    bert = [row for row in memory.ROWS if row.model == "bert_base"]
+    full, mixed, recomputed, adapted = map(memory.estimate_gib, bert)
+    assert full > recomputed > 1.6
+    assert mixed > recomputed
+    assert adapted < 0.7 * full
+    monkeypatch.setattr(
+        sys, "argv", ["memory.py", "--list", "--out", str(ROOT / "results/benchmarks")]
+    )
+    memory.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(memory.ROWS)
+    assert sum(line.endswith(" not measured") for line in lines) < len(lines)
+
+
 @pytest.mark.slow  # three models and two peers to load, in as many processes
 def test_toxicity_is_raced_on_the_same_tokens_and_gives_the_same_numbers(tmp_path):
     result, page = run_quickly("toxicity", tmp_path)

@@ -8,6 +8,8 @@ glibc keeps freed blocks of up to 32 MiB, and a peak is up to a fifth higher.
 
     OMP_NUM_THREADS=2 python experiments/benchmarks/memory.py                # up to 355M
     OMP_NUM_THREADS=2 python experiments/benchmarks/memory.py --rows 2.7B    # 24 GiB, an hour
+    python experiments/benchmarks/memory.py --list        # the rows, and which are measured
+    python experiments/benchmarks/memory.py --rows '110M bert_base train precision=bf16'
 """
 
 from __future__ import annotations
@@ -30,12 +32,16 @@ from gotd.memory_model import RUNTIME_GIB, Training, scoring_memory, training_me
 
 VOCABULARY = 50_257
 SHAPES = {
+    "bert_base": (Shape(12, 768, 12, 3072, 30_522, 512), "bert", "110M"),
     "gpt2": (Shape(12, 768, 12, 3072, VOCABULARY, 1024), "gpt2", "124M"),
     "gpt2_medium": (Shape(24, 1024, 16, 4096, VOCABULARY, 1024), "gpt2", "355M"),
     "gpt_neo_125m": (Shape(12, 768, 12, 3072, VOCABULARY, 2048), "gpt_neo", "125M"),
     "gpt_neo_2_7b": (Shape(32, 2560, 20, 10240, VOCABULARY, 2048), "gpt_neo", "2.7B"),
 }
 STEPS = 2
+MASKED_SHARE = 0.15
+KNOWN = [a + b for a in ("the", "cat", "sat", "on", "mat", "good") for b in ("", "s", "ed")]
+"""The words of all texts."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,10 @@ ROWS = [
     Row("gpt2", "train", 4, 128, {**BF16, **CHECKPOINTED}),
     Row("gpt2", "train", 4, 128, {**BF16, **LORA}),
     Row("gpt2", "train", 4, 128, {**BF16_WEIGHTS, **LORA, **CHECKPOINTED}),
+    Row("bert_base", "train", 8, 128, {"precision": "float32"}),
+    Row("bert_base", "train", 8, 128, BF16),
+    Row("bert_base", "train", 8, 128, {**BF16, **CHECKPOINTED}),
+    Row("bert_base", "train", 8, 128, {**BF16, **LORA}),
     Row("gpt_neo_125m", "train", 4, 128, BF16),
     Row("gpt_neo_125m", "train", 4, 128, {**BF16_WEIGHTS, **LORA}),
     Row("gpt2_medium", "train", 2, 128, BF16),
@@ -92,23 +102,40 @@ def estimate_gib(row: Row) -> float:
             stored,
         )
     else:
-        dropout = family == "gpt2"  # GPT-Neo's published configurations have none
-        how = Training(row.rows, row.length_tokens, dropout=dropout, stored=stored, **row.settings)
+        how = Training(
+            row.rows,
+            row.length_tokens,
+            predicted=MASKED_SHARE if family == "bert" else 1.0,
+            dropout=family != "gpt_neo",  # its published configurations have none
+            stored=stored,
+            **row.settings,
+        )
         memory = training_memory(shape, family, how)
     return memory.gib + RUNTIME_GIB
 
 
 def words(random: np.random.Generator, n: int, length: int) -> list[str]:
     """Draw texts that are about ``length`` tokens long."""
-    known = [a + b for a in ("the", "cat", "sat", "on", "mat", "good") for b in ("", "s", "ed")]
-    return [" ".join(random.choice(known, length)) for _ in range(n)]
+    return [" ".join(random.choice(KNOWN, length)) for _ in range(n)]
 
 
 def build(model: str, folder: Path) -> None:
     """Write a model of a shape with random weights, bf16 where it is large."""
     from gotd.training.causal_models import CausalSpec, build_causal_model
+    from gotd.training.models import ModelSpec, build_model
 
     shape, family, size = SHAPES[model]
+    if family == "bert":
+        masked = ModelSpec(
+            layers=shape.layers,
+            hidden_size=shape.hidden,
+            heads=shape.heads,
+            feed_forward_size=shape.feed_forward,
+            max_length_tokens=shape.positions,
+        )
+        least = [f"word{i}" for i in range(shape.vocabulary - len(KNOWN) - 5)]  # 5 special tokens
+        build_model(masked, [*KNOWN, *least], 0, folder)
+        return
     spec = CausalSpec(
         architecture=family,
         vocabulary_size=shape.vocabulary,
@@ -148,9 +175,12 @@ def measure(row: Row, folder: Path) -> dict[str, Any]:
         seconds = time.perf_counter() - began
         done = {"texts_per_s": scores.num_rows / seconds}
     else:
-        from gotd.training.causal_lm import CausalLMSettings, pre_fine_tune
+        from gotd.training import causal_lm, masked_lm
 
-        settings = CausalLMSettings(
+        masked = SHAPES[row.model][1] == "bert"
+        make = masked_lm.MaskedLMSettings if masked else causal_lm.CausalLMSettings
+        pre_fine_tune = (masked_lm if masked else causal_lm).pre_fine_tune
+        settings: Any = make(
             learning_rate=1e-4,
             epochs=10,
             max_steps=STEPS,
@@ -183,8 +213,8 @@ def as_markdown(results: list[dict[str, Any]], hardware: dict[str, Any]) -> str:
     lines = [
         "# Memory: estimate of `gotd plan` against the measured peak",
         "",
-        "GPTs built from their configuration with random weights; vocabulary 50,257. `rows x "
-        "tokens` is one device's batch; the 2.7B model's file is bf16, the others' "
+        "Models built from their configuration with random weights; vocabulary 50,257, BERT's "
+        "30,522. `rows x tokens` is one device's batch; the 2.7B model's file is bf16, the others' "
         "float32. Peaks are of the whole process, of two optimiser steps or "
         "of scoring two choices a text by the perplexity of the whole instance; the estimate "
         f"counts {RUNTIME_GIB} GiB for the process itself.",
@@ -207,7 +237,8 @@ def as_markdown(results: list[dict[str, Any]], hardware: dict[str, Any]) -> str:
 def main() -> None:
     """Build, measure and compare; rows measured before are kept until measured again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", default="", help="measure rows whose name holds this text")
+    parser.add_argument("--rows", default="", help="the row of this name, or those that hold it")
+    parser.add_argument("--list", action="store_true", help="name the rows and stop")
     parser.add_argument("--models", type=Path, help="keep the built models here")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--build", help=argparse.SUPPRESS)
@@ -220,13 +251,19 @@ def main() -> None:
         row = Row(**json.loads(arguments.measure))
         print(json.dumps(measure(row, arguments.models)))
         return
-    wanted = [
+    file = arguments.out / "memory.json"
+    known = json.loads(file.read_text())["rows"] if file.exists() else []
+    if arguments.list:
+        done = {Row(**entry["row"]).name for entry in known}
+        for row in ROWS:
+            state = "measured" if row.name in done else "not measured"
+            print(f"{row.name}: {estimate_gib(row):.2f} GiB, {state}")
+        return
+    wanted = [r for r in ROWS if r.name == arguments.rows] or [
         r for r in ROWS if arguments.rows in r.name and (arguments.rows or "2.7B" not in r.name)
     ]
     from gotd.machine import hardware
 
-    file = arguments.out / "memory.json"
-    known = json.loads(file.read_text())["rows"] if file.exists() else []
     with tempfile.TemporaryDirectory() as scratch:
         for row in wanted:
             folder = (arguments.models or Path(scratch)).resolve() / row.model
