@@ -30,7 +30,7 @@ FILES = sorted(
 OPTIONS = [f for f in FILES if f.parts[0] not in ("experiment", "scale", "hydra", "scorer")]
 SCORERS = [file for file in FILES if file.parts[0] == "scorer"]
 # Fields that hold an object, which a schema of its own checks.
-NESTED = {"scorer", "second_scorer", "generation", "perplexity", "spec", "settings"}
+NESTED = {"scorer", "second_scorer", "generation", "perplexity", "utility", "spec", "settings"}
 SCALES = sorted(path.stem for path in (conf_folder() / "scale").glob("*.yaml"))
 BUILT = (
     "source",
@@ -441,6 +441,7 @@ def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(t
         "checkpoint_every_steps",
         "gradient_checkpointing",
         "device",
+        "devices",
     }
     try:
         value = cls()

@@ -41,7 +41,11 @@ COMMANDS = {
     (18, "40k"): [*BOOLQ, "budget=40000"],
     **{
         (table, block): ["experiment=toxicity", "scale=paper", *budget, *scorers]
-        for table, scorers in [(1, []), (6, ["evaluation=toxicity_two_scorers"]), (7, [])]
+        for table, scorers in [
+            (1, []),
+            (6, ["evaluation=toxicity_two_scorers"]),
+            (7, ["evaluation=toxicity_utility_hub"]),
+        ]
         for block, budget in [("0", []), ("10k", []), ("20k", ["budget=20000"])]
     },
 }

@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from gotd.config import build
 from gotd.expansion import expand
 from gotd.protocol import plan_cell, run_cell
 from gotd.sources import hub
@@ -200,3 +203,113 @@ def test_the_paper_s_setting_runs_from_the_hub(fake_hub, tmp_path):
         "civil_comments",
         "realtoxicityprompts",
     ]
+
+
+def tiny_folder(root):
+    """Write rated prompts, comments, passages and questions of a few words."""
+    random = np.random.default_rng(1)
+
+    def say(n):
+        return " ".join(random.choice(WORDS, n))
+
+    def put(path, **columns):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), root / path)
+
+    put(
+        "toxicity/realtoxicityprompts.parquet",
+        id=[f"p{i}" for i in range(80)],
+        prompt=[say(5) for _ in range(80)],
+        continuation=[say(5) for _ in range(80)],
+        prompt_toxicity=random.random(80),
+        continuation_toxicity=random.random(80),
+    )
+    for split in ("train", "test"):
+        comments = [say(4) for _ in range(24)]
+        put(f"toxicity/wiki_comments/{split}.parquet", text=comments, label=[0, 1] * 12)
+    put("candidates/news.parquet", text=[say(60) for _ in range(120)])
+    questions = [say(4) for _ in range(9)]
+    asked = {"question": questions, "label": [0, 1, 1] * 3}
+    put("zeroshot/piqa/test.parquet", **asked, choices=[[say(1), say(2)] for _ in range(9)])
+    put("zeroshot/boolq/validation.parquet", **asked, passage=[say(5) for _ in range(9)])
+
+
+FOLDER = [
+    "experiment=toxicity/folder",
+    "scorer@evaluation.scorer=trained_micro",
+    "embedder=hashed",
+    "selector=random",
+    "seed=1",
+    "tracker=none",
+    "budget=10",
+    "candidates.limit=null",
+    "evaluation.scorer.spec.tokenizer=wordpiece",
+    "evaluation.scorer.spec.vocabulary_size=200",
+    "evaluation.scorer.settings.epochs=1",
+    "model.spec.layers=1",
+    "model.spec.hidden_size=16",
+    "model.spec.heads=2",
+    "model.spec.feed_forward_size=32",
+    "model.spec.vocabulary_size=300",
+    "model.pretraining.max_steps=1",
+    "pre_fine_tune.max_steps=1",
+    "task.prompts_per_kind=8",
+    "task.target_rows=10",
+    "task.held_out_rows=5",
+    "evaluation.generation.samples=2",
+    "evaluation.generation.max_new_tokens=3",
+]
+
+
+def planned(*overrides):
+    """Lay one cell out; give its stages by kind."""
+    ((config, variant),) = expand([*FOLDER, *overrides])
+    cell = plan_cell(config, variant)
+    return cell, {stage.kind: stage for stage in cell.record.ancestors()}
+
+
+def test_utility_is_measured_beside_and_leaves_other_keys_alone(tmp_path):
+    tiny_folder(tmp_path / "rows")
+    where = [f"source.path={tmp_path / 'rows'}", f"store={tmp_path / 'store'}"]
+    utility = ["evaluation=toxicity_utility", "evaluation.utility.tasks=[boolq,piqa]"]
+    _, plain = planned(*where)
+    cell, beside = planned(*where, *utility)
+    assert set(beside) == {*plain, "utility"}
+    assert {k for k in plain if plain[k].key != beside[k].key} == {"record"}
+    with pytest.raises(ValueError, match="no rows of the utility task 'winogrande'; leave it out"):
+        planned(*where, "evaluation=toxicity_utility")
+    (tmp_path / "utility").mkdir()
+    answers = {"boolq": {"acc": 0.25, "rows": 9}, "piqa": {"acc": 0.75, "rows": 9}}
+    (tmp_path / "utility" / "utility.json").write_text(json.dumps(answers))
+    for role, columns in (
+        ("scores", {"toxic": [True, False], "scores": [[0.1], [0.2]]}),
+        ("generations", {}),
+    ):
+        (tmp_path / role).mkdir()
+        pq.write_table(pa.table({"id": ["a", "b"], **columns}), tmp_path / role / "scores.parquet")
+    (tmp_path / "generations" / "report.json").write_text('{"cut_prompts": 0}')
+    folders = {name: tmp_path / name for name in ("scores", "generations", "utility")}
+    metrics = build(expand([*FOLDER, *where, *utility])[0][0].evaluation).results(folders, None)
+    assert metrics.metrics["utility_accuracy"] == 0.5
+    assert metrics.metrics["utility/piqa"] == 0.75
+
+
+@pytest.mark.slow
+def test_the_harness_asks_a_cell_s_model(tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    tiny_folder(tmp_path / "rows")
+    overrides = [
+        *FOLDER,
+        f"source.path={tmp_path / 'rows'}",
+        f"store={tmp_path / 'store'}",
+        "evaluation=toxicity_utility",
+        "evaluation.utility.tasks=[boolq,piqa]",
+        "evaluation.utility.rows=6",
+    ]
+    ((config, variant),) = expand(overrides)
+    record = run_cell(config, variant)
+    assert record["status"] == "done", record["error"]
+    each = [record["metrics"][f"utility/{name}"] for name in ("boolq", "piqa")]
+    assert record["metrics"]["utility_accuracy"] == pytest.approx(sum(each) / 2)
+    assert all((6 * share) % 1 == pytest.approx(0) for share in each)  # of six rows each

@@ -51,6 +51,7 @@ TARGETS: dict[tuple[str, str], str] = {
     ("evaluation", "toxicity"): "gotd.evaluation.toxicity.Toxicity",
     ("evaluation", "generation"): "gotd.evaluation.generation.GenerationSettings",
     ("evaluation", "perplexity"): "gotd.evaluation.perplexity.PerplexitySettings",
+    ("evaluation", "utility"): "gotd.evaluation.utility.UtilitySettings",
     ("scorer", "trained"): "gotd.training.scorer.TrainedScorer",
     ("scorer", "training"): "gotd.training.scorer.ScorerSettings",
     ("scorer", "detoxify"): "gotd.evaluation.scorers.detoxify.DetoxifyScorer",

@@ -18,6 +18,9 @@ COMMENT_TOKENS = 64
 COMMENTS = 10_000
 """Labelled comments of a source that does not say how many it has."""
 
+UTILITY_ROWS, UTILITY_CHOICES, UTILITY_TOKENS = 3_000, 3, 150
+"""What a utility task asks, about, where nothing limits it."""
+
 
 def toxicity_rows(model: CostModel, stage: Stage) -> Work:
     """Read the rated texts, keep some."""
@@ -73,9 +76,24 @@ def perplexity(model: CostModel, stage: Stage) -> Work:
     return replace(work, flops=work.flops + 2 * tokens * shape.hidden * shape.vocabulary)
 
 
+def utility(model: CostModel, stage: Stage) -> Work:
+    """Read the choices of each task's rows."""
+    settings = stage.parameters["settings"]
+    texts = len(settings["tasks"]) * (settings["rows"] or UTILITY_ROWS) * UTILITY_CHOICES
+    return _reading(model, stage, texts, UTILITY_TOKENS)
+
+
 COUNTS: dict[str, Callable[[CostModel, Stage], Work]] = {
     count.__name__: count
-    for count in (toxicity_rows, scorer, pool_scores, generations, scores, perplexity)
+    for count in (
+        toxicity_rows,
+        scorer,
+        pool_scores,
+        generations,
+        scores,
+        perplexity,
+        utility,
+    )
 }
 """By kind of stage."""
 

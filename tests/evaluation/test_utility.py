@@ -9,7 +9,7 @@ import pytest
 
 from gotd.config import build, conf_folder
 from gotd.evaluation.likelihood import Likelihood, load_causal_lm
-from gotd.evaluation.utility import TASKS, utility, write_task
+from gotd.evaluation.utility import TASKS, UtilitySettings, utility, write_task
 from gotd.evaluation.zero_shot import Prompt, decide, score_choices
 from gotd.expansion import expand
 
@@ -92,3 +92,17 @@ def test_the_folder_has_the_columns_that_are_asked_for(data_folder):
         wanted = {"question", "label", "passage" if name == "boolq" else "choices"}
         assert wanted <= set(pq.read_schema(file).names)
     assert (conf_folder() / "task" / "boolq.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"tasks": ("hellaswag",)}, "tasks must be some of arc_easy"),
+        ({"tasks": ("arc_easy",), "rows_from": "harness"}, "tasks must be some of anli"),
+        ({"tasks": ("piqa",), "rows_from": "hub"}, "rows_from"),
+        ({"tasks": ("piqa",), "rows": 0}, "at least 1"),
+    ],
+)
+def test_tasks_that_nobody_can_ask_are_refused(fields, said):
+    with pytest.raises(ValueError, match=said):
+        UtilitySettings(**fields)

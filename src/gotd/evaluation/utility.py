@@ -3,7 +3,8 @@
 The harness asks its own tasks from the Hub; here the same words stand in files that are
 written beside the rows, so that a machine without a network gets the numbers that the
 literature calls ``acc`` and ``acc_norm``. `gotd.evaluation.zero_shot` gives the same ones
-faster; this is the outside check, and the way to any other task of the harness.
+faster; this is the outside check, and the way to any other task of the harness. With a network
+the eight of the paper's Table 7 are asked by the harness's own files and rows.
 
 Needs the extra ``harness`` (lm-eval).
 """
@@ -11,7 +12,8 @@ Needs the extra ``harness`` (lm-eval).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,90 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 """How the harness (0.4.13) asks each task; columns are those of the folder ``zeroshot/``."""
+
+
+SPLIT_OF = {"boolq": "validation"}
+"""Split of a local task that is asked, where it is not ``test``."""
+
+OWN: Mapping[str, Sequence[str]] = {
+    "anli": ("anli_r1", "anli_r2", "anli_r3"),
+    "boolq": ("boolq",),
+    "hellaswag": ("hellaswag",),
+    "lambada": ("lambada_openai",),
+    "piqa": ("piqa",),
+    "race": ("race",),
+    "wic": ("wic",),
+    "winogrande": ("winogrande",),
+}
+"""The paper's eight (Table 7) by the names of the harness's own tasks; several are averaged."""
+
+ROWS_FROM = ("source", "harness")
+
+
+@dataclass(frozen=True)
+class UtilitySettings:
+    """Which tasks show what else a model can do.
+
+    Args:
+        tasks: Of `TASKS` where rows are the source's, of `OWN` where they are the harness's.
+        rows_from: ``source``, or ``harness``: rows and words that it fetches from the Hub.
+        rows: Most rows of a task, its first ones; ``None``: all.
+        per_device_batch_size: Sequences the harness reads at once.
+
+    Raises:
+        ValueError: If a task is unknown, or a number out of range.
+    """
+
+    tasks: tuple[str, ...]
+    rows_from: str = "source"
+    rows: int | None = None
+    per_device_batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        if self.rows_from not in ROWS_FROM:
+            raise ValueError(
+                f"utility rows_from must be one of {ROWS_FROM}, not {self.rows_from!r}"
+            )
+        known = TASKS if self.rows_from == "source" else OWN
+        unknown = [name for name in self.tasks if name not in known]
+        if unknown or not self.tasks:
+            raise ValueError(
+                f"utility tasks must be some of {', '.join(known)}, not {list(self.tasks)}"
+            )
+        if (self.rows is not None and self.rows < 1) or self.per_device_batch_size < 1:
+            raise ValueError("utility rows and per_device_batch_size must be at least 1")
+
+
+def measure_utility(
+    model: Path, settings: UtilitySettings, read: Callable[[str], pa.Table], work: Path
+) -> dict[str, dict[str, Any]]:
+    """Ask the tasks one after another; a killed run goes on at the task where it stopped.
+
+    Args:
+        model: Folder of a causal language model.
+        settings: Which tasks.
+        read: Gives the source's rows of a local task.
+        work: Keeps what each task brought.
+
+    Returns:
+        Per task ``acc`` and ``rows``; ``acc_norm`` where the harness has it.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for name in settings.tasks:
+        kept = work / f"{name}.json"
+        if not kept.exists():
+            if settings.rows_from == "source":
+                rows = read(name).slice(0, settings.rows)
+                one = utility(model, {name: rows}, work, settings.per_device_batch_size)[name]
+            else:
+                one = _ask_own(model, name, settings)
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(one), encoding="utf-8")
+            part.replace(kept)
+        found[name] = json.loads(kept.read_text(encoding="utf-8"))
+    return found
 
 
 def write_task(name: str, rows: pa.Table, folder: Path) -> None:
@@ -118,6 +204,45 @@ def utility(
     """
     for name, rows in tasks.items():
         write_task(name, rows, work)
+    names = [_local(name) for name in tasks]
+    answer = _ask(model, names, batch_size, include_path=str(work), samples=samples)
+    found = {}
+    for name, rows in tasks.items():
+        found[name] = _scores(answer["results"][_local(name)]) | {"rows": rows.num_rows}
+        if samples:
+            asked = sorted(answer["samples"][_local(name)], key=lambda sample: sample["doc_id"])
+            found[name]["losses"] = [
+                [-float(likelihood) for likelihood, _ in sample["filtered_resps"]]
+                for sample in asked
+            ]
+    return found
+
+
+def _ask_own(model: Path, name: str, settings: UtilitySettings) -> dict[str, Any]:
+    """Ask a task of the paper's by the harness's own files; rounds of one are averaged."""
+    names = list(OWN[name])
+    answer = _ask(model, names, settings.per_device_batch_size, limit=settings.rows)
+    each = [_scores(answer["results"][one]) for one in names]
+    shared = set.intersection(*(set(scores) for scores in each))
+    rows = sum(int(answer["n-samples"][one]["effective"]) for one in names)
+    return {m: sum(scores[m] for scores in each) / len(each) for m in sorted(shared)} | {
+        "rows": rows
+    }
+
+
+def _ask(
+    model: Path,
+    names: list[str],
+    batch_size: int,
+    include_path: str | None = None,
+    limit: int | None = None,
+    samples: bool = False,
+) -> Any:
+    """Let the harness ask tasks: those in a folder of task files, else its own.
+
+    Raises:
+        ImportError: If lm-eval is not installed.
+    """
     try:
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
@@ -132,28 +257,27 @@ def utility(
     language_model = HFLM(
         pretrained=str(model), device=device, batch_size=batch_size, dtype="float32"
     )
-    answer: Any = simple_evaluate(
+    manager = (
+        TaskManager()
+        if include_path is None
+        else TaskManager(include_path=include_path, include_defaults=False)
+    )
+    return simple_evaluate(
         model=language_model,
-        tasks=[_local(name) for name in tasks],
-        task_manager=TaskManager(include_path=str(work), include_defaults=False),
+        tasks=names,
+        task_manager=manager,
+        limit=limit,
         bootstrap_iters=0,
         log_samples=samples,
     )
-    found = {}
-    for name, rows in tasks.items():
-        scores = answer["results"][_local(name)]
-        found[name] = {
-            metric: float(scores[f"{metric},none"])
-            for metric in ("acc", "acc_norm")
-            if f"{metric},none" in scores
-        } | {"rows": rows.num_rows}
-        if samples:
-            asked = sorted(answer["samples"][_local(name)], key=lambda sample: sample["doc_id"])
-            found[name]["losses"] = [
-                [-float(likelihood) for likelihood, _ in sample["filtered_resps"]]
-                for sample in asked
-            ]
-    return found
+
+
+def _scores(found: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        metric: float(found[f"{metric},none"])
+        for metric in ("acc", "acc_norm")
+        if f"{metric},none" in found
+    }
 
 
 def _local(name: str) -> str:

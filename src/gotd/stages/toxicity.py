@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gotd.artifacts import WORK, Stage, write_json
 from gotd.evaluation.toxicity import Toxicity
+from gotd.evaluation.utility import UtilitySettings
 from gotd.sources.toxicity import ToxicityTask
 from gotd.stages.identity import identity, model_identity, source_identity
 from gotd.stages.models import build_network, locate, write_report
@@ -137,6 +138,8 @@ def toxicity_measures(
         found["second_scores"] = _scores(evaluation.second_scorer, source, written, rows)
     if evaluation.perplexity is not None and rows.parameters["task"]["held_out_rows"]:
         found["perplexity"] = _perplexity(evaluation, model, rows)
+    if evaluation.utility is not None:
+        found["utility"] = _utility(evaluation.utility, model, source)
     return found
 
 
@@ -212,6 +215,42 @@ def _perplexity(evaluation: Toxicity, model: Stage, rows: Stage) -> Stage:
         parameters={"settings": identity(settings)},
         build=build,
         inputs={"model": model, "rows": rows},
+    )
+
+
+def _utility(settings: UtilitySettings, model: Stage, source: Any) -> Stage:
+    """Ask tasks that have nothing to do with toxicity.
+
+    Raises:
+        ValueError: If the source lacks one of them.
+    """
+    local = settings.tasks if settings.rows_from == "source" else ()
+    lacking = [name for name in local if name not in source.tasks()]
+    if lacking:
+        raise ValueError(
+            f"the source {source.name} has no rows of the utility task {lacking[0]!r}; leave it "
+            "out of evaluation.utility.tasks or use evaluation=toxicity_utility_hub"
+        )
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.utility import SPLIT_OF, measure_utility
+
+        def read(name: str) -> pa.Table:
+            return source.split(name, SPLIT_OF.get(name, "test"))
+
+        found = measure_utility(inputs["model"], settings, read, folder / WORK)
+        write_json(folder / "utility.json", found)
+
+    return Stage(
+        kind="utility",
+        version=1,
+        name=model.name,
+        parameters={
+            "settings": identity(settings),
+            "rows": {name: source_identity(source, "tasks", name) for name in local},
+        },
+        build=build,
+        inputs={"model": model},
     )
 
 
