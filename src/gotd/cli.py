@@ -1,4 +1,4 @@
-"""The command line: ``gotd select | diff | plan | fetch | report | doctor``.
+"""The command line: ``gotd select | diff | plan | fetch | report | export | doctor``.
 
 Everything heavy is imported by the command that needs it, so ``--help`` answers at once.
 """
@@ -60,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--out", type=Path, default=Path("results"), help="folder to write into")
     report.set_defaults(run=_report)
 
+    export = commands.add_parser(
+        "export", help="a finished cell's model as a Hugging Face folder with a model card"
+    )
+    export.add_argument("overrides", nargs="+", help="one cell, such as experiment=toxicity seed=1")
+    export.add_argument("--out", type=Path, required=True, help="folder to write")
+    export.add_argument("--push", metavar="NAME", help="also push it to this name on the Hub")
+    export.set_defaults(run=_export)
+
     doctor = commands.add_parser("doctor", help="is this machine ready: GPU, hub, disk, versions")
     doctor.set_defaults(run=_doctor)
     return parser
@@ -119,6 +127,14 @@ def _report(options: argparse.Namespace) -> int:
         command=f"gotd report {names}",
     )
     print(f"{len(records)} records, {len(written)} files in {options.out}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from gotd.export import export
+
+    written = export(options.overrides, options.out, options.push)
+    print(f"{written}: see its README.md" + (f"; pushed to {options.push}" if options.push else ""))
     return 0
 
 
