@@ -22,7 +22,14 @@ from transformers import (
 )
 
 from gotd.training.data import seed_for
-from gotd.training.models import attention, copy_model, missing_only, save_model
+from gotd.training.models import (
+    SIZES,
+    attention,
+    check_shape,
+    copy_model,
+    missing_only,
+    save_model,
+)
 from gotd.training.tokenizers import byte_level_bpe, causal_tokenizer, causal_word_level
 
 ARCHITECTURES = ("gpt2", "gpt_neo")
@@ -80,16 +87,9 @@ class CausalSpec:
                 raise ValueError(
                     f"model {name} must be one of {known}, not {getattr(self, name)!r}"
                 )
-        sizes = ("vocabulary_size", "layers", "hidden_size", "heads", "feed_forward_size")
-        for name in (*sizes, "max_length_tokens", "window_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model {name} must be at least 1, not {getattr(self, name)}")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
+        check_shape(self, (*SIZES, "window_tokens"))
         if self.architecture == "gpt_neo" and self.layers % 2:
             raise ValueError(f"a gpt_neo has pairs of layers, not {self.layers}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model dropout must lie in [0, 1), not {self.dropout}")
 
 
 def build_causal_model(

@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -36,6 +37,11 @@ transformers.utils.logging.disable_progress_bar()
 
 FOLDER_FILES = ("*.json", "*.safetensors", "*.txt")
 TOKENIZERS = ("word_level", "wordpiece")
+SIZES = (
+    *("vocabulary_size", "layers", "hidden_size", "heads", "feed_forward_size"),
+    "max_length_tokens",
+)
+"""Fields of a specification that say how large the model is."""
 MASKED_LM_HEADS = (
     ("cls",),  # BERT
     ("lm_head",),  # RoBERTa
@@ -78,14 +84,26 @@ class ModelSpec:
     def __post_init__(self) -> None:
         if self.tokenizer not in TOKENIZERS:
             raise ValueError(f"model tokenizer must be one of {TOKENIZERS}, not {self.tokenizer!r}")
-        sizes = ("vocabulary_size", "layers", "hidden_size", "heads", "feed_forward_size")
-        for name in (*sizes, "max_length_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"model {name} must be at least 1, not {getattr(self, name)}")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model dropout must lie in [0, 1), not {self.dropout}")
+        check_shape(self, SIZES)
+
+
+def check_shape(spec: Any, sizes: Sequence[str]) -> None:
+    """Refuse a specification whose sizes no transformer has.
+
+    Args:
+        spec: Has ``hidden_size``, ``heads``, ``dropout`` and the fields ``sizes``.
+        sizes: Names of the fields that are at least 1.
+
+    Raises:
+        ValueError: Names the field.
+    """
+    for name in sizes:
+        if getattr(spec, name) < 1:
+            raise ValueError(f"model {name} must be at least 1, not {getattr(spec, name)}")
+    if spec.hidden_size % spec.heads:
+        raise ValueError(f"model hidden_size {spec.hidden_size} is no multiple of {spec.heads}")
+    if not 0 <= spec.dropout < 1:
+        raise ValueError(f"model dropout must lie in [0, 1), not {spec.dropout}")
 
 
 def build_model(spec: ModelSpec, texts_or_vocabulary: Sequence[str], seed: int, out: Path) -> None:
