@@ -15,6 +15,7 @@ RUN_ONLY = frozenset(
         "batch_tokens",
         "checkpoint_every_steps",
         "device",
+        "devices",
         "gradient_checkpointing",
         "per_device_batch_size",
         "strategy",

@@ -258,8 +258,12 @@ def _train(
     from gotd.training import causal_lm, masked_lm
 
     causal = isinstance(settings, causal_lm.CausalLMSettings)
-    objective = causal_lm if causal else masked_lm
-    return objective.pre_fine_tune(model, texts, settings, seed, work, out)
+    pre_fine_tune = (causal_lm if causal else masked_lm).pre_fine_tune
+    if settings.devices == 1:
+        return pre_fine_tune(model, texts, settings, seed, work, out)
+    from gotd.training.devices import on_devices
+
+    return on_devices(pre_fine_tune, model, texts, settings, seed, work, out)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -204,11 +204,12 @@ def pre_fine_tune(
             network = load_causal_lm(folder, WEIGHTS[settings.weights])
             adapted = _adapt(network, settings)
             network.load_state_dict(module.gathered)
-    out.mkdir(parents=True, exist_ok=True)
-    if adapted is not None:
-        merge_adapters(adapted, out)
-    save_model(network, tokenizer, out)
-    forget_checkpoint(work)
+    if process_rank()[0] == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        if adapted is not None:
+            merge_adapters(adapted, out)
+        save_model(network, tokenizer, out)
+        forget_checkpoint(work)
     return {
         "loss_curve": module.curve,
         "steps": steps,

@@ -89,6 +89,8 @@ class FineTuneSettings(TrainingSettings):
         super().__post_init__()
         if self.strategy != "ddp":
             raise ValueError(f"strategy={self.strategy} is for causal models; use ddp")
+        if self.devices != 1:
+            raise ValueError(f"fine-tuning runs on one device, not {self.devices}; use devices=1")
         for name, values in {"head": HEADS, "choose": CHOICES}.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} must be one of {values}, not {getattr(self, name)!r}")

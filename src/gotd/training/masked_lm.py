@@ -257,13 +257,14 @@ def pre_fine_tune(
         stream = BatchStream(rows.lengths, settings.global_batch_size, order, seed, collate)
         module = MaskedLM(network, settings, seed, identity_of(settings, seed, rows.digest()))
         cost = train(module, stream, work)
-    out.mkdir(parents=True, exist_ok=True)
-    if adapted is not None:
-        merge_adapters(adapted, out)
-    # Deviation D5: without its pooler an arm starts fine-tuning behind the vanilla arm.
-    pooler = read_pooler(folder) if settings.keep_pooler else None
-    save_model(network, tokenizer, out, pooler)
-    forget_checkpoint(work)
+    if process_rank()[0] == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        if adapted is not None:
+            merge_adapters(adapted, out)
+        # Deviation D5: without its pooler an arm starts fine-tuning behind the vanilla arm.
+        pooler = read_pooler(folder) if settings.keep_pooler else None
+        save_model(network, tokenizer, out, pooler)
+        forget_checkpoint(work)
     return {
         "loss_curve": module.curve,
         "steps": steps,

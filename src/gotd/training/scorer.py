@@ -55,6 +55,11 @@ CLASSES = ("toxic",)
 class ScorerSettings(TrainingSettings):
     """Settings of training a scorer: binary cross-entropy on one class."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.devices != 1:
+            raise ValueError(f"a scorer is trained on one device, not {self.devices}")
+
 
 @dataclass(frozen=True)
 class TrainedScorer:

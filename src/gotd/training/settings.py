@@ -13,6 +13,7 @@ STRATEGIES = ("ddp", "fsdp")
 NOT_IDENTITY = (
     "per_device_batch_size",
     "checkpoint_every_steps",
+    "devices",
     "gradient_checkpointing",
     "strategy",
 )
@@ -46,9 +47,10 @@ class TrainingSettings:
         checkpoint_every_steps: Steps that a killed run may lose.
         gradient_checkpointing: Recompute activations in the backward pass: about a
             third slower, much less memory.
-        strategy: How several GPUs, one process each (torchrun), share the work: ``ddp``
-            repeats the model on each, ``fsdp`` shards weights, gradients and moments
-            (causal models only).
+        strategy: How several devices, one process each, share the work: ``ddp`` repeats
+            the model on each, ``fsdp`` shards weights, gradients and moments (GPUs and
+            causal models only).
+        devices: How many devices of this machine train together; pre-fine-tuning only.
     """
 
     learning_rate: float
@@ -70,6 +72,7 @@ class TrainingSettings:
     checkpoint_every_steps: int = 500
     gradient_checkpointing: bool = False
     strategy: str = "ddp"
+    devices: int = 1
 
     def __post_init__(self) -> None:
         for name in (
@@ -78,6 +81,7 @@ class TrainingSettings:
             "max_length_tokens",
             "lora_rank",
             "checkpoint_every_steps",
+            "devices",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")

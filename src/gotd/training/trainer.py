@@ -212,7 +212,7 @@ class StepModule(pl.LightningModule):
 def train(module: StepModule, stream: BatchStream, work: Path) -> Cost:
     """Take the steps of ``stream`` that are not taken yet.
 
-    Under torchrun every process calls this; alone it uses one device.
+    On several devices every process calls this; alone it uses one.
 
     Args:
         module: Trained in place.
@@ -243,7 +243,7 @@ def train(module: StepModule, stream: BatchStream, work: Path) -> Cost:
 
 
 def process_rank() -> tuple[int, int]:
-    """Return this process's number and how many torchrun started; (0, 1) alone."""
+    """Return this process's number and how many train together; (0, 1) alone."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -262,9 +262,8 @@ def choose_strategy(
         return "ddp_find_unused_parameters_true" if processes > 1 else "auto"
     if not on_gpu or processes < 2:
         raise ValueError(
-            "strategy=fsdp shards over several GPUs, one process each (torchrun "
-            f"--nproc-per-node=N); here {processes} process on {'a GPU' if on_gpu else 'the CPU'}: "
-            "use strategy=ddp"
+            "strategy=fsdp shards over several GPUs, one process each (devices=N); here "
+            f"{processes} process on {'a GPU' if on_gpu else 'the CPU'}: use strategy=ddp"
         )
     if len({weight.dtype for weight in network.parameters()}) > 1:
         raise ValueError(
