@@ -23,6 +23,7 @@ from gotd.cli import main
 from gotd.engine.local import LocalEngine
 from gotd.pool import as_one, open_pool
 from gotd.select.methods import METHODS, build_method
+from gotd.select.output import Output
 
 
 def select(given, out: Path, *more: str, **where) -> dict:
@@ -346,6 +347,67 @@ def test_a_folder_that_holds_an_input_is_never_replaced(given, tmp_path, capsys)
     assert main([*arguments, "--overwrite"]) == 2
     assert "holds the input" in capsys.readouterr().err
     assert sorted(path.name for path in pool.iterdir()) == before
+
+
+def test_a_link_stands_for_the_folder_it_points_to(given, tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name, behind in (("there", "disk/old"), ("dangling", "disk/new")):
+        link = tmp_path / name
+        link.symlink_to(tmp_path / behind)
+        if name == "there":
+            link.resolve().mkdir()
+        select(given, link, "--budget", "9")
+        select(given, link, "--budget", "8")
+        assert link.is_symlink()
+        assert pq.read_table(tmp_path / behind / "selected.parquet").num_rows == 8
+    select(given, tmp_path / "disk" / "new" / ".." / "other", "--budget", "7")
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["new", "old", "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "disk", "there"]
+
+
+def test_a_folder_around_the_store_is_refused(given, tmp_path, capsys):
+    arguments = given.arguments("--budget", "9", "--out", str(tmp_path / "none" / ".."))
+    assert main([*arguments, "--store", str(tmp_path / "store")]) == 2
+    assert f"{tmp_path} holds the store {tmp_path / 'store'}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_two_runs_at_once_cannot_write_one_folder(given, tmp_path, capsys):
+    out = tmp_path / "chosen"
+    arguments = given.arguments("--budget", "9", "--out", str(out))
+    with Output(out).claimed([], tmp_path / "store"):
+        assert main(arguments) == 2
+        assert f"another gotd select is writing {out}" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    # What a killed run leaves holds nobody up.
+    (tmp_path / ".chosen.lock").touch()
+    (tmp_path / ".chosen.part").mkdir()
+    assert main(arguments) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["chosen"]
+
+
+def test_a_run_killed_while_it_replaces_the_folder_loses_nothing(given, tmp_path):
+    out = tmp_path / "chosen"
+    select(given, out, "--budget", "9")
+    before = (out / "manifest.json").read_bytes()
+    out.rename(tmp_path / ".chosen.old")
+    assert main(given.arguments("--budget", "361", "--out", str(out))) == 2
+    assert (out / "manifest.json").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["chosen"]
+
+
+def test_a_file_that_comes_while_it_runs_is_kept(tmp_path):
+    out = tmp_path / "chosen"
+
+    def run() -> None:
+        with Output(out).filling():
+            out.mkdir()
+            (out / "my-notes.txt").write_text("keep me")
+
+    with pytest.raises(ValueError, match="was not written by gotd select"):
+        run()
+    assert [path.name for path in tmp_path.iterdir()] == ["chosen"]
+    assert (out / "my-notes.txt").read_text() == "keep me"
 
 
 def test_a_domain_cannot_write_into_the_card(given, tmp_path):

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from gotd.artifacts import Store
@@ -34,22 +35,11 @@ def run(options: argparse.Namespace) -> int:
     budgets = parse_budgets(options.budget)
     _check_licence(options.license)
     request = _request(options)
-    output = Output(options.out.absolute(), options.overwrite)
+    output = Output(options.out, options.overwrite)
     parts = (*request.target, *request.candidates)
-    output.claim([part.path for part in parts if isinstance(part, File)])
-    watch = watch_terminal()
-    store = Store(options.store)
-    prepared = Prepared(request, max(budgets), store, make_engine(options), watch)
-    with watch.stage("selecting and writing"):
-        command = shlex.join(["gotd", *sys.argv[1:]])
-        manifest = write_selection(
-            prepared,
-            budgets,
-            output,
-            command=command,
-            explain=options.explain,
-            licence=options.license,
-        )
+    inputs = [part.path for part in parts if isinstance(part, File)]
+    with output.claimed(inputs, options.store):
+        manifest = _select(request, budgets, output, options)
     logging.getLogger(__name__).info(
         "%s of %s candidates in %s: %s, report.md, manifest.json, README.md",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
@@ -58,6 +48,23 @@ def run(options: argparse.Namespace) -> int:
         ", ".join(manifest["files"]),
     )
     return 0
+
+
+def _select(
+    request: Request, budgets: Sequence[int], output: Output, options: argparse.Namespace
+) -> dict[str, Any]:
+    watch = watch_terminal()
+    store = Store(options.store)
+    prepared = Prepared(request, max(budgets), store, make_engine(options), watch)
+    with watch.stage("selecting and writing"):
+        return write_selection(
+            prepared,
+            budgets,
+            output,
+            command=shlex.join(["gotd", *sys.argv[1:]]),
+            explain=options.explain,
+            licence=options.license,
+        )
 
 
 def parse_budgets(given: str) -> list[int]:

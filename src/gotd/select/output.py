@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow.parquet as pq
 
@@ -28,48 +30,81 @@ KIND = "selection"
 """Value of ``kind`` in the manifest of a folder that this module wrote."""
 
 
-@dataclass(frozen=True)
 class Output:
     """Where a selection goes.
 
     Args:
-        folder: The folder to make.
+        folder: The folder to make; a symbolic link stands for what it points to.
         overwrite: Replace a folder that something else wrote.
     """
 
-    folder: Path
-    overwrite: bool = False
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        self.folder, self.overwrite = folder.resolve(), overwrite
 
-    @property
-    def part(self) -> Path:
-        """Where it is written until it is whole."""
-        return self.folder.with_name(f".{self.folder.name}.part")
+    def _beside(self, ending: str) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.{ending}")
 
-    def claim(self, inputs: Sequence[Path]) -> None:
-        """See to it, before any work is done, that the folder can be written.
+    @contextmanager
+    def claimed(self, inputs: Sequence[Path], store: Path) -> Iterator[None]:
+        """Hold the folder for this run alone; before any work is done, see that it can be written.
 
         Args:
             inputs: Files that are read; a folder that holds one is never replaced.
+            store: Folder of the artifacts, which would be replaced with the folder around it.
 
         Raises:
-            ValueError: If something else is there, or an input.
+            ValueError: If something else is there, an input or the store, or another run
+                writes there.
             OSError: If nothing can be written there.
         """
-        holding = [path for path in inputs if path.resolve().is_relative_to(self.folder.resolve())]
-        if holding:
-            raise ValueError(f"{self.folder} holds the input {holding[0]}; choose another --out")
+        for path in (*inputs, store):
+            if path.resolve().is_relative_to(self.folder):
+                what = "store" if path is store else "input"
+                raise ValueError(f"{self.folder} holds the {what} {path}; choose another --out")
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = self._lock()
+        except OSError as error:
+            raise _named(error, self.folder) from error
+        try:
+            self._mend()
+            self._check_replaceable()
+            yield
+        finally:
+            self._beside("lock").unlink(missing_ok=True)
+            lock.close()
+
+    def _lock(self) -> IO[str]:
+        """Lock a file beside the folder; the system drops the lock if this process is killed."""
+        path = self._beside("lock")
+        while True:
+            file = path.open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.close()
+                raise ValueError(
+                    f"another gotd select is writing {self.folder}; wait until it is done, or "
+                    "choose another --out"
+                ) from error
+            # Between opening and locking the run before may have removed the file: then nobody
+            # else would see this lock.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+            file.close()
+
+    def _mend(self) -> None:
+        """Put back the old folder if a run was killed while it was being replaced."""
+        old = self._beside("old")
+        if old.exists() and not self.folder.exists():
+            old.rename(self.folder)
+
+    def _check_replaceable(self) -> None:
         if self.folder.exists() and not self._may_replace():
             raise ValueError(
                 f"{self.folder} is there and was not written by gotd select; choose another "
                 "--out, or say --overwrite (which never replaces a folder that holds folders)"
             )
-        try:
-            shutil.rmtree(self.part, ignore_errors=True)
-            self.part.mkdir(parents=True)
-            (self.part / MANIFEST).write_text("", "utf-8")
-            shutil.rmtree(self.part)
-        except OSError as error:
-            raise _named(error, self.folder) from error
 
     def _may_replace(self) -> bool:
         if not self.folder.is_dir():
@@ -81,28 +116,36 @@ class Output:
             manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
         except (OSError, ValueError):
             return False
+        if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+            return False
         ours = {MANIFEST, REPORT, CARD, *manifest.get("files", {})}
-        return manifest.get("kind") == KIND and {path.name for path in inside} <= ours
+        return {path.name for path in inside} <= ours
 
     @contextmanager
     def filling(self) -> Iterator[Path]:
-        """Give a folder to fill; it becomes the selection when the block ends well."""
+        """Give a folder to fill; it becomes the selection when the block ends well.
+
+        Raises:
+            ValueError: If the folder has come to hold something else meanwhile.
+            OSError: If the folder cannot be written or the disk is full.
+        """
+        part, old = self._beside("part"), self._beside("old")
         try:
-            shutil.rmtree(self.part, ignore_errors=True)
-            self.part.mkdir(parents=True)
-            yield self.part
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            yield part
+            self._check_replaceable()
             if self.folder.exists():
-                old = self.folder.with_name(f".{self.folder.name}.old")
                 shutil.rmtree(old, ignore_errors=True)
                 self.folder.rename(old)
-                self.part.rename(self.folder)
-                shutil.rmtree(old)
+                part.rename(self.folder)
+                shutil.rmtree(old, ignore_errors=True)
             else:
-                self.part.rename(self.folder)
+                part.rename(self.folder)
         except OSError as error:
             raise _named(error, self.folder) from error
         finally:
-            shutil.rmtree(self.part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def write_selection(
