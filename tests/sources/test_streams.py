@@ -87,6 +87,32 @@ def test_a_missing_domain_is_the_files_name(tmp_path):
     assert table["domain"].to_pylist() == ["x", "some", "some"]
 
 
+def test_a_domain_counts_on_whatever_line_it_first_comes(tmp_path, small_pieces):
+    path = tmp_path / "late.jsonl"
+    lines = [{"text": str(i)} | ({"domain": "x"} if i in (5, 12) else {}) for i in range(20)]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    table = pa.concat_tables(list(stream(path, Columns(), "late")))
+    wanted = ["x" if i in (5, 12) else "late" for i in range(20)]
+    assert table["domain"].to_pylist() == wanted
+
+
+def test_a_column_is_there_once_or_is_not_read(tmp_path):
+    path = tmp_path / "twice.parquet"
+    names = ["text", "other", "other"]
+    pq.write_table(pa.table([["a"], ["b"], ["c"]], names=names), path)
+    (table,) = stream(path, Columns(), "twice")
+    assert table["text"].to_pylist() == ["a"]
+    with pytest.raises(ValueError, match=r"twice.parquet has 2 columns 'other'; rename all"):
+        list(stream(path, Columns(("other",)), "twice"))
+
+
+def test_an_integer_of_any_size_is_an_id(tmp_path):
+    path = tmp_path / "big.jsonl"
+    path.write_text(f'{{"id": {2**80}, "text": "a"}}\n')
+    (table,) = stream(path, Columns(), "big")
+    assert table["id"].to_pylist() == [str(2**80)]
+
+
 def test_a_piece_is_bounded_in_bytes_too(tmp_path, monkeypatch):
     monkeypatch.setattr(streams, "BYTES_PER_PIECE", 1000)
     heavy = pa.table({"text": ["x" * 400 for _ in range(20)]})
@@ -102,6 +128,10 @@ BAD = {
     "null.jsonl": (b'{"text": "a"}\n{"text": null}\n', r"line 2: field 'text' is missing"),
     "lacks.jsonl": (b'{"text": "a"}\n{"txt": "b"}\n', r"line 2: field 'text' is missing"),
     "other.jsonl": (b'{"txt": "a"}\n', r"no column 'text'; it has txt.*--text-column"),
+    "late.jsonl": (b'{"text": "a"}\n{"text": "b", "id": 7}\n', r"line 2 has an id.*the first line"),
+    "deep.jsonl": (b'{"text": "a", "x": ' + b"[" * 10**5 + b"]" * 10**5, r"line 1 is nested too"),
+    "digits.jsonl": (b'{"text": "a", "x": ' + b"9" * 5000 + b"}", r"line 1 holds a whole number"),
+    "twice.csv": (b"text,text\na,b\n", r"has 2 columns 'text'; rename all but one"),
     "ids.jsonl": (b'{"text": "a", "id": 1}\n{"text": "b"}\n', r"line 2: field 'id' is missing"),
     "half.jsonl": (b'{"text": "a\\ud800"}\n', r"line 1: field 'text' holds half a character"),
     "latin.jsonl": (b'{"text": "a"}\n{"text": "\xe9"}\n', r"line 2 is not UTF-8"),

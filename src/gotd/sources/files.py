@@ -141,6 +141,9 @@ def _read_csv(path: Path) -> pa.Table:
 def _read_jsonl(path: Path) -> pa.Table:
     records = [record for _, record in json_objects(path)]
     names = dict.fromkeys(name for record in records for name in record)
+    for name in names:
+        if not _is_utf8(name):
+            raise ValueError(f"{path}: the name of field {name!r} is not UTF-8; rename it")
     return pa.table({name: _column(path, name, [r.get(name) for r in records]) for name in names})
 
 
@@ -165,6 +168,13 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 f"{path} line {number} is not JSON ({error.msg}); the file may be cut off: "
                 "write one object a line"
             ) from error
+        except (ValueError, RecursionError) as error:
+            problem = (
+                "is nested too deeply"
+                if isinstance(error, RecursionError)
+                else "holds a whole number of thousands of digits"
+            )
+            raise ValueError(f"{path} line {number} {problem}; mend the line or drop it") from error
         if not isinstance(record, dict):
             raise ValueError(
                 f"{path} line {number} holds a JSON {type(record).__name__}; "
@@ -209,19 +219,33 @@ def _column(path: Path, name: str, values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except UnicodeEncodeError as error:
-        row = next(i for i, v in enumerate(values, 1) if isinstance(v, str) and not _is_utf8(v))
+        whole = (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values)
+        row = next(i for i, value in enumerate(whole, 1) if not _is_utf8(value))
         raise ValueError(
             f"{path} row {row}: field {name!r} holds half a character (a lone surrogate), "
             "which UTF-8 cannot say; repair the text"
         ) from error
     except (pa.ArrowException, OverflowError) as error:
-        kinds = [type(value).__name__ for value in values]
-        first = next(i for i, value in enumerate(values) if value is not None)
-        other = next((i for i, k in enumerate(kinds) if k not in (kinds[first], "NoneType")), first)
-        raise ValueError(
-            f"{path} row {other + 1}: field {name!r} holds {kinds[other]} where row {first + 1} "
-            f"holds {kinds[first]}; give every row the same type"
-        ) from error
+        raise ValueError(f"{path} {_misfit(name, values, first_line(error))}") from error
+
+
+def _misfit(name: str, values: Sequence[Any], reason: str) -> str:
+    """Say which row keeps values from being one column, and what to do."""
+    for row, value in enumerate(values, 1):
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            return (
+                f"row {row}: field {name!r} holds a whole number of more than 64 bits; "
+                "write it as a string"
+            )
+    kinds = [type(value).__name__ for value in values]
+    first = next(i for i, value in enumerate(values) if value is not None)
+    for other, kind in enumerate(kinds):
+        if kind not in (kinds[first], "NoneType"):
+            return (
+                f"row {other + 1}: field {name!r} holds {kind} where row {first + 1} holds "
+                f"{kinds[first]}; give every row the same type"
+            )
+    return f"field {name!r}: {reason}; give every row the same type, or leave the field out"
 
 
 def _is_utf8(text: str) -> bool:

@@ -19,6 +19,8 @@ import pyarrow as pa
 from gotd.sources.files import checksum
 from gotd.sources.hub_stream import HubRows, parse_hub
 from gotd.sources.streams import (
+    JSONL_SUFFIXES,
+    JSONL_VERSION,
     ROWS_PER_PIECE,
     STREAMED,
     Columns,
@@ -63,8 +65,9 @@ class File:
     columns: Columns
 
     def identity(self) -> dict[str, Any]:
-        """Give name and checksum."""
-        return {"file": self.label, "sha256": checksum(self.path)}
+        """Give name and checksum, and how it is read where that has changed."""
+        read = {"reader": JSONL_VERSION} if self.path.name.endswith(JSONL_SUFFIXES) else {}
+        return {"file": self.label, "sha256": checksum(self.path), **read}
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the file's order."""

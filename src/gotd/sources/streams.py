@@ -20,9 +20,13 @@ import pyarrow.parquet as pq
 from gotd.sources.files import SUFFIXES, first_line, json_objects, listing, stem, text_lines
 from gotd.sources.rows import strings
 
+JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.zst")
 STREAMED = (*SUFFIXES, *TEXT_SUFFIXES)
 """The formats that `stream` knows, by the end of the file's name."""
+
+JSONL_VERSION = 2
+"""From 2 on a domain counts on whatever line it first comes, not only on the first."""
 
 ROWS_PER_PIECE = 8192
 BYTES_PER_PIECE = 64 * 2**20
@@ -52,7 +56,8 @@ class Columns:
         """Name those to read among the columns that are ``present``.
 
         Raises:
-            ValueError: If one that was named is absent; lists what there is.
+            ValueError: If one that was named is absent (lists what there is), or one to
+                read is there twice.
         """
         named = {"text": self.text, "id": (self.id,), "domain": (self.domain,)}
         for role, names in named.items():
@@ -63,7 +68,11 @@ class Columns:
                         f"name the one that holds the {role} (--{role}-column)"
                     )
         wanted = (*self.text, self.id or "id", self.domain or "domain")
-        return [name for name in dict.fromkeys(wanted) if name in present]
+        found = [name for name in dict.fromkeys(wanted) if name in present]
+        for name in found:
+            if (count := present.count(name)) > 1:
+                raise ValueError(f"{where} has {count} columns {name!r}; rename all but one")
+        return found
 
 
 def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
@@ -86,7 +95,7 @@ def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
     check_file(path)
     if path.name.endswith(".parquet"):
         pieces = _parquet(path, columns)
-    elif path.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
+    elif path.name.endswith(JSONL_SUFFIXES):
         pieces = _jsonl(path, columns)
     elif path.name.endswith(".csv"):
         pieces = _csv(path, columns)
@@ -239,7 +248,14 @@ def _jsonl(path: Path, columns: Columns) -> Iterator[pa.Table]:
     def rows() -> Iterator[list[str | None]]:
         for number, record in json_objects(path):
             if not kept:
-                kept.extend(columns.among(list(record), str(path)))
+                kept.extend(columns.among(list(record), f"{path} line {number}"))
+                # A line that comes later may have a domain, and the rows before it none.
+                kept.extend({columns.domain or "domain"}.difference(kept))
+            elif "id" in record and "id" not in kept and columns.id is None:
+                raise ValueError(
+                    f"{path} line {number} has an id and the first line has none; give every "
+                    "line one, or name the field that holds it (--id-column)"
+                )
             yield [_json_text(path, number, name, record, columns) for name in kept]
 
     for group in _pieces(rows(), lambda row: sum(len(value or "") for value in row)):
