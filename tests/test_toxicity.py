@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -165,7 +166,7 @@ def fake_hub(monkeypatch):
 
 @pytest.mark.slow
 def test_the_paper_s_setting_runs_from_the_hub(fake_hub, tmp_path):
-    shape = {"layers": 1, "hidden_size": 16, "heads": 2, "feed_forward_size": 32}
+    shape: dict[str, Any] = {"layers": 1, "hidden_size": 16, "heads": 2, "feed_forward_size": 32}
     causal = CausalSpec(tokenizer="word_level", **shape)
     build_causal_model(causal, WORDS, 0, tmp_path / "gpt")
     build_model(ModelSpec(**shape), WORDS, 0, tmp_path / "bert")

@@ -1,5 +1,7 @@
 """Several processes that share every step learn what one process learns."""
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +16,7 @@ from gotd.training.devices import on_devices
 
 WORDS = [f"w{i}" for i in range(60)]
 TEXTS = [" ".join(f"w{(7 * i + j) % 60}" for j in range(3 + i % 9)) for i in range(30)]
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "learning_rate": 3e-3,
     "epochs": 2,
     "global_batch_size": 4,

@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -253,8 +253,10 @@ def _ask(
         ) from error
     import torch
 
+    # Their decorators hide what they take from type checkers.
+    load, evaluate = cast("Any", HFLM), cast("Any", simple_evaluate)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    language_model = HFLM(
+    language_model = load(
         pretrained=str(model), device=device, batch_size=batch_size, dtype="float32"
     )
     manager = (
@@ -262,7 +264,7 @@ def _ask(
         if include_path is None
         else TaskManager(include_path=include_path, include_defaults=False)
     )
-    return simple_evaluate(
+    return evaluate(
         model=language_model,
         tasks=names,
         task_manager=manager,
