@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -102,7 +103,8 @@ class GOTD:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ValueError: If there is no such method, encoder or setting.
+        TypeError: If ``seed`` or ``length_chars`` is no whole number, or ``epsilon`` no number.
+        ValueError: If there is no such method, encoder, device or setting.
     """
 
     def __init__(
@@ -119,13 +121,15 @@ class GOTD:
         store: str | Path | None = None,
         device: str = "auto",
     ) -> None:
+        if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
+            raise TypeError(f"epsilon must be a number, not {epsilon!r}")
         given = dict(settings or {})
         if method.startswith("got_d"):
-            given["epsilon"] = epsilon
+            given["epsilon"] = float(epsilon)
         self._method, self._name = build_method(method, given), method
         self._encoder = Encoder(encoder, device=device)
         self._unit: Unit = unit
-        self._seed, self._length_chars = seed, length_chars
+        self._seed, self._length_chars = _whole("seed", seed), _whole("length_chars", length_chars)
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
         self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
@@ -146,9 +150,9 @@ class GOTD:
         Methods that make lists instead of scores wait for the budget.
 
         Args:
-            target: Texts, a path or ``hub:`` name (or several), a `pyarrow.Table`, a
-                `pandas.DataFrame` or a `datasets.Dataset`. A list of strings is texts; give
-                paths as `pathlib.Path`, or one path as a string.
+            target: Texts (a list, an array or a `pandas.Series`), a path or ``hub:`` name (or
+                several), a `pyarrow.Table`, a `pandas.DataFrame` or a `datasets.Dataset`. A
+                list of strings is texts; give paths as `pathlib.Path`, or one path as a string.
             candidates: The same.
             text_column: Column of the text; several with commas are joined.
             target_text_column: The target's; the same when ``None``.
@@ -158,6 +162,8 @@ class GOTD:
                 file's name, when ``None``.
 
         Raises:
+            TypeError: If what was given is none of these; names the row of a text that is
+                no string.
             ValueError: If rows cannot be read, or a solve misses its tolerance.
             FileNotFoundError: If a file, data set or encoder is not there.
         """
@@ -188,10 +194,12 @@ class GOTD:
 
         Raises:
             RuntimeError: If nothing was fitted.
+            TypeError: If the budget is no whole number.
             ValueError: If the budget is below 1 or larger than the pool.
         """
         if self._request is None:
             raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
+        budget = _whole("budget", budget)
         prepared = Prepared(self._request, budget, self._store, self._engine)
         chosen = prepared.select(budget, explain=explain)
         table = pa.concat_tables(chosen.blocks())
@@ -203,6 +211,13 @@ class GOTD:
             record = self._store.root / HUB_RECORD
             return named_parts([str(name) for name in names], columns, record)
         return table_parts(given, label, columns)
+
+
+def _whole(name: str, value: Any) -> int:
+    """Take a whole number of any library; a bool, a float or a text is none."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    return int(value)
 
 
 def _are_paths(names: Any) -> bool:

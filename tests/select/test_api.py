@@ -9,6 +9,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -88,6 +89,56 @@ def test_what_cannot_be_done_is_said(given):
         GOTD().fit(given.target, given.pool).select(361)
     with pytest.raises(AttributeError, match="no attribute 'GOTE'"):
         _ = gotd.GOTE
+
+
+@pytest.mark.parametrize("kind", [pd.Series, np.array, pa.array, tuple])
+def test_texts_come_in_many_kinds(given, kind):
+    texts = list(given.rows.values())
+    plain = GOTD(method="dsir").fit(["protein cell"], texts).select(9)
+    found = GOTD(method="dsir").fit(kind(["protein cell"]), kind(texts)).select(np.int64(9))
+    assert found.table.equals(plain.table)
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "says"),
+    [
+        (["a", None], TypeError, "candidates row 2 is NoneType, not a string"),
+        (pd.Series(["a", float("nan")]), TypeError, "candidates row 2 is float, not a string"),
+        ([Path("a"), "b"], TypeError, "candidates row 1 is PosixPath, not a string; give texts"),
+        (["a", "b\ud800"], ValueError, "candidates row 2 holds half a character"),
+        (pd.DataFrame({"text": ["a", 1]}), ValueError, "candidates: the data frame cannot be"),
+        (pd.DataFrame({"text": ["\ud800"]}, dtype=object), ValueError, "the data frame cannot be"),
+        ([], ValueError, "candidates has no rows"),
+        (b"a", TypeError, "candidates: give texts, paths"),
+        ({"a"}, TypeError, "candidates: give texts, paths"),
+    ],
+)
+def test_rows_that_are_no_texts_are_named(rows, error, says):
+    with pytest.raises(error, match=says):
+        GOTD(method="dsir").fit(["a"], rows)
+
+
+@pytest.mark.parametrize("budget", ["3", 2.5, True, None])
+def test_a_budget_is_a_whole_number(budget):
+    fitted = GOTD(method="random").fit(["a"], ["b", "c", "d"])
+    with pytest.raises(TypeError, match="budget must be a whole number"):
+        fitted.select(budget)
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "says"),
+    [
+        ({"epsilon": "0.05"}, TypeError, "epsilon must be a number"),
+        ({"epsilon": float("inf")}, ValueError, "epsilon must be a finite number"),
+        ({"epsilon": 0}, ValueError, "epsilon must be positive"),
+        ({"seed": 1.5}, TypeError, "seed must be a whole number"),
+        ({"length_chars": "9"}, TypeError, "length_chars must be a whole number"),
+        ({"device": "foo"}, ValueError, "device must be auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named(fields, error, says):
+    with pytest.raises(error, match=says):
+        GOTD(**fields)
 
 
 def test_importing_gotd_is_light():

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from gotd.sources.files import checksum
+from gotd.sources.files import checksum, first_line
 from gotd.sources.hub_stream import HubRows, parse_hub
 from gotd.sources.streams import (
     JSONL_SUFFIXES,
@@ -25,6 +25,7 @@ from gotd.sources.streams import (
     STREAMED,
     Columns,
     check_file,
+    says_utf8,
     short_name,
     stream,
     uniform,
@@ -141,29 +142,60 @@ def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
     """Take rows from memory: texts, a table, a data frame or a `datasets.Dataset`.
 
     Args:
-        rows: A sequence of texts, or a `pyarrow.Table`, `pandas.DataFrame` or
+        rows: A sequence or a `pandas.Series` of texts, or a `pyarrow.Table`, `pandas.DataFrame` or
             `datasets.Dataset` with the columns named in ``columns``.
         label: What to call them: numbered ids begin with it.
         columns: Which columns to read.
 
     Raises:
-        TypeError: If it is none of these.
+        TypeError: If it is none of these, or a text is no string; names the row.
+        ValueError: If there is no row, or a text is not UTF-8.
     """
     if isinstance(rows, pa.Table):
         table = rows
     elif hasattr(rows, "with_format") and hasattr(rows, "column_names"):
         table = rows.with_format("arrow")[:]
-    elif hasattr(rows, "iloc"):
-        table = pa.Table.from_pandas(rows, preserve_index=False)
-    elif isinstance(rows, Sequence) and all(isinstance(text, str) for text in rows):
-        (name, *_) = columns.text
-        table = pa.table({name: pa.array(rows, pa.large_string())})
+    elif hasattr(rows, "iloc") and hasattr(rows, "columns"):
+        table = _frame(rows, label)
+    elif hasattr(rows, "tolist") and hasattr(rows, "__len__"):  # a Series or an array
+        table = pa.table({columns.text[0]: _texts(rows.tolist(), label)})
+    elif isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+        table = pa.table({columns.text[0]: _texts(rows, label)})
     else:
         raise TypeError(
             f"{label}: give texts, paths, a pyarrow table, a data frame or a Dataset, "
             f"not {type(rows).__name__}"
         )
+    if table.num_rows == 0:
+        raise ValueError(f"{label} has no rows; give at least one text")
     return [InMemory(table, label, columns)]
+
+
+def _frame(rows: Any, label: str) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(
+            f"{label}: the data frame cannot be read ({first_line(error)}); give every column "
+            "a name of its own and values of one type"
+        ) from error
+
+
+def _texts(texts: Sequence[Any], label: str) -> pa.Array:
+    for row, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{label} row {row} is {type(text).__name__}, not a string; give texts, or "
+                "paths as pathlib.Path alone"
+            )
+    try:
+        return pa.array(texts, pa.large_string())
+    except UnicodeEncodeError as error:
+        row = next(row for row, text in enumerate(texts, start=1) if not says_utf8(text))
+        raise ValueError(
+            f"{label} row {row} holds half a character (a lone surrogate), which UTF-8 cannot "
+            "say; repair the text"
+        ) from error
 
 
 def _files(name: str) -> list[Path]:

@@ -174,7 +174,16 @@ def _ids(
     if name not in raw.column_names:
         numbers = pa.array(range(first_row, first_row + raw.num_rows)).cast(pa.string())
         return pc.call_function("binary_join_element_wise", [pa.scalar(label), numbers, "#"])
-    if pa.types.is_integer(raw[name].type):
+    return string_ids(raw, name, where, first_row)
+
+
+def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
+    """Take a column of ids, strings or integers, as strings.
+
+    Raises:
+        ValueError: As `gotd.sources.rows.strings`.
+    """
+    if name in raw.column_names and pa.types.is_integer(raw[name].type):
         raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.string()))
     return strings(raw, name, where, first_row)
 
@@ -271,7 +280,7 @@ def _json_text(
     """Take a field that must be a string; an id may be an integer, a domain may be absent."""
     value = record.get(name)
     if isinstance(value, str):
-        if _says_utf8(value):
+        if says_utf8(value):
             return value
         problem = "holds half a character (a lone surrogate), which UTF-8 cannot say"
     elif name not in columns.text and name == (columns.domain or "domain") and value is None:
@@ -307,7 +316,8 @@ def _pieces(rows: Iterable[Any], size: Callable[[Any], int]) -> Iterator[list[An
         yield piece
 
 
-def _says_utf8(text: str) -> bool:
+def says_utf8(text: str) -> bool:
+    """Tell whether UTF-8 can say a text: half of a surrogate pair it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:
