@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -59,6 +60,15 @@ def test_random_in_domain_finds_the_nearest_domain_itself():
     assert set(domains_of(ranking)) == {"verse"}
     distances = ranking.diagnostics["distances"]
     assert list(distances) == ["verse", "news", "law"]
+
+
+def test_random_in_domain_draws_from_the_first_where_all_texts_are_the_same():
+    same = np.full((len(POOL), 3), 0.1, dtype=np.float32)
+    pool = replace(POOL, embeddings=same)
+    target = replace(NEAR_VERSE, embeddings=same[:2] * np.float32(1 + 1e-7))
+    ranking = RandomInDomain().rank(target, [pool], 20, 0, ENGINE)
+    assert set(domains_of(ranking)) == {"law"}
+    assert ranking.diagnostics["distances"] == {"law": 0.0, "news": 0.0, "verse": 0.0}
 
 
 def test_random_in_a_named_domain_needs_no_embeddings():

@@ -18,6 +18,9 @@ from gotd.selection.selection import Shard, uniform_by_id
 
 ROLE = "domains"
 
+SAME_POINT = 1e-12
+"""Costs under this share of the target's mean square are rounding of float32."""
+
 
 @dataclass(frozen=True)
 class DomainDistance:
@@ -92,9 +95,14 @@ def screen(
         raise ValueError("domain screening needs embeddings of target and candidates")
     samples = _sample_domains(candidates, sample, seed, engine or LocalEngine())
     wanted = np.asarray(target.embeddings, dtype=np.float32)
-    absolute = epsilon * float(
-        np.mean([_mean_cost(s.embeddings, wanted) for s in samples.values()])
-    )
+    mean_cost = float(np.mean([_mean_cost(s.embeddings, wanted) for s in samples.values()]))
+    if mean_cost <= SAME_POINT * float(np.square(wanted).sum(axis=1).mean()):
+        # All texts are alike, so no domain is farther away than another.
+        return [
+            DomainDistance(domain, 0.0, drawn.rows, len(drawn.embeddings), 0.0)
+            for domain, drawn in sorted(samples.items())
+        ]
+    absolute = epsilon * mean_cost
     found = []
     for domain, drawn in samples.items():
         problem = Problem(wanted, [drawn.embeddings], epsilon=absolute, epsilon_is="absolute")
