@@ -82,6 +82,34 @@ def test_a_selection_of_an_experiment_is_read_too(tmp_path):
     assert "Jaccard index 0.3333." in page
 
 
+def test_rows_of_elsewhere_are_compared_as_they_are(tmp_path):
+    table = pa.table({"id": [1, 2, 3], "text": ["x", None, "z"], "domain": [None, "d", "d"]})
+    pq.write_table(table.append_column("rank", [[1, None, 2]]), tmp_path / "one.parquet")
+    other = write(tmp_path / "other.parquet", ["1", "3", "4"])
+    page = compare(tmp_path / "one.parquet", other)
+    assert "| of these in both | 2 | 2 |" in page
+    assert "rank correlation of the rows in both 1.0000" in page
+    assert "| d | 2 | 0 |" in page
+
+
+def test_only_what_differs_is_shown_and_short(tmp_path):
+    for name, sha, last in (("one", "a" * 64, 0.25), ("other", "b" * 64, 0.125)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "selected.parquet", ["a", "b"])
+        files = [{"file": f"same-{n}", "sha256": "0" * 64} for n in range(50)]
+        manifest = {
+            "inputs": {"candidates": [*files, {"file": "mine", "sha256": sha}]},
+            "diagnostics": {"history": [1.0, 0.5, 0.4, 0.3, last], "epsilon": 1 / 3 + last / 1e9},
+        }
+        (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
+    page = compare(tmp_path / "one", tmp_path / "other")
+    assert "same-" not in page
+    assert f"| inputs.candidates.mine.sha256 | {'a' * 12} | {'b' * 12} |" in page
+    assert "| diagnostics.epsilon | 0.33333333358" in page  # not so short that they look alike
+    assert "| diagnostics.history | 5 values, the last 0.25 | 5 values, the last 0.125 |" in page
+    assert max(map(len, page.split("differs")[1].splitlines())) < 120
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -90,6 +118,32 @@ def test_a_selection_of_an_experiment_is_read_too(tmp_path):
         (
             lambda folder: pq.write_table(pa.table({"x": [1]}), folder / "selected.parquet"),
             "has no column 'id'; it has x",
+        ),
+        (
+            lambda folder: pq.write_table(
+                pa.table({"id": ["a", None]}), folder / "selected.parquet"
+            ),
+            "selected.parquet row 2: 'id' is null",
+        ),
+        (
+            lambda folder: pq.write_table(
+                pa.table({"id": pa.array([], pa.string())}), folder / "selected.parquet"
+            ),
+            "selected.parquet has no rows",
+        ),
+        (
+            lambda folder: [
+                write(folder / "selected.parquet", ["a"]),
+                (folder / "manifest.json").write_text("{"),
+            ],
+            "manifest.json is damaged",
+        ),
+        (
+            lambda folder: [
+                write(folder / "selected.parquet", ["a"]),
+                (folder / "manifest.json").write_text("[]"),
+            ],
+            "manifest.json is damaged",
         ),
         (
             lambda folder: [write(folder / f"selected-{n}.parquet", ["a"]) for n in (1, 2)],

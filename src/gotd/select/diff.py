@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,9 @@ import pyarrow.parquet as pq
 from gotd.pool import counted
 from gotd.select.measures import quantiles
 from gotd.select.report import markdown_table, plain
+from gotd.sources.streams import string_ids
 
-MOST_DOMAINS = 30
+MOST_DOMAINS, MOST_DIFFERENCES, MOST_VALUES = 30, 40, 3
 
 _EXPECTED = ("request", "inputs", "rows", "diagnostics", "parameters", "name", "versions")
 """Parts of a manifest in which a difference says why selections differ."""
@@ -87,11 +89,42 @@ def _read(path: Path) -> Taken:
         rows = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file} is damaged or not Parquet; copy it again") from error
-    if "id" not in rows.column_names:
-        raise ValueError(f"{file} has no column 'id'; it has {', '.join(rows.column_names)}")
-    manifest = file.with_name("manifest.json")
-    facts = json.loads(manifest.read_text("utf-8")) if manifest.is_file() else {}
-    return Taken(path.name or str(path), rows, facts)
+    return Taken(path.name or str(path), _known(rows, file), _manifest(file))
+
+
+def _known(rows: pa.Table, file: Path) -> pa.Table:
+    """Take what is compared: ids that are strings, and what else of its kind is there."""
+    if rows.num_rows == 0:
+        raise ValueError(f"{file} has no rows; there is nothing to compare")
+    kept = {"id": string_ids(rows, "id", str(file))}
+    for name in ("text", "domain"):
+        if name in rows.column_names and rows[name].null_count < rows.num_rows:
+            try:
+                kept[name] = rows[name].cast(pa.large_string()).fill_null("")
+            except pa.ArrowException as error:
+                raise ValueError(
+                    f"{file}: column {name!r} holds {rows[name].type}, not strings; convert it "
+                    "or leave it out"
+                ) from error
+    if "rank" in rows.column_names and pa.types.is_integer(rows["rank"].type):
+        kept["rank"] = rows["rank"].fill_null(rows.num_rows + 1)
+    return pa.table(kept)
+
+
+def _manifest(file: Path) -> dict[str, Any]:
+    path = file.with_name("manifest.json")
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError, RecursionError) as error:
+        found = error
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"{path} is damaged or no manifest; write the selection again, or delete that file "
+            "to compare the rows alone"
+        )
+    return found
 
 
 def _sizes(a: Taken, b: Taken) -> str:
@@ -126,7 +159,7 @@ def _rank_correlation(a: Taken, b: Taken) -> float | None:
 
 def _first_places(rows: pa.Table) -> pa.Table:
     place = rows["rank"] if "rank" in rows.column_names else pa.array(np.arange(rows.num_rows))
-    table = pa.table({"id": rows["id"].cast(pa.string()), "place": place})
+    table = pa.table({"id": rows["id"], "place": place})
     return table.group_by("id").aggregate([("place", "min")]).rename_columns(["id", "place"])
 
 
@@ -188,21 +221,49 @@ def _differences(a: Taken, b: Taken) -> str:
     if not all(flat):
         return ""
     rows = [
-        (plain(path), *(plain(_shown(f.get(path))) for f in flat))
+        (plain(path), *(plain(cell) for cell in _shown(*(f.get(path) for f in flat))))
         for path in dict.fromkeys([*flat[0], *flat[1]])
         if flat[0].get(path) != flat[1].get(path)
     ]
     if not rows:
         return "\n## What was asked for\n\nThe same."
     head = ("", plain(a.name), plain(b.name))
-    return "\n## What was asked for, and differs\n\n" + markdown_table(head, rows)
+    left_out = len(rows) - MOST_DIFFERENCES
+    more = f"\n\n{left_out:,} more differ." if left_out > 0 else ""
+    table = markdown_table(head, rows[:MOST_DIFFERENCES])
+    return f"\n## What was asked for, and differs\n\n{table}{more}"
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
+    """List what is in a manifest by its path; parts of an input go by their names."""
+    if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
+        value = {_part_name(part, number): part for number, part in enumerate(value, start=1)}
     if isinstance(value, Mapping):
         return [pair for name in value for pair in _flatten(value[name], f"{path}.{name}")]
     return [(path, value)]
 
 
-def _shown(value: Any) -> str:
-    return "" if value is None else value if isinstance(value, str) else json.dumps(value)
+def _part_name(part: Mapping[str, Any], number: int) -> str:
+    return str(part.get("file") or part.get("hub") or part.get("table") or number)
+
+
+def _shown(one: Any, other: Any) -> tuple[str, str]:
+    """Write two values short, but not so short that they look the same."""
+    short = _short(one), _short(other)
+    if short[0] != short[1]:
+        return short
+    return json.dumps(one), json.dumps(other)
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        if len(value) > MOST_VALUES:
+            return f"{len(value)} values, the last {_short(value[-1])}"
+        return ", ".join(map(_short, value))
+    if isinstance(value, str):
+        return value[:12] if re.fullmatch("[0-9a-f]{40,64}", value) else value
+    return json.dumps(value)
