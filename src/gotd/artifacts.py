@@ -246,8 +246,17 @@ class Store:
     def locked(self, stage: Stage) -> Iterator[None]:
         """Hold the stage's lock; the system drops it if this process is killed."""
         locks = self.root / ".locks"
-        locks.mkdir(parents=True, exist_ok=True)
-        with (locks / f"{stage.kind}-{stage.key[:12]}").open("w") as file:
+        try:
+            locks.mkdir(parents=True, exist_ok=True)
+            file = (locks / f"{stage.kind}-{stage.key[:12]}").open("w")
+        except OSError as error:
+            if _is_disk_full(error, self.root):
+                raise
+            reason = error.strerror or error
+            raise ArtifactError(
+                f"cannot write the store {self.root}: {reason}; choose another folder for it"
+            ) from error
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -260,6 +269,8 @@ class Store:
         """Turn whatever a full disk makes the block raise into one error with the remedy."""
         try:
             yield
+        except ArtifactError:
+            raise  # says already what is wrong
         except Exception as error:
             if not _is_disk_full(error, self.root):
                 raise
@@ -280,8 +291,8 @@ def _is_disk_full(error: BaseException, folder: Path) -> bool:
     Pyarrow passes the system's error number on, safetensors its words only, and torch
     and NumPy neither: then a disk without a free MiB decides.
     """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
     if "No space left on device" in str(error):
         return True
     if not isinstance(error, (OSError, RuntimeError)):

@@ -252,7 +252,13 @@ REFUSED = [
     (("--budget", "9", "--encoder", "minilmm"), "unknown encoder 'minilmm'; did you mean 'minilm'"),
     (("--budget", "9", "--encoder", "no/such-model"), "no encoder 'no/such-model': it is neither"),
     (("--budget", "9", "--method", "dsir", "--epsilon", "1"), "dsir has no setting 'epsilon'"),
-    (("--budget", "9", "--epsilon", "-1"), "epsilon and tolerance must be positive"),
+    (("--budget", "9", "--epsilon", "-1"), "epsilon must be positive and finite, not -1.0"),
+    (("--budget", "9", "--epsilon", "inf"), "got_d: epsilon must be a finite number, not inf"),
+    (("--budget", "9", "--set", "tolerance=0"), "tolerance must be positive and finite, not 0"),
+    (("--budget", "9", "--device", "foo"), "device must be auto, cpu, cuda or cuda:N, not 'foo'"),
+    (("--budget", "9", "--workers", "0"), "--workers must be at least 1, not 0"),
+    (("--budget", "9", "--store", "/dev/null"), "cannot write the store /dev/null: Not a dir"),
+    (("--budget", "9", "--store", "/proc/x"), "cannot write the store /proc/x: "),
     (("--budget", "9", "--set", "solvr=pot"), "no setting 'solvr'; did you mean 'solver'"),
     (("--budget", "9", "--set", "whiten=maybe"), "--set whiten=maybe: that is no bool"),
     (("--budget", "9", "--set", "whiten"), "--set takes KEY=VALUE"),
@@ -273,6 +279,26 @@ def test_what_cannot_be_done_is_one_line(capsys, given, more, says):
     if "--text-column" in more:
         more = (*more, "--target-text-column", "text")
     assert says in refused(capsys, given, *more)
+
+
+def test_a_gpu_that_is_not_there_is_known_at_once(capsys, given, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for encoder in ("hashed", "minilm"):
+        more = ("--budget", "9", "--device", "cuda", "--encoder", encoder)
+        assert "there is no device cuda: torch" in refused(capsys, given, *more)
+
+
+def test_the_hub_is_asked_once_for_an_encoder(capsys, given, monkeypatch):
+    asked = []
+
+    def unreachable(url):
+        asked.append(url)
+        raise RuntimeError("the network is blocked\nand more")
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", unreachable)
+    said = refused(capsys, given, "--budget", "9", "--encoder", "no/such-model")
+    assert "nor to be had from the Hub (the network is blocked and more)" in said
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -363,6 +389,12 @@ def test_a_link_stands_for_the_folder_it_points_to(given, tmp_path):
     select(given, tmp_path / "disk" / "new" / ".." / "other", "--budget", "7")
     assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["new", "old", "other"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "disk", "there"]
+
+
+def test_a_link_to_itself_is_refused(given, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert main(given.arguments("--budget", "9", "--out", str(tmp_path / "loop"))) == 2
+    assert "is a link that leads to itself" in capsys.readouterr().err
 
 
 def test_a_folder_around_the_store_is_refused(given, tmp_path, capsys):

@@ -14,7 +14,7 @@ from typing import Any
 from gotd.artifacts import Store
 from gotd.engine.local import Engine, LocalEngine
 from gotd.engine.ray import RayEngine
-from gotd.select.encoders import Encoder
+from gotd.select.encoders import Encoder, check_device
 from gotd.select.methods import build_method
 from gotd.select.output import Output, write_selection
 from gotd.select.pipeline import Prepared, Request
@@ -90,15 +90,23 @@ def _check_licence(given: str | None) -> None:
 
 
 def make_engine(options: argparse.Namespace) -> Engine:
-    """Build the engine, its workers sharing this machine's cores."""
+    """Build the engine, its workers sharing this machine's cores.
+
+    Raises:
+        ValueError: If the number of workers or the address cannot be.
+    """
+    workers = options.workers
+    if workers is None:
+        workers = 1 if options.engine == "local" else 2
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {workers}")
     if options.engine == "local":
         if options.ray_address:
             raise ValueError("--ray-address is for --engine ray")
-        workers = options.workers or 1
         _share_cores(workers)
         return LocalEngine(workers)
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
-    return RayEngine(options.workers or 2, options.ray_address, gpus_per_worker=gpus)
+    return RayEngine(workers, options.ray_address, gpus_per_worker=gpus)
 
 
 def _share_cores(workers: int) -> None:
@@ -117,6 +125,7 @@ def _request(options: argparse.Namespace) -> Request:
         settings[key] = value
     if options.epsilon is not None:
         settings["epsilon"] = options.epsilon
+    check_device(options.device)
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device
     encoder = Encoder(options.encoder, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -85,6 +86,9 @@ def build_method(name: str, settings: Mapping[str, Any]) -> Any:
                 + (did_you_mean(field, fields) if fields else "it has none")
             )
     values = {field: _as(fields[field], value) for field, value in settings.items()}
+    for field, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"the method {name}: {field} must be a finite number, not {value}")
     for field in fields:
         # In an experiment a stage fills it in; here nobody else will.
         if field in constructor.requires and values.get(field) is None:

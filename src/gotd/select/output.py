@@ -39,7 +39,10 @@ class Output:
     """
 
     def __init__(self, folder: Path, overwrite: bool = False) -> None:
-        self.folder, self.overwrite = folder.resolve(), overwrite
+        try:
+            self.folder, self.overwrite = folder.resolve(), overwrite
+        except RuntimeError as error:
+            raise ValueError(f"{folder} is a link that leads to itself; remove it") from error
 
     def _beside(self, ending: str) -> Path:
         return self.folder.with_name(f".{self.folder.name}.{ending}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -63,8 +64,10 @@ class TransportSettings:
 
     def __post_init__(self) -> None:
         self._choose(CHOICES)
-        if not (self.epsilon > 0 and self.tolerance > 0):
-            raise ValueError(f"{self.name}: epsilon and tolerance must be positive")
+        for field in ("epsilon", "tolerance"):
+            value = getattr(self, field)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{self.name}: {field} must be positive and finite, not {value}")
         if self.max_passes < 1:
             raise ValueError(f"{self.name}: max_passes must be at least 1, not {self.max_passes}")
         if self.reference_rows is not None and self.reference_rows < 1:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TOO_FEW = "a gradient needs at least two candidates: mass must come from somewhere"
+TOO_FEW = "a gradient needs at least two candidates: mass must come from somewhere; add candidates"
 
 
 def calibrated_gradient(potential: np.ndarray, mass: np.ndarray | None = None) -> np.ndarray:

@@ -151,7 +151,10 @@ class Problem:
         if self.epsilon_is == "absolute":
             return self.epsilon
         if not mean_cost > 0:
-            raise ValueError("all costs are zero: candidates and target are one and the same point")
+            raise ValueError(
+                "all costs are zero: candidates and target are one and the same point; "
+                "add candidates, or a target, of other texts"
+            )
         return self.epsilon * mean_cost
 
 
