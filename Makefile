@@ -18,11 +18,11 @@ TORCH_VERSION := 2.13.0
 TORCH_INDEX ?=
 
 .PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
-  reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels reproduce-all \
-  report bench clean
+  reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
+  reproduce-all report bench clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 	@echo
 	@echo "SCALE=micro|folder|paper  DATA=folder of rows and passages  ARGS='any Hydra override'"
 
@@ -65,6 +65,9 @@ plan-domain: $(STAMP) ## what reproduce-domain would run
 
 reproduce-labels: $(STAMP) ## Figure 1: what a selection is worth in labels
 	DATA='$(DATA)' $(PY) experiments/labels.py scale=$(SCALE) $(ARGS)
+
+plan-labels: $(STAMP) ## what reproduce-labels would run
+	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=labels scale=$(SCALE) $(ARGS)
 
 reproduce-zeroshot: $(STAMP) ## Tables 16 to 18: a causal model reads the selection, then answers untrained
 	DATA='$(DATA)' $(PY) experiments/zeroshot.py scale=$(SCALE) $(ARGS)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -435,9 +436,9 @@ class TestPlan:
 
 
 class TestPrinting:
-    def printed(self, *arguments) -> str:
+    def printed(self, *arguments, width: int = 80) -> str:
         out = io.StringIO()
-        print_plan(*arguments, console=Console(file=out, width=80))
+        print_plan(*arguments, console=Console(file=out, width=width))
         return out.getvalue()
 
     def test_it_counts_cells_and_names_what_each_line_rests_on(self, cells, monkeypatch):
@@ -458,6 +459,21 @@ class TestPrinting:
         assert "14 cells" in text
         for budget in (200, 400, 800):
             assert f"micro budget {budget}" in text
+
+    def test_columns_that_do_not_fit_go_below_and_no_number_is_cut(self, cells):
+        grids = [self.printed(cells, width=width).split("14 cells")[0] for width in (80, 40)]
+        assert grids[1].count("budget 800") > grids[0].count("budget 800") == 1
+        for grid in grids:
+            assert sum(int(n) for n in re.findall(r"0/(\d+)", grid)) == 14
+            assert all(str(cell.axes["arm"]) in grid for cell in cells)
+
+    def test_a_folder_that_is_not_named_is_told_what_it_must_hold(self, monkeypatch):
+        monkeypatch.setenv("DATA", "")
+        overrides = ["experiment=glue", "scale=folder", "task=cola,rte", "selector=none", "seed=1"]
+        _, missing, _ = lay_out(overrides)
+        assert missing is not None
+        assert "set DATA=… or source.path=…" in missing
+        assert missing.endswith("; this sweep reads candidates/ and the tasks cola, rte")
 
     def test_without_the_source_it_still_plans(self, monkeypatch):
         def unreachable(_):

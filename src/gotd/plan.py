@@ -21,6 +21,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gotd.artifacts import Stage
 from gotd.config import build, conf_folder
@@ -65,6 +66,8 @@ KINDS = (
 LARGE_MODEL = 50_000_000
 """Weights from which on memory is a question."""
 MEMORY_ROWS = (1, 4, 16)
+GAP = 3
+"""Characters between the columns of a printed table."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,9 @@ def lay_out(overrides: Sequence[str]) -> tuple[list[Cell], str | None, list[str]
         return [plan_cell(config, name) for config, name in held], None, skipped
     except FileNotFoundError as error:  # SourceUnavailable is one
         missing = str(error)
+        if build(configs[0][0].source).name == "folder":
+            names = dict.fromkeys(c.task.get("rated", c.task.name) for c, _ in configs)
+            missing += f"; this sweep reads candidates/ and the tasks {', '.join(names)}"
     return [plan_cell(_without_source(config), name) for config, name in configs], missing, []
 
 
@@ -256,7 +262,8 @@ def print_plan(
     lines = plan_stages(cells, read_past(store), read_records(), model)
     states = Counter(map(state, cells))
     counted = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "pending"))
-    console.print(_grid(cells))
+    for grid in _grids(cells, console.width):
+        console.print(grid)
     console.print(f"{len(cells)} cells: {counted}")
     if skipped:
         _say(console, f"skipped, not in the source: {', '.join(skipped)}")
@@ -279,27 +286,53 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _grid(cells: Sequence[Cell]) -> Table:
-    """Count done / all: arm by task, or setting by arm where more than one is swept."""
+def _grids(cells: Sequence[Cell], width: int) -> list[Table]:
+    """Count done / all: arm by task, or setting by arm where more than one is swept.
+
+    Columns that do not fit into ``width`` characters go into a table of their own below, so
+    that no number is cut.
+    """
     settings = list(dict.fromkeys(_setting(cell) for cell in cells if cell.axes["budget"]))
     parameters = cells[0].record.parameters
     title = f"{parameters['experiment']}, {parameters['scale']}"
     if len(settings) > 1:
-        table = Table(title=f"{title}: cells done / all tasks and seeds", box=SIMPLE)
+        title = f"{title}: cells done / all tasks and seeds"
         places = [(_setting(cell), str(cell.axes["arm"])) for cell in cells]
     else:
-        table = Table(title=f"{', '.join([title, *settings])}: cells done / all seeds", box=SIMPLE)
+        title = f"{', '.join([title, *settings])}: cells done / all seeds"
         places = [(str(cell.axes["arm"]), str(cell.axes["task"])) for cell in cells]
-    counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    states: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for place, cell in zip(places, cells, strict=True):
-        counts[place][state(cell)] += 1
-    columns = list(dict.fromkeys(column for _, column in places))
-    table.add_column("", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right", overflow="fold")
-    for row in dict.fromkeys(row for row, _ in places):
-        table.add_row(escape(row), *(_count(counts[row, column]) for column in columns))
-    return table
+        states[place][state(cell)] += 1
+    rows = list(dict.fromkeys(row for row, _ in places))
+    columns = {
+        column: [_count(states[row, column]) for row in rows]
+        for column in dict.fromkeys(column for _, column in places)
+    }
+    tables = []
+    for names in _fitting(columns, width - max(map(len, rows)) - 2 * GAP):
+        table = Table(title=None if tables else title, box=SIMPLE)
+        table.add_column("", overflow="fold")
+        for name in names:
+            table.add_column(name, justify="right", overflow="fold")
+        for place, row in enumerate(rows):
+            table.add_row(escape(row), *(columns[name][place] for name in names))
+        tables.append(table)
+    return tables
+
+
+def _fitting(columns: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
+    """Part columns into groups that are no wider than ``room`` characters, one at least each."""
+    groups: list[list[str]] = [[]]
+    taken = 0
+    for name, shown in columns.items():
+        wide = GAP + max(len(name), *(Text.from_markup(text).cell_len for text in shown))
+        if groups[-1] and taken + wide > room:
+            groups.append([])
+            taken = 0
+        groups[-1].append(name)
+        taken += wide
+    return groups
 
 
 def _setting(cell: Cell) -> str:

@@ -25,6 +25,7 @@ from gotd.sources.rows import documents, subsample, uniform_by_id
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
 ONE_FILE_GROUPS = ("toxicity",)
 """Groups in which a task may be a single file, its split ``train``."""
+LAYOUT = f"it holds candidates/, and tasks in {'/, '.join(TASK_GROUPS)}/"
 UNREAD_SHARE = 0.1
 """Share of the pre-training passages that causal models never see, for perplexity."""
 VERSION = 1
@@ -163,13 +164,13 @@ class Folder:
     def _root(self) -> Path:
         if not self.path:
             raise FileNotFoundError(
-                "the folder of rows and passages is not named: set DATA=… (it holds glue/ and "
-                "candidates/) or source.path=…"
+                "the folder of rows and passages is not named: set DATA=… or source.path=… "
+                f"({LAYOUT})"
             )
         root = Path(self.path).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(
-                f"no folder {root}; give the folder that holds glue/ and candidates/ (DATA=…)"
+                f"no folder {root}; give the one of rows and passages by DATA=… ({LAYOUT})"
             )
         return root
 
