@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -551,6 +552,19 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(given, tmp_path):
     assert (out / "selected.parquet").read_bytes() == (whole / "selected.parquet").read_bytes()
     pool = next(store.glob("pool/candidates-*/rows-00000.arrow"))
     assert pool.stat().st_mtime < began
+
+
+def test_the_readme_s_first_selection_works_as_typed(tmp_path, monkeypatch):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (block,) = [part for part in readme.split("```") if part.startswith("\nprintf")]
+    *files, command = block.strip().splitlines()
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["sh", "-c", "\n".join(files)], check=True)
+    assert main(shlex.split(command)[1:]) == 0
+    rows = pq.read_table("chosen/selected.parquet").to_pylist()
+    assert [row["domain"] for row in rows] == ["pool", "pool"]
+    assert all("dog" in row["text"] or "puppy" in row["text"] for row in rows)
+    assert {row["target_id"] for row in rows} <= {"mine#1", "mine#2"}
 
 
 def test_help_is_quick_and_names_every_method():
