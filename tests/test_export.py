@@ -118,7 +118,7 @@ def test_a_card_names_the_base_where_it_is_published():
         base="`openai-community/gpt2`",
         base_hub="openai-community/gpt2",
         base_revision="f" * 40,
-        selection={"arm": "got_d", "rows": 20},
+        selection={"arm": "got_d", "domains": {"<b>a|b\n": 20}},
         settings={"learning_rate": 2e-5},
         licences=["a/b: unknown"],
     )
@@ -128,4 +128,5 @@ def test_a_card_names_the_base_where_it_is_published():
     assert json.loads(block["pipeline_tag"]) == "text-generation"
     assert "base = AutoModelForCausalLM.from_pretrained('openai-community/gpt2', revision=" in text
     assert "## Measured" not in text
+    assert '| domains | {"&lt;b&gt;a\\|b\\n": 20} |' in text
     assert AutoModelForMaskedLM.__name__ in model_card(facts, "me/warm", masked=True, adapted=False)

@@ -57,11 +57,14 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
     if out.exists():
         raise FileExistsError(f"{out} exists; name a folder that does not")
     part = out.with_name(f"{out.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(part, ignore_errors=True)  # of a killed run
     unneeded = shutil.ignore_patterns(MANIFEST, "report.json")
-    shutil.copytree(cell.store.get(model), part, ignore=unneeded)
-    write_cards(part, _facts(config, cell, model), push or out.name)
-    part.rename(out)
+    try:
+        shutil.copytree(cell.store.get(model), part, ignore=unneeded)
+        write_cards(part, _facts(config, cell, model), push or out.name)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
     if push is not None:
         _push(out, push)
     return out
@@ -83,7 +86,6 @@ def _facts(config: DictConfig, cell: Cell, model: Stage) -> Any:
     base = model.inputs["base"] if trained else model
     pretrained = base.parameters["spec"]["pretrained"] or {}
     settings = model.parameters["settings"] if trained else {}
-    measured = _measured(cell)
     name, arm = config.model.name, config.selector.arm
     return CardFacts(
         title=f"{name}, warmed up on what {arm} selected" if trained else f"{name}, not warmed up",
@@ -96,7 +98,7 @@ def _facts(config: DictConfig, cell: Cell, model: Stage) -> Any:
             **({"seed": config.seed} if trained else {}),
         },
         licences=_licences(build(config.source), bool(pretrained), trained),
-        metrics=measured,
+        metrics=_measured(cell),
         measured_on=f"On the task {config.task.name} at the scale {config.scale_name}",
         key=model.key,
         version=versions()["gotd"],

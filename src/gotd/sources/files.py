@@ -142,7 +142,7 @@ def _read_jsonl(path: Path) -> pa.Table:
     records = [record for _, record in json_objects(path)]
     names = dict.fromkeys(name for record in records for name in record)
     for name in names:
-        if not _is_utf8(name):
+        if not says_utf8(name):
             raise ValueError(f"{path}: the name of field {name!r} is not UTF-8; rename it")
     return pa.table({name: _column(path, name, [r.get(name) for r in records]) for name in names})
 
@@ -220,7 +220,7 @@ def _column(path: Path, name: str, values: list[Any]) -> pa.Array:
         return pa.array(values)
     except UnicodeEncodeError as error:
         whole = (v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values)
-        row = next(i for i, value in enumerate(whole, 1) if not _is_utf8(value))
+        row = next(i for i, value in enumerate(whole, 1) if not says_utf8(value))
         raise ValueError(
             f"{path} row {row}: field {name!r} holds half a character (a lone surrogate), "
             "which UTF-8 cannot say; repair the text"
@@ -248,7 +248,8 @@ def _misfit(name: str, values: Sequence[Any], reason: str) -> str:
     return f"field {name!r}: {reason}; give every row the same type, or leave the field out"
 
 
-def _is_utf8(text: str) -> bool:
+def says_utf8(text: str) -> bool:
+    """Tell whether UTF-8 can say a text: half of a surrogate pair it cannot."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from gotd.sources.files import checksum, first_line
+from gotd.sources.files import checksum, first_line, says_utf8
 from gotd.sources.hub_stream import HubRows, parse_hub
 from gotd.sources.streams import (
     JSONL_SUFFIXES,
@@ -25,7 +25,6 @@ from gotd.sources.streams import (
     STREAMED,
     Columns,
     check_file,
-    says_utf8,
     short_name,
     stream,
     uniform,

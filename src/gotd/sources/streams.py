@@ -17,7 +17,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from gotd.sources.files import SUFFIXES, first_line, json_objects, listing, stem, text_lines
+from gotd.sources.files import (
+    SUFFIXES,
+    first_line,
+    json_objects,
+    listing,
+    says_utf8,
+    stem,
+    text_lines,
+)
 from gotd.sources.rows import strings
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -314,12 +322,3 @@ def _pieces(rows: Iterable[Any], size: Callable[[Any], int]) -> Iterator[list[An
             piece, held = [], 0
     if piece:
         yield piece
-
-
-def says_utf8(text: str) -> bool:
-    """Tell whether UTF-8 can say a text: half of a surrogate pair it cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -6,6 +6,7 @@ not known stays out of it.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,8 +127,9 @@ def _table(head: str, rows: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(value: Any) -> str:
+    """Write a value for a cell; names of domains are other people's text."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text.replace("|", "\\|")
+    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
 
 
 def _how_to_load(facts: CardFacts, name: str, masked: bool, adapted: bool) -> list[str]:
