@@ -375,6 +375,9 @@ RUNS_ONLY = (
         for group in ("pre_fine_tune", "fine_tune", "model.pretraining")
         for name in ("per_device_batch_size", "checkpoint_every_steps", "gradient_checkpointing")
     ),
+    # Several devices share each step and learn what one learns (tests/training/test_devices.py).
+    "pre_fine_tune.devices",
+    "model.pretraining.devices",
     "selector.method.device",
 )
 
