@@ -8,7 +8,7 @@ target marginal in float64.
 
     python experiments/benchmarks/transport.py
     DATA=../shared/data python experiments/benchmarks/transport.py --data real --name transport_real
-    python experiments/benchmarks/transport.py -m 5000 --rounds 1 --name transport_m5000
+    python experiments/benchmarks/transport.py -m 5000 --rounds 1 --memory 8 --name transport_m5000
     python experiments/benchmarks/transport.py -d 768 --rounds 2 --name transport_d768
 """
 
