@@ -68,7 +68,7 @@ class Sizes:
     prompts: int = 2
     continuations: int = 50
     comments: int = 20
-    passages: int = 3
+    passages: int = 8
     layers: int = 12
     hidden_size: int = 768
     heads: int = 12

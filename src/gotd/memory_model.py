@@ -22,8 +22,8 @@ LOGIT_BYTES = 12
 """Bytes of a logit at the start of the backward pass: log-probability and two gradients."""
 RUNTIME_GIB = 0.5
 """The process with torch and transformers loaded (measured: 0.47)."""
-HEAD_ROWS = 512
-"""Positions that scoring gives logits at once (`gotd.evaluation.likelihood`)."""
+HEAD_ROWS, HEAD_TILE = 512, 4096
+"""Positions and tokens that scoring gives logits at once (`gotd.evaluation.likelihood`)."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def scoring_memory(
     score = 4 if family == "gpt_neo" else wide
     scores = 3 * score * shape.heads * length_tokens
     states = 2 * wide * shape.hidden
-    logits = (wide + 4 + 4 if wide == 2 else 8) * HEAD_ROWS * shape.vocabulary
+    logits = (wide + 4 + 4 if wide == 2 else 8) * HEAD_ROWS * min(HEAD_TILE, shape.vocabulary)
     memory = Memory(
         weights=wide * shape.weights,
         activations=batch_tokens * (states + max(inner, scores)),

@@ -28,6 +28,16 @@ def test_losses_are_those_of_each_row_alone(network, batch_tokens):
         np.testing.assert_allclose(losses, plain_losses(network, row)[begin - 1 :], atol=2e-5)
 
 
+@pytest.mark.parametrize("tile", [1, 100, 256, 257])
+def test_tiles_of_the_vocabulary_change_no_loss(network, tile, monkeypatch):
+    random = np.random.default_rng(3)
+    rows = [draw(random, 20), list(range(0, VOCABULARY, 16)), [VOCABULARY - 1] * 3]
+    whole = Likelihood(network).losses(rows, [1] * 3)
+    monkeypatch.setattr("gotd.evaluation.likelihood.HEAD_TILE", tile)
+    for losses, expected in zip(Likelihood(network).losses(rows, [1] * 3), whole, strict=True):
+        np.testing.assert_allclose(losses, expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 150, 5000])
 @pytest.mark.parametrize("whole", [True, False])
 def test_shared_prefixes_change_no_number(network, batch_tokens, whole):

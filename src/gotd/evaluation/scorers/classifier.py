@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from gotd.evaluation.batches import by_length
+
 BATCH_TOKENS = 8192
 """Positions read at once; bounds the memory of activations."""
 MOST_TOKENS = 512
@@ -107,21 +109,14 @@ def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation:
     most = min(tokenizer.model_max_length, positions, MOST_TOKENS)
     encoded = tokenizer(list(texts), truncation=True, max_length=most, return_attention_mask=False)
     lengths = [len(row) for row in encoded["input_ids"]]
-    order = sorted(range(len(texts)), key=lambda i: (lengths[i], i))
     scores = np.zeros((len(texts), network.config.num_labels))
     with torch.inference_mode():
-        start = 0
-        while start < len(order):
-            stop = start + 1
-            while stop < len(order) and lengths[order[stop]] * (stop + 1 - start) <= BATCH_TOKENS:
-                stop += 1
-            batch = order[start:stop]
+        for batch in by_length(lengths, BATCH_TOKENS, network.device.type):
             rows = {name: [values[i] for i in batch] for name, values in encoded.items()}
             padded = tokenizer.pad(rows, return_tensors="pt").to(network.device)
             logits = network(**padded).logits.double()
             found = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=-1)
             scores[batch] = found.cpu().numpy()
-            start = stop
     return scores
 
 

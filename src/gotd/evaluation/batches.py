@@ -1,0 +1,58 @@
+"""Batches of rows of like length, as many and as wide as takes the least time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+CALL_TOKENS = 24
+"""Positions that take a CPU as long as one more call of a network does by itself.
+
+One thread reads 8 positions of GPT-2 or BERT (12 layers of 768) in 60 ms, 32 in 104, and
+any more in 2 ms each: a call begins with its weights, which are read once for all rows.
+"""
+
+
+def by_length(lengths: Sequence[int], most: int, device: str) -> list[list[int]]:
+    """Part rows into batches that are padded to their longest row.
+
+    On a CPU padding costs as much as text, and a call little; the batches are those of the
+    least sum of positions, ``CALL_TOKENS`` a call included. An accelerator waits for small
+    batches instead, so they are filled.
+
+    Args:
+        lengths: ``[n]`` tokens of each row.
+        most: Positions of a batch, padding included; a longer row is a batch of its own.
+        device: What reads them: ``cpu``, or an accelerator.
+
+    Returns:
+        Row numbers, batches of shorter rows first; rows of one length in their order.
+    """
+    order = np.argsort(np.asarray(lengths, dtype=np.int64), kind="stable")
+    widths = np.maximum(np.asarray(lengths, dtype=np.int64)[order], 1)
+    if device != "cpu":
+        return [part.tolist() for part in np.split(order, _full(widths, most)) if len(part)]
+    least = np.zeros(len(order) + 1)  # cost of the first rows, and where their last batch starts
+    start = np.zeros(len(order) + 1, dtype=np.int64)
+    for end, width in enumerate(widths.tolist(), start=1):
+        first = max(0, end - max(1, most // width))
+        costs = least[first:end] + width * np.arange(end - first, 0, -1)
+        best = int(np.argmin(costs))
+        least[end], start[end] = costs[best] + CALL_TOKENS, first + best
+    batches = []
+    end = len(order)
+    while end:
+        batches.append(order[start[end] : end].tolist())
+        end = int(start[end])
+    return batches[::-1]
+
+
+def _full(widths: np.ndarray, most: int) -> list[int]:
+    """Give the rows at which a new batch starts, the first apart, if all are filled."""
+    cuts, start = [], 0
+    for end, width in enumerate(widths.tolist()):
+        if end > start and (end + 1 - start) * width > most:
+            cuts.append(end)
+            start = end
+    return cuts
