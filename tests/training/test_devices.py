@@ -1,10 +1,12 @@
 """Several processes that share every step learn what one process learns."""
 
+import os
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.multiprocessing.spawn import ProcessExitedException
 
 from gotd.config import build
 from gotd.expansion import expand
@@ -13,41 +15,72 @@ from gotd.training.causal_lm import CausalLMSettings, pre_fine_tune
 from gotd.training.causal_models import CausalSpec, build_causal_model
 from gotd.training.classifier import FineTuneSettings
 from gotd.training.devices import on_devices
+from gotd.training.trainer import StepModule
 
 WORDS = [f"w{i}" for i in range(60)]
 TEXTS = [" ".join(f"w{(7 * i + j) % 60}" for j in range(3 + i % 9)) for i in range(30)]
 SETTINGS: dict[str, Any] = {
     "learning_rate": 3e-3,
     "epochs": 2,
-    "global_batch_size": 4,
+    "global_batch_size": 3,  # one process runs out of rows in every step
     "per_device_batch_size": 1,
     "max_length_tokens": 24,
     "checkpoint_every_steps": 3,
-    "tuning": "lora",
+    "gradient_clip": 0.1,
+    "weight_decay": 0.1,
 }
 
 
-@pytest.mark.slow  # two processes that import everything
-def test_two_processes_share_each_step_and_write_one_model(tmp_path):
+def killed(*arguments):
+    """Train as `pre_fine_tune` does, and die after the fourth step."""
+
+    def die(module, step):
+        if step == 4:
+            os._exit(9)
+
+    StepModule.after_update = die
+    return pre_fine_tune(*arguments)
+
+
+def weights(folder):
+    found = {"model": load_file(folder / "model.safetensors")}
+    if (folder / "adapter").exists():
+        found["adapter"] = load_file(folder / "adapter" / "adapter_model.safetensors")
+    return found
+
+
+@pytest.mark.slow  # processes that import everything
+@pytest.mark.parametrize("tuning", ["lora", "full"])
+def test_processes_that_share_each_step_write_the_model_of_one(tmp_path, tuning):
     spec = CausalSpec(tokenizer="word_level", hidden_size=32, feed_forward_size=64, dropout=0.0)
     build_causal_model(spec, WORDS, 1, tmp_path / "base")
     reports = {}
-    for devices in (1, 2):
-        settings = CausalLMSettings(**SETTINGS, devices=devices)
-        place = tmp_path / str(devices)
+
+    def run(name, train, share=on_devices, **how):
+        settings = CausalLMSettings(**SETTINGS, tuning=tuning, **how)
+        place = tmp_path / name
         arguments = (tmp_path / "base", TEXTS, settings, 1, place / "work", place / "out")
-        reports[devices] = (
-            pre_fine_tune(*arguments) if devices == 1 else on_devices(pre_fine_tune, *arguments)
-        )
+        reports[name] = train(*arguments) if share is None else share(train, *arguments)
         assert not (place / "work" / "last.ckpt").exists()
-    one, two = reports[1], reports[2]
-    assert (two["steps"], two["tokens"]) == (one["steps"], one["tokens"])
-    for (_, alone), (_, shared) in zip(one["loss_curve"], two["loss_curve"], strict=True):
-        assert shared == pytest.approx(alone, rel=1e-4)
-    for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
-        alone, shared = (load_file(tmp_path / n / "out" / name) for n in "12")
-        for key, weight in alone.items():
-            torch.testing.assert_close(shared[key], weight, atol=1e-4, rtol=1e-3)
+
+    run("alone", pre_fine_tune, share=None)
+    run("ddp", pre_fine_tune, devices=2)
+    run("fsdp", pre_fine_tune, devices=2, strategy="fsdp", gradient_checkpointing=True)
+    with pytest.raises(ProcessExitedException):
+        run("killed", killed, devices=2, strategy="fsdp")
+    assert (tmp_path / "killed" / "work" / "last.ckpt").exists()
+    run("killed", pre_fine_tune, devices=2, strategy="fsdp")
+    assert reports["killed"]["cost"]["resumed"]
+    alone = reports.pop("alone")
+    wanted = weights(tmp_path / "alone" / "out")
+    assert sorted(wanted) == (["adapter", "model"] if tuning == "lora" else ["model"])
+    for name, report in reports.items():
+        assert (report["steps"], report["tokens"]) == (alone["steps"], alone["tokens"])
+        for (_, one), (_, shared) in zip(alone["loss_curve"], report["loss_curve"], strict=True):
+            assert shared == pytest.approx(one, rel=1e-4)
+        found = weights(tmp_path / name / "out")
+        for part, tensors in wanted.items():
+            torch.testing.assert_close(found[part], tensors, atol=1e-4, rtol=1e-3)
 
 
 def test_devices_and_sharding_are_one_override_each_and_in_no_key():

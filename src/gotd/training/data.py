@@ -214,9 +214,9 @@ def split_batch(
     return np.array_split(np.arange(n_rows), parts)[rank::devices]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
-    """One optimiser step's data on this device.
+    """One optimiser step's data on this device; not frozen: Lightning's FSDP copies it by field.
 
     Args:
         parts: Handled one after the other, gradients summed.

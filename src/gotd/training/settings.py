@@ -48,8 +48,8 @@ class TrainingSettings:
         gradient_checkpointing: Recompute activations in the backward pass: about a
             third slower, much less memory.
         strategy: How several devices, one process each, share the work: ``ddp`` repeats
-            the model on each, ``fsdp`` shards weights, gradients and moments (GPUs and
-            causal models only).
+            the model on each, ``fsdp`` shards weights, gradients and moments (causal models
+            only).
         devices: How many devices of this machine train together; pre-fine-tuning only.
     """
 

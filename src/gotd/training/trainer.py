@@ -22,8 +22,9 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gotd.training.data import Batch, BatchStream, Part, seed_for
@@ -101,6 +102,17 @@ class StepModule(pl.LightningModule):
     def after_update(self, step: int) -> None:
         """Look at the network after ``step`` steps, for instance to validate."""
 
+    def configure_model(self) -> None:
+        """Shard weights, gradients and moments layer by layer, if that is how devices share."""
+        if self.settings.strategy != "fsdp":
+            return
+        mesh = self.device_mesh["data_parallel"]  # type: ignore[index]
+        for layer in self.network.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                fully_shard(layer, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+        register_fsdp_forward_method(self, "sum_losses")
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW, fused: ten times faster than a loop over tensors on CPU."""
         return torch.optim.AdamW(
@@ -131,19 +143,11 @@ class StepModule(pl.LightningModule):
             loss += part_loss.detach()
         self.before_update(self.step)
         if self.settings.gradient_clip:
-            self._clip(self.settings.gradient_clip)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.gradient_clip)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self._window = self._window.to(self.device) + loss.double()
         self._window_steps += 1
-
-    def _clip(self, most: float) -> None:
-        """Scale the gradient down to a global norm, which spans all devices' shards."""
-        if self.settings.strategy == "fsdp":
-            sharded: Any = self.trainer.strategy.model
-            sharded.clip_grad_norm_(most)
-        else:
-            nn.utils.clip_grad_norm_(self.network.parameters(), most)
 
     def on_train_end(self) -> None:
         """Gather weights that are spread over devices, while those still run together."""
@@ -154,10 +158,13 @@ class StepModule(pl.LightningModule):
     def _sum_or_zero(self, part: Part) -> Tensor:
         """Return the part's loss; without rows a zero that every weight takes part in.
 
-        A device that ran out of rows must still meet the others in the backward pass.
+        A device that ran out of rows must still meet the others in the backward pass, and
+        in the forward pass, too, where each holds a share of every layer.
         """
         if len(part["input_ids"]):
             return self.sum_losses(part)
+        if self.settings.strategy == "fsdp":
+            return self.sum_losses({k: v.new_ones((1, 2)) for k, v in part.items()}) * 0
         zeros = [weight.sum() * 0 for weight in self.network.parameters() if weight.requires_grad]
         return torch.stack(zeros).sum()
 
@@ -230,7 +237,7 @@ def train(module: StepModule, stream: BatchStream, work: Path) -> Cost:
     if len(stream):
         module.train()
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        strategy = choose_strategy(module.settings, module.network, on_gpu)
+        strategy = choose_strategy(module.settings, module.network)
         trainer = _lightning_trainer(len(stream), on_gpu, strategy)
         with warnings.catch_warnings():
             # Its notices about its own dependencies say nothing about the run.
@@ -247,33 +254,33 @@ def process_rank() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def choose_strategy(
-    settings: TrainingSettings, network: nn.Module, on_gpu: bool
-) -> str | FSDPStrategy:
+def choose_strategy(settings: TrainingSettings, network: nn.Module) -> str | ModelParallelStrategy:
     """Say how the processes of this run share the work.
 
     Raises:
-        ValueError: If ``fsdp`` is asked for without several GPUs, or for a network whose
+        ValueError: If ``fsdp`` is asked for with one process, or for a network whose
             weights are of two types, which one shard cannot hold.
     """
     _, processes = process_rank()
     if settings.strategy == "ddp":
         # Unused: the encoder while only the head learns.
         return "ddp_find_unused_parameters_true" if processes > 1 else "auto"
-    if not on_gpu or processes < 2:
+    if processes < 2:
         raise ValueError(
-            "strategy=fsdp shards over several GPUs, one process each (devices=N); here "
-            f"{processes} process on {'a GPU' if on_gpu else 'the CPU'}: use strategy=ddp"
+            "strategy=fsdp shards over several devices: ask for devices=N, or use strategy=ddp"
         )
     if len({weight.dtype for weight in network.parameters()}) > 1:
         raise ValueError(
             "strategy=fsdp needs weights of one type: use weights=float32 with tuning=lora"
         )
-    layers = {type(m) for m in network.modules() if isinstance(m, GradientCheckpointingLayer)}
-    return FSDPStrategy(auto_wrap_policy=layers, state_dict_type="full")  # type: ignore[arg-type]
+    return ModelParallelStrategy(
+        data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
 
 
-def _lightning_trainer(steps: int, on_gpu: bool, strategy: str | FSDPStrategy) -> pl.Trainer:
+def _lightning_trainer(
+    steps: int, on_gpu: bool, strategy: str | ModelParallelStrategy
+) -> pl.Trainer:
     """Return a Trainer that only runs the loop: no folders, loggers or sanity checks."""
     show_bar = steps >= PROGRESS_BAR_STEPS and sys.stdout.isatty()
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
