@@ -103,7 +103,8 @@ class GOTD:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        TypeError: If ``seed`` or ``length_chars`` is no whole number, or ``epsilon`` no number.
+        TypeError: If ``seed`` or ``length_chars`` is no whole number, ``epsilon`` no number,
+            or ``method`` or ``encoder`` no string.
         ValueError: If there is no such method, encoder, device or setting.
     """
 
@@ -123,6 +124,7 @@ class GOTD:
     ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
             raise TypeError(f"epsilon must be a number, not {epsilon!r}")
+        _string("method", method), _string("encoder", encoder)
         given = dict(settings or {})
         if method.startswith("got_d"):
             given["epsilon"] = float(epsilon)
@@ -162,11 +164,19 @@ class GOTD:
                 file's name, when ``None``.
 
         Raises:
-            TypeError: If what was given is none of these; names the row of a text that is
-                no string.
+            TypeError: If what was given is none of these, or a column's name is no string;
+                names the row of a text that is no string.
             ValueError: If rows cannot be read, or a solve misses its tolerance.
             FileNotFoundError: If a file, data set or encoder is not there.
         """
+        _string("text_column", text_column)
+        for name, column in (
+            ("target_text_column", target_text_column),
+            ("id_column", id_column),
+            ("domain_column", domain_column),
+        ):
+            if column is not None:
+                _string(name, column)
         columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
         target_columns = Columns(tuple((target_text_column or text_column).split(",")))
         self._request = Request(
@@ -211,6 +221,11 @@ class GOTD:
             record = self._store.root / HUB_RECORD
             return named_parts([str(name) for name in names], columns, record)
         return table_parts(given, label, columns)
+
+
+def _string(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
 
 
 def _whole(name: str, value: Any) -> int:

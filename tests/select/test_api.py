@@ -131,6 +131,8 @@ def test_a_budget_is_a_whole_number(budget):
         ({"epsilon": "0.05"}, TypeError, "epsilon must be a number"),
         ({"epsilon": float("inf")}, ValueError, "epsilon must be a finite number"),
         ({"epsilon": 0}, ValueError, "epsilon must be positive"),
+        ({"method": 3}, TypeError, "method must be a string, not 3"),
+        ({"encoder": None}, TypeError, "encoder must be a string, not None"),
         ({"seed": 1.5}, TypeError, "seed must be a whole number"),
         ({"length_chars": "9"}, TypeError, "length_chars must be a whole number"),
         ({"device": "foo"}, ValueError, "device must be auto, cpu, cuda or cuda:N"),
@@ -139,6 +141,14 @@ def test_a_budget_is_a_whole_number(budget):
 def test_a_setting_of_another_kind_is_named(fields, error, says):
     with pytest.raises(error, match=says):
         GOTD(**fields)
+
+
+@pytest.mark.parametrize(
+    "name", ["text_column", "target_text_column", "id_column", "domain_column"]
+)
+def test_a_column_is_named_by_a_string(name):
+    with pytest.raises(TypeError, match=rf"{name} must be a string, not \['a'\]"):
+        GOTD().fit(["a"], ["b"], **{name: ["a"]})
 
 
 def test_importing_gotd_is_light():
