@@ -25,13 +25,15 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 	@echo
 	@echo "SCALE=micro|folder|paper  DATA=folder of rows and passages  ARGS='any Hydra override'"
+	@echo "TORCH_INDEX=index to take torch from (PyTorch's CPU index saves gigabytes without a GPU)"
 
 setup: $(STAMP) ## make .venv with torch (CUDA or CPU, as the machine has it) and the package
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
-	@$(PY) -c 'import torch' 2>/dev/null || test '$(TORCH)' = skip || \
-	  $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION)
+	@$(PY) -c 'import torch' 2>/dev/null || test '$(TORCH)' = skip || { echo 'installing torch'; \
+	  $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION); }
+	@echo 'installing gotd and what it needs: two or three minutes'
 	@$(PIP) -c constraints.txt -e '.[demo,dev]'
 	@$(PY) -m pip check
 	@touch $@

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -575,3 +576,28 @@ def test_other_errors_pass_as_they_are(store):
 
     with pytest.raises(FileNotFoundError, match="absent"):
         store.get(make(build))
+
+
+def test_a_long_stage_says_when_it_is_at_work_and_when_it_is_built(tmp_path, monkeypatch, caplog):
+    def lines(build):
+        with caplog.at_level("INFO", logger="gotd.artifacts"):
+            caplog.clear()
+            stage = Stage(
+                kind="rows", version=1, name="slow", parameters={}, build=build, inputs={}
+            )
+            Store(tmp_path / build.__name__).get(stage)
+        return [record.getMessage() for record in caplog.records]
+
+    def slow(folder, inputs):
+        (folder / "all.bin").write_bytes(b"whole")
+        for _ in range(1000):
+            if caplog.records:
+                return
+            time.sleep(0.01)
+
+    def quick(folder, inputs):
+        (folder / "all.bin").write_bytes(b"whole")
+
+    assert lines(quick) == []
+    monkeypatch.setattr(artifacts, "LONG_S", 0.01)
+    assert lines(slow) == ["building rows slow", "built rows slow in 0 s"]

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,7 +36,7 @@ MANIFEST = "manifest.json"
 WORK = ".work"
 """Folder inside an unfinished artifact for checkpoints; gone once the stage is done."""
 LONG_S = 20.0
-"""A stage that took longer is worth a line of the log."""
+"""A stage that takes longer is worth two lines of the log: then, and when it is built."""
 
 
 class ArtifactError(RuntimeError):
@@ -191,7 +192,13 @@ class Store:
         reset_peak_memory()
         if resumed:
             log.info("resuming %s %s", stage.kind, stage.name)
-        stage.build(part, inputs)
+        announce = threading.Timer(LONG_S, log.info, ("building %s %s", stage.kind, stage.name))
+        announce.daemon = True
+        announce.start()
+        try:
+            stage.build(part, inputs)
+        finally:
+            announce.cancel()
         if (took := time.perf_counter() - began) > LONG_S:
             log.info("built %s %s in %.0f s", stage.kind, stage.name, took)
         # What a kill in the middle of `write_json` leaves; it would be gone again below.
@@ -260,7 +267,7 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                log.info("waiting for another process that builds %s %s", stage.kind, stage.name)
+                log.info("waiting for another worker that builds %s %s", stage.kind, stage.name)
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -33,7 +34,7 @@ def examine(store: Path = Path("artifacts")) -> int:
     """
     table = Table(title="gotd doctor", show_lines=False)
     for column in ("what", "state", "remark"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     machine = hardware()
     enough_memory = machine["memory_gib"] >= 4
     free_gib = shutil.disk_usage(store if store.exists() else Path.cwd()).free / 2**30
@@ -61,8 +62,11 @@ def examine(store: Path = Path("artifacts")) -> int:
             package, "installed" if present else "absent", "" if present else escape(remark)
         )
     table.add_row("versions", " ".join(f"{k} {v}" for k, v in versions().items()), "")
-    Console().print(table)
-    return 0 if enough_memory and enough_disk and configured else 1
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    ready = enough_memory and enough_disk and configured
+    console.print("ready for scale=micro" if ready else "not ready: see the remarks")
+    return 0 if ready else 1
 
 
 def _hub() -> tuple[str, str]:

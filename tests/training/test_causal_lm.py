@@ -91,6 +91,19 @@ def test_training_learns_and_what_fits_on_a_device_does_not_matter(base, texts, 
         torch.testing.assert_close(whole[key], cut[key], atol=1e-4, rtol=1e-3)
 
 
+def test_a_long_run_says_where_it_stands(base, texts, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("gotd.training.trainer.PROGRESS_LINE_S", 0)
+    with caplog.at_level("INFO", logger="gotd.training.trainer"):
+        settings = CausalLMSettings(**SETTINGS | {"epochs": 1})
+        steps = pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / "out")[
+            "steps"
+        ]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == steps > 1
+    assert lines[0].startswith(f"step 1 of {steps}, about ")
+    assert lines[-1] == f"step {steps} of {steps}, about 0 min left"
+
+
 def test_checkpointed_activations_train_the_same(base, texts, tmp_path):
     for name, on in (("plain", False), ("recomputed", True)):
         settings = CausalLMSettings(**SETTINGS | {"epochs": 1, "gradient_checkpointing": on})

@@ -184,8 +184,8 @@ def _targets(found: Mapping[str, Any] | None) -> str:
         for t in found["largest"]
     ]
     return (
-        f"\n## Which targets are served\n\n{found['targets']:,} targets; the chosen mass spreads "
-        f"as over {found['effective_targets']:.0f} of them alike; {found['starved_targets']:,} "
+        f"\n## Which targets are served\n\n{found['targets']:,} targets, served as evenly "
+        f"as {found['effective_targets']:.1f} with equal shares; {found['starved_targets']:,} "
         "get under a tenth of an equal share. Those that get most:\n\n"
         + markdown_table(("target", "share of the mass", "rows it comes first for", "text"), rows)
     )

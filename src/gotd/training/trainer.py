@@ -30,11 +30,15 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from gotd.training.data import Batch, BatchStream, Part, seed_for
 from gotd.training.settings import TrainingSettings
 
+log = logging.getLogger(__name__)
+
 CHECKPOINT_FILE = "last.ckpt"
 CURVE_POINTS = 100
 """Loss curves are averaged over windows so that they have about this many points."""
 PROGRESS_BAR_STEPS = 200
 """Shorter runs are over before a progress bar is drawn."""
+PROGRESS_LINE_S = 60
+"""Seconds between two lines that say where a run without a bar stands."""
 BF16_HIDDEN_SIZE = 256
 """Below this width casting costs more than the faster multiplication saves."""
 
@@ -83,6 +87,7 @@ class StepModule(pl.LightningModule):
         """All trained weights, where they were sharded; empty on other devices."""
         self._window = torch.zeros((), dtype=torch.float64)
         self._window_steps = 0
+        self._said_at, self._said_step = time.monotonic(), 0
 
     def sum_losses(self, part: Part) -> Tensor:
         """Return the sum of the loss terms of one part."""
@@ -175,8 +180,22 @@ class StepModule(pl.LightningModule):
         if self.step % width == 0 or self.step == self.total_steps:
             self._close_window()
         self.after_update(self.step)
+        self._say_where()
         if self.step % self.settings.checkpoint_every_steps == 0 and self.step < self.total_steps:
             save_checkpoint(self.trainer, self.work / CHECKPOINT_FILE)
+
+    def _say_where(self) -> None:
+        """Log once a minute how far the run is, unless a bar shows it."""
+        since = time.monotonic() - self._said_at
+        if since < PROGRESS_LINE_S or self.trainer.progress_bar_callback or self.global_rank:
+            return
+        left_min = since / (self.step - self._said_step) * (self.total_steps - self.step) / 60
+        log.info("step %d of %d, about %.0f min left", self.step, self.total_steps, left_min)
+        self._said_at, self._said_step = time.monotonic(), self.step
+
+    def on_train_start(self) -> None:
+        """Count the time of a step from here: a resumed run starts at a later one."""
+        self._said_at, self._said_step = time.monotonic(), self.step
 
     def _close_window(self) -> None:
         """Append the mean loss since the last point to the curve."""
