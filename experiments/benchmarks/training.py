@@ -45,7 +45,7 @@ from gotd.training.classifier import FineTuneSettings, fine_tune
 from gotd.training.data import IGNORED, TokenRows, pad_rows, tokenise
 from gotd.training.masked_lm import MaskedLMSettings, mask_tokens, pre_fine_tune
 from gotd.training.models import load_masked_lm, load_tokenizer, resolve_folder, save_model
-from gotd.training.trainer import isolated_randomness, seed_generators
+from gotd.training.randomness import isolated_randomness, seed_generators
 
 MAX_LENGTH_TOKENS = 128
 HELD_OUT_ROWS = 256

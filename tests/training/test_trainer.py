@@ -4,15 +4,14 @@ from torch import nn
 
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_masked_lm
+from gotd.training.randomness import isolated_randomness, seed_generators
 from gotd.training.settings import TrainingSettings, identity_of
 from gotd.training.trainer import (
     choose_strategy,
     count_steps,
     group_parameters,
-    isolated_randomness,
     linear_schedule,
     resolve_precision,
-    seed_generators,
 )
 
 

@@ -8,11 +8,11 @@ from gotd.training.data import (
     order_epoch,
     pad_rows,
     read_task_rows,
-    seed_for,
     split_batch,
     tokenise,
 )
 from gotd.training.models import load_tokenizer
+from gotd.training.randomness import seed_for
 
 
 @pytest.fixture(scope="module")

@@ -25,20 +25,18 @@ from gotd.training.data import (
     Part,
     TokenRows,
     pad_rows,
-    seed_for,
     split_batch,
     steps_per_epoch,
 )
 from gotd.training.lora import add_adapters, merge_adapters
 from gotd.training.models import check_length, resolve_folder, save_model
+from gotd.training.randomness import isolated_randomness, seed_for, seed_generators
 from gotd.training.settings import TrainingSettings, identity_of
 from gotd.training.trainer import (
     StepModule,
     count_steps,
     forget_checkpoint,
-    isolated_randomness,
     process_rank,
-    seed_generators,
     train,
 )
 

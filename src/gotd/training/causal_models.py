@@ -21,7 +21,6 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gotd.training.data import seed_for
 from gotd.training.models import (
     SIZES,
     attention,
@@ -30,6 +29,7 @@ from gotd.training.models import (
     missing_only,
     save_model,
 )
+from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import byte_level_bpe, causal_tokenizer, causal_word_level
 
 ARCHITECTURES = ("gpt2", "gpt_neo")

@@ -26,7 +26,6 @@ from gotd.training.data import (
     Part,
     TokenRows,
     read_task_rows,
-    seed_for,
     split_batch,
     steps_per_epoch,
     tokenise,
@@ -42,15 +41,14 @@ from gotd.training.heads import (
 )
 from gotd.training.lora import add_adapters, merge_adapters
 from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
+from gotd.training.randomness import isolated_randomness, seed_for, seed_generators
 from gotd.training.settings import TrainingSettings, identity_of
 from gotd.training.trainer import (
     StepModule,
     count_steps,
     forget_checkpoint,
-    isolated_randomness,
     process_rank,
     resolve_precision,
-    seed_generators,
     train,
 )
 

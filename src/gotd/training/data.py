@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from gotd.training.randomness import seed_for
+
 TOKENISED_AT_ONCE = 4096
 """Texts given to the tokenizer in one call; bounds the memory of its Python lists."""
 
@@ -26,19 +28,6 @@ IGNORED = -100
 
 Part = dict[str, Tensor]
 """Tensors of the rows that one device handles at once."""
-
-
-def seed_for(seed: int, role: str, *numbers: int) -> int:
-    """Derive the seed of one role, at one step, from a run's seed.
-
-    A hash, so that roles and steps are independent and a resumed run needs no
-    generator state: the draw of step 700 is a function of (seed, role, 700).
-
-    Returns:
-        A seed in [0, 2^63).
-    """
-    words = "\x00".join([role, str(seed), *map(str, numbers)])
-    return int.from_bytes(blake2b(words.encode(), digest_size=8).digest(), "little") >> 1
 
 
 @dataclass(frozen=True)

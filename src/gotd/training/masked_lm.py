@@ -25,7 +25,6 @@ from gotd.training.data import (
     Part,
     TokenRows,
     pad_rows,
-    seed_for,
     split_batch,
     steps_per_epoch,
     tokenise,
@@ -40,16 +39,15 @@ from gotd.training.models import (
     resolve_folder,
     save_model,
 )
+from gotd.training.randomness import isolated_randomness, seed_for, seed_generators
 from gotd.training.settings import TrainingSettings, identity_of
 from gotd.training.trainer import (
     StepModule,
     count_steps,
     forget_checkpoint,
     group_parameters,
-    isolated_randomness,
     linear_schedule,
     process_rank,
-    seed_generators,
     train,
 )
 

@@ -28,7 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gotd.training.data import seed_for
+from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
 # Version 5 prints a table and a progress bar at every load; missing keys are checked below.

@@ -22,7 +22,6 @@ from gotd.training.data import (
     Part,
     TokenRows,
     pad_rows,
-    seed_for,
     split_batch,
     steps_per_epoch,
     tokenise,
@@ -35,14 +34,13 @@ from gotd.training.models import (
     missing_only,
     resolve_folder,
 )
+from gotd.training.randomness import isolated_randomness, seed_for, seed_generators
 from gotd.training.settings import TrainingSettings, identity_of
 from gotd.training.trainer import (
     StepModule,
     count_steps,
     forget_checkpoint,
-    isolated_randomness,
     process_rank,
-    seed_generators,
     train,
 )
 

@@ -13,8 +13,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from gotd.training.data import Batch, BatchStream, Part, seed_for
+from gotd.training.data import Batch, BatchStream, Part
+from gotd.training.randomness import seed_for, seed_generators
 from gotd.training.settings import TrainingSettings
 
 log = logging.getLogger(__name__)
@@ -397,34 +398,3 @@ def resolve_precision(precision: str, device: str, network: nn.Module) -> str:
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
     """Return the context in which forward passes run; backward passes stay outside."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
-
-
-def seed_generators(seed: int) -> None:
-    """Seed torch's generators that exist here.
-
-    ``torch.manual_seed`` also queues a call, with a stack trace, for every absent
-    accelerator: 2 ms at each step, and memory that is never given back.
-    """
-    torch.default_generator.manual_seed(seed)
-    if torch.cuda.is_available():
-        torch.cuda.manual_seed(seed)
-
-
-@contextmanager
-def isolated_randomness() -> Iterator[None]:
-    """Let the block seed torch and choose deterministic kernels; restore both afterwards."""
-    algorithms = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    deterministic: Any = torch.utils.deterministic
-    fill = deterministic.fill_uninitialized_memory
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        if torch.cuda.is_available():
-            # CPU kernels are deterministic already, and the switch would slow them.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            deterministic.fill_uninitialized_memory = False
-        try:
-            yield
-        finally:
-            torch.use_deterministic_algorithms(algorithms, warn_only=warn_only)
-            deterministic.fill_uninitialized_memory = fill
