@@ -9,7 +9,14 @@ import pytest
 
 from gotd.config import build, conf_folder
 from gotd.evaluation.likelihood import Likelihood, load_causal_lm
-from gotd.evaluation.utility import TASKS, UtilitySettings, utility, write_task
+from gotd.evaluation.utility import (
+    OWN,
+    TASKS,
+    UtilitySettings,
+    measure_utility,
+    utility,
+    write_task,
+)
 from gotd.evaluation.zero_shot import Prompt, decide, score_choices
 from gotd.expansion import expand
 
@@ -71,6 +78,69 @@ def test_our_numbers_are_the_harness_s(kind, questions, tmp_path, monkeypatch, r
         if "acc_norm" in theirs[name]:
             norm = (decide(scores, "log_likelihood_per_character") == labels).mean()
             assert norm == pytest.approx(theirs[name]["acc_norm"])
+
+
+@pytest.mark.slow
+def test_the_harness_s_own_tasks_are_asked_in_its_words(
+    gpt_folder, questions, tmp_path, monkeypatch
+):
+    """With the Hub's rows at hand, that is; here ours stand in for them."""
+    tasks = pytest.importorskip("lm_eval.tasks")
+    import datasets
+
+    known = set(tasks.TaskManager().all_tasks)
+    assert {name for names in OWN.values() for name in names} <= known
+    gaps = questions["winogrande"].to_pydict()
+    first, second = zip(*gaps["choices"], strict=True)
+    answer = [str(1 + label) for label in gaps["label"]]
+    rows = {
+        "aps/super_glue": questions["boolq"].to_pydict(),
+        "allenai/winogrande": {
+            "sentence": gaps["question"],
+            "option1": first,
+            "option2": second,
+            "answer": answer,
+        },
+    }
+
+    def load(path, **_):
+        table = datasets.Dataset.from_dict(rows[path])
+        return datasets.DatasetDict({"train": table, "validation": table})
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    names = ("boolq", "winogrande")
+    settings = UtilitySettings(names, rows_from="harness", rows=ROWS - 2)
+    found = measure_utility(gpt_folder, settings, lambda name: questions[name], tmp_path / "own")
+    monkeypatch.undo()
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    settings = UtilitySettings(names, rows=ROWS - 2)
+    ours = measure_utility(gpt_folder, settings, lambda name: questions[name], tmp_path / "ours")
+    assert found == ours
+
+
+def test_rounds_of_one_task_are_averaged(monkeypatch, tmp_path):
+    def ask(model, names, batch_size, limit):
+        assert names == ["anli_r1", "anli_r2", "anli_r3"]
+        return {
+            "results": {name: {"acc,none": i / 4} for i, name in enumerate(names)},
+            "n-samples": {name: {"effective": 10} for name in names},
+        }
+
+    monkeypatch.setattr("gotd.evaluation.utility._ask", ask)
+    settings = UtilitySettings(("anli",), rows_from="harness")
+    found = measure_utility(tmp_path, settings, lambda name: pa.table({}), tmp_path / "work")
+    assert found == {"anli": {"acc": 0.25, "rows": 30}}
+
+
+def test_rows_that_cannot_be_fetched_are_named_with_the_remedy(monkeypatch, tmp_path):
+    def ask(*_, **__):
+        raise ConnectionError("Couldn't reach 'facebook/anli'")
+
+    monkeypatch.setattr("gotd.evaluation.utility._ask", ask)
+    settings = UtilitySettings(("anli",), rows_from="harness")
+    with pytest.raises(ConnectionError, match="anli needs rows of the Hub .*facebook/anli.*folder"):
+        measure_utility(tmp_path, settings, lambda name: pa.table({}), tmp_path / "work")
+    assert not (tmp_path / "work" / "anli.json").exists()
 
 
 def test_task_files_name_local_rows_and_known_columns(questions, tmp_path):

@@ -219,9 +219,19 @@ def utility(
 
 
 def _ask_own(model: Path, name: str, settings: UtilitySettings) -> dict[str, Any]:
-    """Ask a task of the paper's by the harness's own files; rounds of one are averaged."""
+    """Ask a task of the paper's by the harness's own files; rounds of one are averaged.
+
+    Raises:
+        ConnectionError: If its rows are not cached and cannot be fetched.
+    """
     names = list(OWN[name])
-    answer = _ask(model, names, settings.per_device_batch_size, limit=settings.rows)
+    try:
+        answer = _ask(model, names, settings.per_device_batch_size, limit=settings.rows)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"the utility task {name} needs rows of the Hub ({error}): ask it once on a machine "
+            "with a network, or use evaluation=toxicity_utility, which asks the folder's tasks"
+        ) from error
     each = [_scores(answer["results"][one]) for one in names]
     shared = set.intersection(*(set(scores) for scores in each))
     rows = sum(int(answer["n-samples"][one]["effective"]) for one in names)
