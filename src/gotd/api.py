@@ -124,7 +124,8 @@ class GOTD:
     ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
             raise TypeError(f"epsilon must be a number, not {epsilon!r}")
-        _string("method", method), _string("encoder", encoder)
+        _string("method", method)
+        _string("encoder", encoder)
         given = dict(settings or {})
         if method.startswith("got_d"):
             given["epsilon"] = float(epsilon)
