@@ -194,7 +194,8 @@ class Store:
             log.info("resuming %s %s", stage.kind, stage.name)
         announce = threading.Timer(LONG_S, log.info, ("building %s %s", stage.kind, stage.name))
         announce.daemon = True
-        announce.start()
+        if not resumed:
+            announce.start()
         try:
             stage.build(part, inputs)
         finally:

@@ -214,10 +214,12 @@ def _run_job(config: DictConfig) -> str:
     began = time.perf_counter()
     record = run_cell(config, name)
     axes, metrics = record["axes"], record["metrics"]
+    budget = "" if axes["budget"] is None else f" budget {axes['budget']}"
     log.info(
-        "%s %s seed %s: %s (%.0f s)",
+        "%s %s%s seed %s: %s (%.0f s)",
         axes["task"],
         axes["arm"],
+        f"{budget} {axes['variant'] or ''}".rstrip(),
         axes["seed"],
         f"{metrics['headline']:.3f}" if metrics else "failed",
         time.perf_counter() - began,

@@ -237,6 +237,13 @@ def test_bad_bytes_are_named_by_file_and_line(tmp_path, name, content, message):
     assert "\n" not in str(error.value)
 
 
+def test_candidates_without_text_are_refused_before_anything_runs(folder):
+    file = write(pa.table({"id": ["1"], "passage": ["a"]}), folder / "candidates" / "odd.parquet")
+    for ask in (Folder(str(folder)).identity, Folder(str(folder)).candidates):
+        with pytest.raises(ValueError, match=f"{file} has no column 'text'; it has id, passage:"):
+            ask()
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl.gz", ".jsonl.zst"])
 def test_a_cut_off_file_is_named(tmp_path, suffix):
     path = write(passages(2000, "cats"), tmp_path / f"cut{suffix}")

@@ -108,6 +108,20 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """Name the columns of a Parquet file; its rows are not read.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    try:
+        return pq.read_schema(path).names
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{path} is cut off, damaged or not Parquet ({first_line(error)}); copy it again"
+        ) from error
+
+
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:

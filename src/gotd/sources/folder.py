@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from gotd.sources.files import checksum, read, row_files, stem
-from gotd.sources.rows import documents, subsample, uniform_by_id
+from gotd.sources.rows import check_text_columns, documents, subsample, uniform_by_id
 
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
 ONE_FILE_GROUPS = ("toxicity",)
@@ -74,8 +74,13 @@ class Folder:
         Returns:
             ``candidates`` (files and parameters) and ``tasks`` (files by task) apart, so
             that a change to one task need not touch what hangs on the others.
+
+        Raises:
+            FileNotFoundError: If the folder or its candidates are not there.
+            ValueError: If a Parquet file of candidates has no ``text``.
         """
         root = self._root()
+        check_text_columns(self._candidate_paths())
         return {
             "name": self.name,
             "version": VERSION,

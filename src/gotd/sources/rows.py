@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from gotd.sources.files import origin, read, stem
+from gotd.sources.files import origin, parquet_columns, read, stem
 
 DOCUMENT_COLUMNS = ("id", "text", "domain")
 
@@ -37,11 +37,28 @@ def documents(paths: Sequence[Path]) -> pa.Table:
     """
     if not paths:
         raise ValueError("there is no file of documents to read; name at least one")
+    check_text_columns([path for path in paths if path.is_file()])
     tables = [_read_documents(path) for path in paths]
     table = pa.concat_tables(tables)
     if len(table["id"].unique()) < table.num_rows:
         raise ValueError(_repeated_id(tables, paths))
     return table
+
+
+def check_text_columns(paths: Sequence[Path]) -> None:
+    """Look into the Parquet files of documents for their text, without reading rows.
+
+    Raises:
+        ValueError: If a file has no ``text`` (lists what it has), or is damaged.
+    """
+    for path in paths:
+        if path.suffix == ".parquet" and path.stat().st_size:
+            present = parquet_columns(path)
+            if "text" not in present:
+                raise ValueError(
+                    f"{path} has no column 'text'; it has {', '.join(present)}: "
+                    "rename the column that holds it"
+                )
 
 
 def _read_documents(path: Path) -> pa.Table:
