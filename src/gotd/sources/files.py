@@ -108,6 +108,13 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def no_parquet(path: Path, error: BaseException) -> ValueError:
+    """Say that a file could not be read as Parquet, and what to do."""
+    return ValueError(
+        f"{path} is cut off, damaged or not Parquet ({first_line(error)}); copy it again"
+    )
+
+
 def parquet_columns(path: Path) -> list[str]:
     """Name the columns of a Parquet file; its rows are not read.
 
@@ -117,9 +124,7 @@ def parquet_columns(path: Path) -> list[str]:
     try:
         return pq.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is cut off, damaged or not Parquet ({first_line(error)}); copy it again"
-        ) from error
+        raise no_parquet(path, error) from error
 
 
 def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
@@ -129,9 +134,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> pa.Table:
             wanted = present if columns is None else [c for c in columns if c in present]
             return file.read(columns=wanted)
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is cut off, damaged or not Parquet ({first_line(error)}); copy it again"
-        ) from error
+        raise no_parquet(path, error) from error
 
 
 def _read_csv(path: Path) -> pa.Table:

@@ -55,10 +55,14 @@ def check_text_columns(paths: Sequence[Path]) -> None:
         if path.suffix == ".parquet" and path.stat().st_size:
             present = parquet_columns(path)
             if "text" not in present:
-                raise ValueError(
-                    f"{path} has no column 'text'; it has {', '.join(present)}: "
-                    "rename the column that holds it"
-                )
+                raise _no_column(str(path), "text", present)
+
+
+def _no_column(where: str, column: str, present: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"{where} has no column {column!r}; it has {', '.join(present)}: "
+        "rename the column that holds it"
+    )
 
 
 def _read_documents(path: Path) -> pa.Table:
@@ -97,10 +101,7 @@ def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.
     """
     where = origin(table, where)
     if column not in table.column_names:
-        raise ValueError(
-            f"{where} has no column {column!r}; it has {', '.join(table.column_names)}: "
-            "rename the column that holds it"
-        )
+        raise _no_column(where, column, table.column_names)
     values = table[column]
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)

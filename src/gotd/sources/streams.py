@@ -22,6 +22,7 @@ from gotd.sources.files import (
     first_line,
     json_objects,
     listing,
+    no_parquet,
     says_utf8,
     stem,
     text_lines,
@@ -216,9 +217,7 @@ def _parquet(path: Path, columns: Columns) -> Iterator[pa.Table]:
             for batch in file.iter_batches(_rows_per_batch(file), columns=wanted):
                 yield pa.Table.from_batches([batch])
     except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path} is cut off, damaged or not Parquet ({first_line(error)}); copy it again"
-        ) from error
+        raise no_parquet(path, error) from error
 
 
 def _rows_per_batch(file: pq.ParquetFile) -> int:
