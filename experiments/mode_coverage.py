@@ -37,7 +37,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from gotd.embedding import Embedder, HashedEmbedder, TransformerEmbedder
+from gotd.embedders import Embedder, HashedEmbedder, TransformerEmbedder
 from gotd.engine.local import LocalEngine
 from gotd.reporting.statistics import t_interval
 from gotd.selection.got_d import GOTD

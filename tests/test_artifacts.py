@@ -504,7 +504,8 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _embeddings(folder: Path) -> None:
-    from gotd.embedding import HashedEmbedder, write_embeddings
+    from gotd.embedders import HashedEmbedder
+    from gotd.embedding import write_embeddings
     from gotd.engine.local import LocalEngine
 
     chunks = pa.table({"id": [f"{n}" for n in range(800)], "text": ["some words"] * 800})

@@ -30,7 +30,8 @@ from gotd.estimates import (
     read_past,
 )
 from gotd.expansion import SweepError, compose_all, expand, expand_cells
-from gotd.plan import lay_out, plan_stages, print_plan, state
+from gotd.plan import lay_out, plan_stages, state
+from gotd.plan_tables import print_plan
 from gotd.protocol import Cell, plan_cell
 from gotd.sources import SourceUnavailable
 from gotd.sources.hub import Hub
@@ -442,7 +443,7 @@ class TestPrinting:
         return out.getvalue()
 
     def test_it_counts_cells_and_names_what_each_line_rests_on(self, cells, monkeypatch):
-        monkeypatch.setattr("gotd.plan.read_records", list)
+        monkeypatch.setattr("gotd.plan_tables.read_records", list)
         done, failed = cell_of(cells, "random", 400), cell_of(cells, "got_d", 400)
         pretend(done, done.record, 1.0)
         failed.failure_path.parent.mkdir(parents=True)

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd import pool, pool_ids
-from gotd.embedding import HashedEmbedder, embed_shards, shard_matrix
+from gotd.embedders import HashedEmbedder
+from gotd.embedding import embed_shards, shard_matrix
 from gotd.engine.local import LocalEngine
 from gotd.pool import as_one, open_pool, pool_facts, shard_files, write_pool
 from gotd.pool_ids import hash_strings, repeated

@@ -87,7 +87,8 @@ def _diff(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from gotd.plan import lay_out, print_plan
+    from gotd.plan import lay_out
+    from gotd.plan_tables import print_plan
 
     print_plan(*lay_out(options.overrides))
     return 0

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gotd.embedding import Embedder, HashedEmbedder, Precision, TransformerEmbedder
+from gotd.embedders import Embedder, HashedEmbedder, Precision, TransformerEmbedder
 from gotd.stages.identity import identity, model_identity
 from gotd.stages.models import locate
 

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from gotd.artifacts import WORK, Stage, write_json
 from gotd.config import EmbedderConfig
-from gotd.embedding import HashedEmbedder, TransformerEmbedder, write_embeddings
+from gotd.embedders import HashedEmbedder, TransformerEmbedder
+from gotd.embedding import write_embeddings
 from gotd.engine.local import LocalEngine
 from gotd.stages.identity import identity, model_identity, source_identity
 from gotd.training.causal_models import CausalSpec
