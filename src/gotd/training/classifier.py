@@ -18,7 +18,7 @@ import pyarrow as pa
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from gotd.training.data import (
     Batch,
@@ -289,7 +289,7 @@ def fine_tune(
         raise ValueError(f"a classifier needs at least 2 classes, not {classes}")
     folder = resolve_folder(model)
     tokenizer = load_tokenizer(folder)
-    outputs, length = 1 if regression else classes, settings.max_length_tokens
+    length = settings.max_length_tokens
     data = read_labelled(train_rows, "train", tokenizer, length, classes, regression)
     validation = None
     if validation_rows is not None:
@@ -299,10 +299,9 @@ def fine_tune(
     per_epoch = steps_per_epoch(len(data.rows), settings.global_batch_size)
     steps = count_steps(per_epoch, settings.epochs)
     with isolated_randomness():
-        seed_generators(seed_for(seed, "fresh weights"))
-        encoder, fresh_pooler = load_encoder(folder)
-        check_length(encoder, length)
-        network = _put_head_on(encoder, fresh_pooler, data, outputs, settings, seed)
+        network, fresh_pooler = _load_with_head(
+            folder, data.are_pairs, 1 if regression else classes, settings, seed
+        )
         adapted = _freeze_and_adapt(network, settings)
         collate = LabelledCollator(data, settings.per_device_batch_size)
         order = range(steps)
@@ -332,21 +331,19 @@ def fine_tune(
     }
 
 
-def _put_head_on(
-    encoder: PreTrainedModel,
-    fresh_pooler: bool,
-    data: LabelledRows,
-    outputs: int,
-    settings: FineTuneSettings,
-    seed: int,
-) -> TextClassifier:
-    """Return the classifier that every arm of a seed starts with."""
+def _load_with_head(
+    folder: Path, are_pairs: bool, outputs: int, settings: FineTuneSettings, seed: int
+) -> tuple[TextClassifier, bool]:
+    """Return what every arm of a seed starts with, and whether its pooler is fresh."""
+    seed_generators(seed_for(seed, "fresh weights"))
+    encoder, fresh_pooler = load_encoder(folder)
+    check_length(encoder, settings.max_length_tokens)
     head = settings.head
-    if head == "siamese" and not data.are_pairs:
+    if head == "siamese" and not are_pairs:
         head = "mean"
     network = TextClassifier(encoder, head, outputs, settings.dropout)
     network.draw_fresh(seed_for(seed, "head"), with_pooler=fresh_pooler and head == "pooler")
-    return network
+    return network, fresh_pooler
 
 
 def _freeze_and_adapt(network: TextClassifier, settings: FineTuneSettings) -> PeftModel | None:

@@ -66,6 +66,28 @@ def self_potential(
     where = where[gather(problem.a, where) > 0]
     sample, a = gather(problem.candidates, where), gather(problem.a, where)
     a = a / a.sum()
+    solution = _solve_on_sample(problem, sample, a, epsilon)
+
+    def extend(number: int) -> np.ndarray:
+        array = problem.candidates[number]
+        if len(array) == 0:
+            return np.empty(0)
+        # Masses play no part in a score.
+        alone = dataclasses.replace(
+            problem, target=sample, target_mass=a, candidates=[array], candidate_mass=None
+        )
+        (values,), _ = score(alone, solution, compute)
+        here = where[:, 0] == number
+        values[where[here, 1]] = solution.target[here]
+        return values
+
+    return map(extend, range(len(lengths)))
+
+
+def _solve_on_sample(
+    problem: Problem, sample: np.ndarray, a: np.ndarray, epsilon: float
+) -> Potentials:
+    """Iterate ``f <- (f + T f) / 2`` on ``sample`` ``[n, d]`` with masses ``a`` ``[n]``."""
     x = problem.geometry.embed(torch.as_tensor(sample.astype(np.float64)))
     # One n_sample^2 matrix in float64: 128 MiB.
     base = torch.as_tensor(np.log(a)) - cost_matrix(x, x) / epsilon
@@ -93,18 +115,4 @@ def self_potential(
             "or debias=false",
             solution,
         )
-
-    def extend(number: int) -> np.ndarray:
-        array = problem.candidates[number]
-        if len(array) == 0:
-            return np.empty(0)
-        # Masses play no part in a score.
-        alone = dataclasses.replace(
-            problem, target=sample, target_mass=a, candidates=[array], candidate_mass=None
-        )
-        (values,), _ = score(alone, solution, compute)
-        here = where[:, 0] == number
-        values[where[here, 1]] = f.numpy()[here]
-        return values
-
-    return map(extend, range(len(lengths)))
+    return solution
