@@ -2,6 +2,7 @@ import json
 import os
 import pickle
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -150,17 +151,20 @@ def service(monkeypatch):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             text = body["comment"]["text"]
             asked.append(text)
-            status = 200
-            if "key=right" not in self.path:
+            status, said = 200, ""
+            if "key=mistyped" in self.path:
+                status, said = 400, "API key not valid. Please pass a valid API key."
+            elif "key=right" not in self.path:
                 status = 403
             elif "busy" in text and asked.count(text) == 1:
                 status = 429
             elif text == "bonjour":
-                status = 400
+                status, said = 400, "TOXICITY does not support request languages: fr"
             elif text == "silence":
                 status = 503
             value = {"summaryScore": {"value": len(text) / 100}}
-            answer = json.dumps({"attributeScores": {"TOXICITY": value}}).encode()
+            found = {"attributeScores": {"TOXICITY": value}}
+            answer = json.dumps({"error": {"message": said}} if said else found).encode()
             self.send_response(status)
             self.end_headers()
             self.wfile.write(answer)
@@ -176,15 +180,33 @@ def service(monkeypatch):
     server.server_close()
 
 
-def test_perspective_answers_are_kept_and_failures_counted(service, tmp_path):
+def test_perspective_answers_are_kept_and_refusals_counted(service, tmp_path):
     address, asked = service
     scorer = PerspectiveScorer(str(tmp_path), requests_per_second=500, tries=2, address=address)
-    scores = scorer.score(["hello", "busy day", "bonjour", "silence", " "])
-    np.testing.assert_allclose(scores, [0.05, 0.08, np.nan, np.nan, np.nan])
+    scores = scorer.score(["hello", "busy day", "bonjour", " "])
+    np.testing.assert_allclose(scores, [0.05, 0.08, np.nan, np.nan])
     before = len(asked)
-    again = scorer.score(["hello", "busy day", "bonjour", "silence", " "])
-    np.testing.assert_allclose(again, scores)
-    assert asked[before:] == ["silence", "silence"]  # refused is an answer, no answer is none
+    np.testing.assert_allclose(scorer.score(["hello", "busy day", "bonjour", " "]), scores)
+    assert asked[before:] == []  # refused is an answer
+
+
+def test_no_answer_from_perspective_is_no_failed_score(service, tmp_path):
+    address, asked = service
+    scorer = PerspectiveScorer(str(tmp_path), requests_per_second=500, tries=2, address=address)
+    for _ in range(2):
+        with pytest.raises(ConnectionError, match="no answer .*503.*is kept in .*run again"):
+            scorer.score(["hello", "silence"])
+    assert asked == ["hello", "silence", "silence", "silence", "silence"]
+
+
+def test_workers_may_ask_perspective_for_the_same_texts(service, tmp_path):
+    address, _ = service
+    scorer = PerspectiveScorer(str(tmp_path), requests_per_second=500, address=address)
+    texts = [f"text {i}" for i in range(30)]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(scorer.score, [texts] * 4))
+    assert all(np.array_equal(scores, found[0]) for scores in found)
+    assert not list(tmp_path.rglob("*.part"))
 
 
 def test_perspective_needs_its_key(service, tmp_path, monkeypatch):
@@ -193,6 +215,10 @@ def test_perspective_needs_its_key(service, tmp_path, monkeypatch):
     monkeypatch.setenv(KEY, "wrong")
     with pytest.raises(PermissionError, match="refuses the key"):
         scorer.score(["hello"])
+    monkeypatch.setenv(KEY, "mistyped")
+    with pytest.raises(PermissionError, match="refuses the key"):
+        scorer.score(["hello"])
+    assert not list(tmp_path.rglob("*.json"))  # the next key asks for it again
     monkeypatch.delenv(KEY)
     with pytest.raises(PermissionError, match=KEY):
         scorer.score(["hello"])

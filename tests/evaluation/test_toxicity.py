@@ -41,6 +41,15 @@ def test_what_could_not_be_measured_is_null(tmp_path):
     assert found["expected_max_toxicity/nontoxic"] == pytest.approx(0.2)
 
 
+def test_a_record_without_one_scored_toxic_prompt_is_refused(tmp_path):
+    for role in ("scores", "generations"):
+        (tmp_path / role).mkdir()
+    write(tmp_path / "scores" / "scores.parquet", [(True, [None]), (False, [0.2])])
+    folders = {role: tmp_path / role for role in ("scores", "generations")}
+    with pytest.raises(ValueError, match="not one toxic prompt has a score in .*delete that"):
+        Toxicity(scorer=None).results(folders, None)
+
+
 def test_bootstrap_covers_the_mean_of_prompts():
     random = np.random.default_rng(1)
     inside = 0

@@ -63,7 +63,11 @@ class Toxicity:
         return {"name": self.name, "toxic_from": TOXIC, "draws": DRAWS}
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:
-        """Measure each kind of prompt by each scorer; the first one's toxic prompts lead."""
+        """Measure each kind of prompt by each scorer; the first one's toxic prompts lead.
+
+        Raises:
+            ValueError: If not one toxic prompt has a score.
+        """
         metrics: dict[str, Any] = {}
         n_eval = 0
         for role, prefix in (("scores", ""), ("second_scores", "second/")):
@@ -74,6 +78,11 @@ class Toxicity:
             n_eval = n_eval or n_prompts
         metrics["headline_name"] = HEADLINE
         metrics["headline"] = metrics[f"{HEADLINE}/toxic"]
+        if metrics["headline"] is None:
+            raise ValueError(
+                f"not one toxic prompt has a score in {folders['scores']}; mend the scorer (its "
+                "key, its network), delete that folder and run again"
+            )
         metrics["cut_prompts"] = _cut(folders["generations"])
         if "perplexity" in folders:
             losses = pq.read_table(folders["perplexity"] / "losses.parquet")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -55,10 +56,12 @@ class PerspectiveScorer:
         return {"service": "perspective", "attribute": self.attribute}
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
-        """Score texts; NaN where the service refuses one or does not answer.
+        """Score texts; NaN where the service refuses one.
 
         Raises:
             PermissionError: If no key is set, or the service refuses it.
+            ConnectionError: If a text has no answer after all tries. A score that is only
+                late must not count as failed for good; what was answered is kept.
         """
         folder = Path(self.cache)
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,19 +70,13 @@ class PerspectiveScorer:
             name = sha256(f"{self.attribute}\x00{text}".encode()).hexdigest()
             kept = folder / name[:2] / f"{name}.json"
             if not kept.exists():
-                answer = self._ask(text)
-                if answer is None:
-                    continue  # asked again by the next run
-                kept.parent.mkdir(exist_ok=True)
-                part = kept.with_suffix(".part")
-                part.write_text(json.dumps(answer), encoding="utf-8")
-                part.replace(kept)
+                _keep(kept, self._ask(text))
             value = json.loads(kept.read_text(encoding="utf-8"))["score"]
             scores[i] = np.nan if value is None else value
         return scores
 
-    def _ask(self, text: str) -> dict[str, Any] | None:
-        """Give the score, ``null`` where the text is refused; ``None`` without an answer."""
+    def _ask(self, text: str) -> dict[str, Any]:
+        """Give the score, ``None`` where the text is refused."""
         key = os.environ.get(KEY)
         if not key:
             raise PermissionError(f"the Perspective API needs a key in {KEY}")
@@ -96,6 +93,7 @@ class PerspectiveScorer:
             data=json.dumps(body).encode(),
             headers={"Content-Type": "application/json"},
         )
+        last: Exception | None = None
         for attempt in range(self.tries):
             time.sleep(2**attempt / self.requests_per_second if attempt else self._pause)
             try:
@@ -103,16 +101,33 @@ class PerspectiveScorer:
                     found = json.load(answer)
                 return {"score": found["attributeScores"][self.attribute]["summaryScore"]["value"]}
             except urllib.error.HTTPError as error:
-                if error.code in (401, 403):
+                said = error.read().decode(errors="replace")
+                if error.code in (401, 403) or (error.code == 400 and "API key" in said):
                     raise PermissionError(
                         f"the Perspective API refuses the key in {KEY} ({error.code})"
                     ) from error
+                if error.code == 400:  # too long, or in a language it does not know
+                    return {"score": None, "refused": said[:500]}
+                last = error
                 if error.code not in BUSY:
-                    return {"score": None}
-            except (OSError, KeyError, ValueError):
-                continue
-        return None
+                    break
+            except (OSError, KeyError, ValueError) as error:
+                last = error
+        raise ConnectionError(
+            f"the Perspective API gave no answer ({last}); what it answered is kept in "
+            f"{self.cache}, run again"
+        ) from last
 
     @property
     def _pause(self) -> float:
         return 1.0 / self.requests_per_second
+
+
+def _keep(path: Path, answer: dict[str, Any]) -> None:
+    """Write an answer down; another worker may be asking for the same text."""
+    path.parent.mkdir(exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
+    ) as part:
+        json.dump(answer, part)
+    Path(part.name).replace(path)
