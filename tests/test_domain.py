@@ -56,9 +56,15 @@ def test_the_epoch_is_chosen_on_the_tasks_own_validation_split(store):
 
 
 def test_the_published_code_chooses_it_on_the_rows_it_reports(store):
-    config, published = cell_of(store, "selector=none", "protocol=published")
+    _, published = cell_of(store, "selector=none", "protocol=published")
     assert ids(store, published, "validation") == ids(store, published, "reported-test")
-    assert config.fine_tune.choose == "best_epoch"
+    assert settings_of(published)["choose"] == "best_epoch"
+    glue = ("task=cola", "selector=none", "protocol=published", "limits.validation_rows=4")
+    assert settings_of(cell_of(store, *glue)[1])["choose"] == "last_epoch"  # D9
+
+
+def settings_of(cell):
+    return cell.record.inputs["predictions"].parameters["settings"]
 
 
 def test_a_task_without_such_a_split_must_say_how_many_rows_to_hold_out(store):

@@ -171,9 +171,12 @@ def _as_published(config: DictConfig) -> DictConfig:
     if config.protocol_name != "published":
         return config
     config = config.copy()
+    # Deviation D9 is GLUE's: with a split to choose on, the published code chooses (D19).
+    kept = {"choose"} if config.task.get("choice_split") is not None else set()
     for group in ("pre_fine_tune", "fine_tune", "evaluation"):
         for name, value in getattr(build(config[group]), "published", {}).items():
-            config[group][name] = value
+            if name not in kept:
+                config[group][name] = value
     return config
 
 
@@ -220,7 +223,8 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
         log.error("%s failed: %s", cell.record.name, error)
         log.debug("", exc_info=error)
-        record = failed_record(config, cell.axes, cell.record, error)
+        elapsed_s = time.perf_counter() - began
+        record = failed_record(config, cell.axes, cell.record, error, elapsed_s)
         _keep_failure(cell.failure_path, record)
         return record
 

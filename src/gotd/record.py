@@ -179,7 +179,7 @@ def read_record(store: Store, stage: Stage) -> dict[str, Any]:
 
 
 def failed_record(
-    config: DictConfig, axes: Mapping[str, Any], stage: Stage, error: Exception
+    config: DictConfig, axes: Mapping[str, Any], stage: Stage, error: Exception, elapsed_s: float
 ) -> dict[str, Any]:
     """Make the record of a cell that stopped with an error.
 
@@ -204,6 +204,7 @@ def failed_record(
         "error": {"type": type(error).__name__, "message": str(error)},
         "cost": {
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "elapsed_s": round(elapsed_s, 3),
             "peak_memory_gib": peak_memory_gib(),
             "hardware": hardware(),
             "code": code(),

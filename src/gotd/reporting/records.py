@@ -267,15 +267,14 @@ def write_jsonl(records: Iterable[Record], path: Path) -> None:
 def merge(*sets: Sequence[Record]) -> list[Record]:
     """Join record sets, keep the latest of each key, and sort them canonically.
 
-    A cell that failed and was run again has one key and two records. The later
-    ``cost.started_at`` wins; without times, or at equal ones, a done record wins over a
-    failed one, then the later position.
+    A cell that failed and was run again has one key and two records. A done one wins over a
+    failed one, then the later ``cost.started_at``, then the later position.
     """
-    best: dict[str, tuple[tuple[float, bool, int], Record]] = {}
+    best: dict[str, tuple[tuple[bool, float, int], Record]] = {}
     position = 0
     for records in sets:
         for record in records:
-            rank = (_started(record), record["status"] == "done", position)
+            rank = (record["status"] == "done", _started(record), position)
             position += 1
             if record["key"] not in best or rank > best[record["key"]][0]:
                 best[record["key"]] = (rank, record)
