@@ -389,6 +389,23 @@ def test_a_kill_while_the_manifest_is_written_costs_nothing_later(store):
     assert not (folder / f"{MANIFEST}.part").exists()
 
 
+@pytest.mark.parametrize("left", ["a build", "an earlier run"])
+def test_another_artifacts_manifest_is_no_manifest_of_this_one(store, left):
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        write("text")(folder, inputs)
+        if left == "a build":
+            (folder / MANIFEST).write_text('{"key": "of another"}')
+
+    stage = make(build)
+    part = store.folder(stage).with_name(store.folder(stage).name + ".part")
+    part.mkdir(parents=True)
+    if left == "an earlier run":
+        (part / MANIFEST).write_text('{"key": "of another"}')
+    store.get(stage)
+    assert sorted(store.manifest(stage)["files"]) == ["other.txt", "sub/file.txt"]
+    Store(store.root).get(stage)  # another process verifies it
+
+
 def test_write_json_leaves_all_or_nothing(tmp_path):
     file = tmp_path / "a.json"
     artifacts.write_json(file, {"a": 1})

@@ -144,11 +144,27 @@ def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(classifier, "fine_tune", broken)
-        assert run_cell(config)["status"] == "failed"
+        failed = run_cell(config)
+    assert failed["status"] == "failed"
+    assert failed["cost"]["elapsed_s"] > 0
     assert plan_cell(config).outcome()["status"] == "failed"
     assert run_cell(config)["status"] == "done"
     assert plan_cell(config).outcome()["status"] == "done"
     assert not plan_cell(config).failure_path.exists()
+
+
+def test_what_stops_a_prediction_costs_no_training(tmp_path, monkeypatch):
+    (config,) = cells(tmp_path, "selector=none")
+    from gotd.training import classifier
+
+    def broken(*_, **__):
+        raise RuntimeError("no luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(classifier, "predict", broken)
+        assert run_cell(config)["status"] == "failed"
+    monkeypatch.setattr(classifier, "fine_tune", broken)
+    assert run_cell(config)["status"] == "done"
 
 
 @pytest.mark.parametrize(

@@ -269,6 +269,23 @@ def planned(*overrides):
     return cell, {stage.kind: stage for stage in cell.record.ancestors()}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["toxicity", "selector=got_d", "embedder=distilbert"], "use embedder=distilbert_plain"),
+        (["zeroshot", "task=sst2", "selector=none"], "task sst2 has no prompt; use a zero-shot"),
+        (["glue", "task=sst2", "selector=none", "evaluation=toxicity"], "goes with experiment=tox"),
+        (["toxicity", "selector=none", "evaluation=glue"], "fine-tunes on labels"),
+    ],
+)
+def test_an_evaluation_that_is_not_for_the_task_is_refused(overrides, says, tmp_path):
+    experiment, *others = overrides
+    cell = [f"experiment={experiment}", *others, "seed=1", "budget=50", f"store={tmp_path}"]
+    ((config, _),) = expand(cell)
+    with pytest.raises(ValueError, match=says):
+        plan_cell(config)
+
+
 def test_utility_is_measured_beside_and_leaves_other_keys_alone(tmp_path):
     tiny_folder(tmp_path / "rows")
     where = [f"source.path={tmp_path / 'rows'}", f"store={tmp_path / 'store'}"]

@@ -175,7 +175,7 @@ class Store:
 
     def _build(self, stage: Stage, folder: Path, inputs: Mapping[str, Path]) -> None:
         part = folder.with_name(folder.name + ".part")
-        if not (part / MANIFEST).exists():
+        if not _is_filled(stage, part):
             self._fill(stage, part, inputs)
             self._verified.add(folder)
         # Only now: a run stopped before its manifest stands goes on from the checkpoints.
@@ -211,7 +211,7 @@ class Store:
                 "bytes": path.stat().st_size,
             }
             for path in paths
-            if path.is_file()
+            if path.is_file() and path != part / MANIFEST
         }
         for path in (*paths, part):
             _flush(path)
@@ -287,6 +287,15 @@ class Store:
                 f"{self.folder(stage).name}; free some space and run the same command again, "
                 "it resumes"
             ) from error
+
+
+def _is_filled(stage: Stage, part: Path) -> bool:
+    """Tell whether a run was stopped after the stage's manifest was written."""
+    try:
+        manifest = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return isinstance(manifest, dict) and manifest.get("key") == stage.key
 
 
 def _damaged(path: Path, problem: str, folder: Path) -> ArtifactError:

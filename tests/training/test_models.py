@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -55,9 +57,14 @@ def test_wordpiece_model_reads_what_it_was_trained_on(tmp_path):
 
 
 def test_pretrained_folder_is_copied(tiny_base, tmp_path):
-    build_model(ModelSpec(pretrained=str(tiny_base)), [], 1, tmp_path)
-    assert {f.name for f in tmp_path.iterdir()} == {f.name for f in tiny_base.iterdir()}
-    assert (tmp_path / "model.safetensors").read_bytes() == (
+    given, out = tmp_path / "given", tmp_path / "out"
+    shutil.copytree(tiny_base, given)
+    for name in ("manifest.json", "report.json"):  # a stage wrote the model
+        (given / name).write_text("{}")
+    out.mkdir()
+    build_model(ModelSpec(pretrained=str(given)), [], 1, out)
+    assert {f.name for f in out.iterdir()} == {f.name for f in tiny_base.iterdir()}
+    assert (out / "model.safetensors").read_bytes() == (
         tiny_base / "model.safetensors"
     ).read_bytes()
 

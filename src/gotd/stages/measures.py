@@ -12,9 +12,11 @@ from gotd.artifacts import WORK, Stage
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.zero_shot import OF_WHOLE, Prompt, ZeroShot
+from gotd.sources.toxicity import ToxicityTask
 from gotd.stages.identity import identity
 from gotd.stages.models import predictions
 from gotd.stages.toxicity import toxicity_measures
+from gotd.training.classifier import FineTuneSettings
 
 
 def measured(
@@ -34,25 +36,38 @@ def measured(
         seed: Seed of whatever chance there is in the measurement.
 
     Raises:
-        TypeError: If no stages are known for the evaluation.
+        ValueError: If the evaluation is not for this kind of task, or no stages are known for it.
     """
     if isinstance(evaluation, FineTuned):
+        if not isinstance(tuning, FineTuneSettings):
+            raise ValueError(
+                f"evaluation={evaluation.name} fine-tunes on labels; give it the settings of a "
+                "classifier, for instance fine_tune=bert_glue"
+            )
         return {"predictions": predictions(model, rows, task, tuning, seed)}
     if isinstance(evaluation, ZeroShot):
         return {"answers": answers(evaluation, model, rows, task)}
     if isinstance(evaluation, Toxicity):
+        if not isinstance(task, ToxicityTask):
+            raise ValueError(
+                f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
+                "experiment=toxicity"
+            )
         return toxicity_measures(evaluation, model, rows, source, seed)
-    raise TypeError(f"no stages are known for the evaluation {type(evaluation).__name__}")
+    raise ValueError(f"no stages are known for the evaluation {type(evaluation).__name__}")
 
 
 def answers(evaluation: ZeroShot, model: Stage, rows: Stage, task: Any) -> Stage:
     """Score every choice of the task's rows; which one is taken is decided afterwards.
 
     Raises:
-        TypeError: If the task says nothing about how to ask its rows.
+        ValueError: If the task says nothing about how to ask its rows.
     """
     if not hasattr(task, "context"):
-        raise TypeError(f"task {task.name} has no prompt; use a zero-shot task")
+        raise ValueError(
+            f"task {task.name} has no prompt; use a zero-shot task, for instance "
+            "task=agnews_zero_shot"
+        )
     whole = evaluation.method in OF_WHOLE
     prompt = Prompt(task.context, task.continuation, task.choices)
 

@@ -19,6 +19,9 @@ from gotd.engine.local import LocalEngine
 from gotd.stages.identity import identity, model_identity, source_identity
 from gotd.training.causal_models import CausalSpec
 
+REPORT = "report.json"
+"""What training reports, written when it is done."""
+
 
 def locate(model: str) -> str:
     """Resolve the name ``minilm`` to the folder its package brings; keep other names.
@@ -94,7 +97,15 @@ def tuned_encoder(model: str, rows: Stage, task: Any, settings: Any, seed: int) 
     The paper embeds with a DistilBERT fine-tuned on the target (App. C.1); it does not
     say by which objective. ``settings`` decide: a classifier's or, where no label may be
     seen, those of masked language modelling on the target's texts.
+
+    Raises:
+        ValueError: If there are no settings: detoxification has no labelled target.
     """
+    if settings is None:
+        raise ValueError(
+            f"task {task.name} has no labels to fine-tune an embedder on; use "
+            "embedder=distilbert_plain"
+        )
     # Deviation D17: by the target's own classification, where it has labels to be seen.
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
@@ -192,21 +203,21 @@ def predictions(model: Stage, rows: Stage, task: Any, settings: Any, seed: int) 
         from gotd.evaluation.glue import score
         from gotd.training.classifier import fine_tune, predict
 
-        train = pq.read_table(inputs["rows"] / "train.parquet")
         held_out = inputs["rows"] / "validation.parquet"
-        report = fine_tune(
-            inputs["model"],
-            train,
-            pq.read_table(held_out) if held_out.exists() else None,
-            task.classes,
-            task.label_kind == "regression",
-            settings,
-            seed,
-            folder / WORK / "train",
-            folder / WORK / "tuned",
-            lambda predicted, labels: score(task.headline, predicted, labels),
-        )
-        write_report(folder, report)
+        if not (folder / REPORT).exists():  # a kill while predicting costs no training
+            report = fine_tune(
+                inputs["model"],
+                pq.read_table(inputs["rows"] / "train.parquet"),
+                pq.read_table(held_out) if held_out.exists() else None,
+                task.classes,
+                task.label_kind == "regression",
+                settings,
+                seed,
+                folder / WORK / "train",
+                folder / WORK / "tuned",
+                lambda predicted, labels: score(task.headline, predicted, labels),
+            )
+            write_report(folder, report)
         for name in task.reported_splits:
             table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
             predicted = predict(folder / WORK / "tuned", table)
@@ -269,4 +280,4 @@ def _train(
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
     """Keep what a training stage reports but its time, which the manifest has."""
-    write_json(folder / "report.json", {k: v for k, v in report.items() if k != "cost"})
+    write_json(folder / REPORT, {k: v for k, v in report.items() if k != "cost"})

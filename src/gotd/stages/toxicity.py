@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.utility import UtilitySettings
 from gotd.sources.toxicity import ToxicityTask
 from gotd.stages.identity import identity, model_identity, source_identity
-from gotd.stages.models import build_network, locate, write_report
+from gotd.stages.models import REPORT, build_network, locate, write_report
 from gotd.training.scorer import CHECKPOINT, TrainedScorer
 
 PROMPTS_SEED = 0
@@ -65,20 +66,23 @@ def scorer(settings: TrainedScorer, source: Any) -> Stage:
         from gotd.evaluation.scorers.detoxify import DetoxifyScorer
         from gotd.training.scorer import train_scorer
 
+        work = folder / WORK
         train, test = (source.split(settings.comments, split) for split in ("train", "test"))
-        texts = train["text"].to_pylist()
-        words = spec.pretrained is None and spec.tokenizer == "word_level"
-        start = folder / WORK / "start"
-        located = (
-            dataclasses.replace(spec, pretrained=locate(spec.pretrained))
-            if spec.pretrained
-            else spec
-        )
-        build_network(located, source.vocabulary() if words else texts, settings.seed, start)
-        labels = train["label"].to_numpy()
-        report = train_scorer(
-            start, texts, labels, settings.settings, settings.seed, folder / WORK / "train", folder
-        )
+        if not (work / REPORT).exists():  # a kill while testing costs no training
+            texts, labels = train["text"].to_pylist(), train["label"].to_numpy()
+            words = spec.pretrained is None and spec.tokenizer == "word_level"
+            located = (
+                dataclasses.replace(spec, pretrained=locate(spec.pretrained))
+                if spec.pretrained
+                else spec
+            )
+            start = work / "start"
+            build_network(located, source.vocabulary() if words else texts, settings.seed, start)
+            report = train_scorer(
+                start, texts, labels, settings.settings, settings.seed, work / "train", folder
+            )
+            write_report(work, report)
+        report = json.loads((work / REPORT).read_text(encoding="utf-8"))
         scores = DetoxifyScorer(str(folder / CHECKPOINT)).score(test["text"].to_pylist())
         truth = test["label"].to_numpy() == 1
         facts = {

@@ -36,6 +36,8 @@ transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 FOLDER_FILES = ("*.json", "*.safetensors", "*.txt")
+NOT_THE_MODELS = ("manifest.json", "report.json")
+"""What else stands in a model folder that a stage wrote."""
 TOKENIZERS = ("word_level", "wordpiece")
 SIZES = (
     *("vocabulary_size", "layers", "hidden_size", "heads", "feed_forward_size"),
@@ -188,7 +190,8 @@ def copy_model(model: Path | str, revision: str | None, out: Path) -> None:
     folder = resolve_folder(model, revision)
     for pattern in FOLDER_FILES:
         for file in folder.glob(pattern):
-            shutil.copyfile(file, out / file.name)
+            if file.name not in NOT_THE_MODELS:
+                shutil.copyfile(file, out / file.name)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
