@@ -176,6 +176,7 @@ class TestComposing:
             ("selector=nope", "nope"),
             ("buget=3", "buget"),
             ("seed=1,2,x", "seed"),
+            ("source.path=a,b", "no axis of a sweep"),
         ],
     )
     def test_a_wrong_override_is_one_line(self, override, word):
@@ -183,6 +184,10 @@ class TestComposing:
             expand([*SMALL, override])
         assert word in str(error.value)
         assert "\n" not in str(error.value)
+
+    def test_what_has_a_key_of_its_own_is_told_apart(self):
+        cells = expand([*SMALL, "rank_rows=1000,2000"])
+        assert {variant for _, variant in cells} == {"rank_rows=1000", "rank_rows=2000"}
 
     def test_a_refused_value_is_an_error_of_expand_cells(self):
         with pytest.raises(ValueError, match="budget must be at least 1"):

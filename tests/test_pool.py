@@ -133,14 +133,15 @@ def test_a_shard_is_bounded_in_bytes_wherever_pieces_end(files, tmp_path, monkey
     assert table_of(by_files).equals(table_of(again))
 
 
-def test_ids_are_unique_over_all_files_or_refused_with_their_places(tmp_path):
+@pytest.mark.parametrize("unit", ["whole", "fixed"])
+def test_ids_are_unique_over_all_files_or_refused_with_their_places(tmp_path, unit):
     for name, ids in (("a", ["1", "2", "3"]), ("b", ["4", "2"])):
         pq.write_table(
-            pa.table({"id": ids, "text": ["x"] * len(ids)}), tmp_path / f"{name}.parquet"
+            pa.table({"id": ids, "text": ["x" * 60] * len(ids)}), tmp_path / f"{name}.parquet"
         )
     given = named_parts([str(tmp_path)], Columns(), tmp_path / "hub.json")
     with pytest.raises(ValueError, match=r"id '2' occurs twice: a row 2 and b row 2;"):
-        build(tmp_path / "pool", given)
+        build(tmp_path / "pool", given, unit=unit)
 
 
 def test_nothing_but_blanks_is_refused(tmp_path):

@@ -26,7 +26,7 @@ from gotd.stages import RUN_ONLY
 
 AXES = ("task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale")
 """Overrides that name a cell by themselves; any other one goes into its variant."""
-_NO_VARIANT = ("hydra", "hydra/launcher", "store", "workers", "threads", "tracker", "rank_rows")
+_NO_VARIANT = ("hydra", "hydra/launcher", "store", "workers", "threads", "tracker")
 
 
 Configured = tuple[DictConfig, str]
@@ -80,6 +80,11 @@ def resolve(overrides: Sequence[str]) -> list[str]:
             f"there is no experiment={experiment.replace('/', ' scale=')}; known: {known}"
         )
     for override in rest:
+        if override.startswith("source.path=") and _is_sweep(override):
+            raise SweepError(
+                f"{override}: where rows stand is in no record, so it is no axis of a sweep; run "
+                "one after the other, each with a store=… of its own"
+            )
         if override.startswith("+"):
             raise SweepError(
                 f"{override}: a field that no schema has would change nothing but the key"

@@ -99,7 +99,7 @@ def write_pool(
     counts = [len(Shard.open(path)) for path in shards]
     if not shards:
         raise ValueError(f"no row of {parts[0].label} has a visible character; give some text")
-    _check_ids(shards, counts, parts)
+    _check_ids(shards, counts, parts, unit)
     facts = _facts(shards)
     write_json(folder / INDEX, {"rows": counts, "blank_rows": writer.blank, **facts})
 
@@ -210,10 +210,14 @@ def counted(values: Any) -> dict[Any, int]:
     return {row["values"].as_py(): row["counts"].as_py() for row in pc.value_counts(values)}
 
 
-def _check_ids(shards: Sequence[Path], counts: Sequence[int], parts: Sequence[Part]) -> None:
+def _check_ids(
+    shards: Sequence[Path], counts: Sequence[int], parts: Sequence[Part], unit: Unit
+) -> None:
     twice = repeated(lambda number: Shard.open(shards[number]).ids, counts)
     if twice is None:
         return
+    if unit == "fixed":
+        twice = twice.rpartition("#")[0]  # a piece's id is its row's and its number
     # Only now, to say where: the parts are read once more.
     places = []
     for part in parts:

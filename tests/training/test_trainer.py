@@ -24,6 +24,11 @@ def test_schedule_rises_to_its_peak_and_falls_to_zero():
     assert linear_schedule(0, 20, 0.0) == 1
 
 
+def test_a_single_step_is_taken():
+    assert linear_schedule(0, 1, 0.06) == 1
+    assert [linear_schedule(step, 2, 0.06) for step in (0, 1)] == [0, 1]
+
+
 def test_steps_are_counted():
     assert [count_steps(10, e) for e in (0, 0.01, 0.5, 3)] == [0, 1, 5, 30]
     assert count_steps(10, 3, max_steps=4) == 4

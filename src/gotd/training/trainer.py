@@ -345,9 +345,10 @@ def count_steps(n_steps_per_epoch: int, epochs: float, max_steps: int | None = N
 def linear_schedule(step: int, steps: int, warmup_share: float) -> float:
     """Rise linearly to 1 over the warm-up, then fall linearly to 0 after the last step.
 
-    With w warm-up steps of T, ``s / w`` for s < w, else ``(T - s) / (T - w)``.
+    With w warm-up steps of T, ``s / w`` for s < w, else ``(T - s) / (T - w)``. The last step
+    is never one of the warm-up: a single one would have the rate 0.
     """
-    warmup = math.ceil(warmup_share * steps)
+    warmup = min(math.ceil(warmup_share * steps), steps - 1)
     if step < warmup:
         return step / warmup
     return (steps - step) / max(1, steps - warmup)
