@@ -15,16 +15,11 @@ from gotd.reporting.published import (
     TOXICITY,
     read_published,
 )
+from gotd.sources.corpora import CORPORA
 
 PUBLISHED = read_published(Path(__file__).parents[1] / "results" / "paper")
 
-BOOLQ = [
-    "experiment=zeroshot",
-    "scale=paper",
-    "task=boolq",
-    "model=gpt_neo_2_7b",
-    "candidates=paper",
-]
+BOOLQ = ["experiment=zeroshot", "scale=paper_boolq"]
 # The command of each published block, its row apart: (table, block) to overrides.
 COMMANDS = {
     (2, "150k"): ["experiment=domain", "scale=paper"],
@@ -37,8 +32,8 @@ COMMANDS = {
         (table, f"{k}k"): ["experiment=zeroshot", "scale=paper", f"budget={k}000"]
         for table, k in [(16, 5), (16, 10), (16, 20), (16, 40), (17, 5), (17, 20)]
     },
-    (18, "0"): [*BOOLQ],
-    (18, "40k"): [*BOOLQ, "budget=40000"],
+    (18, "0"): BOOLQ,
+    (18, "40k"): BOOLQ,
     **{
         (table, block): ["experiment=toxicity", "scale=paper", *budget, *scorers]
         for table, scorers in [
@@ -141,6 +136,22 @@ def test_the_rows_of_a_block_compose_at_its_setting(table, block):
             assert cell.scale_name == "paper"
             if (table, block) in SETTING_OF:
                 assert (cell.budget, cell.limits.labels) == SETTING_OF[table, block]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "files", "target_rows"),
+    [
+        (["experiment=zeroshot", "scale=paper"], ["openwebtext"], 5000),
+        (["experiment=toxicity", "scale=paper"], ["openwebtext"], None),
+        (BOOLQ, list(CORPORA), None),
+    ],
+)
+def test_a_pool_is_read_and_can_be_changed(overrides, files, target_rows):
+    for given, wanted in ((overrides, files), ([*overrides, "candidates=all"], [])):
+        config, _ = expand([*given, "selector=got_d", "seed=1"])[0]
+        assert config.candidates.files == wanted
+        assert config.source.domains == wanted
+        assert config.limits.target_rows == target_rows
 
 
 @pytest.fixture(scope="module")

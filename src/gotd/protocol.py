@@ -167,10 +167,13 @@ def _target_side(method: Any, task: Any) -> str:
 
 
 def _as_published(config: DictConfig) -> DictConfig:
-    """Put back what the published code does in training and evaluation, where asked for."""
+    """Put back what the published code does with texts and models, where asked for."""
     if config.protocol_name != "published":
         return config
     config = config.copy()
+    # Deviation D2. Of a space that no layer makes (token_mean) nothing was published.
+    if config.embedder.pooling == "mean_masked":
+        config.embedder.pooling = "mean_all_positions"
     # Deviation D9 is GLUE's: with a split to choose on, the published code chooses (D19).
     kept = {"choose"} if config.task.get("choice_split") is not None else set()
     for group in ("pre_fine_tune", "fine_tune", "evaluation"):
