@@ -274,7 +274,7 @@ def draw(found: list[dict[str, Any]]) -> Figure:
     columns = [(s, what) for s in settings for what in ("misallocated", "worst_reach")]
     titles = {
         "misallocated": "misallocated share\n(less is better)",
-        "worst_reach": "worst mode's reach\n(more is better)",
+        "worst_reach": "worst mode's reach\n(more is better; below -0.5\ndrawn at -0.5)",
     }
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 8.5, "svg.hashsalt": "gotd"}):
         figure = Figure(figsize=(2.0 + 2.3 * len(columns), 4.2), layout="constrained")

@@ -67,9 +67,7 @@ def test_the_published_code_chooses_it_on_the_rows_it_reports(store):
     ("embedder", "pooling"),
     [("distilbert_plain", "mean_all_positions"), ("token_mean", "token_mean")],
 )
-def test_the_published_mean_is_over_padding_and_leaves_other_spaces_alone(
-    store, embedder, pooling
-):
+def test_the_published_mean_is_over_padding_and_leaves_other_spaces_alone(store, embedder, pooling):
     _, cell = cell_of(store, "selector=got_d", f"embedder={embedder}", "protocol=published")
     spaces = [s for s in cell.record.ancestors() if s.kind == "embeddings"]
     assert {space.parameters["pooling"] for space in spaces} == {pooling}

@@ -120,7 +120,7 @@ def test_the_first_table_holds_the_main_arm_and_the_baselines(make_records):
     for c in compare_on_average(block):
         families.setdefault(c.reference, []).append(c)
     assert of(families["dsir"], "got_d", "dsir").holm_floor == len(families["dsir"]) * 2 / 2**6
-    assert any("Holm's families: all arms against one reference" in n for n in first.notes)
+    assert any("Holm's families: the pairs with one reference" in n for n in first.notes)
     (few,) = blocks(make_records(seeds=2, arms=("none", "got_d")))
     assert remaining_comparisons_table(few) is None
 

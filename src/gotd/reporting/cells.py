@@ -52,8 +52,8 @@ def lower_is_better(metric: str) -> bool:
 
 
 def display_factor(metric: str) -> float:
-    """Return 100 for scores with a natural unit of one, 1 for perplexities and losses."""
-    return 1.0 if any(word in metric for word in _UNBOUNDED) else 100.0
+    """Return 100 for accuracies and the like; 1 for toxicity, perplexities and losses."""
+    return 1.0 if any(word in metric for word in _LOWER_IS_BETTER) else 100.0
 
 
 def order_arms(arms: Iterable[str]) -> tuple[str, ...]:

@@ -19,8 +19,9 @@ from gotd.reporting.statistics import p_floor
 from gotd.reporting.tables import AVERAGE, WORDS, seeds_note
 
 _ON_AVERAGE = (
-    "differences averaged over tasks within a seed. Holm's families: all arms against one "
-    "reference, whether a pair stands in the first table or among the remaining ones"
+    "differences averaged over tasks within a seed. Holm's families: the pairs with one "
+    "reference, a pair once (none, random, nearest, dsir, got_d in this order), whether it stands "
+    "in the first table or among the remaining ones"
 )
 
 
@@ -38,7 +39,7 @@ def remaining_comparisons_table(block: Block) -> Table | None:
 
 def task_comparisons_table(block: Block) -> Table | None:
     """Show paired comparisons on each task."""
-    unit = "one difference per seed. Holm's families: all arms and tasks against one reference"
+    unit = "one difference per seed. Holm's families: the pairs with one reference, all tasks"
     return _comparisons("Paired comparisons, by task", compare_per_task(block), block, unit)
 
 
@@ -50,6 +51,7 @@ def _comparisons(
     rows = []
     for c in comparisons:
         factor = display_factor(block.metric_name(c.task) if c.task else block.metric)
+        digits = 2 if factor > 1 else 3
         mean = c.test.difference
         spread = not np.isnan(mean.half_width)
         rows.append(
@@ -58,12 +60,14 @@ def _comparisons(
                 c.reference,
                 c.task or AVERAGE,
                 f"{c.test.n}/{c.expected}",
-                f"{mean.mean * factor:+.2f}" if c.test.n else "",
-                f"{mean.low * factor:+.2f} to {mean.high * factor:+.2f}" if spread else "",
+                f"{mean.mean * factor:+.{digits}f}" if c.test.n else "",
+                f"{mean.low * factor:+.{digits}f} to {mean.high * factor:+.{digits}f}"
+                if spread
+                else "",
                 _p(c.test.p_value),
                 _p(c.holm_p),
                 _p(c.test.floor) if c.test.n else "",
-                f"{c.test.detectable * factor:.2f}" if spread else "",
+                f"{c.test.detectable * factor:.{digits}f}" if spread else "",
                 c.verdict,
             )
         )
@@ -81,8 +85,9 @@ def _comparisons(
         "verdict",
     )
     few = _too_few(len(block.seeds))
+    points = " in points" if display_factor(block.metric) > 1 else ""
     notes = (
-        f"Arm minus reference in points, paired by task and seed: {unit}. {seeds_note(block)}",
+        f"Arm minus reference{points}, paired by task and seed: {unit}. {seeds_note(block)}",
         "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
         "give, 2 / 2^n; detectable: smallest true difference found with power 0.8 by a paired "
         "t-test at level 0.05 with the spread seen.",

@@ -1,8 +1,8 @@
 """Is one arm better than another? Paired answers, with what could not have been seen.
 
 Differences are paired by task and seed and pairs exist only where both cells are done.
-Over several tasks the unit is the seed. Holm's correction runs over all arms compared
-against one reference in one block.
+Over several tasks the unit is the seed. Holm's correction runs over the pairs with one
+reference in one block; each pair counts once, with the first of its two arms in `REFERENCES`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gotd.reporting.cells import Block, display_factor
+from gotd.reporting.cells import Block, display_factor, lower_is_better
 from gotd.reporting.render import one_line
 from gotd.reporting.statistics import Interval
 
@@ -33,6 +33,7 @@ COLOURS = {
 }
 _SPARE = ("#7F6A00", "#8B4A9E", "#3C8C8C", "#A0522D", "#4B6CB7", "#6B8E23")
 FILLS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
+LOWER = "lower is better"
 _MARKERS = "osD^vP*X<>h"
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "gotd",
@@ -140,6 +141,7 @@ def legend(figure: Figure, axes: Sequence[Axes]) -> None:
 
 
 def axis_name(metric: str) -> str:
-    """Name a metric for readers, with the factor it is shown in."""
+    """Name a metric for readers, with its factor and, where it is not up, its good direction."""
     name = one_line(metric).replace("_", " ")
-    return f"{name} × 100" if display_factor(metric) > 1 else name
+    scaled = f"{name} × 100" if display_factor(metric) > 1 else name
+    return f"{scaled}\n({LOWER})" if lower_is_better(metric) else scaled

@@ -9,10 +9,17 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from gotd.reporting.cells import Block, average_interval, display_factor, task_interval
+from gotd.reporting.cells import (
+    Block,
+    average_interval,
+    display_factor,
+    lower_is_better,
+    task_interval,
+)
 from gotd.reporting.comparisons import REFERENCES
 from gotd.reporting.drawing import (
     FILLS,
+    LOWER,
     STYLE,
     axis_name,
     colour,
@@ -84,7 +91,8 @@ def differences_figure(block: Block) -> Figure | None:
                     difference = seed_differences(block.scores(arm), block.scores(reference))
                     whisker(axis, t_interval(difference), y, factor, block, arm)
             axis.set_title(f"minus {one_line(reference)}")
-            axis.set_xlabel("paired difference, points" if factor > 1 else "paired difference")
+            unit = "paired difference, points" if factor > 1 else "paired difference"
+            axis.set_xlabel(f"{unit}\n({LOWER})" if lower_is_better(block.metric) else unit)
             name_rows(axis, block.arms)
         what = "average over tasks" if block.has_average else one_line("".join(block.tasks))
         figure.suptitle(f"Paired differences with 95 % intervals, {what}")
