@@ -177,8 +177,7 @@ def as_page(result: dict[str, Any]) -> list[str]:
         )
     header = ["contender", "core-s", "wall s", "÷ one pass", "÷ certified", "peak MiB", "steps"]
     header += ["Spearman", *(f"top {percent} %" for percent in OVERLAPS), "marginal error", "note"]
-    large, sizes = result["large"] or {}, " x ".join(f"{size:,}" for size in LARGE)
-    return [
+    page = [
         f"N = {result['n']:,}, M = {result['m']:,}, d = {result['d']}, {result['data']}; epsilon = "
         f"{result['epsilon_share']} of the mean cost. One core, one thread, {result['rounds']} "
         "rounds in turns; medians, and ratios of processor seconds as median (least–most) over "
@@ -188,6 +187,12 @@ def as_page(result: dict[str, Any]) -> list[str]:
         f"error of {result['exact_marginal_error']:.1g}.",
         "",
         *table(header, rows),
+    ]
+    if not result["claims"]:  # other sizes than the standard ones, which the claims are about
+        return page
+    large, sizes = result["large"] or {}, " x ".join(f"{size:,}" for size in LARGE)
+    return [
+        *page,
         "",
         *claims_table(result["claims"]),
         "",
