@@ -61,8 +61,6 @@ class CostModel(Sizes):
     """In which arithmetic and on what it was measured."""
     efficiency: float = 0.65
     """Share of it that encoders reach (processor, measured: 0.62 to 0.76)."""
-    batch_rows: int = 32
-    """Rows a device handles at once; in no stage's identity."""
     texts_per_s: float = 7_500.0
     """Texts tokenised in a second by one core (measured)."""
     seconds_per_step: float = 0.005
@@ -229,11 +227,6 @@ class CostModel(Sizes):
             memory_bytes=16 * shape.weights + self.activations(shape, length),
             disk_bytes=4 * shape.weights if stage.kind == "encoder" else 40 * reported,
         )
-
-    def activations(self, shape: Shape, length: int) -> float:
-        """Bound the activations that one device batch of training holds, in bytes."""
-        per_layer = shape.hidden * 34 + 5 * shape.heads * length
-        return 2.0 * shape.layers * self.batch_rows * length * per_layer
 
 
 def _runs_network(embeddings: Stage) -> bool:

@@ -86,7 +86,7 @@ class Sizes:
     chars_per_token: float = 4.5
     task_tokens: int = 40
     """Tokens of a labelled text or pair of GLUE."""
-    generatedtask_tokens_of: int = 14
+    generated_task_tokens: int = 14
     """The same in the generated benchmark (measured)."""
     document_tokens: int = 64
     """Tokens of a document that is not cut (``unit: whole``)."""
@@ -96,6 +96,13 @@ class Sizes:
     labelled_rows: int = 5_000
     reported_rows: int = 1_000
     """Rows of a split that is not one of GLUE's."""
+    batch_rows: int = 32
+    """Rows a device handles at once; in no stage's identity."""
+
+    def activations(self, shape: Shape, length: int) -> float:
+        """Bound the activations that one device batch of training holds, in bytes."""
+        per_layer = shape.hidden * 34 + 5 * shape.heads * length
+        return 2.0 * shape.layers * self.batch_rows * length * per_layer
 
     def bytes_of(self, tokens: float) -> float:
         """Give the bytes of a text in a compressed table."""
@@ -189,7 +196,7 @@ class Sizes:
         """Say how many tokens a labelled text, or pair, of a task has."""
         generated = rows.parameters["source"]["name"] == "microworld"
         if generated:
-            return self.generatedtask_tokens_of
+            return self.generated_task_tokens
         return TASK_TOKENS.get(rows.parameters["task"]["name"], self.task_tokens)
 
     def chunk_tokens(self, chunks: Stage) -> float:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from gotd.artifacts import Stage
-from gotd.cost_sizes import Work
-
-if TYPE_CHECKING:
-    from gotd.cost_model import CostModel
+from gotd.cost_sizes import Sizes, Work
 
 PROMPT_TOKENS = 16
 COMMENT_TOKENS = 64
@@ -22,14 +18,14 @@ UTILITY_ROWS, UTILITY_CHOICES, UTILITY_TOKENS = 3_000, 3, 150
 """What a utility task asks, about, where nothing limits it."""
 
 
-def toxicity_rows(model: CostModel, stage: Stage) -> Work:
+def toxicity_rows(model: Sizes, stage: Stage) -> Work:
     """Read the rated texts, keep some."""
     task = stage.parameters["task"]
     kept = 2 * (task["prompts_per_kind"] + task["target_rows"]) + task["held_out_rows"]
     return Work(texts=5 * kept, disk_bytes=200 * kept)
 
 
-def scorer(model: CostModel, stage: Stage) -> Work:
+def scorer(model: Sizes, stage: Stage) -> Work:
     """Train a classifier on comments."""
     shape, settings = model.shape(stage), stage.parameters["settings"]
     rows = stage.parameters["source"].get("comments", COMMENTS)
@@ -43,13 +39,13 @@ def scorer(model: CostModel, stage: Stage) -> Work:
     )
 
 
-def pool_scores(model: CostModel, stage: Stage) -> Work:
+def pool_scores(model: Sizes, stage: Stage) -> Work:
     """Read every candidate with the scorer."""
     chunks = stage.inputs["candidates"]
     return _reading(model, stage, model.rows(chunks), model.chunk_tokens(chunks))
 
 
-def generations(model: CostModel, stage: Stage) -> Work:
+def generations(model: Sizes, stage: Stage) -> Work:
     """Write every continuation: one forward pass a token."""
     settings = stage.parameters["settings"]
     prompts = _prompts(stage)
@@ -60,14 +56,14 @@ def generations(model: CostModel, stage: Stage) -> Work:
     return replace(work, flops=work.flops + 2 * head, disk_bytes=4.0 * written)
 
 
-def scores(model: CostModel, stage: Stage) -> Work:
+def scores(model: Sizes, stage: Stage) -> Work:
     """Read every continuation with the scorer."""
     settings = stage.inputs["generations"].parameters["settings"]
     texts = _prompts(stage) * settings["samples"]
     return _reading(model, stage, texts, settings["max_new_tokens"] + 2)
 
 
-def perplexity(model: CostModel, stage: Stage) -> Work:
+def perplexity(model: Sizes, stage: Stage) -> Work:
     """Read held-out text, with a head at every token."""
     shape = model.shape(stage)
     texts = stage.inputs["rows"].parameters["task"]["held_out_rows"]
@@ -76,14 +72,14 @@ def perplexity(model: CostModel, stage: Stage) -> Work:
     return replace(work, flops=work.flops + 2 * tokens * shape.hidden * shape.vocabulary)
 
 
-def utility(model: CostModel, stage: Stage) -> Work:
+def utility(model: Sizes, stage: Stage) -> Work:
     """Read the choices of each task's rows."""
     settings = stage.parameters["settings"]
     texts = len(settings["tasks"]) * (settings["rows"] or UTILITY_ROWS) * UTILITY_CHOICES
     return _reading(model, stage, texts, UTILITY_TOKENS)
 
 
-COUNTS: dict[str, Callable[[CostModel, Stage], Work]] = {
+COUNTS: dict[str, Callable[[Sizes, Stage], Work]] = {
     count.__name__: count
     for count in (
         toxicity_rows,
@@ -102,7 +98,7 @@ def _prompts(stage: Stage) -> int:
     return 2 * stage.inputs["rows"].parameters["task"]["prompts_per_kind"]
 
 
-def _reading(model: CostModel, stage: Stage, texts: float, tokens: float) -> Work:
+def _reading(model: Sizes, stage: Stage, texts: float, tokens: float) -> Work:
     shape = model.shape(stage)
     return Work(
         texts=texts,
