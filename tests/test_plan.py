@@ -23,6 +23,7 @@ from gotd.estimates import (
     RECORDS,
     UNKNOWN,
     Need,
+    Past,
     from_model,
     from_past,
     from_records,
@@ -288,6 +289,15 @@ class TestEarlierRuns:
         assert estimate.seconds == pytest.approx(20.0)
         assert estimate.disk_gib == pytest.approx(5_000_000 / 2**30)
         assert estimate.memory_gib >= 1.5
+
+    def test_every_kind_can_be_scaled(self, tmp_path):
+        """A kind that leaves next to nothing on the disk is no division by zero."""
+        given = ["experiment=domain", "task=rct", "selector=got_d", "seed=1,2", "tracker=none"]
+        for cell in expand_cells([*given, f"store={tmp_path}"])[0]:
+            for stage in cell.record.ancestors():
+                past = [Past(stage, seconds=1.0, memory_gib=1.0, disk_bytes=100)]
+                known = MACHINE.work(stage) is not None
+                assert (from_past(stage, past, MACHINE) is not None) == known
 
     def test_the_median_decides(self, cells):
         for budget, seconds in ((200, 5.0), (400, 10.0), (800, 2000.0)):

@@ -88,8 +88,8 @@ class GOTD:
     """Choose the candidates that serve a target.
 
     Args:
-        epsilon: Regularisation of the transport, in mean costs; methods without transport
-            do not look at it.
+        epsilon: Regularisation of the transport, in mean costs (0.05); methods without
+            transport do not look at it.
         method: Name of the method, as in ``gotd select --method``.
         encoder: ``hashed``, ``minilm``, or a model's name or folder.
         seed: Seed of what is random.
@@ -105,12 +105,13 @@ class GOTD:
     Raises:
         TypeError: If ``seed`` or ``length_chars`` is no whole number, ``epsilon`` no number,
             or ``method`` or ``encoder`` no string.
-        ValueError: If there is no such method, encoder, device or setting.
+        ValueError: If there is no such method, encoder, device or setting, or ``settings``
+            gives ``epsilon`` once more.
     """
 
     def __init__(
         self,
-        epsilon: float = 0.05,
+        epsilon: float | None = None,
         *,
         method: str = "got_d",
         encoder: str = "hashed",
@@ -122,12 +123,14 @@ class GOTD:
         store: str | Path | None = None,
         device: str = "auto",
     ) -> None:
-        if isinstance(epsilon, bool) or not isinstance(epsilon, Real):
+        if isinstance(epsilon, bool) or not isinstance(epsilon, Real | None):
             raise TypeError(f"epsilon must be a number, not {epsilon!r}")
         _string("method", method)
         _string("encoder", encoder)
         given = dict(settings or {})
-        if method.startswith("got_d"):
+        if epsilon is not None and method.startswith("got_d"):
+            if "epsilon" in given:
+                raise ValueError("epsilon is given twice: drop it, or the one in settings")
             given["epsilon"] = float(epsilon)
         self._method, self._name = build_method(method, given), method
         self._encoder = Encoder(encoder, device=device)

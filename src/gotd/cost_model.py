@@ -141,7 +141,8 @@ class CostModel(Sizes):
         n = min(n, DOMAINS * stage.parameters["sample"])
         width = self.width(stage.inputs["candidates_embeddings"])
         held = 4 * n * (width + m / DOMAINS)
-        return Work(0.0, 2 * m * n * width * self.transport_passes, memory_bytes=held)
+        flops = 2 * m * n * width * self.transport_passes
+        return Work(flops=flops, memory_bytes=held, disk_bytes=500)
 
     def _ranking(self, stage: Stage) -> Work:
         pool, goal = stage.inputs["candidates"], stage.inputs["target"]

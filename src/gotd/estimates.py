@@ -76,6 +76,8 @@ def read_past(store: Store) -> list[Past]:
         for path in sorted(store.root.glob(f"*/*/{MANIFEST}"))
         if not path.parent.name.endswith(".part")
     ]
+    # What `gotd select --out` wrote below the store has a manifest of another kind.
+    manifests = [manifest for manifest in manifests if "key" in manifest]
     by_key = {manifest["key"]: manifest for manifest in manifests}
     stages: dict[str, Stage | None] = {}
 
@@ -144,7 +146,7 @@ def from_past(stage: Stage, past: Sequence[Past], model: CostModel) -> Estimate 
         more = model.memory_gib(now) / model.memory_gib(then)
         seconds.append(earlier.seconds * model.seconds(now) / model.seconds(then))
         memory.append(earlier.memory_gib * max(1.0, more))
-        disk.append(earlier.disk_bytes * now.disk_bytes / then.disk_bytes)
+        disk.append(earlier.disk_bytes * now.disk_bytes / max(1.0, then.disk_bytes))
     return Estimate(median(seconds), max(memory), median(disk) / 2**30, EARLIER)
 
 

@@ -131,6 +131,7 @@ def test_a_budget_is_a_whole_number(budget):
         ({"epsilon": "0.05"}, TypeError, "epsilon must be a number"),
         ({"epsilon": float("inf")}, ValueError, "epsilon must be a finite number"),
         ({"epsilon": 0}, ValueError, "epsilon must be positive"),
+        ({"epsilon": 0.1, "settings": {"epsilon": 0.2}}, ValueError, "epsilon is given twice"),
         ({"method": 3}, TypeError, "method must be a string, not 3"),
         ({"encoder": None}, TypeError, "encoder must be a string, not None"),
         ({"seed": 1.5}, TypeError, "seed must be a whole number"),

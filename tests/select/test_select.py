@@ -339,7 +339,26 @@ def test_a_repeated_id_is_named_with_both_places(capsys, given, tmp_path):
     assert "id 'cells/7' occurs twice: cells row 8 and again row 1" in capsys.readouterr().err
 
 
+def test_scores_that_are_not_there_are_named(capsys, given):
+    absent = given.folder / "absent.parquet"
+    more = ("--budget", "9", "--method", "least_toxic", "--set", f"scores={absent}")
+    assert f"scores: there is no file {absent}" in refused(capsys, given, *more)
+
+
 # The folder ----------------------------------------------------------------------------
+
+
+def test_a_domain_that_only_the_larger_budget_chose_has_its_count_in_both(
+    given, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("gotd.select.measures.MOST_DOMAINS", 1)
+    manifest = select(given, tmp_path / "out", "--budget", "1,300", "--method", "random")
+    few, many = (manifest["summaries"][budget]["domains"] for budget in ("1", "300"))
+    assert (len(few), len(many)) == (1, 3)
+    page = (tmp_path / "out" / "report.md").read_text("utf-8")
+    for name in many:
+        count = few.get(name, {"rows": 0})["rows"]
+        assert f"| {name} | {count} | {many[name]['rows']} |" in page
 
 
 def test_a_folder_of_its_own_is_replaced_and_another_is_not(capsys, given, tmp_path):

@@ -186,6 +186,9 @@ def text_bytes(values: list[bytes]) -> pa.Array:
     return pa.array(values, pa.binary()).view(pa.string())
 
 
+LARGE = pa.array([b"a", b"caf\xe9"], pa.large_binary()).view(pa.large_string())
+
+
 TABLES = {
     "null": (pa.table({"text": ["a", None, "c"]}), r"row 2: 'text' is null \(1 such rows\)"),
     "all null": (pa.table({"text": pa.nulls(2)}), r"row 1: 'text' is null"),
@@ -193,6 +196,8 @@ TABLES = {
     "bytes": (pa.table({"text": [b"a"]}), r"column 'text' holds binary"),
     "column": (pa.table({"id": ["1"], "body": ["a"]}), r"no column 'text'; it has id"),
     "latin1": (pa.table({"text": text_bytes([b"a", b"caf\xe9"])}), r"row 2: 'text' is not UTF-8"),
+    "large": (pa.table({"text": LARGE}), r"row 2: 'text' is not UTF-8"),
+    "domain": (pa.table({"text": ["a"], "domain": [1990]}), r"column 'domain' holds int64"),
     "no rows": (pa.table({"text": pa.array([], pa.string())}), r"has no rows"),
     "null id": (pa.table({"id": ["1", None], "text": ["a", "b"]}), r"row 2: 'id' is null"),
 }

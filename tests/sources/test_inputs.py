@@ -15,6 +15,7 @@ import pytest
 from gotd.sources import SourceUnavailable
 from gotd.sources.hub_stream import HubName, HubRows, parse_hub
 from gotd.sources.inputs import named_parts, table_parts
+from gotd.sources.kept import recorded, remember
 from gotd.sources.streams import Columns
 
 ROWS = pa.table({"id": ["1", "2"], "text": ["a", "b"], "domain": ["x", "y"]})
@@ -147,13 +148,39 @@ def test_a_data_set_is_streamed_at_a_recorded_commit(published, tmp_path, monkey
     (part,) = given(tmp_path, "hub:some/rows:plain:test")
     assert rows(part) == ROWS.to_pylist()
     assert published == [("some/rows", "plain", "test", REVISION, True)]
-    known = {"hub": "some/rows", "config": "plain", "split": "test", "revision": REVISION}
+    known = {
+        **{"hub": "some/rows", "config": "plain", "split": "test", "revision": REVISION},
+        "ids": "some/rows:plain:test",
+    }
     assert part.identity() == known
     # What was recorded is used again, without asking.
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", None)
     (again,) = given(tmp_path, "hub:some/rows:plain:test")
     assert again.identity() == known
     assert json.loads((tmp_path / "hub.json").read_text()) == {"some/rows": REVISION}
+
+
+def test_parts_of_one_data_set_have_ids_of_their_own(published, tmp_path):
+    pq.write_table(ROWS.select(["text"]), tmp_path / "published.parquet")
+    names = ["hub:some/rows", "hub:some/rows:plain", "hub:some/rows::test"]
+    found = [rows(part)[0] for part in given(tmp_path, *names)]
+    ids = ["some/rows#1", "some/rows:plain#1", "some/rows::test#1"]
+    assert [row["id"] for row in found] == ids
+    assert {row["domain"] for row in found} == {"rows"}
+    with pytest.raises(ValueError, match="hub:some/rows is given twice"):
+        given(tmp_path, "hub:some/rows", "hub:some/rows")
+
+
+def test_the_record_of_commits_loses_none_and_a_damaged_one_is_named(published, tmp_path):
+    record = tmp_path / "hub.json"
+    assert remember(record, "a/b", "1") == "1"
+    assert remember(record, "c/d", "2") == "2"
+    assert remember(record, "a/b", "3") == "1"  # another run was first
+    assert recorded(record) == {"a/b": "1", "c/d": "2"}
+    record.write_text('{"a/b":')
+    (part,) = given(tmp_path, "hub:some/rows")
+    with pytest.raises(ValueError, match=r"hub\.json is damaged; delete it"):
+        part.identity()
 
 
 def test_a_column_that_is_not_there_is_named(published, tmp_path):

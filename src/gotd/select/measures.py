@@ -54,7 +54,8 @@ class Measures:
         distinct = np.unique(ids, return_index=True)[1]
         total = sum(pool["rows"])
         names = sorted(pool["domains"], key=lambda name: (-self.domains[name], name))
-        names = names[:MOST_DOMAINS]
+        # All that were chosen, so that what another budget names has its count here.
+        names = names[: max(MOST_DOMAINS, sum(count > 0 for count in self.domains.values()))]
         return {
             "rows": self.rows,
             "distinct_rows": len(distinct),

@@ -89,6 +89,8 @@ def build_method(name: str, settings: Mapping[str, Any]) -> Any:
     for field, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"the method {name}: {field} must be a finite number, not {value}")
+        if isinstance(value, Path) and not value.is_file():
+            raise ValueError(f"the method {name}: {field}: there is no file {value}")
     for field in fields:
         # In an experiment a stage fills it in; here nobody else will.
         if field in constructor.requires and values.get(field) is None:

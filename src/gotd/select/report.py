@@ -153,7 +153,9 @@ def _domains(summaries: Mapping[int, Mapping[str, Any]]) -> str:
     rows = []
     for name in names[:MOST_DOMAINS]:
         here = summaries[largest]["domains"][name]
-        counts = (f"{summaries[b]['domains'][name]['rows']:,}" for b in sorted(summaries))
+        counts = (
+            f"{summaries[b]['domains'].get(name, {'rows': 0})['rows']:,}" for b in sorted(summaries)
+        )
         ratio = here["rows"] / here["at_random"]
         rows.append((plain(name), *counts, f"{here['at_random']:,.0f}", f"{ratio:.2f}"))
     left_out = len(names) - MOST_DOMAINS

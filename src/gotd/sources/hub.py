@@ -7,7 +7,6 @@ only that folder. No code from a data set repository is ever run.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ from gotd.sources.domain_copies import DOMAIN, read_copy
 from gotd.sources.drawn import drawn, texts_of
 from gotd.sources.files import read
 from gotd.sources.hub_toxicity import as_comments, as_rated
-from gotd.sources.kept import is_kept, keep, keep_text
+from gotd.sources.kept import is_kept, keep, recorded, remember
 from gotd.sources.rows import documents
 
 VERSION = 1
@@ -271,8 +270,7 @@ class Hub:
 
     def _revision(self, dataset: str, what: str) -> str:
         """Give the commit to read: the pinned one, the recorded one, or the newest."""
-        recorded = self._recorded()
-        known = self.revisions.get(dataset) or recorded.get(dataset)
+        known = self.revisions.get(dataset) or recorded(self._record).get(dataset)
         if known is not None:
             return known
         from huggingface_hub import HfApi
@@ -281,23 +279,15 @@ class Hub:
             newest = HfApi().dataset_info(dataset).sha
         if newest is None:
             raise SourceUnavailable(f"the hub names no revision of {dataset}; pin one")
-        text = json.dumps({**recorded, dataset: newest}, indent=1, sort_keys=True)
-        keep_text(self._record, text)
-        return newest
+        return remember(self._record, dataset, newest)
 
     @property
     def _record(self) -> Path:
         return Path(self.path) / "revisions.json"
 
-    def _recorded(self) -> dict[str, str]:
-        """Read the commits that earlier runs resolved."""
-        if not self._record.is_file():
-            return {}
-        return json.loads(self._record.read_text(encoding="utf-8"))
-
     def _known(self) -> set[str]:
         """Name the data sets whose commit is pinned or recorded."""
-        return {*self.revisions, *self._recorded()}
+        return {*self.revisions, *recorded(self._record)}
 
 
 def _load(

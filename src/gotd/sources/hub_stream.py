@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from gotd.sources import SourceUnavailable
-from gotd.sources.streams import ROWS_PER_PIECE, Columns, uniform
+from gotd.sources.kept import recorded, remember
+from gotd.sources.streams import Columns, uniform
 
+TRAIN = "train"
+ROWS_AT_ONCE = 256
+"""Rows of a piece; whole books are long."""
 HUB_RECORD = "hub-revisions.json"
 """File in the store that keeps the commit of each data set."""
 
@@ -30,7 +33,7 @@ class HubName:
 
     dataset: str
     config: str | None = None
-    split: str = "train"
+    split: str = TRAIN
 
 
 def parse_hub(name: str) -> HubName:
@@ -47,7 +50,7 @@ def parse_hub(name: str) -> HubName:
             "or hub:namespace/name:config:split"
         )
     config, split = (*rest, "", "")[:2]
-    return HubName(dataset, config or None, split or "train")
+    return HubName(dataset, config or None, split or TRAIN)
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,10 @@ class HubRows:
 
     @property
     def label(self) -> str:
-        """The data set's name."""
-        return self.name.dataset
+        """The data set's name, with what parts it: numbered ids begin with it."""
+        split = "" if self.name.split == TRAIN else self.name.split
+        parts = [self.name.dataset, self.name.config or "", split]
+        return ":".join(parts).rstrip(":")
 
     def identity(self) -> dict[str, Any]:
         """Give data set, configuration, split and commit.
@@ -81,6 +86,7 @@ class HubRows:
             "config": self.name.config,
             "split": self.name.split,
             "revision": self._revision(),
+            **({"ids": self.label} if self.label != self.name.dataset else {}),
         }
 
     def pieces(self) -> Iterator[pa.Table]:
@@ -101,7 +107,7 @@ class HubRows:
                 revision=revision,
                 streaming=True,
             )
-            batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_PER_PIECE))
+            batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
         except Exception as error:
             raise self._unavailable(error) from error
         first = 1
@@ -113,27 +119,26 @@ class HubRows:
             if raw is None:
                 break
             where = f"{self.label} ({self.name.split})"
-            short = self.label.rpartition("/")[2]
+            short = self.name.dataset.rpartition("/")[2]
             yield uniform(raw, self.columns, where, self.label, short, first)
             first += raw.num_rows
         if first == 1:
             raise ValueError(f"the data set {self.label} has no rows in {self.name.split}")
 
     def _revision(self) -> str:
-        known = json.loads(self.record.read_text("utf-8")) if self.record.is_file() else {}
-        if self.label in known:
-            return known[self.label]
+        dataset = self.name.dataset
+        known = recorded(self.record).get(dataset)
+        if known is not None:
+            return known
         try:
             from huggingface_hub import HfApi
 
-            newest = HfApi().dataset_info(self.label).sha
+            newest = HfApi().dataset_info(dataset).sha
         except Exception as error:
             raise self._unavailable(error) from error
         if newest is None:
-            raise SourceUnavailable(f"the Hub names no commit of {self.label}")
-        self.record.parent.mkdir(parents=True, exist_ok=True)
-        self.record.write_text(json.dumps({**known, self.label: newest}, indent=1), "utf-8")
-        return newest
+            raise SourceUnavailable(f"the Hub names no commit of {dataset}")
+        return remember(self.record, dataset, newest)
 
     def _unavailable(self, error: Exception) -> SourceUnavailable:
         """Say in one line why there are no rows; what can go wrong has many names."""

@@ -124,7 +124,10 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
     parts: list[Part] = []
     for name in names:
         if name.startswith(HUB):
-            parts.append(HubRows(parse_hub(name.removeprefix(HUB)), columns, record))
+            part = HubRows(parse_hub(name.removeprefix(HUB)), columns, record)
+            if part in parts:
+                raise ValueError(f"{name} is given twice; name every data set once")
+            parts.append(part)
         else:
             paths += _files(name)
     for path in paths:

@@ -1,7 +1,8 @@
-"""Files of rows that were fetched: written whole or not at all, how they were got inside them."""
+"""Files of rows that were fetched, and of which commit: written whole or not at all."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -42,3 +43,33 @@ def keep_text(path: Path, text: str) -> None:
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text + "\n", encoding="utf-8")
     part.replace(path)
+
+
+def recorded(path: Path) -> dict[str, str]:
+    """Read which commit of each data set was used.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged; delete it, and the newest commits are used and recorded"
+        ) from error
+
+
+def remember(path: Path, dataset: str, commit: str) -> str:
+    """Record the commit of a data set, unless another run has done so meanwhile.
+
+    Returns:
+        The commit that is recorded.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = {dataset: commit, **recorded(path)}
+        keep_text(path, json.dumps(known, indent=1, sort_keys=True))
+    return known[dataset]

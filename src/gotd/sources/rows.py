@@ -74,13 +74,19 @@ def _read_documents(path: Path) -> pa.Table:
     else:
         ids = pa.chunked_array([[f"{name}/{row}" for row in range(1, raw.num_rows + 1)]])
     if "domain" in raw.column_names and raw["domain"].null_count < raw.num_rows:
-        filled = raw.set_column(
-            raw.column_names.index("domain"), "domain", raw["domain"].fill_null(name)
-        )
-        domain = strings(filled, "domain", str(path))
+        domain = strings(filled(raw, "domain", name), "domain", str(path))
     else:
         domain = pa.chunked_array([pa.repeat(name, raw.num_rows)])
     return pa.table({"id": ids, "text": text, "domain": domain})
+
+
+def filled(table: pa.Table, column: str, otherwise: str) -> pa.Table:
+    """Put a word where a column has none; a column of no text is left for `strings` to refuse."""
+    try:
+        values = table[column].fill_null(otherwise)
+    except pa.ArrowException:
+        return table
+    return table.set_column(table.column_names.index(column), column, values)
 
 
 def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
@@ -132,10 +138,17 @@ def _is_text(kind: pa.DataType) -> bool:
     )
 
 
+_BYTES_OF = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+}
+
+
 def _undecodable(values: pa.ChunkedArray) -> int:
     row = 0
     for part in values.chunks:
-        for value in part.view(pa.binary() if pa.types.is_string(part.type) else part.type):
+        for value in part.view(_BYTES_OF.get(part.type, part.type)):
             try:
                 value.as_py().decode()
             except UnicodeDecodeError:

@@ -27,7 +27,7 @@ from gotd.sources.files import (
     stem,
     text_lines,
 )
-from gotd.sources.rows import strings
+from gotd.sources.rows import filled, strings
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.zst")
@@ -203,8 +203,7 @@ def _domains(
     name = columns.domain or "domain"
     if name not in raw.column_names or raw[name].null_count == raw.num_rows:
         return pa.repeat(otherwise, raw.num_rows)
-    filled = raw.set_column(raw.column_names.index(name), name, raw[name].fill_null(otherwise))
-    return strings(filled, name, where, first_row)
+    return strings(filled(raw, name, otherwise), name, where, first_row)
 
 
 # Formats --------------------------------------------------------------------------------
