@@ -48,6 +48,16 @@ def test_a_path_serves_every_part(target, pool):
     np.testing.assert_allclose(got, TARGET_SHARES, atol=0.1)
 
 
+def test_a_path_through_a_pool_that_is_sampled_serves_every_part_too(target):
+    """The few taken rows hold most of the mixture's mass: the reference sample needs them."""
+    large = shard(np.repeat(np.arange(4), (6000 * POOL_SHARES).astype(int)), "c", 0)
+    path = GOTDPath(first=5, growth=0.15, reference_rows=600)
+    ranking = path.rank(target, [large], 50, 0, ENGINE)
+    assert ranking.diagnostics["marginal_error"] <= path.tolerance
+    got = shares(path, target, large)
+    np.testing.assert_allclose(got, TARGET_SHARES, atol=0.1)
+
+
 def test_the_weight_decides_when_a_part_has_enough(target, pool):
     got = shares(GOTDPath(first=5, growth=0.0, weight=0.5), target, pool, 80)
     enough = (TARGET_SHARES - 0.5 * POOL_SHARES) / 0.5

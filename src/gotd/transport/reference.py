@@ -7,7 +7,7 @@ sample's kernel stays resident, so an iteration is two matrix-vector products.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -71,6 +71,59 @@ def smallest_priority(
     Raises:
         ValueError: If a priority is missing or superfluous.
     """
+    return _smallest_of_all(priority, rows, lengths)[0]
+
+
+def sample_by_mass(
+    priority: Iterable[np.ndarray], masses: Sequence[np.ndarray], rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose rows that stand for unequal masses: the more mass, the likelier.
+
+    A uniform sample would miss few rows of great mass, and stand for another problem. Here
+    the rows with the smallest ``u_i / a_i`` are taken. With ``1 / tau`` the smallest such
+    number left out, a row of mass ``tau`` or more counts what it has; the lighter ones share
+    what is left equally, which keeps sums over rows on average.
+
+    Source: Duffield, Lund and Thorup (2007), priority sampling.
+
+    Args:
+        priority: Per candidate array ``[n_k]`` distinct uniform numbers ``u`` in (0, 1); read
+            once.
+        masses: Per candidate array ``[n_k]`` float64 masses ``a`` >= 0, not all 0.
+        rows: How many rows to take, fewer than there are.
+
+    Returns:
+        ``[rows, 2]`` int64 pairs (array, row), and ``[rows]`` float64 masses with the sum of
+        all.
+
+    Raises:
+        ValueError: If a priority is missing or superfluous.
+    """
+    where, keys = _smallest_of_all(_by_mass(priority, masses), rows + 1, list(map(len, masses)))
+    where, tau = where[:-1], 1.0 / keys[-1]  # 0 where nothing with mass was left out
+    mass = gather(masses, where)
+    light = mass < tau
+    if light.any():
+        left = sum(float(part.sum()) for part in masses) - mass[~light].sum()
+        mass[light] = left / light.sum()
+    return where, mass
+
+
+def _by_mass(priority: Iterable[np.ndarray], masses: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    own = iter(masses)
+    for numbers in priority:
+        mass = next(own, numbers)
+        if len(mass) != len(numbers):
+            yield numbers  # refused by who counts them
+            continue
+        keys = np.full(len(mass), np.inf)
+        yield np.divide(numbers, mass, out=keys, where=mass > 0)
+
+
+def _smallest_of_all(
+    priority: Iterable[np.ndarray], rows: int, lengths: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give where the smallest numbers stand, and the numbers, in their order."""
     kept, where, seen = np.empty(0), np.empty((0, 2), dtype=np.int64), []
     for number, numbers in enumerate(priority):
         seen.append(len(numbers))
@@ -81,7 +134,8 @@ def smallest_priority(
         kept, where = kept[best], where[best]
     if seen != list(lengths):
         raise ValueError("priority must hold one number per candidate row")
-    return where[np.lexsort((where[:, 1], where[:, 0], kept))]
+    order = np.lexsort((where[:, 1], where[:, 0], kept))
+    return where[order], kept[order]
 
 
 def _smallest(numbers: np.ndarray, rows: int) -> np.ndarray:
@@ -113,16 +167,14 @@ class Reference:
         stream: The whole problem.
         epsilon: Absolute epsilon.
         where: ``[n_ref, 2]`` int64 pairs (array, row): the sampled rows.
+        mass: ``[n_ref]`` float64 masses they count with.
 
     Attributes:
         base: ``[n_ref, m]`` logits without a potential.
         a: ``[n_ref]`` masses of the sample, summing to 1.
     """
 
-    def __init__(self, stream: Stream, epsilon: float, where: np.ndarray) -> None:
-        mass = torch.as_tensor(gather(stream.problem.a, where), device=stream.device)
-        if not float(mass.sum()) > 0:
-            raise ValueError("all rows of the reference sample have mass 0; raise reference_rows")
+    def __init__(self, stream: Stream, epsilon: float, where: np.ndarray, mass: np.ndarray) -> None:
         logits = Logits(stream, epsilon)
         self.base = torch.empty(
             (len(where), len(stream.b)), dtype=stream.dtype, device=stream.device
@@ -133,7 +185,8 @@ class Reference:
             rows = gather(stream.problem.candidates, where[start : start + PIECE_ROWS])
             self.base[start : start + PIECE_ROWS] = logits(stream.load(rows), exact=True)
         self.kernel = torch.empty_like(self.base)
-        self.a = mass / mass.sum()
+        a = torch.as_tensor(mass, device=stream.device)
+        self.a = a / a.sum()
 
     def fit(
         self, gamma: Tensor, wanted: Tensor, tolerance: float, max_iterations: int = 1000

@@ -28,7 +28,13 @@ from torch import Tensor
 from gotd.transport.blocks import Block, Compute, Logits, Stream, full_float32, smallest_weight
 from gotd.transport.cost import squared_norms
 from gotd.transport.problem import NotConverged, Potentials, Problem, fix_gauge
-from gotd.transport.reference import Reference, reference_size, smallest_priority
+from gotd.transport.reference import (
+    Reference,
+    gather,
+    reference_size,
+    sample_by_mass,
+    smallest_priority,
+)
 
 OnFailure = Literal["raise", "warn"]
 
@@ -92,9 +98,10 @@ def solve_semidual(
 
     Args:
         problem: Candidates, targets, masses, cost and epsilon.
-        priority: Per candidate array ``[n_k]`` distinct numbers, uniform and
+        priority: Per candidate array ``[n_k]`` distinct numbers, uniform in (0, 1) and
             independent of the embeddings, such as a hash of the id; the rows with the
-            smallest are the reference sample. Read once. Not needed if all rows fit in it.
+            smallest, by mass, are the reference sample. Read once. Not needed if all rows
+            fit in it.
         tolerance: Marginal error to reach. 5e-3 keeps rankings, 5e-4 is strict; in
             float32 about 1e-5 is the floor.
         max_passes: Passes over all candidates at most.
@@ -125,7 +132,7 @@ def solve_semidual(
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
-    reference = Reference(stream, epsilon, _sample(problem, priority, rows))
+    reference = Reference(stream, epsilon, *_sample(problem, priority, rows))
     f = stream.outputs(out)
     g = np.zeros(problem.n_target) if start is None else start
     gamma, history = _correct(
@@ -196,16 +203,23 @@ def _correct(
     return best_gamma, history
 
 
-def _sample(problem: Problem, priority: Iterable[np.ndarray] | None, rows: int) -> np.ndarray:
+def _sample(
+    problem: Problem, priority: Iterable[np.ndarray] | None, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give the rows of the reference sample and the masses they count with."""
     lengths = [len(array) for array in problem.candidates]
     if rows == problem.n_candidates:
-        return np.concatenate([np.c_[np.full(n, k), np.arange(n)] for k, n in enumerate(lengths)])
+        where = np.concatenate([np.c_[np.full(n, k), np.arange(n)] for k, n in enumerate(lengths)])
+        return where, gather(problem.a, where)
     if priority is None:
         raise ValueError(
             f"a reference sample of {rows:,} of {problem.n_candidates:,} candidates needs "
             "priority: one uniform number per row, for instance a hash of its id"
         )
-    return smallest_priority(priority, rows, lengths)
+    if problem.candidate_mass is not None:
+        return sample_by_mass(priority, problem.a, rows)
+    where = smallest_priority(priority, rows, lengths)
+    return where, gather(problem.a, where)
 
 
 def _refuse(
