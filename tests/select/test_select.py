@@ -339,6 +339,12 @@ def test_a_repeated_id_is_named_with_both_places(capsys, given, tmp_path):
     assert "id 'cells/7' occurs twice: cells row 8 and again row 1" in capsys.readouterr().err
 
 
+def test_without_ray_its_engine_is_refused_at_once(capsys, given, monkeypatch):
+    monkeypatch.setattr("gotd.select.command.find_spec", lambda _: None)
+    said = refused(capsys, given, "--budget", "9", "--engine", "ray")
+    assert "needs the extra `ray`: pip install 'gotd[ray]'" in said
+
+
 def test_scores_that_are_not_there_are_named(capsys, given):
     absent = given.folder / "absent.parquet"
     more = ("--budget", "9", "--method", "least_toxic", "--set", f"scores={absent}")
@@ -382,6 +388,22 @@ def test_a_folder_of_its_own_is_replaced_and_another_is_not(capsys, given, tmp_p
     file = tmp_path / "file"
     file.write_text("keep me")
     assert main([*given.arguments("--out", str(file), "--budget", "9"), "--overwrite"]) == 2
+    assert file.read_text() == "keep me"
+
+
+@pytest.mark.parametrize("what", ["scores", "encoder"])
+def test_a_folder_that_holds_what_a_method_reads_is_never_replaced(given, tmp_path, capsys, what):
+    out = tmp_path / "mine"
+    out.mkdir()
+    file = out / "scores.parquet"
+    file.write_text("keep me")
+    more = {
+        "scores": ["--method", "least_toxic", "--set", f"scores={file}"],
+        "encoder": ["--encoder", str(out)],
+    }
+    arguments = given.arguments("--out", str(out), "--budget", "9", "--overwrite", *more[what])
+    assert main(arguments) == 2
+    assert f"holds the input {file}" in capsys.readouterr().err
     assert file.read_text() == "keep me"
 
 

@@ -9,6 +9,8 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from gotd.artifacts import Store
@@ -38,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
     output = Output(options.out, options.overwrite)
     parts = (*request.target, *request.candidates)
     inputs = [part.path for part in parts if isinstance(part, File)]
+    inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
+    encoder = Path(request.encoder.name)
+    if encoder.is_dir():
+        inputs += encoder.iterdir()
     with output.claimed(inputs, options.store):
         manifest = _select(request, budgets, output, options)
     logging.getLogger(__name__).info(
@@ -93,7 +99,7 @@ def make_engine(options: argparse.Namespace) -> Engine:
     """Build the engine, its workers sharing this machine's cores.
 
     Raises:
-        ValueError: If the number of workers or the address cannot be.
+        ValueError: If the number of workers or the address cannot be, or Ray is not there.
     """
     workers = options.workers
     if workers is None:
@@ -105,6 +111,8 @@ def make_engine(options: argparse.Namespace) -> Engine:
             raise ValueError("--ray-address is for --engine ray")
         _share_cores(workers)
         return LocalEngine(workers)
+    if find_spec("ray") is None:
+        raise ValueError("--engine ray needs the extra `ray`: pip install 'gotd[ray]'")
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
     return RayEngine(workers, options.ray_address, gpus_per_worker=gpus)
 
