@@ -135,12 +135,13 @@ def test_a_budget_larger_than_the_pool_fails_that_cell_only(tmp_path):
     assert not list(tmp_path.glob("ranking/*[!t]/manifest.json"))
 
 
+def broken(*_, **__):
+    raise RuntimeError("no luck")
+
+
 def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
     (config,) = cells(tmp_path, "selector=none")
     from gotd.training import classifier
-
-    def broken(*_, **__):
-        raise RuntimeError("no luck")
 
     with monkeypatch.context() as patched:
         patched.setattr(classifier, "fine_tune", broken)
@@ -156,9 +157,6 @@ def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
 def test_what_stops_a_prediction_costs_no_training(tmp_path, monkeypatch):
     (config,) = cells(tmp_path, "selector=none")
     from gotd.training import classifier
-
-    def broken(*_, **__):
-        raise RuntimeError("no luck")
 
     with monkeypatch.context() as patched:
         patched.setattr(classifier, "predict", broken)

@@ -407,6 +407,12 @@ def test_a_folder_that_holds_what_a_method_reads_is_never_replaced(given, tmp_pa
     assert file.read_text() == "keep me"
 
 
+def test_a_folder_may_have_an_encoder_s_name(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for budget in ("9", "10"):  # the second replaces the first
+        select(given, Path("hashed"), "--budget", budget)
+
+
 def test_a_folder_that_holds_an_input_is_never_replaced(given, tmp_path, capsys):
     pool = tmp_path / "pool"
     shutil.copytree(given.pool, pool)

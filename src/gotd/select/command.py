@@ -16,7 +16,7 @@ from typing import Any
 from gotd.artifacts import Store
 from gotd.engine.local import Engine, LocalEngine
 from gotd.engine.ray import RayEngine
-from gotd.select.encoders import Encoder, check_device
+from gotd.select.encoders import KNOWN, Encoder, check_device
 from gotd.select.methods import build_method
 from gotd.select.output import Output, write_selection
 from gotd.select.pipeline import Prepared, Request
@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
     encoder = Path(request.encoder.name)
-    if encoder.is_dir():
+    if request.encoder.name not in KNOWN and encoder.is_dir():
         inputs += encoder.iterdir()
     with output.claimed(inputs, options.store):
         manifest = _select(request, budgets, output, options)
