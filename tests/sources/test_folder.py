@@ -14,7 +14,7 @@ import pytest
 
 from gotd.sources import files
 from gotd.sources.folder import Folder
-from gotd.sources.rows import documents, uniform_by_id
+from gotd.sources.rows import documents
 
 DATA = os.environ.get("DATA", "")
 real_data = pytest.mark.skipif(not DATA, reason="DATA names no folder with the public data")
@@ -271,15 +271,6 @@ def test_a_repeated_id_is_named_with_both_places(folder):
     message = r"'dogs/2' occurs twice: .*dogs-b.parquet row 3 and .*z.jsonl row 1"
     with pytest.raises(ValueError, match=message):
         Folder(str(folder)).candidates()
-
-
-def test_chance_is_uniform_and_apart_by_role_and_seed():
-    names = pa.chunked_array([[f"row {i}" for i in range(4000)]])
-    draws = [uniform_by_id(names, *key) for key in ((0, "a"), (1, "a"), (0, "b"))]
-    for draw in draws:
-        assert abs(draw.mean() - 0.5) < 4 / np.sqrt(12 * 4000)
-    correlation = np.corrcoef(draws) - np.eye(3)
-    assert np.abs(correlation).max() < 4 / np.sqrt(4000)
 
 
 @real_data

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.chance import uniform_by_id
 from gotd.engine.local import Engine, LocalEngine
-from gotd.selection.selection import Shard, uniform_by_id
+from gotd.selection.selection import Shard
 
 ROLE = "domains"
 

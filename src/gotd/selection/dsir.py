@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from gotd.chance import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selection.hashed_ngrams import FastNgrams, NgramFeatures, Sha256Ngrams
 from gotd.selection.selection import (
@@ -21,7 +22,6 @@ from gotd.selection.selection import (
     check_request,
     place,
     rank_by_scores,
-    uniform_by_id,
 )
 
 # The package's constant: keeps the logarithm finite in a bucket one side never fills.

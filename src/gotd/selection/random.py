@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gotd.chance import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selection.domains import domain_names, ids_in_domains, screen
 from gotd.selection.selection import (
@@ -25,7 +26,6 @@ from gotd.selection.selection import (
     place,
     rank_by_scores,
     smallest,
-    uniform_by_id,
 )
 
 

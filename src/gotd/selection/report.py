@@ -14,8 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.chance import uniform_by_id
 from gotd.engine.local import LocalEngine
-from gotd.selection.selection import Shard, smallest, uniform_by_id
+from gotd.selection.selection import Shard, smallest
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 EXCERPT_CHARS = 240

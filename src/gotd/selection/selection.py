@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -31,7 +30,6 @@ __all__ = [
     "place",
     "rank_by_scores",
     "smallest",
-    "uniform_by_id",
 ]
 
 
@@ -270,30 +268,3 @@ def check_request(
         raise ValueError(
             f"{selector.name}: target and candidate embeddings differ in width: {widths}"
         )
-
-
-def uniform_by_id(ids: pa.Array, seed: int, role: str) -> np.ndarray:
-    """Draw one uniform number per id, the same wherever that id is stored.
-
-    A counter-based generator in the sense of Salmon et al. (2011): the number is a
-    hash of (role, seed, id), so it depends neither on order nor on shards.
-
-    Args:
-        ids: ``[n]`` row ids.
-        seed: The role's seed.
-        role: What the chance is for; two roles are independent.
-
-    Returns:
-        ``[n]`` float64 in the open interval (0, 1).
-    """
-    prefix = f"{role}\x00{seed}\x00".encode()
-    words = np.fromiter(
-        (
-            int.from_bytes(blake2b(prefix + str(i).encode(), digest_size=8).digest(), "little")
-            for i in ids.to_pylist()
-        ),
-        dtype=np.uint64,
-        count=len(ids),
-    )
-    drawn = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
-    return np.minimum(drawn, np.nextafter(1.0, 0.0))  # the top word would round to 1

@@ -9,8 +9,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from gotd.chance import uniform_by_id
 from gotd.engine.local import Engine
-from gotd.selection.selection import Shard, uniform_by_id
+from gotd.selection.selection import Shard
 from gotd.transport import Compute, Geometry, Potentials, Problem, Whitening, solve_semidual
 from gotd.transport.blocks import Precision
 from gotd.transport.cost import Cost

@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gotd.chance import uniform_by_id
 from gotd.sources.files import checksum, read, row_files, stem
-from gotd.sources.rows import check_text_columns, documents, subsample, uniform_by_id
+from gotd.sources.rows import check_text_columns, documents, subsample
 
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
 ONE_FILE_GROUPS = ("toxicity",)

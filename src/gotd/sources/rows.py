@@ -7,12 +7,12 @@ when files are split, merged or shuffled.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from gotd.chance import uniform_by_id
 from gotd.sources.files import origin, parquet_columns, read, stem
 
 DOCUMENT_COLUMNS = ("id", "text", "domain")
@@ -169,29 +169,6 @@ def _repeated_id(tables: Sequence[pa.Table], paths: Sequence[Path]) -> str:
                 )
             seen[name] = here
     raise AssertionError("no id is repeated")  # pragma: no cover
-
-
-def uniform_by_id(ids: pa.ChunkedArray, seed: int, role: str) -> np.ndarray:
-    """Draw one uniform number per id, the same wherever that id is stored.
-
-    Args:
-        ids: ``[n]`` row ids.
-        seed: The role's seed.
-        role: What the chance is for; two roles are independent.
-
-    Returns:
-        ``[n]`` float64 in the open interval (0, 1).
-    """
-    prefix = f"{role}\x00{seed}\x00".encode()
-    words = np.fromiter(
-        (
-            int.from_bytes(blake2b(prefix + name.encode(), digest_size=8).digest(), "little")
-            for name in ids.to_pylist()
-        ),
-        dtype=np.uint64,
-        count=len(ids),
-    )
-    return ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
 
 
 def subsample(table: pa.Table, rows: int, seed: int, role: str) -> np.ndarray:
