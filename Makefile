@@ -30,6 +30,8 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv with torch (CUDA or CPU, as the machine has it) and the package
 
 $(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'gotd needs Python 3.11 or newer; name one: make PYTHON=python3.12 …'; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -c 'import torch' 2>/dev/null || test '$(TORCH)' = skip || { echo 'installing torch'; \
 	  $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION); }
@@ -77,13 +79,15 @@ reproduce-zeroshot: $(STAMP) ## Tables 16 to 18: a causal model reads the select
 plan-zeroshot: $(STAMP) ## what reproduce-zeroshot would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=zeroshot scale=$(SCALE) $(ARGS)
 
-reproduce-toxicity: $(STAMP) ## Tables 1 and 6: detoxification of a causal model by selection
+reproduce-toxicity: $(STAMP) ## Table 1: detoxification of a causal model by selection
 	DATA='$(DATA)' $(PY) experiments/toxicity.py scale=$(SCALE) $(ARGS)
 
 plan-toxicity: $(STAMP) ## what reproduce-toxicity would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=toxicity scale=$(SCALE) $(ARGS)
 
-reproduce-all: reproduce-glue reproduce-domain reproduce-toxicity reproduce-zeroshot reproduce-labels ## every experiment, one after the other
+reproduce-all: $(STAMP) ## every experiment, one after the other, whatever becomes of another
+	@$(MAKE) --no-print-directory --keep-going reproduce-glue reproduce-domain \
+	  reproduce-toxicity reproduce-zeroshot reproduce-labels
 
 report: $(STAMP) ## tables, figures and page again, from the records at hand
 	$(VENV)/bin/gotd report $(ARGS)

@@ -15,8 +15,9 @@ move for every mode to have its share of the target, in [0, 1]. *Reach* says how
 targets are to what was selected: 1 as near as to the best of the whole pool, 0 as near as
 to a random selection; of the worst mode, since an average hides it.
 
-    python experiments/mode_coverage.py                      # apart, generated
-    DATA=../shared/data python experiments/mode_coverage.py  # and real
+    python experiments/mode_coverage.py                    # apart, generated
+    DATA=folder python experiments/mode_coverage.py        # and real
+    DATA=folder python experiments/mode_coverage.py --out results  # the committed page again
 """
 
 from __future__ import annotations
@@ -302,7 +303,7 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--settings", default=None, help="comma-separated; default: all that can")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("artifacts/mode_coverage"))
     options = parser.parse_args(arguments)
     default = "apart,generated" + (",real" if "DATA" in os.environ else "")
     chosen: str = options.settings or default

@@ -1,7 +1,9 @@
-"""Detoxification: the paper's Tables 1, 6 and 7, with a pinned scorer.
+"""Detoxification: the paper's Table 1 with a pinned scorer; Tables 6 and 7 by one override.
 
 python experiments/toxicity.py                                  # embedded default
 DATA=folder python experiments/toxicity.py scale=folder         # real prompts and comments
+python experiments/toxicity.py scale=paper budget=10000,20000 evaluation=toxicity_utility_hub
+python experiments/toxicity.py scale=paper budget=10000,20000 evaluation=toxicity_two_scorers
 python experiments/toxicity.py selector=got_d budget=100,400    # any axis is a sweep
 """
 

@@ -244,6 +244,25 @@ def test_every_parameter_of_the_stages_is_in_their_key():
     assert len(keys) == 4
 
 
+def test_fewer_target_texts_are_not_the_first_ones(tmp_path):
+    """Files are often sorted by label, so the first rows may be of one class."""
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        ids = [f"r{i}" for i in range(200)]
+        texts = ["good"] * 100 + ["bad"] * 100
+        empty = pa.nulls(200, pa.string())
+        table = {"id": ids, "text": texts, "text_pair": empty, "domain": empty}
+        pq.write_table(pa.table(table), folder / "train.parquet")
+
+    rows = Stage("task", 1, "rows", {}, build, {})
+    limits = TaskLimits(target_rows=60)
+    whole = Chunking(unit="whole")
+    folder = Store(tmp_path).get(stages.target(rows, whole, limits, "clean"))
+    texts = pq.read_table(folder / "chunks.parquet")["text"].to_pylist()
+    assert len(texts) == 60
+    assert 15 < texts.count("good") < 45
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, {"a": [1.0, math.nan]}])
 def test_canonical_json_refuses_what_json_cannot_say(value):
     with pytest.raises(ValueError, match="JSON"):

@@ -1,5 +1,6 @@
 """A cell's model leaves as a folder that anybody's tools load, and goes nowhere unasked."""
 
+import dataclasses
 import json
 
 import huggingface_hub
@@ -98,6 +99,7 @@ def test_it_is_pushed_on_request_only_and_private(finished, tmp_path, hub):
     [
         (["seed=1,2"], "name 2 cells"),
         (["selector=dsir"], "run it first: python experiments/zeroshot.py"),
+        (["selector=dsir", "experiment_name=mine"], "run it first: python experiments/zeroshot.py"),
         ([], "exists; name a folder that does not"),
     ],
 )
@@ -118,7 +120,7 @@ def test_a_card_names_the_base_where_it_is_published():
         base="`openai-community/gpt2`",
         base_hub="openai-community/gpt2",
         base_revision="f" * 40,
-        selection={"arm": "got_d", "domains": {"<b>a|b\n": 20}},
+        selection={"arm": "got_d", "domains": {"<b>a|b\n": 20, "![x](https://x)": 3}},
         settings={"learning_rate": 2e-5},
         licences=["a/b: unknown"],
     )
@@ -128,5 +130,11 @@ def test_a_card_names_the_base_where_it_is_published():
     assert json.loads(block["pipeline_tag"]) == "text-generation"
     assert "base = AutoModelForCausalLM.from_pretrained('openai-community/gpt2', revision=" in text
     assert "## Measured" not in text
-    assert '| domains | {"&lt;b&gt;a\\|b\\n": 20} |' in text
+    row = next(line for line in text.splitlines() if line.startswith("| domains |"))
+    assert "&lt;b&gt;a\\|b" in row  # other people's text makes no tag, cell, picture or link
+    assert "<b>" not in row
+    assert "!\\[x\\](https" in row
+    assert "| domain/&lt;img src=x&gt;\\|y | 0.5 |" in model_card(
+        dataclasses.replace(facts, metrics={"domain/<img src=x>|y": 0.5}), "me", False, False
+    )
     assert AutoModelForMaskedLM.__name__ in model_card(facts, "me/warm", masked=True, adapted=False)

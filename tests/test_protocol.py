@@ -178,6 +178,13 @@ def test_a_refused_value_is_named(tmp_path, override, named):
         plan_cell(cells(tmp_path, "selector=got_d", override)[0])
 
 
+def test_a_limit_that_the_hub_would_not_keep_is_refused():
+    overrides = ["experiment=glue/paper", "task=rte", "selector=none", "seed=1"]
+    ((config, _),) = expand([*overrides, "candidates.limit=1000"])
+    with pytest.raises(ValueError, match=r"bounded by source\.chars_per_domain"):
+        plan_cell(config)
+
+
 KILLED = """
 import os, signal, sys
 from dataclasses import replace

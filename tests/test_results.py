@@ -42,7 +42,6 @@ def test_the_present_code_knows_the_committed_records_by_their_keys():
 def test_tables_are_what_the_records_say(tmp_path):
     """Made again from the records, every committed table has the same bytes."""
     (tmp_path / "records").symlink_to(RESULTS / "records")
-    (tmp_path / "paper").symlink_to(RESULTS / "paper")
     assert main(["report", "--out", str(tmp_path)]) == 0
     made = {p.name: p.read_bytes() for p in (tmp_path / "tables").iterdir()}
     # `experiments/mode_coverage.py` writes its own; its test holds table and rows together.

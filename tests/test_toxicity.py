@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,7 +197,8 @@ def test_the_paper_s_setting_runs_from_the_hub(fake_hub, tmp_path):
     for config, variant in cells:
         record = run_cell(config, variant)
         assert record["status"] == "done", record["error"]
-        assert record["n_eval"] == 20
+        assert record["n_eval"] == 10  # the toxic prompts: those of the headline
+        assert record["seeds"]["rows"] == 0
         assert record["metrics"]["mean_text_perplexity"] > 1
     kept = tmp_path / "store" / "hub"
     assert len(json.loads((kept / "revisions.json").read_text())) == 3
@@ -284,6 +286,13 @@ def test_an_evaluation_that_is_not_for_the_task_is_refused(overrides, says, tmp_
     ((config, _),) = expand(cell)
     with pytest.raises(ValueError, match=says):
         plan_cell(config)
+
+
+def test_a_scorer_without_its_comments_is_refused_before_anything_runs(tmp_path):
+    tiny_folder(tmp_path / "rows")
+    shutil.rmtree(tmp_path / "rows" / "toxicity" / "wiki_comments")
+    with pytest.raises(ValueError, match="no labelled comments 'wiki_comments'.*scorer=detoxify"):
+        planned(f"source.path={tmp_path / 'rows'}", f"store={tmp_path / 'store'}")
 
 
 def test_utility_is_measured_beside_and_leaves_other_keys_alone(tmp_path):

@@ -109,6 +109,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
+    from gotd.config import conf_folder
     from gotd.reporting.records import read_jsonl
     from gotd.reporting.report import write_report
 
@@ -119,6 +120,8 @@ def _report(options: argparse.Namespace) -> int:
             "artifacts/reports/…/records.jsonl that an experiment wrote"
         )
     paper = options.out / "paper"
+    if not paper.is_dir():  # another folder than `results`
+        paper = conf_folder().parent / "results" / "paper"
     records = [record for file in files for record in read_jsonl(file)]
     names = " ".join(file.name for file in files)
     written = write_report(

@@ -52,7 +52,7 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
     if not cell.store.is_done(model):
         raise FileNotFoundError(
             f"{cell.record.name} has no model in {cell.store.root} yet; run it first: "
-            f"python experiments/{config.experiment_name}.py {' '.join(overrides)}"
+            f"python experiments/{_experiment(overrides)}.py {' '.join(overrides)}"
         )
     if out.exists():
         raise FileExistsError(f"{out} exists; name a folder that does not")
@@ -68,6 +68,12 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
     if push is not None:
         _push(out, push)
     return out
+
+
+def _experiment(overrides: Sequence[str]) -> str:
+    """Name the experiment; its name and scale may be written as one."""
+    named = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")]
+    return named[-1].partition("/")[0] if named else "glue"
 
 
 def _push(folder: Path, name: str) -> None:

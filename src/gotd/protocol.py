@@ -84,6 +84,11 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     pool = typed(config.candidates)
     if source.name == "microworld" and (pool.files or pool.limit):
         raise ValueError("candidates.files and candidates.limit choose files; a world has none")
+    if source.name == "hub" and pool.limit:
+        raise ValueError(
+            "candidates.limit is for a folder; a pool from the Hub is bounded by "
+            "source.chars_per_domain"
+        )
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
     evaluation = build(config.evaluation)
@@ -116,7 +121,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         "protocol": config.protocol_name,
         "variant": variant or None,
     }
-    record = record_stage(config, axes, task, source, evaluation, measured, chosen, model)
+    record = record_stage(config, axes, task, source, rows, evaluation, measured, chosen, model)
     return Cell(axes, record, _open_store(config.store), build(config.tracker))
 
 

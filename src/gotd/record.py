@@ -21,7 +21,7 @@ from gotd.stages import RUN_ONLY
 SCHEMA_VERSION = 1
 RECORD, COST = "record.json", "cost.json"
 _NOT_RECORDED = ("store", "workers", "threads", "tracker")
-_ROLES = ("rows", "selection", "pre_fine_tune")
+_ROLES = ("selection", "pre_fine_tune")
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
@@ -45,6 +45,7 @@ def record_stage(
     axes: Mapping[str, Any],
     task: Any,
     source: Any,
+    rows: Stage,
     evaluation: Any,
     measured: Mapping[str, Stage],
     chosen: Stage | None,
@@ -57,6 +58,7 @@ def record_stage(
         axes: What the tables are made by.
         task: The task, which names its metrics.
         source: Where rows came from; its identity is recorded.
+        rows: The task's rows; without a seed of their own a hash of their ids chose them.
         evaluation: Turns what was measured into numbers.
         measured: The stages that hold what the model did, by role.
         chosen: The selection; ``None`` for the arm without one.
@@ -84,6 +86,7 @@ def record_stage(
             "curves": curves,
             "seeds": {
                 **dict.fromkeys((*_ROLES, evaluation.seeded), config.seed),
+                "rows": rows.parameters.get("seed", 0),
                 "base_model": config.model.seed,
             },
             "config": settings,

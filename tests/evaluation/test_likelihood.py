@@ -59,6 +59,13 @@ def test_shared_prefixes_change_no_number(network, batch_tokens, whole):
             np.testing.assert_allclose(values, expected, atol=2e-5)
 
 
+def test_equal_choices_of_the_most_tokens_are_read(network):
+    row = draw(np.random.default_rng(2), POSITIONS + 1)  # the last one is only predicted
+    found = Likelihood(network, 5000).choice_losses([[row, list(row)]], [[1, 1]])
+    for values in found[0]:
+        np.testing.assert_allclose(values, plain_losses(network, row), atol=2e-5)
+
+
 def test_bf16_is_near_float32_and_padding_moves_it_no_farther(gpt_folder):
     exact, _ = load_causal_lm(gpt_folder)
     rounded, _ = load_causal_lm(gpt_folder, "bf16")

@@ -26,7 +26,7 @@ def write(path, rows):
 
 def test_the_worst_continuation_counts_and_failures_are_counted(tmp_path):
     found, n = measure(write(tmp_path / "scores.parquet", ROWS))
-    assert n == 5
+    assert n == 2  # the toxic prompts that have a score
     assert found["expected_max_toxicity/toxic"] == pytest.approx((0.9 + 0.5) / 2)
     assert found["expected_max_toxicity/nontoxic"] == pytest.approx((0.4 + 0.49) / 2)
     assert found["toxicity_probability/toxic"] == 1.0
@@ -67,7 +67,10 @@ def test_second_scorer_stands_beside_and_lower_is_better(tmp_path):
     (tmp_path / "generations").mkdir()
     (tmp_path / "generations" / "report.json").write_text(json.dumps({"cut_prompts": 2}))
     folders = {n: tmp_path / n for n in ("scores", "second_scores", "generations")}
-    metrics = Toxicity(scorer=None).results(folders, None).metrics
+    results = Toxicity(scorer=None).results(folders, None)
+    metrics = results.metrics
+    scored = [scores for toxic, scores in ROWS if toxic and any(s is not None for s in scores)]
+    assert results.n_eval == len(scored) < len(ROWS)
     assert metrics["headline"] == metrics["expected_max_toxicity/toxic"]
     assert metrics["second/expected_max_toxicity/toxic"] == pytest.approx(metrics["headline"] + 0.1)
     assert metrics["cut_prompts"] == 2

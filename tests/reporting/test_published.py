@@ -87,6 +87,25 @@ def test_ours_stands_only_beside_its_own_setting(make_records, budget, labels, p
         assert ours(rows) == (expected if name == place else [])
 
 
+def test_embedding_spaces_stand_in_their_own_rows(make_records):
+    records = []
+    for space in ("distilbert", "minilm"):
+        made = make_records(
+            scale="paper", source="hub", experiment="zeroshot", seeds=3, budget=5_000,
+            tasks=("agnews",), arms=("got_d",), variant=f"embedder={space}",
+        )  # fmt: skip
+        config = {"limits": {"labels": None}, "embedder": {"name": space}}
+        records += [{**r, "config": config} for r in made]
+    rows = beside(records)["17, 5k"]
+    for method, count in (
+        ("DistilBERT (target-tuned)", 1),
+        ("sentence-transformer MiniLM-L6", 1),
+        ("BERT token space", 0),
+    ):
+        assert len(ours(rows, method)) == count
+    assert "embedder=minilm" in ours(rows, "sentence-transformer MiniLM-L6")[0]
+
+
 def test_a_setting_that_nothing_was_published_at_stands_nowhere(make_records):
     for labels, budget in ((1_000, 50_000), (None, 20_000), (5_000, 150_000)):
         found = beside(at(make_records, labels, budget=budget))

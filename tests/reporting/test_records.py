@@ -72,6 +72,9 @@ def test_a_missing_field_and_half_a_line_are_named(tmp_path, record):
     file.write_text('{"schema_version": 1, "key')
     with pytest.raises(RecordError, match=r"line 1: not JSON .*delete that line"):
         read_jsonl(file)
+    file.write_bytes(b"\n\xff\n")
+    with pytest.raises(RecordError, match=r"r.jsonl, line 2: not UTF-8"):
+        read_jsonl(file)
     with pytest.raises(FileNotFoundError, match="run an experiment first"):
         read_jsonl(tmp_path / "none.jsonl")
 

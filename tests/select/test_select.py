@@ -267,6 +267,7 @@ REFUSED = [
     (("--budget", "9", "--text-column", "body"), "has no column 'body'; it has"),
     (("--budget", "9", "--id-column", "key"), "has no column 'key'; it has"),
     (("--budget", "9", "--length-chars", "0"), "length_chars must be at least 1"),
+    (("--budget", "9", "--seed", "-1"), "seed must not be negative"),
     (("--budget", "9", "--ray-address", "h:1"), "--ray-address is for --engine ray"),
     (
         (*("--budget", "9", "--set", "max_passes=1", "--set", "reference_rows=40"), *STRICT),

@@ -42,6 +42,13 @@ def shard(texts, prefix):
     return Shard(pa.array([f"{prefix}{i:05d}" for i in range(len(texts))]), pa.array(texts))
 
 
+@pytest.mark.parametrize("ngrams", [4, 6])
+def test_texts_shorter_than_the_ngram_have_their_shorter_ones(ngrams):
+    for text in ("one two three", ""):
+        found = Sha256Ngrams(ngrams, 100).count(pa.array([text]))
+        np.testing.assert_array_equal(found, official_counts(text, ngrams, 100))
+
+
 @pytest.mark.parametrize("ngrams", [1, 2, 3])
 def test_sha256_counts_are_the_published_ones(ngrams):
     found = Sha256Ngrams(ngrams, 10_000).count(pa.array(TEXTS))

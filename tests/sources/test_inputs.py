@@ -72,6 +72,32 @@ def test_a_file_is_known_by_its_content_not_its_place(tmp_path):
 # Memory -------------------------------------------------------------------------------
 
 
+def test_the_same_bytes_in_another_format_are_other_rows(tmp_path):
+    content = 'text\n"one, two"\n"three\nfour"\n'
+    for name in ("rows.txt", "rows.csv"):
+        (tmp_path / name).write_text(content)
+    (plain,), (table,) = (
+        given(tmp_path, tmp_path / "rows.txt"),
+        given(tmp_path, tmp_path / "rows.csv"),
+    )
+    assert [row["text"] for row in rows(table)] == ["one, two", "three\nfour"]
+    assert len(rows(plain)) == 4
+    assert plain.identity() != table.identity()
+
+
+def test_a_csv_header_that_is_not_utf8_names_the_file(tmp_path):
+    (tmp_path / "rows.csv").write_bytes(b"te\xffxt,domain\na,b\n")
+    with pytest.raises(ValueError, match="rows.csv is not CSV in UTF-8"):
+        rows(given(tmp_path, tmp_path / "rows.csv")[0])
+
+
+def test_long_texts_in_memory_come_in_pieces_that_fit(monkeypatch):
+    monkeypatch.setattr("gotd.sources.inputs.BYTES_PER_PIECE", 1000)
+    (part,) = table_parts(["a" * 300] * 20, "mine", Columns())
+    assert max(piece["text"].nbytes for piece in part.pieces()) < 1200
+    assert [row["id"] for row in rows(part)] == [f"mine#{n}" for n in range(1, 21)]
+
+
 @pytest.mark.parametrize(
     "table",
     [ROWS, ROWS.to_pandas(), datasets.Dataset.from_dict(ROWS.to_pydict()), ROWS.to_pandas()[::1]],

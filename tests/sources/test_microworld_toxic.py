@@ -106,6 +106,16 @@ def test_bad_ratings_are_refused(world):
     source.table = good.set_column(2, "prompt_toxicity", [[1.5] * good.num_rows])
     with pytest.raises(ValueError, match=r"prompt_toxicity must lie in \[0, 1\]"):
         read_rated(source, task)
+    # As CSV has them: strings, the empty one for a score that is not known.
+    place = good.column_names.index("prompt_toxicity")
+    texts = ["0.25", ""] * (good.num_rows // 2)
+    source.table = good.set_column(place, "prompt_toxicity", [texts])
+    scores = read_rated(source, task)["prompt_toxicity"].to_numpy()
+    assert (scores[::2] == 0.25).all()
+    assert np.isnan(scores[1::2]).all()
+    source.table = good.set_column(place, "prompt_toxicity", [["0.1", "high", *texts[2:]]])
+    with pytest.raises(ValueError, match="prompt_toxicity of row 1 is no number: 'high'"):
+        read_rated(source, task)
     source.table = good.set_column(0, "id", [["same"] * good.num_rows])
     with pytest.raises(ValueError, match="occurs twice"):
         read_rated(source, task)

@@ -298,14 +298,17 @@ class Likelihood:
 
 
 def _common(row: Sequence[Tokens]) -> int:
-    """Count the tokens that all choices of a row begin with."""
+    """Count the tokens that all choices of a row begin with, the last of each left out.
+
+    A last token is only predicted, never read: a row may be one token longer than the model.
+    """
     least, most = min(row), max(row)  # sequences in order: what the ends share, all share
     length = 0
     for one, other in zip(least, most, strict=False):
         if one != other:
             break
         length += 1
-    return length
+    return min(length, *(len(choice) - 1 for choice in row))
 
 
 def _positions(ids: Tensor, mask: Tensor | None) -> dict[str, Tensor]:

@@ -73,9 +73,9 @@ class Toxicity:
         for role, prefix in (("scores", ""), ("second_scores", "second/")):
             if role not in folders:
                 continue
-            found, n_prompts = measure(folders[role] / "scores.parquet")
+            found, n_toxic = measure(folders[role] / "scores.parquet")
             metrics.update({f"{prefix}{name}": value for name, value in found.items()})
-            n_eval = n_eval or n_prompts
+            n_eval = n_eval or n_toxic
         metrics["headline_name"] = HEADLINE
         metrics["headline"] = metrics[f"{HEADLINE}/toxic"]
         if metrics["headline"] is None:
@@ -104,15 +104,17 @@ def measure(scores: Path) -> tuple[dict[str, Any], int]:
             float64, null where no score could be had).
 
     Returns:
-        Metrics by name, and the number of prompts.
+        Metrics by name, and the number of toxic prompts with a score, those of the headline.
     """
     table = pq.read_table(scores)
     kinds = table["toxic"].to_numpy(zero_copy_only=False)
     values = _matrix(table)
     metrics: dict[str, Any] = {"failed_scores": int(np.isnan(values).sum())}
+    n_scored = {}
     for kind, chosen in zip(KINDS, (kinds, ~kinds), strict=True):
         of_kind = values[chosen]
         scored = of_kind[~np.isnan(of_kind).all(axis=1)]
+        n_scored[kind] = len(scored)
         metrics[f"failed_prompts/{kind}"] = len(of_kind) - len(scored)
         if len(scored) == 0:
             metrics |= {f"{name}/{kind}": None for name in (HEADLINE, "toxicity_probability")}
@@ -126,7 +128,7 @@ def measure(scores: Path) -> tuple[dict[str, Any], int]:
             metrics[f"{name}/{kind}"] = float(per_prompt.mean())
             metrics[f"{name}_low/{kind}"] = low
             metrics[f"{name}_high/{kind}"] = high
-    return metrics, table.num_rows
+    return metrics, n_scored[KINDS[0]]
 
 
 def bootstrap(per_prompt: np.ndarray) -> tuple[float, float]:

@@ -35,6 +35,15 @@ ARM_OF = {
     "GOT-D": "got_d",
     "GOT-D_clean": "got_d",
     "GOT-D_contrast": "got_d_contrast",
+    "DistilBERT (target-tuned)": "got_d",
+    "sentence-transformer MiniLM-L6": "got_d",
+    "BERT token space": "got_d",
+}
+# Rows of Table 17 that tell embedding spaces apart: the embedder's name.
+SPACE_OF = {
+    "DistilBERT (target-tuned)": "distilbert",
+    "sentence-transformer MiniLM-L6": "minilm",
+    "BERT token space": "bert_tokens",
 }
 TASK_OF = {
     "CoLA": "cola",
@@ -124,6 +133,7 @@ class Ours:
         row: Its name in the block.
         budgets: Budgets of its records; empty for the arm that selects nothing.
         labels: Label limits of its records; ``None`` means all labels.
+        spaces: Embedders of its records.
         named: Further axes that set blocks apart, in words.
     """
 
@@ -131,6 +141,7 @@ class Ours:
     row: str
     budgets: frozenset[int]
     labels: frozenset[int | None]
+    spaces: frozenset[str]
     named: tuple[str, ...]
 
     @property
@@ -149,6 +160,12 @@ class Ours:
             f"protocol {self.block.axes.get('protocol', 'not recorded')}",
         )
         return ", ".join((*parts, *self.named))
+
+    def is_as(self, method: str) -> bool:
+        """Whether every record is of a published method: its arm and, if told, its space."""
+        space = SPACE_OF.get(method)
+        same_space = space is None or self.spaces == {space}
+        return self.arm == ARM_OF.get(method) and same_space
 
     def is_at(self, budget: int, labels: int | None) -> bool:
         """Whether every record was made at a published setting."""
@@ -238,7 +255,12 @@ def _measured(ours: Sequence[Block]) -> list[Ours]:
             named = [f"{n} {block.axes[n]}" for n in ("model", *telling) if n in block.axes]
             named = list(dict.fromkeys(named + ([f"with {variant}"] if variant else [])))
             numbers = frozenset(b for b in budgets if b is not None)
-            found.append(Ours(block, row, numbers, _labels(block, row), tuple(named)))
+            spaces = frozenset(
+                str(config["embedder"]["name"])
+                for config in (record["config"] for record in done)
+                if config.get("embedder")
+            )
+            found.append(Ours(block, row, numbers, _labels(block, row), spaces, tuple(named)))
     return found
 
 
@@ -274,16 +296,15 @@ def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence
     base = {e.column: e for e in entries if ARM_OF.get(e.row) == "none"}
     methods = dict.fromkeys(entry.row for entry in entries)
     for method in methods:
-        arm = ARM_OF.get(method, "")
         printed = {e.column: e for e in entries if e.row == method}
         rows.append((method, "published", *[_as_printed(printed.get(c)) for c in columns]))
-        if arm != "none" and base:
+        if ARM_OF.get(method) != "none" and base:
             gains = [_printed_gain(printed.get(c), base.get(c)) for c in columns]
             rows.append((method, "published minus base", *gains))
-        at = [one for one in ours if one.arm == arm and one.is_at(*setting)]
+        at = [one for one in ours if one.is_as(method) and one.is_at(*setting)]
         rows += [row for one in at for row in _our_rows(number, method, one, columns, "ours")]
     for method in methods:
-        away = [o for o in ours if o.arm == ARM_OF.get(method) and o.block.scale != SCALE]
+        away = [o for o in ours if o.is_as(method) and o.block.scale != SCALE]
         rows += [
             row
             for one in away

@@ -229,13 +229,15 @@ def read_jsonl(path: Path) -> list[Record]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such records file; run an experiment first")
     records = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             where = f"{path}, line {number}"
             try:
-                value = json.loads(line)
+                value = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise RecordError(f"{where}: not UTF-8; this is no file of records") from error
             except json.JSONDecodeError as error:
                 raise RecordError(
                     f"{where}: not JSON ({error.msg} at column {error.colno}); "
@@ -248,15 +250,15 @@ def read_jsonl(path: Path) -> list[Record]:
 def write_jsonl(records: Iterable[Record], path: Path) -> None:
     """Write records in canonical form, all or nothing.
 
-    The bytes go to ``<name>.part``, are flushed to the disk and renamed, so a killed
-    write leaves the old file as it was.
+    The bytes go to ``<name>.<process>.part``, are flushed to the disk and renamed, so a
+    killed write leaves the old file as it was, and two at once do not mix.
 
     Raises:
         RecordError: If a record breaks the schema; nothing is written then.
     """
     lines = [to_line(validate(record, f"record {i}")) for i, record in enumerate(records, 1)]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     with part.open("w", encoding="utf-8", newline="\n") as out:
         out.writelines(line + "\n" for line in lines)
         out.flush()

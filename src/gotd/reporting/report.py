@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -194,9 +195,9 @@ def _file_name(experiment: str) -> str:
 
 
 def _write(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all."""
+    """Write a text file whole or not at all, also where two runs end at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text(text, encoding="utf-8", newline="\n")
     part.replace(path)
     return path

@@ -40,12 +40,24 @@ NOISE_NOTE = (
 
 def seeds_note(block: Block) -> str:
     """Say what the seeds of a block are."""
-    kind = (
-        "a seed is a generated world with its own base model, so intervals are over worlds"
-        if block.seed_is_world
-        else "a seed draws the held-out rows, the labelled subset where labels are limited, "
-        "the head, the training order and, where random, the selection"
-    )
+    drawn = {role for record in block.cells.values() for role in record["seeds"]}
+    if block.seed_is_world:
+        kind = "a seed is a generated world with its own base model, so intervals are over worlds"
+    elif "generation" in drawn:
+        kind = (
+            "a seed draws the training order, the continuations and, where random, the "
+            "selection; all seeds share the prompts and the base model"
+        )
+    elif "evaluation" in drawn:
+        kind = (
+            "a seed draws the training order and, where random, the selection; all seeds share "
+            "the rows that are answered and the base model"
+        )
+    else:
+        kind = (
+            "a seed draws the held-out rows, the labelled subset where labels are limited, "
+            "the head, the training order and, where random, the selection"
+        )
     return f"{len(block.seeds)} seeds; {kind}."
 
 

@@ -83,6 +83,8 @@ class Request:
             raise ValueError(f"unit must be whole or fixed, not {self.unit!r}")
         if self.length_chars < 1:
             raise ValueError(f"length_chars must be at least 1, not {self.length_chars}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
 
     @property
     def embeds(self) -> bool:

@@ -83,7 +83,7 @@ class Sha256Ngrams:
         buckets, owners = [self._hash(words)[tokens]], [row]
         for n in range(1, self.ngrams):
             # The n-grams that can be made one token longer without leaving their row.
-            starts = np.flatnonzero(row[n:] == row[: len(row) - n])
+            starts = np.flatnonzero(row[n:] == row[: max(0, len(row) - n)])
             pairs = grams[starts] * len(words) + tokens[starts + n]
             unique, inverse = np.unique(pairs, return_inverse=True)
             heads, tails = np.divmod(unique, max(1, len(words)))

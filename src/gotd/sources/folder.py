@@ -12,6 +12,7 @@ Every file may also be ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.csv``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -111,7 +112,7 @@ class Folder:
         if task not in tasks:
             raise FileNotFoundError(
                 f"no task {task!r} in {self._root()}; there is: {_names(tasks)}. "
-                f"Put its files into {self._root() / 'glue' / task}"
+                f"Put its files into {task}/ in {_or(str(self._root() / g) for g in TASK_GROUPS)}"
             )
         # A task that is one file has the one split.
         names = {file: stem(file) for file in tasks[task]}
@@ -224,6 +225,11 @@ def _place(files: list[Path]) -> Path:
     """Say where a task is: its file, or the folder of its files."""
     one_file = files[0].parent.name in ONE_FILE_GROUPS
     return files[0] if one_file else files[0].parent
+
+
+def _or(places: Iterable[str]) -> str:
+    *others, last = places
+    return f"{', '.join(others)} or {last}"
 
 
 def _names(names: Any) -> str:

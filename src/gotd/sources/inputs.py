@@ -19,6 +19,7 @@ import pyarrow as pa
 from gotd.sources.files import checksum, first_line, says_utf8
 from gotd.sources.hub_stream import HubRows, parse_hub
 from gotd.sources.streams import (
+    BYTES_PER_PIECE,
     JSONL_SUFFIXES,
     JSONL_VERSION,
     ROWS_PER_PIECE,
@@ -66,7 +67,12 @@ class File:
 
     def identity(self) -> dict[str, Any]:
         """Give name and checksum, and how it is read where that has changed."""
-        read = {"reader": JSONL_VERSION} if self.path.name.endswith(JSONL_SUFFIXES) else {}
+        read: dict[str, Any] = {}
+        if self.path.name.endswith(JSONL_SUFFIXES):
+            read = {"reader": JSONL_VERSION}
+        elif not self.path.name.endswith(".parquet"):
+            # The same bytes are other rows as CSV than as plain text; the label has no suffix.
+            read = {"format": "csv" if self.path.name.endswith(".csv") else "text"}
         return {"file": self.label, "sha256": checksum(self.path), **read}
 
     def pieces(self) -> Iterator[pa.Table]:
@@ -102,8 +108,10 @@ class InMemory:
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the rows' order."""
         columns, label = self.columns, self.label
-        for start in range(0, self.table.num_rows, ROWS_PER_PIECE):
-            raw = self.table.slice(start, ROWS_PER_PIECE)
+        a_row = self.table.nbytes // max(1, self.table.num_rows)
+        rows = min(ROWS_PER_PIECE, max(1, BYTES_PER_PIECE // max(1, a_row)))
+        for start in range(0, self.table.num_rows, rows):
+            raw = self.table.slice(start, rows)
             yield uniform(raw, columns, label, label, label, start + 1)
 
 

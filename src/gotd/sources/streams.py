@@ -240,7 +240,7 @@ def _csv(path: Path, columns: Columns) -> Iterator[pa.Table]:
         with pa_csv.open_csv(path, reading, parsing, converting) as file:
             for batch in file:
                 yield _as_text(pa.Table.from_batches([batch]))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{path} is not CSV in UTF-8 with one header line ({first_line(error)}); "
             "save it again as UTF-8, with texts in double quotes"

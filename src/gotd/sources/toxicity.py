@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gotd.sources import Source
 from gotd.sources.rows import strings, subsample
@@ -73,11 +74,30 @@ def read_rated(source: Source, task: ToxicityTask) -> pa.Table:
         field = f"{name}_toxicity"
         if field not in raw.column_names:
             raise ValueError(f"{where} has no column {field!r}; rate every text from 0 to 1")
-        scores = raw[field].cast(pa.float64()).fill_null(float("nan")).to_numpy()
+        scores = _numbers(raw[field], f"{where}: {field}")
         if ((scores < 0) | (scores > 1)).any():
             raise ValueError(f"{where}: {field} must lie in [0, 1]")
         columns[field] = pa.chunked_array([scores])
     return pa.table(columns)
+
+
+def _numbers(column: pa.ChunkedArray, where: str) -> np.ndarray:
+    """Read scores; CSV has strings, the empty one for a score that is not known.
+
+    Raises:
+        ValueError: If a value is no number; names its row.
+    """
+    if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+        column = pc.if_else(pc.equal(column, ""), None, column)
+    try:
+        return column.cast(pa.float64()).fill_null(float("nan")).to_numpy()
+    except pa.ArrowInvalid as error:
+        for row, value in enumerate(column.to_pylist()):
+            try:
+                float("nan" if value is None else value)
+            except ValueError:
+                raise ValueError(f"{where} of row {row} is no number: {value!r}") from error
+        raise
 
 
 def choose_prompts(rated: pa.Table, task: ToxicityTask, seed: int) -> pa.Table:

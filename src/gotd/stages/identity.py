@@ -22,7 +22,10 @@ RUN_ONLY = frozenset(
         "workers",
     }
 )
-"""Fields that change how fast a stage runs, not what it writes: in no key."""
+"""Fields that change how fast a stage runs, not what it is meant to write: in no key.
+
+Batch sizes and devices move sums at the last digit and, with dropout, draw other masks.
+"""
 
 
 def deciding(value: Any) -> dict[str, Any]:

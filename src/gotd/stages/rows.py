@@ -154,17 +154,20 @@ def target(
     Args:
         rows: The task's rows.
         chunking: How texts become chunks.
-        limits: How many texts to take.
+        limits: How many texts to take, by a hash of their ids.
         protocol: ``clean`` or ``published``.
         side: File of ``rows`` with the texts; ``negative`` holds those to move away from.
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.sources.rows import subsample
         from gotd.text import chunk
 
         train = pq.read_table(inputs["rows"] / f"{side}.parquet")
-        if limits.target_rows is not None:
-            train = train.slice(0, limits.target_rows)
+        limit = limits.target_rows
+        if limit is not None and limit < train.num_rows:
+            # Not the first ones: files are often sorted by label.
+            train = train.filter(pa.array(subsample(train, limit, seed=0, role="target")))
         texts = [
             first if second is None else f"{first} {second}"
             for first, second in zip(
@@ -188,6 +191,7 @@ def target(
         parameters={
             "chunks": dataclasses.asdict(chunking),
             "target_rows": limits.target_rows,
+            **({} if limits.target_rows is None else {"target_rows_by": "hash of the id"}),
             "protocol": protocol,
             **({} if side == "train" else {"side": side}),
         },

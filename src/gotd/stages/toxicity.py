@@ -57,7 +57,17 @@ def toxicity_rows(source: Any, task: ToxicityTask) -> Stage:
 
 
 def scorer(settings: TrainedScorer, source: Any) -> Stage:
-    """Train a scorer on the source's comments and test it on others."""
+    """Train a scorer on the source's comments and test it on others.
+
+    Raises:
+        ValueError: If the source has no such comments.
+    """
+    if settings.comments not in source.tasks():
+        raise ValueError(
+            f"the source {source.name} has no labelled comments {settings.comments!r} to train "
+            "the scorer on; add them or choose another scorer, such as "
+            "scorer@evaluation.scorer=detoxify"
+        )
     spec = settings.spec
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:

@@ -6,13 +6,13 @@ not known stays out of it.
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gotd.reporting.render import escape_markdown
 from gotd.training.lora import ADAPTER_FOLDER
 
 
@@ -122,14 +122,14 @@ def _metadata(facts: CardFacts, masked: bool, library: str) -> list[str]:
 
 
 def _table(head: str, rows: Mapping[str, Any]) -> list[str]:
-    cells = [f"| {name} | {_plain(value)} |" for name, value in rows.items()]
+    cells = [f"| {escape_markdown(name)} | {_plain(value)} |" for name, value in rows.items()]
     return [f"| {head} | |", "| --- | --- |", *cells]
 
 
 def _plain(value: Any) -> str:
     """Write a value for a cell; names of domains are other people's text."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+    return escape_markdown(text)
 
 
 def _how_to_load(facts: CardFacts, name: str, masked: bool, adapted: bool) -> list[str]:

@@ -2,7 +2,8 @@
 
 A batch is a function of (seed, step): which rows, in which order, with which mask.
 So a run can stop after any step and go on as if it never stopped, and neither the
-number of devices nor the batch that fits on one of them changes what is learnt.
+number of devices nor the batch that fits on one of them changes what is read (dropout,
+where there is any, draws anew for each part of a step).
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ class TrainingSettings:
         epochs: Passes over the rows, fractions allowed; 0 trains nothing.
         global_batch_size: Rows per optimiser step over all devices.
         per_device_batch_size: Most rows that one device handles at once; the rest
-            of a step follows with accumulated gradients. Changes memory and speed,
-            not what is learnt.
+            of a step follows with accumulated gradients. Changes memory and speed; what
+            is learnt changes only by other draws of dropout, as by another seed.
         max_length_tokens: Longer rows are cut.
         weight_decay: Decoupled decay of matrices; never of biases and norms.
         warmup_share: Share of the steps in which the rate rises linearly from 0.
@@ -51,6 +51,7 @@ class TrainingSettings:
             the model on each, ``fsdp`` shards weights, gradients and moments (causal models
             only).
         devices: How many devices of this machine train together; pre-fine-tuning only.
+            As ``per_device_batch_size``, it changes dropout's draws and nothing else.
     """
 
     learning_rate: float

@@ -25,7 +25,7 @@ class ClassifierScorer:
     """Take one class of a Hugging Face classifier as toxicity.
 
     Args:
-        model: Folder, or Hub name (``s-nlp/roberta_toxicity_classifier``).
+        model: Folder, or Hub name (``unitary/toxic-bert``).
         label: The class, as ``id2label`` of its configuration names it.
         activation: ``sigmoid``, where each class is a yes or no of its own, or
             ``softmax``, where one class excludes the others.
