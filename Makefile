@@ -30,7 +30,7 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv with torch (CUDA or CPU, as the machine has it) and the package
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	@test -x $(PY) || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo 'gotd needs Python 3.11 or newer; name one: make PYTHON=python3.12 …'; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -c 'import torch' 2>/dev/null || test '$(TORCH)' = skip || { echo 'installing torch'; \

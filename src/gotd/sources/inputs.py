@@ -66,7 +66,7 @@ class File:
     columns: Columns
 
     def identity(self) -> dict[str, Any]:
-        """Give name and checksum, and how it is read where that has changed."""
+        """Give name and checksum, and how it is read (Parquet says so itself)."""
         read: dict[str, Any] = {}
         if self.path.name.endswith(JSONL_SUFFIXES):
             read = {"reader": JSONL_VERSION}
