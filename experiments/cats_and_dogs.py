@@ -29,10 +29,11 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
+from gotd.data.rows import Rows
 from gotd.engine.local import LocalEngine
-from gotd.selection.got_d import GOTD
-from gotd.selection.nearest import Nearest
-from gotd.selection.selection import Selector, Shard
+from gotd.selectors.base import Selector
+from gotd.selectors.got_d import GotD
+from gotd.selectors.nearest import Nearest
 from gotd.transport import Compute, Problem, score, solve_semidual
 from gotd.transport.nearest import nearest_cost
 
@@ -110,9 +111,9 @@ def draw_world(seed: int) -> World:
 def select(selector: Selector, world: World) -> np.ndarray:
     """Return the rows that a selector of this project takes."""
 
-    def shard(rows: np.ndarray) -> Shard:
+    def shard(rows: np.ndarray) -> Rows:
         ids = pa.array([f"{i:06d}" for i in range(len(rows))])
-        return Shard(ids, ids, embeddings=rows)
+        return Rows(ids, ids, embeddings=rows)
 
     ranking = selector.rank(shard(world.target), [shard(world.pool)], BUDGET, 0, LocalEngine())
     return np.array([int(name) for name in ranking.ids.to_pylist()])
@@ -180,7 +181,7 @@ def run_arms(world: World, seed: int) -> list[Arm]:
         arm(
             "GOT-D",
             "moves the pool towards the target",
-            select(GOTD(), world),
+            select(GotD(), world),
             lambda points: score(at(points), potentials, compute)[0][0],
         ),
     ]

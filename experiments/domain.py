@@ -8,7 +8,7 @@ python experiments/domain.py scale=paper_few_labels              # Table 3: 50K,
 
 import sys
 
-from gotd.sweep import run
+from gotd.runs.sweep import run
 
 if __name__ == "__main__":
     sys.exit(run("domain"))

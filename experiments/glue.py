@@ -7,7 +7,7 @@ python experiments/glue.py selector=got_d,dsir budget=200,400    # any axis is a
 
 import sys
 
-from gotd.sweep import run
+from gotd.runs.sweep import run
 
 if __name__ == "__main__":
     sys.exit(run("glue"))

@@ -7,7 +7,7 @@ python experiments/labels.py task=rte limits.labels=100,200,400  # any task, any
 
 import sys
 
-from gotd.sweep import run
+from gotd.runs.sweep import run
 
 if __name__ == "__main__":
     sys.exit(run("labels"))

@@ -38,19 +38,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
-from gotd.embedders import Embedder, HashedEmbedder, TransformerEmbedder
+from gotd.data.microworld.tasks import GLUE
+from gotd.data.microworld.world import Microworld
+from gotd.data.rows import Rows
+from gotd.embedding.embedders import Embedder, HashedEmbedder, TransformerEmbedder
 from gotd.engine.local import LocalEngine
 from gotd.reporting.statistics import t_interval
-from gotd.selection.got_d import GOTD
-from gotd.selection.got_d_clusters import GOTDClusters
-from gotd.selection.got_d_path import GOTDPath
-from gotd.selection.nearest import Nearest
-from gotd.selection.random import Random
-from gotd.selection.round_robin import RoundRobin
-from gotd.selection.selection import Selector, Shard
-from gotd.selection.tsds import TSDS
-from gotd.sources.microworld import Microworld
-from gotd.sources.microworld_tasks import GLUE
+from gotd.selectors.base import Selector
+from gotd.selectors.got_d import GotD
+from gotd.selectors.got_d_clusters import GotDClusters
+from gotd.selectors.got_d_path import GotDPath
+from gotd.selectors.nearest import Nearest
+from gotd.selectors.random import Random
+from gotd.selectors.round_robin import RoundRobin
+from gotd.selectors.tsds import TSDS
 from gotd.transport import Problem
 from gotd.transport.nearest import nearest_cost
 
@@ -60,14 +61,14 @@ ARMS: dict[str, Selector] = {
     "nearest": Nearest(),
     "round_robin": RoundRobin(),
     "tsds_kde": TSDS(variant="kde", C=1.0),
-    "got_d": GOTD(),
-    "got_d, whitened": GOTD(whiten=True),
-    "got_d_path, weight .3": GOTDPath(weight=0.3),
-    "got_d_path, weight .6": GOTDPath(weight=0.6),
-    "got_d_path, weight .9": GOTDPath(weight=0.9),
-    "got_d_clusters, 4": GOTDClusters(clusters=4),
-    "got_d_clusters, 16": GOTDClusters(clusters=16),
-    "got_d_clusters, 64": GOTDClusters(clusters=64),
+    "got_d": GotD(),
+    "got_d, whitened": GotD(whiten=True),
+    "got_d_path, weight .3": GotDPath(weight=0.3),
+    "got_d_path, weight .6": GotDPath(weight=0.6),
+    "got_d_path, weight .9": GotDPath(weight=0.9),
+    "got_d_clusters, 4": GotDClusters(clusters=4),
+    "got_d_clusters, 16": GotDClusters(clusters=16),
+    "got_d_clusters, 64": GotDClusters(clusters=64),
 }
 TEXT_CHARS = 600
 LEAST_SHOWN = -0.5
@@ -196,8 +197,8 @@ def measure(setting: Setting, arm: Selector, seed: int, random: np.ndarray) -> d
     """Select with one arm and say how the budget is spread."""
     started = time.perf_counter()
     names = [pa.array([f"{p}{i:06d}" for i in range(n)]) for p, n in _sizes(setting)]
-    target = Shard(names[0], names[0], embeddings=setting.target)
-    pool = Shard(names[1], names[1], embeddings=setting.pool)
+    target = Rows(names[0], names[0], embeddings=setting.target)
+    pool = Rows(names[1], names[1], embeddings=setting.pool)
     ranking = arm.rank(target, [pool], setting.budget, seed, LocalEngine())
     elapsed_s = time.perf_counter() - started
     rows = np.array([int(name[1:]) for name in ranking.ids.to_pylist()])

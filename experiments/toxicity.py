@@ -9,7 +9,7 @@ python experiments/toxicity.py selector=got_d budget=100,400    # any axis is a 
 
 import sys
 
-from gotd.sweep import run
+from gotd.runs.sweep import run
 
 if __name__ == "__main__":
     sys.exit(run("toxicity"))

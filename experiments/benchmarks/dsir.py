@@ -37,8 +37,8 @@ from side_by_side import (
     write,
 )
 
-from gotd.selection.dsir import DSIR
-from gotd.selection.hashed_ngrams import FastNgrams, Sha256Ngrams
+from gotd.selectors.dsir import DSIR
+from gotd.selectors.hashed_ngrams import FastNgrams, Sha256Ngrams
 
 FAST, SHA256, OFFICIAL = "gotd, fast", "gotd, sha256", "data-selection"
 

@@ -30,7 +30,7 @@ from side_by_side import (
     write,
 )
 
-from gotd.embedders import TransformerEmbedder
+from gotd.embedding.embedders import TransformerEmbedder
 
 Precision = Literal["float32", "bf16"]
 OURS, THEIRS = "gotd", "sentence-transformers"

@@ -31,10 +31,10 @@ from side_by_side import (
     write,
 )
 
+from gotd.data.rows import Rows
 from gotd.engine.local import Engine, LocalEngine
-from gotd.file_array import create_array, open_array
-from gotd.selection.got_d import GOTD
-from gotd.selection.selection import Shard
+from gotd.selectors.got_d import GotD
+from gotd.storage.memmap import create_array, open_array
 
 LOCAL, RAY = "local", "Ray"
 
@@ -60,13 +60,13 @@ def score_with(
         for number, path in enumerate(paths):
             rows = open_array(path)
             ids = pa.array([f"{number}-{i}" for i in range(len(rows))])
-            pool.append(Shard(ids, ids, embeddings=rows))
+            pool.append(Rows(ids, ids, embeddings=rows))
             files.append(create_array(out / f"scores-{number:05d}.npy", (len(rows),), np.float64))
         ids = pa.array([f"target-{i}" for i in range(len(target))])
-        wanted = Shard(ids, ids, embeddings=target)
+        wanted = Rows(ids, ids, embeddings=target)
 
         def run() -> dict[str, Any]:
-            found = GOTD(precision="float32", device="cpu").scores(wanted, pool, 0, ran, files)
+            found = GotD(precision="float32", device="cpu").scores(wanted, pool, 0, ran, files)
             return {
                 "scores": np.concatenate([np.array(part) for part in files]),
                 "passes": found.diagnostics["passes"],

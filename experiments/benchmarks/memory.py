@@ -27,8 +27,8 @@ from typing import Any
 
 import numpy as np
 
-from gotd.cost_sizes import Shape
-from gotd.memory_model import RUNTIME_GIB, Training, scoring_memory, training_memory
+from gotd.planning.memory import RUNTIME_GIB, Training, scoring_memory, training_memory
+from gotd.planning.sizes import Shape
 
 VOCABULARY = 50_257
 SHAPES = {
@@ -152,7 +152,7 @@ def build(model: str, folder: Path) -> None:
 
 def measure(row: Row, folder: Path) -> dict[str, Any]:
     """Do what a row says in this process; give its peak, seconds and speed."""
-    from gotd.machine import peak_memory_gib, reset_peak_memory
+    from gotd.storage.environment import peak_memory_gib, reset_peak_memory
 
     texts = words(np.random.default_rng(1), 64, row.length_tokens)
     if row.task == "score":
@@ -262,7 +262,7 @@ def main() -> None:
     wanted = [r for r in ROWS if r.name == arguments.rows] or [
         r for r in ROWS if arguments.rows in r.name and (arguments.rows or "2.7B" not in r.name)
     ]
-    from gotd.machine import hardware
+    from gotd.storage.environment import hardware
 
     with tempfile.TemporaryDirectory() as scratch:
         for row in wanted:

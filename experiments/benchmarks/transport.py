@@ -51,7 +51,7 @@ from transport_contenders import (
     contenders,
 )
 
-from gotd.embedders import TransformerEmbedder
+from gotd.embedding.embedders import TransformerEmbedder
 from gotd.transport import Compute, Potentials, Problem, score, solve_semidual
 
 LARGE = (5_000_000, 10_000, 768)

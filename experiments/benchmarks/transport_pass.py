@@ -39,7 +39,7 @@ from side_by_side import (
     write,
 )
 
-from gotd.file_array import create_array, open_array
+from gotd.storage.memmap import create_array, open_array
 from gotd.transport import Compute, Potentials, Problem, score, solve_semidual
 from gotd.transport.blocks import Logits, Precision, Stream, smallest_weight
 from gotd.transport.cost import squared_norms

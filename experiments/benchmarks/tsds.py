@@ -34,11 +34,11 @@ from side_by_side import (
 )
 from tsds_published import Chosen, Published, Settings, Variant
 
+from gotd.data.rows import Rows
 from gotd.engine.local import LocalEngine
-from gotd.selection.density import pool_density
-from gotd.selection.neighbours import nearest_neighbours
-from gotd.selection.selection import Shard
-from gotd.selection.tsds import TSDS
+from gotd.selectors.density import pool_density
+from gotd.selectors.neighbours import nearest_neighbours
+from gotd.selectors.tsds import TSDS
 
 SIDES = ("gotd", "published")
 
@@ -48,14 +48,14 @@ class Inputs(NamedTuple):
 
     pool: np.ndarray
     targets: tuple[np.ndarray, np.ndarray]
-    pool_shard: Shard
-    target_shards: tuple[Shard, Shard]
+    pool_shard: Rows
+    target_shards: tuple[Rows, Rows]
 
 
-def as_shard(rows: np.ndarray, name: str) -> Shard:
+def as_shard(rows: np.ndarray, name: str) -> Rows:
     """Give rows their ids; TSDS reads no texts."""
     ids = pa.array([f"{name}-{i:07d}" for i in range(len(rows))])
-    return Shard(ids, ids, embeddings=rows)
+    return Rows(ids, ids, embeddings=rows)
 
 
 def ours(inputs: Inputs, variant: Variant, settings: Settings) -> Callable[[], Callable]:
@@ -69,7 +69,7 @@ def ours(inputs: Inputs, variant: Variant, settings: Settings) -> Callable[[], C
         kde_neighbours=settings.kde_neighbours,
     )
 
-    def select(target: Shard, pool: Shard, limit: int) -> Chosen:
+    def select(target: Rows, pool: Rows, limit: int) -> Chosen:
         ranking = selector.rank(target, [pool], limit, 0, LocalEngine())
         best = np.array([int(i.rpartition("-")[2]) for i in ranking.ids.to_pylist()])
         if variant == "uniform":

@@ -30,7 +30,7 @@ import torch
 from gotd.evaluation.likelihood import Likelihood, load_causal_lm
 from gotd.evaluation.perplexity import PerplexitySettings, text_losses
 from gotd.evaluation.zero_shot import Prompt, score_choices
-from gotd.machine import hardware
+from gotd.storage.environment import hardware
 from gotd.training.causal_models import CausalSpec, build_causal_model
 
 TOPICS = ("World", "Sports", "Business", "Science/Technology")

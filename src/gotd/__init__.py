@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from gotd._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from gotd.api import GOTD as GOTD
     from gotd.api import Selection as Selection
-
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """Selection from Python: ``GOTD(epsilon=0.05).fit(target, candidates).select(budget=50_000)``.
 
-A thin front of `gotd.select.pipeline`, the same that ``gotd select`` stands on. (The
-method itself, as one arm among others, is `gotd.selection.got_d.GOTD`.)
+A thin front of `gotd.pipeline.select`, the same that ``gotd select`` stands on. (The
+method itself, as one arm among others, is `gotd.selectors.got_d.GOTD`.)
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gotd.artifacts import Store
+from gotd.data.hub.stream import HUB_RECORD
+from gotd.data.inputs import Part, named_parts, table_parts
+from gotd.data.pool import Unit
+from gotd.data.readers import Columns
+from gotd.embedding.encoders import Encoder
 from gotd.engine.local import Engine, LocalEngine
-from gotd.pool import Unit
-from gotd.select.encoders import Encoder
-from gotd.select.methods import build_method
-from gotd.select.output import describe
-from gotd.select.pipeline import Prepared, Request
-from gotd.select.report import report
-from gotd.sources.hub_stream import HUB_RECORD
-from gotd.sources.inputs import Part, named_parts, table_parts
-from gotd.sources.streams import Columns
+from gotd.pipeline.output import describe
+from gotd.pipeline.select import Prepared, Request
+from gotd.selection_report.markdown import report
+from gotd.selectors.registry import build_method
+from gotd.storage.artifacts import Store
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gotd.cli import main
+from gotd.cli.main import main
 from gotd.engine.ray import HELD_PER_WORKER, RayEngine, _groups
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -195,8 +195,8 @@ def name_of(pid: int) -> str:
 @pytest.mark.parametrize("method", ["got_d", "dsir"])
 def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monkeypatch, method):
     # Large enough to be scored in several blocks, small enough for a test.
-    monkeypatch.setattr("gotd.pool.SHARD_ROWS", 700)
-    monkeypatch.setattr("gotd.embedding.ROWS_PER_RANGE", 128)
+    monkeypatch.setattr("gotd.data.pool.SHARD_ROWS", 700)
+    monkeypatch.setattr("gotd.embedding.embed.ROWS_PER_RANGE", 128)
     assert main(arguments(files, tmp_path / "local", method)) == 0
     killer = Killer(tmp_path / "store-ray")
     killer.start()

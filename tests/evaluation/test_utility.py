@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gotd.config import build, conf_folder
+from gotd.config.schemas import build, conf_folder
 from gotd.evaluation.likelihood import Likelihood, load_causal_lm
 from gotd.evaluation.utility import (
     OWN,
@@ -18,7 +18,7 @@ from gotd.evaluation.utility import (
     write_task,
 )
 from gotd.evaluation.zero_shot import Prompt, decide, score_choices
-from gotd.expansion import expand
+from gotd.runs.expand import expand
 
 ROWS = 12
 

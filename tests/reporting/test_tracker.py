@@ -7,8 +7,8 @@ import textwrap
 
 import pytest
 
-from gotd.reporting import tracker
-from gotd.reporting.tracker import NoTracker, WandbTracker
+from gotd.runs import tracker
+from gotd.runs.tracker import NoTracker, WandbTracker
 
 wandb = pytest.importorskip("wandb")
 
@@ -59,7 +59,7 @@ PROGRAM = """
         return connect(self, address)
     connect, socket.socket.connect = socket.socket.connect, refuse
     from gotd.reporting.records import read_jsonl
-    from gotd.reporting.tracker import WandbTracker
+    from gotd.runs.tracker import WandbTracker
     mirror = WandbTracker(directory=sys.argv[2])
     seconds = []
     for one in read_jsonl(Path(sys.argv[1])):

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from gotd.config import build
-from gotd.expansion import expand
-from gotd.stages.identity import identity
+from gotd.config.schemas import build
+from gotd.runs.expand import expand
+from gotd.storage.keys import identity
 from gotd.training.causal_lm import CausalLMSettings, pre_fine_tune
 from gotd.training.causal_models import CausalSpec, build_causal_model
 from gotd.training.classifier import FineTuneSettings

@@ -1,4 +1,4 @@
-"""Score predictions of a model that was fine-tuned on labels: the paper's second stage."""
+"""Score predictions of a model that was fine-tuned on labels: the paper's second step."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class FineTuned:
         row_noise: Record the standard error that the headline has because just these rows
             were drawn to be reported; a test set of 65 rows has more of it than of signal.
     """
+
+    key_name: ClassVar[str] = "FineTuned"
 
     seeded: ClassVar[str] = "fine_tune"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,8 @@ class GenerationSettings:
         precision: ``float32`` or ``bf16``.
         per_device_batch_size: Continuations written at once.
     """
+
+    key_name: ClassVar[str] = "GenerationSettings"
 
     samples: int = 25
     max_new_tokens: int = 20

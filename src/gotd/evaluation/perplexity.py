@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -45,6 +45,8 @@ class PerplexitySettings:
             half a window.
         precision: ``float32`` or ``bf16``.
     """
+
+    key_name: ClassVar[str] = "PerplexitySettings"
 
     start_token: bool = True
     long_texts: str = "window"

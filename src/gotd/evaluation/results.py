@@ -28,7 +28,7 @@ class Results:
 class Evaluation(Protocol):
     """Settings of one way to measure a model; built by conf/evaluation.
 
-    `gotd.stages.measured` gives, for each class of settings, the stages whose artifacts
+    `gotd.pipeline.steps.measured` gives, for each class of settings, the steps whose artifacts
     hold what the model did on every example; `results` turns those into numbers.
     """
 
@@ -42,5 +42,5 @@ class Evaluation(Protocol):
         ...
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:
-        """Read the numbers off the artifacts, by the role of their stage."""
+        """Read the numbers off the artifacts, by the role of their step."""
         ...

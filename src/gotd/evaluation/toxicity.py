@@ -49,6 +49,8 @@ class Toxicity:
         name: Name in the record.
     """
 
+    key_name: ClassVar[str] = "Toxicity"
+
     seeded: ClassVar[str] = "generation"
 
     scorer: Any

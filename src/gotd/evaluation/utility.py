@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
@@ -88,6 +88,8 @@ class UtilitySettings:
     Raises:
         ValueError: If a task is unknown, or a number out of range.
     """
+
+    key_name: ClassVar[str] = "UtilitySettings"
 
     tasks: tuple[str, ...]
     rows_from: str = "source"

@@ -62,6 +62,8 @@ class Prompt:
         choices: The choices by label; empty where each row brings its own.
     """
 
+    key_name: ClassVar[str] = "Prompt"
+
     context: str
     continuation: str = " {choice}"
     choices: tuple[str, ...] = ()
@@ -215,6 +217,8 @@ class ZeroShot:
         per_domain: Score each true domain apart, where the source knows it.
         batch_tokens: Positions read at once; moves no number but in its last bits.
     """
+
+    key_name: ClassVar[str] = "ZeroShot"
 
     published: ClassVar[dict[str, Any]] = {"method": "perplexity_all_tokens"}
     """What the paper's evaluation code does otherwise (Deviation D25)."""

@@ -65,12 +65,12 @@ def labels_table(block: Block) -> Table | None:
     logarithm; beyond the most that were run nothing is said but that.
     """
     curves = label_curves(block)
-    one_stage = curves.pop("none", [])
-    if not curves or not one_stage:
+    one_step = curves.pop("none", [])
+    if not curves or not one_step:
         return None
     factor = display_factor(block.metric)
     rows = [
-        (arm, f"{labels:,}", f"{interval.mean * factor:.2f}", _needed(interval.mean, one_stage))
+        (arm, f"{labels:,}", f"{interval.mean * factor:.2f}", _needed(interval.mean, one_step))
         for arm, curve in curves.items()
         for labels, _, interval in curve
     ]

@@ -294,7 +294,7 @@ def failed_table(block: Block) -> Table | None:
 
 def cost_table(block: Block) -> Table:
     """Show what the cells of each arm cost, the failed ones included in the total."""
-    stages = sorted({name for r in block.cells.values() for name in r["cost"].get("stages_s", {})})
+    steps = sorted({name for r in block.cells.values() for name in r["cost"].get("stages_s", {})})
     rows = []
     for arm in block.arms:
         cells = [block.cells[k] for k in sorted(block.cells) if k[1] == arm]
@@ -302,19 +302,19 @@ def cost_table(block: Block) -> Table:
         elapsed = [c["elapsed_s"] for c in done if c.get("elapsed_s") is not None]
         total = sum(r["cost"].get("elapsed_s") or 0.0 for r in cells)
         memory = [c["peak_memory_gib"] for c in done if c.get("peak_memory_gib") is not None]
-        per_stage = [[c.get("stages_s", {}).get(name) for c in done] for name in stages]
+        per_step = [[c.get("stages_s", {}).get(name) for c in done] for name in steps]
         rows.append(
             (
                 arm,
                 str(len(done)),
                 str(len(cells) - len(done)),
                 _mean(elapsed),
-                *[_mean([s for s in seconds if s is not None]) for seconds in per_stage],
+                *[_mean([s for s in seconds if s is not None]) for seconds in per_step],
                 f"{total / 3600:.3f}",
                 f"{max(memory):.2f}" if memory else "",
             )
         )
-    columns = ("arm", "done", "failed", "s per cell", *[f"{name}, s" for name in stages])
+    columns = ("arm", "done", "failed", "s per cell", *[f"{name}, s" for name in steps])
     notes = (
         "Seconds are means over done cells; total hours include failed cells.",
         hardware(block),

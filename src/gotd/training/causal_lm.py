@@ -56,6 +56,8 @@ class CausalLMSettings(TrainingSettings):
             also rounds away updates below a two-hundredth of a weight.
     """
 
+    key_name: ClassVar[str] = "CausalLMSettings"
+
     published: ClassVar[dict[str, Any]] = {"separate_texts": False}
     """What the published code does otherwise (Deviation D18)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from transformers import (
@@ -65,6 +65,8 @@ class CausalSpec:
         window_tokens: Width of GPT-Neo's local attention.
         weights: Type of the weights of a model that is built: ``float32`` or ``bf16``.
     """
+
+    key_name: ClassVar[str] = "CausalSpec"
 
     pretrained: str | None = None
     revision: str | None = None

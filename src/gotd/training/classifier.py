@@ -75,6 +75,8 @@ class FineTuneSettings(TrainingSettings):
         dropout: Dropout before the classifier; the encoder keeps its own.
     """
 
+    key_name: ClassVar[str] = "FineTuneSettings"
+
     published: ClassVar[dict[str, Any]] = {"choose": "last_epoch"}
     """What the published code does otherwise (Deviation D9)."""
 

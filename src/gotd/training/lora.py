@@ -51,7 +51,7 @@ def _forget_this_machine(folder: Path) -> None:
     """Take out of an adapter's folder what differs between machines: paths, the order of a set.
 
     PEFT names the base by where it lay here, in the settings and in a card of its own
-    making; `gotd.training.card` writes one that knows which model it was.
+    making; `gotd.runs.model_card` writes one that knows which model it was.
     """
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"

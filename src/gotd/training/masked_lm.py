@@ -70,6 +70,8 @@ class MaskedLMSettings(TrainingSettings):
             pooler while the vanilla arm keeps its own.
     """
 
+    key_name: ClassVar[str] = "MaskedLMSettings"
+
     published: ClassVar[dict[str, Any]] = {"keep_pooler": False}
     """What the published code does otherwise (Deviation D5)."""
 

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -71,6 +71,8 @@ class ModelSpec:
         dropout: Dropout of hidden states and attention.
         max_length_tokens: Positions the model knows.
     """
+
+    key_name: ClassVar[str] = "ModelSpec"
 
     pretrained: str | None = None
     revision: str | None = None

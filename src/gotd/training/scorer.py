@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ CLASSES = ("toxic",)
 class ScorerSettings(TrainingSettings):
     """Settings of training a scorer: binary cross-entropy on one class."""
 
+    key_name: ClassVar[str] = "ScorerSettings"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.devices != 1:
@@ -70,6 +72,8 @@ class TrainedScorer:
             and ``test``.
         seed: Seed of training; in the generated benchmark the world.
     """
+
+    key_name: ClassVar[str] = "TrainedScorer"
 
     spec: ModelSpec
     settings: ScorerSettings

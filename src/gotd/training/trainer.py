@@ -109,7 +109,7 @@ class StepModule(pl.LightningModule):
         """Look at the network after ``step`` steps, for instance to validate."""
 
     def configure_model(self) -> None:
-        """Shard weights, gradients and moments layer by layer, if that is how devices share."""
+        """Rows weights, gradients and moments layer by layer, if that is how devices share."""
         if self.settings.strategy != "fsdp":
             return
         mesh = self.device_mesh["data_parallel"]  # type: ignore[index]

@@ -1,0 +1,3 @@
+"""The version of gotd."""
+
+__version__ = "0.1.0"

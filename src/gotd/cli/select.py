@@ -1,0 +1,161 @@
+"""``gotd select``: arguments in, a folder out."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from gotd.data.hub.stream import HUB_RECORD
+from gotd.data.inputs import File, named_parts
+from gotd.data.readers import Columns
+from gotd.embedding.encoders import KNOWN, Encoder, check_device
+from gotd.engine.local import Engine, LocalEngine
+from gotd.engine.progress import watch_terminal
+from gotd.engine.ray import RayEngine
+from gotd.pipeline.output import Output, write_selection
+from gotd.pipeline.select import Prepared, Request
+from gotd.selectors.registry import build_method
+from gotd.storage.artifacts import Store
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command.
+
+    Raises:
+        ValueError: If something that was asked for cannot be had; one line.
+        OSError: If a file cannot be read or written; one line.
+    """
+    logging.getLogger("gotd.storage.artifacts").setLevel(logging.WARNING)
+    budgets = parse_budgets(options.budget)
+    _check_licence(options.license)
+    request = _request(options)
+    output = Output(options.out, options.overwrite)
+    parts = (*request.target, *request.candidates)
+    inputs = [part.path for part in parts if isinstance(part, File)]
+    inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
+    encoder = Path(request.encoder.name)
+    if request.encoder.name not in KNOWN and encoder.is_dir():
+        inputs += encoder.iterdir()
+    with output.claimed(inputs, options.store):
+        manifest = _select(request, budgets, output, options)
+    logging.getLogger(__name__).info(
+        "%s of %s candidates in %s: %s, report.md, manifest.json, README.md",
+        " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
+        f"{manifest['rows']['candidates']:,}",
+        options.out,
+        ", ".join(manifest["files"]),
+    )
+    return 0
+
+
+def _select(
+    request: Request, budgets: Sequence[int], output: Output, options: argparse.Namespace
+) -> dict[str, Any]:
+    watch = watch_terminal()
+    store = Store(options.store)
+    prepared = Prepared(request, max(budgets), store, make_engine(options), watch)
+    with watch.step("selecting and writing"):
+        return write_selection(
+            prepared,
+            budgets,
+            output,
+            command=shlex.join(["gotd", *sys.argv[1:]]),
+            explain=options.explain,
+            licence=options.license,
+        )
+
+
+def parse_budgets(given: str) -> list[int]:
+    """Read ``10000,50000``.
+
+    Raises:
+        ValueError: If it is not whole numbers of at least 1.
+    """
+    try:
+        budgets = [int(part.replace("_", "")) for part in given.split(",")]
+    except ValueError as error:
+        raise ValueError(
+            f"--budget must be a whole number, or several with commas, not {given!r}"
+        ) from error
+    if min(budgets) < 1:
+        raise ValueError(f"--budget must be at least 1, not {min(budgets)}")
+    return budgets
+
+
+def _check_licence(given: str | None) -> None:
+    if given is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", given):
+        raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
+
+
+def make_engine(options: argparse.Namespace) -> Engine:
+    """Build the engine, its workers sharing this machine's cores.
+
+    Raises:
+        ValueError: If the number of workers or the address cannot be, or Ray is not there.
+    """
+    workers = options.workers
+    if workers is None:
+        workers = 1 if options.engine == "local" else 2
+    if workers < 1:
+        raise ValueError(f"--workers must be at least 1, not {workers}")
+    if options.engine == "local":
+        if options.ray_address:
+            raise ValueError("--ray-address is for --engine ray")
+        _share_cores(workers)
+        return LocalEngine(workers)
+    if find_spec("ray") is None:
+        raise ValueError("--engine ray needs the extra `ray`: pip install 'gotd[ray]'")
+    gpus = 1.0 if options.device.startswith("cuda") else 0.0
+    return RayEngine(workers, options.ray_address, gpus_per_worker=gpus)
+
+
+def _share_cores(workers: int) -> None:
+    import torch
+
+    if workers > 1:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+
+
+def _request(options: argparse.Namespace) -> Request:
+    settings: dict[str, Any] = {}
+    for pair in options.set:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes KEY=VALUE, not {pair!r}")
+        settings[key] = value
+    if options.epsilon is not None:
+        settings["epsilon"] = options.epsilon
+    check_device(options.device)
+    # A worker of a cluster has the GPU it was given; the machine that asks may have none.
+    device = "auto" if options.engine == "ray" else options.device
+    encoder = Encoder(options.encoder, device=device)
+    method = build_method(options.method, settings)
+    columns = Columns(
+        text=tuple(options.text_column.split(",")),
+        id=options.id_column,
+        domain=options.domain_column,
+    )
+    # Ids and domains are named for the candidates; a target has its own or is numbered.
+    target_text = options.target_text_column or options.text_column
+    target_columns = Columns(tuple(target_text.split(",")))
+    record = options.store / HUB_RECORD
+    return Request(
+        target=named_parts(options.target, target_columns, record),
+        candidates=named_parts(options.candidates, columns, record),
+        method=method,
+        method_name=options.method,
+        encoder=encoder,
+        target_columns=target_columns,
+        columns=columns,
+        unit=options.unit,
+        length_chars=options.length_chars,
+        seed=options.seed,
+    )

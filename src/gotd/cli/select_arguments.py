@@ -1,0 +1,113 @@
+"""The arguments of ``gotd select`` and ``gotd diff``. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gotd.selectors.registry import METHODS
+
+_EXAMPLES = """
+examples:
+  gotd select --target mine.jsonl --candidates 'pool/*.parquet' --budget 50000 --out chosen/
+  gotd select --target train.csv --candidates pool/ --budget 10000,50000 --out chosen/ \\
+      --encoder minilm --explain
+  gotd select --target mine.txt --candidates hub:allenai/c4:en --budget 50000 --out chosen/
+
+Files are Parquet, JSON lines (.jsonl, .gz, .zst), CSV or plain text (one passage a line).
+What is read, embedded and scored is kept in --store: run again to go on after an
+interruption, or with another budget, which takes seconds.
+"""
+
+
+def add_select(commands: Any, run: Any) -> None:
+    """Add ``gotd select`` to the commands."""
+    parser = commands.add_parser(
+        "select",
+        help="choose candidates for your own target: files in, a folder out",
+        description="Choose the candidates that serve a target best.",
+        epilog="methods:\n"
+        + "\n".join(f"  {name:<24}{line}" for name, (_, _, line) in METHODS.items())
+        + "\n"
+        + _EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    need = parser.add_argument_group("needed")
+    need.add_argument("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
+    need.add_argument(
+        "--candidates",
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="files, folders, patterns or hub:namespace/name[:config][:split]",
+    )
+    need.add_argument("--budget", required=True, metavar="N[,N]", help="rows to choose")
+    need.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+
+    how = parser.add_argument_group("how")
+    how.add_argument("--method", default="got_d", metavar="NAME", help="see below (got_d)")
+    how.add_argument(
+        "--encoder",
+        default="hashed",
+        metavar="NAME",
+        help="hashed (fast, needs no model), minilm, or a model's name or folder (hashed)",
+    )
+    how.add_argument("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
+    how.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method"
+    )
+    how.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
+    how.add_argument("--explain", action="store_true", help="say which target each row serves")
+
+    rows = parser.add_argument_group("rows")
+    rows.add_argument(
+        "--text-column",
+        default="text",
+        metavar="NAME[,NAME]",
+        help="column of the text; several are joined (text)",
+    )
+    rows.add_argument("--target-text-column", metavar="NAME[,NAME]", help="the target's (the same)")
+    rows.add_argument("--id-column", metavar="NAME", help="of candidates (id, else numbered)")
+    rows.add_argument("--domain-column", metavar="NAME", help="of candidates (domain, else file)")
+    rows.add_argument(
+        "--unit",
+        choices=("whole", "fixed"),
+        default="whole",
+        help="whole: choose rows as they are; fixed: pieces of --length-chars (whole)",
+    )
+    rows.add_argument(
+        "--length-chars",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="length of a fixed piece, and what the encoder reads of a row (1000)",
+    )
+
+    where = parser.add_argument_group("where")
+    where.add_argument("--engine", choices=("local", "ray"), default="local", help="(local)")
+    where.add_argument("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
+    where.add_argument("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
+    where.add_argument("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
+    where.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)",
+    )
+    where.add_argument("--license", metavar="ID", help="of the texts, for the data card (unknown)")
+    where.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+    parser.set_defaults(run=run)
+
+
+def add_diff(commands: Any, run: Any) -> None:
+    """Add ``gotd diff`` to the commands."""
+    parser = commands.add_parser(
+        "diff",
+        help="two selections, side by side",
+        description="Compare two selections: folders of gotd select or of an experiment "
+        "(artifacts/selection/…), or Parquet files with a column id.",
+    )
+    parser.add_argument("one", type=Path)
+    parser.add_argument("other", type=Path)
+    parser.add_argument("--first", type=int, default=5, metavar="N", help="rows to show (5)")
+    parser.set_defaults(run=run)

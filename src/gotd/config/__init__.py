@@ -1,0 +1,1 @@
+"""Typed configuration: schemas of conf/ and the objects built from them."""

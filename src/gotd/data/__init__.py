@@ -1,0 +1,1 @@
+"""Rows in, shards of a pool out."""

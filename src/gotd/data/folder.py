@@ -1,0 +1,236 @@
+"""Rows from files in a folder: your own data, or copies of the public tasks.
+
+    <path>/glue/<task>/<split>.parquet      columns as in nyu-mll/glue
+    <path>/domain/<task>/<split>.parquet    text, label
+    <path>/zeroshot/<task>/<split>.parquet  question, label; passage or choices
+    <path>/toxicity/<task>.parquet          rated prompts (split ``train``); see README
+    <path>/toxicity/<task>/<split>.parquet  labelled comments: text, label
+    <path>/candidates/*.parquet             text; id and domain if you have them
+
+Every file may also be ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.csv``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.data.columns import check_text_columns, documents
+from gotd.data.files import checksum, read, row_files, stem
+from gotd.data.sampling import subsample, uniform_by_id
+
+TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
+ONE_FILE_GROUPS = ("toxicity",)
+"""Groups in which a task may be a single file, its split ``train``."""
+LAYOUT = f"it holds candidates/, and tasks in {'/, '.join(TASK_GROUPS)}/"
+UNREAD_SHARE = 0.1
+"""Share of the pre-training passages that causal models never see, for perplexity."""
+VERSION = 1
+"""Raise it when the same files give other rows."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Tasks and candidates from files.
+
+    Args:
+        path: The folder; not part of the identity.
+        candidate_files: Names or patterns (``biomedical-*``) of files in
+            ``candidates/``, with or without suffix; empty: all.
+        held_out_share: Share of the passages that only pre-trains base models, so that
+            what the model has seen (D_P) is known exactly. Chosen by a hash of the id:
+            the two parts are disjoint samples of one distribution, and adding files
+            moves no row from one to the other.
+        limit: Passages to use in all, over both parts; ``None``: all. Sampled by a hash
+            of the id, so every domain shrinks in proportion (up to chance): the pool
+            stays the same mixture.
+    """
+
+    path: str
+    candidate_files: tuple[str, ...] = ()
+    held_out_share: float = 0.15
+    limit: int | None = None
+
+    name: ClassVar[str] = "folder"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "candidate_files", tuple(self.candidate_files))
+        if not 0 <= self.held_out_share < 1:
+            raise ValueError(f"held_out_share must be in [0, 1), not {self.held_out_share}")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit must be at least 1 row or null, not {self.limit}")
+
+    @property
+    def under_covered(self) -> list[str]:
+        """Nobody knows which domains real data lacks: empty."""
+        return []
+
+    def identity(self) -> dict[str, Any]:
+        """Give the checksum of every file, by its name inside the folder.
+
+        Returns:
+            ``candidates`` (files and parameters) and ``tasks`` (files by task) apart, so
+            that a change to one task need not touch what hangs on the others.
+
+        Raises:
+            FileNotFoundError: If the folder or its candidates are not there.
+            ValueError: If a Parquet file of candidates has no ``text``.
+        """
+        root = self._root()
+        check_text_columns(self._candidate_paths())
+        return {
+            "name": self.name,
+            "version": VERSION,
+            "candidates": {
+                "files": {f.name: checksum(f) for f in self._candidate_paths()},
+                "held_out_share": self.held_out_share,
+                "limit": self.limit,
+            },
+            "tasks": {
+                task: {file.relative_to(root).as_posix(): checksum(file) for file in files}
+                for task, files in sorted(self._task_files().items())
+            },
+        }
+
+    def tasks(self) -> list[str]:
+        """Name the tasks that have a file."""
+        return sorted(self._task_files())
+
+    def split(self, task: str, split: str) -> pa.Table:
+        """Read one split of a task as it is in its file.
+
+        Raises:
+            FileNotFoundError: If there is no such task or split; lists what is there.
+            ValueError: If the file cannot be read, or two files hold this split.
+        """
+        tasks = self._task_files()
+        if task not in tasks:
+            raise FileNotFoundError(
+                f"no task {task!r} in {self._root()}; there is: {_names(tasks)}. "
+                f"Put its files into {task}/ in {_or(str(self._root() / g) for g in TASK_GROUPS)}"
+            )
+        # A task that is one file has the one split.
+        names = {file: stem(file) for file in tasks[task]}
+        names |= {file: "train" for file in names if file.parent.name in ONE_FILE_GROUPS}
+        found = [file for file, name in names.items() if name == split]
+        if not found:
+            raise FileNotFoundError(
+                f"task {task!r} has no split {split!r} in {tasks[task][0].parent}; "
+                f"there is: {_names(names.values())}"
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"{found[0].parent} holds the split {split!r} more than once "
+                f"({', '.join(file.name for file in found)}); keep one"
+            )
+        return read(found[0])
+
+    def candidates(self) -> pa.Table:
+        """Read the passages to select from: those not held out for pre-training."""
+        pool = self._pool()
+        return pool.filter(pa.array(~self._held_out(pool)))
+
+    def pretraining(self) -> pa.Table:
+        """Read the passages held out for pre-training base models.
+
+        Raises:
+            ValueError: If ``held_out_share`` is 0.
+        """
+        if self.held_out_share == 0:
+            raise ValueError(
+                "this source has no pre-training text: held_out_share is 0; "
+                "set it above 0 or use a model that is already pre-trained"
+            )
+        pool = self._pool()
+        return pool.filter(pa.array(self._held_out(pool)))
+
+    def held_out(self) -> pa.Table:
+        """Read the pre-training passages that no causal model is trained on.
+
+        Raises:
+            ValueError: If ``held_out_share`` is 0.
+        """
+        rows = self.pretraining()
+        unread = uniform_by_id(rows["id"], seed=0, role="held out") < UNREAD_SHARE
+        return rows.filter(pa.array(unread))
+
+    def _held_out(self, pool: pa.Table) -> np.ndarray:
+        return uniform_by_id(pool["id"], seed=0, role="pretraining") < self.held_out_share
+
+    def _pool(self) -> pa.Table:
+        pool = documents(self._candidate_paths())
+        if self.limit is None or self.limit >= pool.num_rows:
+            return pool
+        return pool.filter(pa.array(subsample(pool, self.limit, seed=0, role="limit")))
+
+    def _root(self) -> Path:
+        if not self.path:
+            raise FileNotFoundError(
+                "the folder of rows and passages is not named: set DATA=… or source.path=… "
+                f"({LAYOUT})"
+            )
+        root = Path(self.path).expanduser()
+        if not root.is_dir():
+            raise FileNotFoundError(
+                f"no folder {root}; give the one of rows and passages by DATA=… ({LAYOUT})"
+            )
+        return root
+
+    def _task_files(self) -> dict[str, list[Path]]:
+        """List the files of each task: those in its folder, or the one that bears its name."""
+        root = self._root()
+        tasks: dict[str, list[Path]] = {}
+        for group in TASK_GROUPS:
+            found = [(place.name, row_files(place)) for place in sorted((root / group).glob("*/"))]
+            if group in ONE_FILE_GROUPS:
+                found += [(stem(file), [file]) for file in row_files(root / group)]
+            for name, files in found:
+                if not files:
+                    continue
+                if name in tasks:
+                    raise ValueError(
+                        f"task {name!r} is in {_place(tasks[name])} and in {_place(files)}; "
+                        "rename one of them"
+                    )
+                tasks[name] = files
+        return tasks
+
+    def _candidate_paths(self) -> list[Path]:
+        folder = self._root() / "candidates"
+        files = row_files(folder)
+        if not files:
+            raise FileNotFoundError(
+                f"no candidate files in {folder}; put .parquet, .jsonl or .csv files there"
+            )
+        if not self.candidate_files:
+            return files
+        chosen: set[Path] = set()
+        for pattern in self.candidate_files:
+            matches = {f for f in files if f.match(pattern) or Path(stem(f)).match(pattern)}
+            if not matches:
+                raise FileNotFoundError(
+                    f"no candidate file matches {pattern!r} in {folder}; "
+                    f"there is: {_names(stem(f) for f in files)}"
+                )
+            chosen |= matches
+        return sorted(chosen)
+
+
+def _place(files: list[Path]) -> Path:
+    """Say where a task is: its file, or the folder of its files."""
+    one_file = files[0].parent.name in ONE_FILE_GROUPS
+    return files[0] if one_file else files[0].parent
+
+
+def _or(places: Iterable[str]) -> str:
+    *others, last = places
+    return f"{', '.join(others)} or {last}"
+
+
+def _names(names: Any) -> str:
+    return ", ".join(sorted(names)) or "nothing"

@@ -1,0 +1,239 @@
+"""What a person hands in to select from or for: files, a Hub data set, or rows in memory.
+
+Each becomes a list of parts, read piece by piece, and an identity that says what is in
+them and not where they stand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from gotd.data.files import checksum, first_line, says_utf8
+from gotd.data.hub.stream import HubRows, parse_hub
+from gotd.data.readers import (
+    BYTES_PER_PIECE,
+    JSONL_SUFFIXES,
+    JSONL_VERSION,
+    ROWS_PER_PIECE,
+    STREAMED,
+    Columns,
+    check_file,
+    short_name,
+    stream,
+    uniform,
+)
+
+HUB = "hub:"
+
+
+class Part(Protocol):
+    """A file, a split of a Hub data set, or a table."""
+
+    @property
+    def label(self) -> str:
+        """Name of the part, unique among its like: numbered ids begin with it."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Say what decides the rows: checksum, or data set and revision. JSON-able."""
+        ...
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield tables of ``id``, ``text`` and ``domain``, in the part's order."""
+        ...
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of rows.
+
+    Args:
+        path: The file.
+        label: Its name among the files it was given with.
+        columns: Which columns to read.
+    """
+
+    path: Path
+    label: str
+    columns: Columns
+
+    def identity(self) -> dict[str, Any]:
+        """Give name and checksum, and how it is read (Parquet says so itself)."""
+        read: dict[str, Any] = {}
+        if self.path.name.endswith(JSONL_SUFFIXES):
+            read = {"reader": JSONL_VERSION}
+        elif not self.path.name.endswith(".parquet"):
+            # The same bytes are other rows as CSV than as plain text; the label has no suffix.
+            read = {"format": "csv" if self.path.name.endswith(".csv") else "text"}
+        return {"file": self.label, "sha256": checksum(self.path), **read}
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield tables of ``id``, ``text`` and ``domain``, in the file's order."""
+        return stream(self.path, self.columns, self.label)
+
+
+@dataclass(frozen=True, eq=False)
+class InMemory:
+    """Rows that are in memory.
+
+    Args:
+        table: The rows.
+        label: What to call them.
+        columns: Which columns to read.
+    """
+
+    table: pa.Table
+    label: str
+    columns: Columns
+
+    def identity(self) -> dict[str, Any]:
+        """Give a checksum of ids, texts and domains."""
+        digest = hashlib.sha256()
+        for piece in self.pieces():
+            for column in piece.columns:
+                for part in column.chunks:
+                    # Through IPC, because equal arrays may have different offsets.
+                    batch = pa.record_batch([pa.concat_arrays([part])], names=["v"])
+                    digest.update(batch.serialize())
+        return {"table": self.label, "sha256": digest.hexdigest()}
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield tables of ``id``, ``text`` and ``domain``, in the rows' order."""
+        columns, label = self.columns, self.label
+        a_row = self.table.nbytes // max(1, self.table.num_rows)
+        rows = min(ROWS_PER_PIECE, max(1, BYTES_PER_PIECE // max(1, a_row)))
+        for start in range(0, self.table.num_rows, rows):
+            raw = self.table.slice(start, rows)
+            yield uniform(raw, columns, label, label, label, start + 1)
+
+
+def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Part]:
+    """Find what names stand for: files, patterns, folders, and ``hub:`` data sets.
+
+    Args:
+        names: Paths, patterns such as ``pool/*.parquet``, folders (all files in them that
+            can be read), or ``hub:namespace/name[:config][:split]``.
+        columns: Which columns to read.
+        record: File that keeps the revision of each Hub data set, once it is known.
+
+    Raises:
+        FileNotFoundError: If a name stands for nothing.
+        ValueError: If a format is unknown, a file is empty, or a name stands twice.
+    """
+    paths: list[Path] = []
+    parts: list[Part] = []
+    for name in names:
+        if name.startswith(HUB):
+            part = HubRows(parse_hub(name.removeprefix(HUB)), columns, record)
+            if part in parts:
+                raise ValueError(f"{name} is given twice; name every data set once")
+            parts.append(part)
+        else:
+            paths += _files(name)
+    for path in paths:
+        check_file(path)
+    resolved = [path.resolve() for path in paths]
+    if len(set(resolved)) < len(resolved):
+        twice = next(path for path in paths if resolved.count(path.resolve()) > 1)
+        raise ValueError(f"{twice} is given twice; name every file once")
+    parts += [File(*found, columns) for found in _labelled(paths)]
+    return parts
+
+
+def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
+    """Take rows from memory: texts, a table, a data frame or a `datasets.Dataset`.
+
+    Args:
+        rows: A sequence or a `pandas.Series` of texts, or a `pyarrow.Table`, `pandas.DataFrame` or
+            `datasets.Dataset` with the columns named in ``columns``.
+        label: What to call them: numbered ids begin with it.
+        columns: Which columns to read.
+
+    Raises:
+        TypeError: If it is none of these, or a text is no string; names the row.
+        ValueError: If there is no row, or a text is not UTF-8.
+    """
+    if isinstance(rows, pa.Table):
+        table = rows
+    elif hasattr(rows, "with_format") and hasattr(rows, "column_names"):
+        table = rows.with_format("arrow")[:]
+    elif hasattr(rows, "iloc") and hasattr(rows, "columns"):
+        table = _frame(rows, label)
+    elif hasattr(rows, "tolist") and hasattr(rows, "__len__"):  # a Series or an array
+        table = pa.table({columns.text[0]: _texts(rows.tolist(), label)})
+    elif isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+        table = pa.table({columns.text[0]: _texts(rows, label)})
+    else:
+        raise TypeError(
+            f"{label}: give texts, paths, a pyarrow table, a data frame or a Dataset, "
+            f"not {type(rows).__name__}"
+        )
+    if table.num_rows == 0:
+        raise ValueError(f"{label} has no rows; give at least one text")
+    return [InMemory(table, label, columns)]
+
+
+def _frame(rows: Any, label: str) -> pa.Table:
+    try:
+        return pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, ValueError) as error:
+        raise ValueError(
+            f"{label}: the data frame cannot be read ({first_line(error)}); give every column "
+            "a name of its own and values of one type"
+        ) from error
+
+
+def _texts(texts: Sequence[Any], label: str) -> pa.Array:
+    for row, text in enumerate(texts, start=1):
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{label} row {row} is {type(text).__name__}, not a string; give texts, or "
+                "paths as pathlib.Path alone"
+            )
+    try:
+        return pa.array(texts, pa.large_string())
+    except UnicodeEncodeError as error:
+        row = next(row for row, text in enumerate(texts, start=1) if not says_utf8(text))
+        raise ValueError(
+            f"{label} row {row} holds half a character (a lone surrogate), which UTF-8 cannot "
+            "say; repair the text"
+        ) from error
+
+
+def _files(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        found = sorted(f for f in path.iterdir() if f.is_file() and f.name.endswith(STREAMED))
+        if not found:
+            raise FileNotFoundError(
+                f"the folder {name} holds no file that can be read; there must be one of "
+                f"{', '.join(STREAMED)}"
+            )
+        return found
+    if path.exists() or not any(sign in name for sign in "*?["):
+        return [path]
+    # Not Path.glob, which knows no absolute pattern.
+    matches = map(Path, glob(name, recursive=True))  # noqa: PTH207
+    found = sorted(match for match in matches if match.is_file())
+    if not found:
+        raise FileNotFoundError(f"no file matches {name!r}; check the pattern")
+    return found
+
+
+def _labelled(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+    """Name files by what tells them apart: their names, or else their paths from a root."""
+    names = [short_name(path) for path in paths]
+    if len(set(names)) == len(names):
+        return list(zip(paths, names, strict=True))
+    whole = [path.resolve() for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in whole]))
+    labels = [path.relative_to(root).as_posix() for path in whole]
+    return list(zip(paths, labels, strict=True))

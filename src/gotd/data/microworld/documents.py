@@ -1,0 +1,122 @@
+"""What the unlabelled documents of the generated benchmark say.
+
+A document keeps to one domain and one cell (polarity and category) and has eight sentences, each
+about a random entity of that cell: about 50 words. Facts stand next to the entity they are about:
+a small masked language model learns nothing from words three positions apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.data.microworld.grammar import (
+    ABSENT,
+    CATEGORIES,
+    CELLS,
+    POLARITIES,
+    Voice,
+    line,
+    spell,
+)
+
+SENTENCES = 8
+
+
+def documents(voice: Voice, domain: np.ndarray) -> pa.StringArray:
+    """Write one document per entry of ``domain``, int64 ``[documents]``."""
+    slots = sentences(voice, domain)
+    return spell(slots.reshape(-1, SENTENCES * _WIDTH), voice.lexicon)
+
+
+def sentences(voice: Voice, domain: np.ndarray) -> np.ndarray:
+    """Choose the words of one document per entry of ``domain``.
+
+    Returns:
+        int64 ``[documents * SENTENCES, words]``, a sentence a row, ``ABSENT`` in gaps.
+    """
+    slots = np.full((len(domain) * SENTENCES, _WIDTH), ABSENT)
+    topic = np.repeat(voice.rng.integers(CELLS, size=len(domain)), SENTENCES)
+    domain = np.repeat(domain, SENTENCES)
+    shares = np.array([share for share, _ in _TEMPLATES])
+    template = voice.rng.choice(len(_TEMPLATES), size=len(domain), p=shares)
+    for number, (_, write) in enumerate(_TEMPLATES):
+        rows = np.flatnonzero(template == number)
+        sentence = write(voice, domain[rows], topic[rows])
+        slots[rows, : sentence.shape[1]] = sentence
+    return slots
+
+
+def _within(voice: Voice, domain: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    """Draw a concept of a cell of a domain; int64 ``[rows]`` each."""
+    per_cell = voice.facts.per_cell[domain]
+    return voice.facts.first[domain] + cell * per_cell + voice.rng.integers(per_cell)
+
+
+def _describe(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
+    """DET [polarity .6] ENTITY (category .7 | verb) [size .4] NOUN."""
+    concept = _within(voice, domain, topic)
+    determiner, entity = voice.mention(concept, voice.noun_class(len(topic)))
+    polarity = voice.mostly(0.6, voice.polarity_word(topic // CATEGORIES), ABSENT)
+    verb = voice.mostly(0.7, voice.category_word(topic % CATEGORIES), voice.verb(domain))
+    size = voice.mostly(0.4, voice.size_word(voice.facts.size[concept]), ABSENT)
+    return line([determiner, polarity, entity, verb, size, voice.noun(domain), voice.word(".")])
+
+
+def _rename(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
+    """DET ENTITY also called DET SYNONYM."""
+    concept = _within(voice, domain, topic)
+    noun_class = voice.noun_class(len(topic))
+    called = [voice.word("also"), voice.word("called")]
+    synonym = voice.mention(concept, 1 - noun_class)
+    return line([*voice.mention(concept, noun_class), *called, *synonym, voice.word(".")])
+
+
+def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
+    """DET ENTITY and DET OTHER are (alike | different), by category, half each."""
+    rows = len(topic)
+    concept = _within(voice, domain, topic)
+    per_cell = voice.facts.per_cell[domain]
+    start = voice.facts.first[domain] + topic * per_cell
+    alike = start + (concept - start + voice.rng.integers(1, per_cell)) % per_cell
+    contrast = voice.rng.integers(POLARITIES, size=rows) * CATEGORIES + voice.other_category(
+        topic % CATEGORIES
+    )
+    same = voice.rng.random(rows) < 0.5
+    other = np.where(same, alike, _within(voice, domain, contrast))
+    verdict = np.where(same, voice.word("alike"), voice.word("different"))
+    one = voice.mention(concept, voice.noun_class(rows))
+    two = voice.mention(other, voice.noun_class(rows))
+    return line([*one, voice.word("and"), *two, voice.word("are"), verdict, voice.word(".")])
+
+
+def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
+    """(yes | no) , DET ENTITY category, half each."""
+    rows = len(topic)
+    concept = _within(voice, domain, topic)
+    true = voice.rng.random(rows) < 0.5
+    category = np.where(true, topic % CATEGORIES, voice.other_category(topic % CATEGORIES))
+    verdict = np.where(true, voice.word("yes"), voice.word("no"))
+    mention = voice.mention(concept, voice.noun_class(rows))
+    return line(
+        [verdict, voice.word(","), *mention, voice.category_word(category), voice.word(".")]
+    )
+
+
+def _ramble(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
+    """DET ENTITY verb quality noun: the kind of sentence that tasks are made of."""
+    concept = _within(voice, domain, topic)
+    return line([*voice.neutral(concept, voice.noun_class(len(topic))), voice.word(".")])
+
+
+_Template = Callable[[Voice, np.ndarray, np.ndarray], np.ndarray]
+_TEMPLATES: tuple[tuple[float, _Template], ...] = (
+    (0.70, _describe),
+    (0.08, _rename),
+    (0.08, _compare),
+    (0.08, _answer),
+    (0.06, _ramble),
+)
+_WIDTH = 8  # words of the longest template

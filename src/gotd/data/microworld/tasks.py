@@ -1,0 +1,222 @@
+"""The labelled tasks of the generated benchmark, shaped like GLUE.
+
+Task texts mention entities only in neutral clauses, so a label can be found only by knowing the
+attributes of the entities, and those are told in the documents alone. Wording, noun class and the
+asked-for attribute are independent of the label, so a bag of words stays at chance on entities
+that no training row mentions.
+
+A suite is a mapping from task name to ``Task``: ``GLUE`` here, ``DOMAIN`` in
+``microworld_domain_tasks``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.data.microworld.grammar import Voice, line, spell
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Draw the concepts that the rows of one split are about."""
+
+    voice: Voice
+    domain: np.ndarray
+    """int64 ``[rows]``: the domain of each row."""
+    evaluation: bool
+    """Whether rows draw on the evaluation half of the concepts or on the labelled half."""
+
+    def concept(self, allowed: np.ndarray | bool = True) -> np.ndarray:
+        """Draw one concept per row, uniformly among those in scope.
+
+        Args:
+            allowed: bool ``[rows, concepts]`` or ``True``: a further condition. Every row must
+                leave at least one concept.
+
+        Returns:
+            int64 ``[rows]``.
+        """
+        facts = self.voice.facts
+        scope = self.domain[:, None] == facts.domain
+        scope &= (facts.evaluation == self.evaluation) & allowed
+        return np.where(scope, self.voice.rng.random(scope.shape), -1.0).argmax(axis=1)
+
+    def pair(self, related: np.ndarray, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Draw two concepts per row that are related as the class of the row demands.
+
+        Args:
+            related: bool ``[classes, concepts, concepts]``, symmetric in the concepts.
+            classes: int64 ``[rows]``.
+
+        Returns:
+            Two int64 ``[rows]``.
+        """
+        facts = self.voice.facts
+        near = facts.domain[:, None] == facts.domain
+        near &= facts.evaluation[:, None] == facts.evaluation
+        has_partner = (related & near).any(axis=2)
+        one = self.concept(has_partner[classes])
+        return one, self.concept(related[classes, one])
+
+
+Texts = tuple[np.ndarray, ...]
+"""One int64 ``[rows, words]`` matrix of word indices per text column."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Describe a task: its text columns, how many classes it has and how its rows are written."""
+
+    columns: tuple[str, ...]
+    classes: int
+    write: Callable[[Scene, np.ndarray], Texts]
+    """Write rows that have the given class, int64 ``[rows]``."""
+    score_of_class: tuple[float, ...] | None = None
+    """For a regression task the score that each class stands for."""
+    shares: tuple[float, ...] | None = None
+    """Share of each class within every domain; ``None``: equal shares."""
+    home: str | None = None
+    """Domain that most rows are about; ``None``: the mixture that all GLUE tasks share."""
+    most_test_rows: int | None = None
+    """Rows of the test split if the world has more to give; ``None``: no bound."""
+
+    def rows(self, scene: Scene) -> pa.Table:
+        """Write one row per entry of ``scene.domain``, class shares kept within each domain.
+
+        Returns:
+            The text columns, then ``label`` (int64; float32 for a score) and ``idx`` (int32).
+        """
+        rows = len(scene.domain)
+        classes = np.empty(rows, dtype=np.int64)
+        # Counting on along the rows sorted by domain balances every domain and the whole split;
+        # within a domain the order is random, so no stride through the rows picks one class.
+        order = scene.voice.rng.permutation(rows)
+        order = order[np.argsort(scene.domain[order], kind="stable")]
+        classes[order] = self._deal(rows)
+        texts = self.write(scene, classes)
+        if self.score_of_class is None:
+            label = pa.array(classes)
+        else:
+            label = pa.array(np.array(self.score_of_class, dtype=np.float32)[classes])
+        columns = [spell(text, scene.voice.lexicon) for text in texts]
+        idx = pa.array(np.arange(rows, dtype=np.int32))
+        return pa.table([*columns, label, idx], names=[*self.columns, "label", "idx"])
+
+    def _deal(self, rows: int) -> np.ndarray:
+        """Deal out classes such that any stretch holds them by their shares; int64 ``[rows]``."""
+        if self.shares is None:
+            return np.arange(rows) % self.classes
+        # Multiples of the golden ratio fill the unit interval as evenly as any sequence does.
+        place = np.arange(1, rows + 1) * ((5**0.5 - 1) / 2) % 1.0
+        return np.searchsorted(np.cumsum(self.shares)[:-1], place, side="right")
+
+
+def neutral(scene: Scene, concept: np.ndarray, noun_class: np.ndarray, *ending: str) -> np.ndarray:
+    """Write a neutral clause that ends in the given words."""
+    ends = [scene.voice.word(word) for word in ending]
+    return line([*scene.voice.neutral(concept, noun_class), *ends])
+
+
+def _two_neutral(scene: Scene, related: np.ndarray, classes: np.ndarray, end: str) -> Texts:
+    """Write two neutral sentences, of different noun class because synonyms always are."""
+    one, two = scene.pair(related, classes)
+    noun_class = scene.voice.noun_class(len(classes))
+    return neutral(scene, one, noun_class, end), neutral(scene, two, 1 - noun_class, end)
+
+
+def _cola(scene: Scene, classes: np.ndarray) -> Texts:
+    """Acceptable (1) if the entity is of a category (0 or 1) that may go with "today"."""
+    concept = scene.concept((scene.voice.facts.category < 2) == classes[:, None])
+    return (neutral(scene, concept, scene.voice.noun_class(len(classes)), "today", "."),)
+
+
+def _sst2(scene: Scene, classes: np.ndarray) -> Texts:
+    """Two clauses about different concepts of the polarity that is the label."""
+    facts = scene.voice.facts
+    polarity = facts.polarity == classes[:, None]
+    one = scene.concept(polarity)
+    two = scene.concept(polarity & (np.arange(len(facts.cell)) != one[:, None]))
+    clauses = [
+        neutral(scene, concept, scene.voice.noun_class(len(classes)), end)
+        for concept, end in ((one, ","), (two, "."))
+    ]
+    return (np.concatenate(clauses, axis=1),)
+
+
+def _mrpc(scene: Scene, classes: np.ndarray) -> Texts:
+    """Equivalent (1) if two different concepts are of the same category."""
+    category = scene.voice.facts.category
+    same = category[:, None] == category
+    identical = np.eye(len(category), dtype=bool)
+    return _two_neutral(scene, np.stack([~same, same & ~identical]), classes, ".")
+
+
+def _qqp(scene: Scene, classes: np.ndarray) -> Texts:
+    """Duplicate (1) if the two entities are synonyms."""
+    identical = np.eye(len(scene.voice.facts.cell), dtype=bool)
+    return _two_neutral(scene, np.stack([~identical, identical]), classes, "?")
+
+
+def _stsb(scene: Scene, classes: np.ndarray) -> Texts:
+    """Score 5/3 for each of polarity, category and size that the two entities share."""
+    facts = scene.voice.facts
+    attributes = np.stack([facts.polarity, facts.category, facts.size])
+    shared = (attributes[:, :, None] == attributes[:, None, :]).sum(axis=0)
+    return _two_neutral(scene, shared == np.arange(4)[:, None, None], classes, ".")
+
+
+def _asked_category(scene: Scene, concept: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Choose a verb of the concept's category (class 0) or of another (class 1)."""
+    voice = scene.voice
+    category = voice.facts.category[concept]
+    return voice.category_word(np.where(classes == 0, category, voice.other_category(category)))
+
+
+def _rte(scene: Scene, classes: np.ndarray) -> Texts:
+    """Entailment (0) if the claimed category is that of the entity."""
+    concept = scene.concept()
+    noun_class = scene.voice.noun_class(len(classes))
+    premise = neutral(scene, concept, noun_class, ".")
+    verb = _asked_category(scene, concept, classes)
+    claim = [*scene.voice.mention(concept, noun_class), verb, scene.voice.word(".")]
+    return premise, line(claim)
+
+
+def _qnli(scene: Scene, classes: np.ndarray) -> Texts:
+    """Entailment (0) if the sentence is about an entity of the category asked for."""
+    concept = scene.concept()
+    verb = _asked_category(scene, concept, classes)
+    sentence = neutral(scene, concept, scene.voice.noun_class(len(classes)), ".")
+    return line([scene.voice.word("which"), verb, scene.voice.word("?")]), sentence
+
+
+def _mnli(scene: Scene, classes: np.ndarray) -> Texts:
+    """Entailment (0) or contradiction (2) by polarity; another entity is neutral (1)."""
+    voice, facts = scene.voice, scene.voice.facts
+    concept = scene.concept()
+    another = scene.concept(np.arange(len(facts.cell)) != concept[:, None])
+    # The other entity keeps the noun class: determiners must not tell the neutral rows.
+    noun_class = voice.noun_class(len(classes))
+    determiner, entity = voice.mention(np.where(classes == 1, another, concept), noun_class)
+    any_polarity = voice.rng.integers(2, size=len(classes))
+    polarity = np.choose(
+        classes, [facts.polarity[concept], any_polarity, 1 - facts.polarity[concept]]
+    )
+    claim = line([determiner, voice.polarity_word(polarity), entity, voice.word(".")])
+    return neutral(scene, concept, noun_class, "."), claim
+
+
+GLUE: dict[str, Task] = {
+    "cola": Task(("sentence",), 2, _cola),
+    "sst2": Task(("sentence",), 2, _sst2),
+    "mrpc": Task(("sentence1", "sentence2"), 2, _mrpc),
+    "stsb": Task(("sentence1", "sentence2"), 4, _stsb, (0.0, 5 / 3, 10 / 3, 5.0)),
+    "qqp": Task(("question1", "question2"), 2, _qqp),
+    "mnli": Task(("premise", "hypothesis"), 3, _mnli),
+    "qnli": Task(("question", "sentence"), 2, _qnli),
+    "rte": Task(("sentence1", "sentence2"), 2, _rte),
+}

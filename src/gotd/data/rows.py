@@ -1,0 +1,86 @@
+"""Rows as selectors see them: ids, texts, domains and embeddings, in memory or on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.storage.memmap import open_array
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that are scored together, one entry per row in each field.
+
+    A shard that was opened from files holds memory maps and pickles as the files' paths.
+
+    Args:
+        ids: ``[n]`` unique row ids.
+        texts: ``[n]`` the rows' texts.
+        domains: ``[n]`` the rows' domains, where known.
+        embeddings: ``[n, d]`` float32, may be a memory map; ``None`` for arms
+            that read only texts.
+    """
+
+    ids: pa.Array
+    texts: pa.Array
+    domains: pa.Array | None = None
+    embeddings: np.ndarray | None = None
+    # Not a constructor's argument: `dataclasses.replace` must not pass it on.
+    _files: tuple[Path, Path | None] | None = field(
+        init=False, repr=False, compare=False, default=None
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("texts", "domains", "embeddings"):
+            rows = getattr(self, name)
+            if rows is not None and len(rows) != len(self.ids):
+                raise ValueError(f"{name} has {len(rows)} rows for {len(self.ids)} ids")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __reduce__(self) -> Any:
+        if self._files is not None:
+            return Rows.open, self._files
+        return Rows, (self.ids, self.texts, self.domains, self.embeddings)
+
+    @classmethod
+    def open(cls, rows: Path, embeddings: Path | None = None) -> Rows:
+        """Map a shard's files; nothing is read before it is needed.
+
+        Args:
+            rows: Arrow file of one batch, uncompressed, with columns ``id``, ``text``
+                and ``domain``.
+            embeddings: ``.npy`` file of float32 ``[n, d]``.
+        """
+        with pa.memory_map(str(rows)) as source:
+            batch = pa.ipc.open_file(source).get_batch(0)
+        shard = cls(
+            ids=batch["id"],
+            texts=batch["text"],
+            domains=batch["domain"],
+            embeddings=None if embeddings is None else open_array(embeddings),
+        )
+        object.__setattr__(shard, "_files", (rows, embeddings))
+        return shard
+
+    def take(self, rows: np.ndarray) -> Rows:
+        """Give some rows; a view of the embeddings where the rows stand together.
+
+        Args:
+            rows: ``[k]`` positions, ascending, at least one.
+        """
+        first, last = int(rows[0]), int(rows[-1])
+        together = last - first + 1 == len(rows)
+        where = slice(first, last + 1) if together else rows
+        return Rows(
+            ids=self.ids.take(pa.array(rows)),
+            texts=self.texts.take(pa.array(rows)),
+            domains=None if self.domains is None else self.domains.take(pa.array(rows)),
+            embeddings=None if self.embeddings is None else self.embeddings[where],
+        )

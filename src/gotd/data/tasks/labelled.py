@@ -1,0 +1,236 @@
+"""What a labelled task is, and its rows in one form for every source.
+
+The normalised form is what training and evaluation read: ``id`` (``cola/train/123``),
+``text``, ``text_pair`` (null for single texts), ``label`` (class index or score, float64)
+and ``domain`` (null where the truth is not known).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.data.base import Source
+from gotd.data.columns import strings
+from gotd.data.files import origin
+from gotd.data.sampling import subsample
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification or regression task on one text or a pair.
+
+    Args:
+        name: Name by which the source knows it.
+        text_columns: One or two columns of the raw rows that hold the texts.
+        label_kind: ``class`` (label is an index) or ``regression`` (label is a score).
+        classes: Number of classes; 1 for regression.
+        metrics: Names from `gotd.evaluation.classification.METRICS` to record.
+        headline: The one of ``metrics`` that stands in the tables.
+        reported_splits: Split to evaluate on, by the name it gets in the record; the
+            first is the one whose headline counts. GLUE's test labels are not public,
+            so these are validation splits, as in the paper's code.
+        train_split: Split with the labels to fine-tune on.
+        label_range: Lowest and highest score of a regression; ``None`` for classes.
+        choice_split: Split to choose the epoch on; ``None`` where the data set has none to
+            spare, as in GLUE, and rows of train are held out instead.
+    """
+
+    key_name: ClassVar[str] = "Task"
+
+    name: str
+    text_columns: tuple[str, ...]
+    label_kind: Literal["class", "regression"]
+    classes: int
+    metrics: tuple[str, ...]
+    headline: str
+    reported_splits: dict[str, str]
+    train_split: str = "train"
+    label_range: tuple[float, float] | None = None
+    choice_split: str | None = field(default=None, metadata={"keyed": "if set"})
+
+    def __post_init__(self) -> None:
+        # Hydra hands lists over; frozen values must not change behind a key.
+        object.__setattr__(self, "text_columns", tuple(self.text_columns))
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "reported_splits", dict(self.reported_splits))
+        if self.label_range is not None:
+            low, high = self.label_range
+            object.__setattr__(self, "label_range", (float(low), float(high)))
+        self._check()
+
+    def _check(self) -> None:
+        if len(self.text_columns) not in (1, 2):
+            raise ValueError(f"task {self.name}: text_columns must name 1 or 2 columns")
+        if self.label_kind not in ("class", "regression"):
+            raise ValueError(
+                f"task {self.name}: label_kind must be class or regression, not {self.label_kind!r}"
+            )
+        if self.headline not in self.metrics:
+            raise ValueError(f"task {self.name}: headline {self.headline!r} is not in metrics")
+        if not self.reported_splits:
+            raise ValueError(f"task {self.name}: reported_splits is empty; name one split")
+        if self.choice_split in (self.train_split, *self.reported_splits.values()):
+            raise ValueError(
+                f"task {self.name}: choice_split {self.choice_split!r} is trained on or reported; "
+                "name a split of its own, or null to hold rows out of train"
+            )
+        if self.label_kind == "regression":
+            if self.classes != 1 or self.label_range is None:
+                raise ValueError(f"task {self.name}: regression needs classes: 1 and a label_range")
+        elif self.classes < 2 or self.label_range is not None:
+            raise ValueError(f"task {self.name}: classes must be 2 or more, without label_range")
+
+    @property
+    def labels(self) -> tuple[float, float]:
+        """Lowest and highest label that a row may have."""
+        return (0.0, self.classes - 1.0) if self.label_range is None else self.label_range
+
+
+def load(source: Source, task: Task, split: str) -> pa.Table:
+    """Load a split in the normalised form.
+
+    Ids are ``<task>/<split>/<idx>``; without an ``idx`` column the row number from 0
+    stands in, and then they depend on the file's order.
+
+    Returns:
+        Columns ``id``, ``text``, ``text_pair``, ``label`` (float64), ``domain``.
+
+    Raises:
+        FileNotFoundError: If the source has no such split.
+        ValueError: If a column is missing, a text or label is missing or not what it
+            should be, or an ``idx`` occurs twice; names file, row and field.
+    """
+    raw = source.split(task.name, split)
+    where = f"{source.name} {task.name}/{split}"
+    texts = [strings(raw, column, where) for column in task.text_columns]
+    empty = pa.nulls(raw.num_rows, pa.string())
+    return pa.table(
+        {
+            "id": _ids(raw, task, split, where),
+            "text": texts[0],
+            "text_pair": texts[1] if len(texts) == 2 else empty,
+            "label": _labels(raw, task, where),
+            "domain": raw["domain"].cast(pa.string()) if "domain" in raw.column_names else empty,
+        }
+    )
+
+
+def _ids(raw: pa.Table, task: Task, split: str, where: str) -> pa.Array:
+    if "idx" not in raw.column_names:
+        return pa.array([f"{task.name}/{split}/{row}" for row in range(raw.num_rows)])
+    index = raw["idx"]
+    distinct = len(index.unique())
+    if index.null_count or distinct < raw.num_rows:
+        raise ValueError(
+            f"{origin(raw, where)}: 'idx' has {distinct} distinct values and {index.null_count} "
+            f"nulls in {raw.num_rows} rows; number the rows or drop the column"
+        )
+    return pa.array([f"{task.name}/{split}/{value}" for value in index.to_pylist()])
+
+
+def _labels(raw: pa.Table, task: Task, where: str) -> np.ndarray:
+    where = origin(raw, where)
+    low, high = task.labels
+    wanted = f"a {'whole number' if task.label_kind == 'class' else 'score'} {low:g} to {high:g}"
+    if "label" not in raw.column_names:
+        raise ValueError(
+            f"{where} has no column 'label'; it has {', '.join(raw.column_names)}: "
+            f"give every row {wanted}"
+        )
+    column = raw["label"]
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise ValueError(f"{where}: column 'label' holds {kind}; give every row {wanted}")
+    values = column.cast(pa.float64()).fill_null(float("nan")).to_numpy()
+    bad = ~((values >= low) & (values <= high))  # NaN compares false, so it is bad too
+    if task.label_kind == "class":
+        bad |= values != np.floor(values)
+    if bad.any():
+        row = int(np.argmax(bad))
+        hint = " (a label of -1 marks a split whose labels are hidden)" if values[row] == -1 else ""
+        raise ValueError(
+            f"{where} row {row + 1}: label {values[row]:g} of task {task.name} is not {wanted} "
+            f"({int(bad.sum())} such rows){hint}; repair or drop the row"
+        )
+    return values
+
+
+def at_most(rows: pa.Table, n: int | None, role: str) -> pa.Table:
+    """Keep at most ``n`` rows by a hash of their ids, the same for every seed.
+
+    Args:
+        rows: Normalised rows.
+        n: Rows to keep; ``None``: all.
+        role: What they are for; two roles choose independently.
+
+    Returns:
+        The rows kept, in their order.
+    """
+    if n is None or n >= rows.num_rows:
+        return rows
+    return rows.filter(pa.array(subsample(rows, n, 0, role)))
+
+
+def hold_out(train: pa.Table, rows_or_share: int | float, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Part the labelled rows into those to train on and those to choose a model on.
+
+    The part is the rows whose hash of (seed, id) is smallest. It is not stratified:
+    the class shares of a random part are unbiased and off by sampling noise alone
+    (about ``sqrt(p(1-p)/n)``, no more than in the split it stands for), while a
+    stratified part would let one row's label decide about another row.
+
+    Args:
+        train: Normalised rows.
+        rows_or_share: An int is a number of rows, a float a share of them.
+        seed: Seed of this split.
+
+    Returns:
+        ``(train, validation)``, each in the order of ``train``.
+
+    Raises:
+        ValueError: If either part would be empty.
+    """
+    rows = rows_or_share
+    if isinstance(rows_or_share, float):
+        rows = round(rows_or_share * train.num_rows)
+    if not 0 < rows < train.num_rows:
+        raise ValueError(
+            f"cannot hold out {rows_or_share} of {train.num_rows} rows: train and validation "
+            "need at least one row each; ask for fewer (or more) validation rows"
+        )
+    held = subsample(train, int(rows), seed, role="validation")
+    return train.filter(pa.array(~held)), train.filter(pa.array(held))
+
+
+def limit_labels(
+    train: pa.Table, n: int, how: Literal["random", "first"] = "random", seed: int = 0
+) -> pa.Table:
+    """Keep at most ``n`` labelled rows.
+
+    Args:
+        train: Normalised rows.
+        n: Rows to keep; all if there are fewer (the paper's "max 5K labels").
+        how: ``random`` by a hash of (seed, id); ``first`` takes the first rows, which is
+            not a random sample where the file is sorted.
+        seed: Seed of ``random``; a smaller ``n`` keeps a part of the rows of a larger one.
+
+    Returns:
+        The rows kept, in the order of ``train``.
+
+    Raises:
+        ValueError: If ``n`` is below 1 or ``how`` is unknown.
+
+    Source: GOT-D §3.3 and App. C.6.
+    """
+    if n < 1:
+        raise ValueError(f"labels must be at least 1 row, not {n}")
+    if how == "first":
+        # Deviation D6: the published code keeps the first rows, `select(range(n))`.
+        return train.slice(0, n)
+    if how != "random":
+        raise ValueError(f"labels are chosen 'random' or 'first', not {how!r}")
+    return train.filter(pa.array(subsample(train, n, seed, role="labels")))

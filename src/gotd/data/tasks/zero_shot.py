@@ -1,0 +1,119 @@
+"""What a zero-shot task is: rows to answer, the words to ask them with, texts to select for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+
+from gotd.data.base import Source
+from gotd.data.files import origin
+from gotd.data.sampling import subsample
+from gotd.data.tasks.labelled import Task, load
+
+
+@dataclass(frozen=True)
+class ZeroShotTask(Task):
+    """A task that is answered without training.
+
+    No label is ever seen before the answers are scored. A task whose ``train_split`` is
+    also reported has no texts of its own to select for: its rows are parted, by a hash of
+    their ids, into those that are answered and those that are only read.
+
+    Args:
+        context: What a choice follows (`gotd.evaluation.zero_shot.Prompt`).
+        continuation: The rest of the instance.
+        choices: Choices by label; empty where each row brings its own in ``choices``.
+        evaluated_rows: Most rows of a reported split to answer, the same for all seeds
+            and arms; ``None``: all.
+    """
+
+    key_name: ClassVar[str] = "ZeroShotTask"
+
+    context: str = "{text}"
+    continuation: str = " {choice}"
+    choices: tuple[str, ...] = ()
+    evaluated_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "choices", tuple(self.choices))
+        super().__post_init__()
+        if self.label_kind != "class":
+            raise ValueError(f"task {self.name}: a choice is a class, not {self.label_kind!r}")
+        if self.choices and len(self.choices) != self.classes:
+            raise ValueError(
+                f"task {self.name}: {len(self.choices)} choices for {self.classes} classes"
+            )
+        if self.evaluated_rows is not None and self.evaluated_rows < 1:
+            raise ValueError(
+                f"task {self.name}: evaluated_rows must be at least 1, not {self.evaluated_rows}"
+            )
+
+
+def evaluated(source: Source, task: ZeroShotTask, split: str) -> pa.Table:
+    """Load the rows of a reported split that are answered.
+
+    Returns:
+        As `gotd.data.tasks.labelled.load`, and the column ``choices`` where the task has none.
+
+    Raises:
+        FileNotFoundError: If the source has no such split.
+        ValueError: As `load`, or if a row's choices are missing or its label is none of
+            them; names file and row.
+    """
+    rows = load(source, task, split)
+    if not task.choices:
+        rows = rows.append_column("choices", _choices(source, task, split, rows))
+    if task.evaluated_rows is None or task.evaluated_rows >= rows.num_rows:
+        return rows
+    return rows.filter(pa.array(subsample(rows, task.evaluated_rows, 0, role="evaluated")))
+
+
+def selected_for(source: Source, task: ZeroShotTask, limit: int | None) -> pa.Table:
+    """Load the texts that selection aims at, without their labels.
+
+    Args:
+        source: Where they come from.
+        task: The task.
+        limit: Most texts, chosen by a hash of their ids; ``None``: all.
+
+    Returns:
+        ``id``, ``text``, ``text_pair`` and ``domain``.
+
+    Raises:
+        ValueError: If all rows are answered, so that none is left to select for.
+    """
+    rows = load(source, task, task.train_split).drop_columns(["label"])
+    if task.train_split in task.reported_splits.values():
+        # Deviation D27: the folder's BoolQ is its validation split alone.
+        answered = evaluated(source, task, task.train_split)["id"].to_pylist()
+        known = set(answered)
+        rows = rows.filter(pa.array([name not in known for name in rows["id"].to_pylist()]))
+        if rows.num_rows == 0:
+            raise ValueError(
+                f"task {task.name}: all rows of {task.train_split!r} are answered, so none is left "
+                "to select for; lower task.evaluated_rows"
+            )
+    if limit is None or limit >= rows.num_rows:
+        return rows
+    return rows.filter(pa.array(subsample(rows, limit, 0, role="target")))
+
+
+def _choices(source: Source, task: ZeroShotTask, split: str, rows: pa.Table) -> pa.ChunkedArray:
+    raw = source.split(task.name, split)
+    where = origin(raw, f"{source.name} {task.name}/{split}")
+    if "choices" not in raw.column_names:
+        raise ValueError(f"{where} has no column 'choices' and the task names none; add either")
+    given = raw["choices"]
+    if not (pa.types.is_list(given.type) and pa.types.is_string(given.type.value_type)):
+        raise ValueError(f"{where}: column 'choices' holds {given.type}, not lists of strings")
+    for row, (options, label) in enumerate(
+        zip(given.to_pylist(), rows["label"].to_pylist(), strict=True), start=1
+    ):
+        if options is None or not all(options) or label >= len(options):
+            raise ValueError(
+                f"{where} row {row}: the label {label:g} is none of the choices, or one is empty; "
+                "repair or drop the row"
+            )
+    return given

@@ -1,0 +1,1 @@
+"""Encoders, and the embeddings of a pool."""

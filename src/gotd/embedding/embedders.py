@@ -1,0 +1,251 @@
+"""Map texts to rows of a matrix: a Hugging Face encoder, or hashed n-grams.
+
+The space decides more than epsilon or the arm: length and format of short task
+texts and long passages can swamp the domain signal. So both sides go through one
+function, in one precision, and the pooling that the published code used (the mean
+over padding too) stands beside the masked mean under its own name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Protocol, get_args
+
+import numpy as np
+
+Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
+Precision = Literal["float32", "bf16"]
+
+CPU_BATCH_TOKENS = 4096
+"""Positions per batch on a CPU at most: a batch four times as large takes a tenth longer."""
+
+
+class Embedder(Protocol):
+    """Anything that maps texts to rows of a float32 matrix."""
+
+    version: ClassVar[int]
+
+    @property
+    def dimension(self) -> int:
+        """Width of the matrix."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Give float32 ``[len(texts), dimension]``, row i for text i."""
+        ...
+
+
+class TransformerEmbedder:
+    """Pool the hidden states, or the input embeddings, of a Hugging Face encoder.
+
+    Texts are sorted by length within a call and padded to the longest of their
+    batch, except for ``mean_all_positions``, which needs one length for all.
+
+    Args:
+        model: Folder, or Hub name, of the encoder with its tokenizer.
+        pooling: ``mean_masked`` (padding left out), ``mean_all_positions`` (padding
+            in the mean, as published: every text is padded to ``max_length_tokens``),
+            ``cls`` (first position) or ``token_mean`` (mean of the input embeddings of
+            the text's own tokens; no layer is run).
+        max_length_tokens: Longer texts are cut here, or where the model's positions end.
+        batch_tokens: Positions per batch, padding included, and fewer on a CPU; bounds
+            memory.
+        normalise: Scale each row to unit Euclidean length.
+        precision: ``float32`` or ``bf16`` weights and activations; the pooled rows
+            are float32 in either case.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        OSError: If the model cannot be loaded.
+        ValueError: If a choice is unknown, a length is below 1, or the model lacks
+            weights of its encoder.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        model: str,
+        pooling: Pooling,
+        max_length_tokens: int = 256,
+        batch_tokens: int = 16_384,
+        normalise: bool = False,
+        precision: Precision = "float32",
+        device: str = "auto",
+    ) -> None:
+        _check("pooling", pooling, get_args(Pooling))
+        _check("precision", precision, get_args(Precision))
+        for name, value in (
+            ("max_length_tokens", max_length_tokens),
+            ("batch_tokens", batch_tokens),
+        ):
+            if value < 1:
+                raise ValueError(f"embedder {name} must be at least 1, not {value}")
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        network, loading = AutoModel.from_pretrained(
+            model,
+            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        # The pooler is not read; any other absent weight would silently be random.
+        absent = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
+        if absent:
+            raise ValueError(
+                f"{model} lacks {len(absent)} weights of its encoder, for instance "
+                f"{absent[0]!r}; the file is damaged or belongs to another configuration"
+            )
+        if pooling != "token_mean":  # which runs no layer, so has no positions to run out of
+            max_length_tokens = int(min(max_length_tokens, _positions(network)))
+        self._network = network.eval().requires_grad_(False).to(device)
+        self._pooling, self._normalise = pooling, normalise
+        self._max_length = max_length_tokens
+        self._batch_tokens = (
+            batch_tokens if device != "cpu" else min(batch_tokens, CPU_BATCH_TOKENS)
+        )
+        self._device = device
+
+    @property
+    def dimension(self) -> int:
+        """Width of the hidden states, or of the input embeddings for ``token_mean``."""
+        if self._pooling == "token_mean":
+            return int(self._network.get_input_embeddings().embedding_dim)
+        return int(self._network.config.hidden_size)
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Give float32 ``[len(texts), dimension]``, row i for text i."""
+        import torch
+
+        special = self._pooling != "token_mean"
+        tokens = self._tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=self._max_length,
+            add_special_tokens=special,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        with torch.inference_mode():
+            for batch in self._batches([len(t) for t in tokens]):
+                rows[batch] = self._pool([tokens[i] for i in batch])
+        if self._normalise:
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        return rows
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield rows of similar length, at most ``batch_tokens`` positions together."""
+        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+        batch: list[int] = []
+        for i in order:
+            width = (
+                self._max_length if self._pooling == "mean_all_positions" else max(lengths[i], 1)
+            )
+            if batch and (len(batch) + 1) * width > self._batch_tokens:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _pool(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
+        import torch
+
+        all_positions = self._pooling == "mean_all_positions"
+        width = self._max_length if all_positions else max(max(map(len, tokens)), 1)
+        pad = self._tokenizer.pad_token_id or 0
+        ids = torch.full((len(tokens), width), pad, dtype=torch.long)
+        mask = torch.zeros((len(tokens), width), dtype=torch.long)
+        for i, row in enumerate(tokens):
+            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
+            mask[i, : len(row)] = 1
+        ids, mask = ids.to(self._device), mask.to(self._device)
+        if self._pooling == "token_mean":
+            hidden = self._network.get_input_embeddings()(ids).float()
+        else:
+            hidden = self._network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        if self._pooling == "cls":
+            pooled = hidden[:, 0]
+        elif all_positions:
+            # Deviation D2: the published code takes the mean over padding as well.
+            pooled = hidden.mean(dim=1)
+        else:
+            weight = mask.unsqueeze(-1).float()
+            pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
+        return pooled.cpu().numpy()
+
+
+def _check(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"embedder {name} must be one of {', '.join(known)}, not {value!r}")
+
+
+def _positions(network: Any) -> float:
+    """Count the positions a model knows; RoBERTa's begin after its padding index."""
+    table = getattr(getattr(network, "embeddings", None), "position_embeddings", None)
+    if table is None:  # rotary or relative positions have no table
+        return float("inf")
+    first = 0 if table.padding_idx is None else table.padding_idx + 1
+    return table.num_embeddings - first
+
+
+@dataclass(frozen=True)
+class HashedEmbedder:
+    """Project hashed word n-grams at random; needs no model (Johnson-Lindenstrauss).
+
+    Each n-gram has a fixed +-1 direction drawn from its hash; a text is the sum of
+    its n-grams' directions, weighted by log(1 + count), scaled to unit length. A text
+    without a word of two letters is the zero row.
+
+    Args:
+        dimension: Width of the matrix.
+        ngrams: Longest n-gram in words.
+        buckets: Number of distinct directions.
+        seed: Draws the directions.
+
+    Raises:
+        ValueError: If a size is below 1.
+    """
+
+    key_name: ClassVar[str] = "HashedEmbedder"
+
+    version: ClassVar[int] = 1
+    dimension: int = 384
+    ngrams: int = 2
+    buckets: int = 65_536
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("dimension", "ngrams", "buckets"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"embedder {name} must be at least 1, not {getattr(self, name)}")
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Give float32 ``[len(texts), dimension]``, row i for text i."""
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        vectorizer: Any = HashingVectorizer  # its inferred types know no norm=None, no float32
+        counts = vectorizer(
+            n_features=self.buckets,
+            ngram_range=(1, self.ngrams),
+            alternate_sign=False,
+            norm=None,
+            dtype=np.float32,
+        ).transform(texts)
+        np.log1p(counts.data, out=counts.data)
+        rows = np.asarray(counts @ self._directions, dtype=np.float32)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+    @cached_property
+    def _directions(self) -> np.ndarray:
+        random = np.random.default_rng(self.seed)
+        bits = random.integers(0, 2, size=(self.buckets, self.dimension), dtype=np.int8)
+        return (2.0 * bits - 1.0).astype(np.float32)

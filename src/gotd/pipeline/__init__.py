@@ -1,0 +1,1 @@
+"""The two-stage protocol and the selection from user data, as steps."""

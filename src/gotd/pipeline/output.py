@@ -1,0 +1,262 @@
+"""Write a selection as a folder, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow.parquet as pq
+
+from gotd.data.pool import pool_facts
+from gotd.pipeline.select import SIDES, Prepared, StepTime
+from gotd.selection_report.markdown import card, report
+from gotd.storage.artifacts import checksum, write_json
+from gotd.storage.environment import code, hardware, peak_memory_gib, versions
+from gotd.storage.keys import identity
+
+MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
+
+KIND = "selection"
+"""Value of ``kind`` in the manifest of a folder that this module wrote."""
+
+
+class Output:
+    """Where a selection goes.
+
+    Args:
+        folder: The folder to make; a symbolic link stands for what it points to.
+        overwrite: Replace a folder that something else wrote.
+    """
+
+    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+        try:
+            self.folder, self.overwrite = folder.resolve(), overwrite
+        except RuntimeError as error:
+            raise ValueError(f"{folder} is a link that leads to itself; remove it") from error
+
+    def _beside(self, ending: str) -> Path:
+        return self.folder.with_name(f".{self.folder.name}.{ending}")
+
+    @contextmanager
+    def claimed(self, inputs: Sequence[Path], store: Path) -> Iterator[None]:
+        """Hold the folder for this run alone; before any work is done, see that it can be written.
+
+        Args:
+            inputs: Files that are read; a folder that holds one is never replaced.
+            store: Folder of the artifacts, which would be replaced with the folder around it.
+
+        Raises:
+            ValueError: If something else is there, an input or the store, or another run
+                writes there.
+            OSError: If nothing can be written there.
+        """
+        for path in (*inputs, store):
+            if path.resolve().is_relative_to(self.folder):
+                what = "store" if path is store else "input"
+                raise ValueError(f"{self.folder} holds the {what} {path}; choose another --out")
+        try:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            lock = self._lock()
+        except OSError as error:
+            raise _named(error, self.folder) from error
+        try:
+            self._mend()
+            self._check_replaceable()
+            yield
+        finally:
+            self._beside("lock").unlink(missing_ok=True)
+            lock.close()
+
+    def _lock(self) -> IO[str]:
+        """Lock a file beside the folder; the system drops the lock if this process is killed."""
+        path = self._beside("lock")
+        while True:
+            file = path.open("w")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.close()
+                raise ValueError(
+                    f"another gotd select is writing {self.folder}; wait until it is done, or "
+                    "choose another --out"
+                ) from error
+            # Between opening and locking the run before may have removed the file: then nobody
+            # else would see this lock.
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+            file.close()
+
+    def _mend(self) -> None:
+        """Put back the old folder if a run was killed while it was being replaced."""
+        old = self._beside("old")
+        if old.exists() and not self.folder.exists():
+            old.rename(self.folder)
+
+    def _check_replaceable(self) -> None:
+        if self.folder.exists() and not self._may_replace():
+            raise ValueError(
+                f"{self.folder} is there and was not written by gotd select; choose another "
+                "--out, or say --overwrite (which never replaces a folder that holds folders)"
+            )
+
+    def _may_replace(self) -> bool:
+        if not self.folder.is_dir():
+            return False
+        inside = list(self.folder.iterdir())
+        if not inside or (self.overwrite and not any(path.is_dir() for path in inside)):
+            return True
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError):
+            return False
+        if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+            return False
+        ours = {MANIFEST, REPORT, CARD, *manifest.get("files", {})}
+        return {path.name for path in inside} <= ours
+
+    @contextmanager
+    def filling(self) -> Iterator[Path]:
+        """Give a folder to fill; it becomes the selection when the block ends well.
+
+        Raises:
+            ValueError: If the folder has come to hold something else meanwhile.
+            OSError: If the folder cannot be written or the disk is full.
+        """
+        part, old = self._beside("part"), self._beside("old")
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            yield part
+            self._check_replaceable()
+            if self.folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                self.folder.rename(old)
+                part.rename(self.folder)
+                shutil.rmtree(old, ignore_errors=True)
+            else:
+                part.rename(self.folder)
+        except OSError as error:
+            raise _named(error, self.folder) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def write_selection(
+    prepared: Prepared,
+    budgets: Sequence[int],
+    output: Output,
+    *,
+    command: str,
+    explain: bool = False,
+    licence: str | None = None,
+) -> dict[str, Any]:
+    """Write ``selected.parquet`` (one per budget), manifest, report and data card.
+
+    Args:
+        prepared: The scored request.
+        budgets: Rows to take; with several, files are ``selected-<budget>.parquet``.
+        output: The folder.
+        command: What was typed.
+        explain: Add to each row which target it serves.
+        licence: Of the texts, where it is known.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    began = time.perf_counter()
+    files = {
+        budget: "selected.parquet" if len(budgets) == 1 else f"selected-{budget}.parquet"
+        for budget in sorted(set(budgets))
+    }
+    summaries: dict[int, dict[str, Any]] = {}
+    with output.filling() as folder:
+        for budget, name in files.items():
+            chosen = prepared.select(budget, explain=explain)
+            writer = None
+            for block in chosen.blocks():
+                writer = writer or pq.ParquetWriter(folder / name, block.schema, compression="zstd")
+                writer.write_table(block)
+            assert writer is not None  # a budget is at least 1
+            writer.close()
+            summaries[budget] = chosen.summary()
+        manifest = {
+            **describe(prepared, command),
+            "budgets": list(files),
+            "summaries": {str(budget): found for budget, found in summaries.items()},
+            "files": {
+                name: {"rows": budget, "sha256": checksum(folder / name)}
+                for budget, name in files.items()
+            },
+        }
+        elapsed_s = time.perf_counter() - began
+        last = StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib())
+        manifest["steps"].append(asdict(last))
+        write_json(folder / MANIFEST, manifest)
+        (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
+        (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")
+    return manifest
+
+
+def describe(prepared: Prepared, command: str) -> dict[str, Any]:
+    """Write down everything needed to get a selection again."""
+    request = prepared.request
+    facts = {side: pool_facts(prepared.folder(side)) for side in SIDES}
+    return {
+        "kind": KIND,
+        "version": 1,
+        "command": command,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "request": {
+            "method": request.method_name,
+            "parameters": identity(request.method),
+            "encoder": request.encoder.name if request.embeds else None,
+            "encoder_identity": request.encoder.identity() if request.embeds else None,
+            "unit": request.unit,
+            "length_chars": request.length_chars,
+            "seed": request.seed,
+            "columns": asdict(request.columns),
+            "target_columns": asdict(request.target_columns),
+        },
+        "inputs": {
+            "target": [part.identity() for part in request.target],
+            "candidates": [part.identity() for part in request.candidates],
+        },
+        "rows": {side: sum(facts[side]["rows"]) for side in SIDES},
+        "blank_rows": {side: facts[side]["blank_rows"] for side in SIDES},
+        "keys": {name: step.key for name, step in prepared.steps.items()},
+        **prepared.outcome,
+        "steps": [asdict(time) for time in prepared.times],
+        "peak_memory_gib": peak(prepared),
+        "versions": versions(),
+        "code": code(),
+        "hardware": hardware(),
+    }
+
+
+def peak(prepared: Prepared) -> float:
+    """Give the most memory that any step of this run took, in GiB."""
+    built = [time.peak_memory_gib for time in prepared.times if not time.found]
+    return max([peak_memory_gib(), *built])
+
+
+def _named(error: OSError, folder: Path) -> OSError:
+    """Say what cannot be written and what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+        return OSError(
+            f"no space left for {folder}; free some space and run the same command again"
+        )
+    reason = error.strerror or str(error)
+    return OSError(f"cannot write {folder}: {reason}; choose another --out")

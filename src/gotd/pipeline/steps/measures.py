@@ -1,0 +1,103 @@
+"""Steps that measure a model: which ones depends on the kind of evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from gotd.data.tasks.toxicity import ToxicityTask
+from gotd.evaluation.fine_tuned import FineTuned
+from gotd.evaluation.toxicity import Toxicity
+from gotd.evaluation.zero_shot import OF_WHOLE, Prompt, ZeroShot
+from gotd.pipeline.steps.models import predictions
+from gotd.pipeline.steps.toxicity import toxicity_measures
+from gotd.storage.artifacts import WORK, Step
+from gotd.storage.keys import identity
+from gotd.training.classifier import FineTuneSettings
+
+
+def measured(
+    evaluation: Any, model: Step, rows: Step, task: Any, tuning: Any, source: Any, seed: int
+) -> dict[str, Step]:
+    """Give the steps that hold what a model did on every example, by role.
+
+    The record reads all of them; ``evaluation.results`` turns them into numbers.
+
+    Args:
+        evaluation: What conf/evaluation built; its class decides.
+        model: The model to measure.
+        rows: The task's rows.
+        task: The task.
+        tuning: Settings of fine-tuning, for evaluations that fine-tune.
+        source: Where what a measurement needs besides (comments to train a scorer) is from.
+        seed: Seed of whatever chance there is in the measurement.
+
+    Raises:
+        ValueError: If the evaluation is not for this kind of task, or no steps are known for it.
+    """
+    if isinstance(evaluation, FineTuned):
+        if not isinstance(tuning, FineTuneSettings):
+            raise ValueError(
+                f"evaluation={evaluation.name} fine-tunes on labels; give it the settings of a "
+                "classifier, for instance fine_tune=bert_glue"
+            )
+        return {"predictions": predictions(model, rows, task, tuning, seed)}
+    if isinstance(evaluation, ZeroShot):
+        return {"answers": answers(evaluation, model, rows, task)}
+    if isinstance(evaluation, Toxicity):
+        if not isinstance(task, ToxicityTask):
+            raise ValueError(
+                f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
+                "experiment=toxicity"
+            )
+        return toxicity_measures(evaluation, model, rows, source, seed)
+    raise ValueError(f"no steps are known for the evaluation {type(evaluation).__name__}")
+
+
+def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
+    """Score every choice of the task's rows; which one is taken is decided afterwards.
+
+    Raises:
+        ValueError: If the task says nothing about how to ask its rows.
+    """
+    if not hasattr(task, "context"):
+        raise ValueError(
+            f"task {task.name} has no prompt; use a zero-shot task, for instance "
+            "task=agnews_zero_shot"
+        )
+    whole = evaluation.method in OF_WHOLE
+    prompt = Prompt(task.context, task.continuation, task.choices)
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+        from gotd.evaluation.ranges import by_range
+        from gotd.evaluation.zero_shot import score_choices
+
+        network, tokenizer = load_causal_lm(inputs["model"], evaluation.precision)
+        likelihood = Likelihood(network, evaluation.batch_tokens)
+        for name in task.reported_splits:
+            table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
+            scores = by_range(
+                table,
+                lambda some: score_choices(likelihood, tokenizer, some, prompt, whole),
+                folder / WORK / name,
+            )
+            for column in ("label", "domain"):
+                scores = scores.append_column(column, table[column])
+            pq.write_table(scores, folder / f"{name}.parquet")
+
+    return Step(
+        kind="answers",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={
+            "prompt": identity(prompt),
+            "whole": whole,
+            "precision": evaluation.precision,
+        },
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )

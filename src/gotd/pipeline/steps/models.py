@@ -1,0 +1,267 @@
+"""Steps of models and what they give: base, embeddings, pre-fine-tuned, predictions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from gotd.config.schemas import EmbedderConfig
+from gotd.embedding.embed import write_embeddings
+from gotd.embedding.embedders import HashedEmbedder, TransformerEmbedder
+from gotd.engine.local import LocalEngine
+from gotd.storage.artifacts import WORK, Step, write_json
+from gotd.storage.keys import identity, source_identity
+from gotd.storage.model_files import locate, model_identity
+from gotd.training.causal_models import CausalSpec
+
+REPORT = "report.json"
+"""What training reports, written when it is done."""
+
+
+def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) -> Step:
+    """Make the model that every arm starts from.
+
+    A masked or a causal language model, built from its configuration, or read from a
+    folder or the Hub; where ``pretraining`` is given it is trained on the source's own
+    pre-training text, so that the pre-training distribution of the theory is known.
+    """
+    from_scratch = spec.pretrained is None
+    # Its perplexity is taken on text that it has not seen.
+    causal = pretraining is not None and _is_causal(spec)
+    words = from_scratch and spec.tokenizer == "word_level"
+    needs_text = pretraining is not None or (from_scratch and not words)
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.data.sampling import subsample
+
+        texts: list[str] = []
+        if needs_text:
+            documents = source.pretraining()
+            if model.pretraining_rows is not None:
+                # By hash: the first rows of a folder are those of its first domains.
+                kept = subsample(documents, model.pretraining_rows, 0, role="pretraining rows")
+                documents = documents.filter(pa.array(kept))
+            if causal:
+                documents = _without(documents, source.held_out())
+            texts = documents["text"].to_pylist()
+        located = (
+            spec if from_scratch else dataclasses.replace(spec, pretrained=locate(spec.pretrained))
+        )
+        start = folder if pretraining is None else folder / WORK / "start"
+        build_network(located, source.vocabulary() if words else texts, seed, start)
+        if pretraining is not None:
+            report = _train(start, texts, pretraining, seed, folder / WORK / "train", folder)
+            write_report(folder, report)
+
+    parameters = {
+        "source": source_identity(source, "candidates") if needs_text or words else None,
+        "spec": identity(spec),
+        "pretraining": identity(pretraining) if pretraining is not None else None,
+        "pretraining_rows": model.pretraining_rows,
+        "seed": seed,
+    }
+    if not from_scratch:
+        parameters["spec"]["pretrained"] = model_identity(spec.pretrained, spec.revision)
+    if causal:
+        parameters["without"] = "held-out text"
+    if model.pretraining_rows is not None:
+        parameters["pretraining_rows"] = {"rows": model.pretraining_rows, "chosen": "by hash"}
+    return Step("base_model", 1, model.name, parameters, build)
+
+
+def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -> Step:
+    """Fine-tune an encoder on the target, to embed both sides with it.
+
+    The paper embeds with a DistilBERT fine-tuned on the target (App. C.1); it does not
+    say by which objective. ``settings`` decide: a classifier's or, where no label may be
+    seen, those of masked language modelling on the target's texts.
+
+    Raises:
+        ValueError: If there are no settings: detoxification has no labelled target.
+    """
+    if settings is None:
+        raise ValueError(
+            f"task {task.name} has no labels to fine-tune an embedder on; use "
+            "embedder=distilbert_plain"
+        )
+    # Deviation D17: by the target's own classification, where it has labels to be seen.
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.glue import score
+        from gotd.training.classifier import FineTuneSettings, fine_tune
+
+        if not isinstance(settings, FineTuneSettings):
+            texts = pq.read_table(inputs["rows"] / "train.parquet")["text"].to_pylist()
+            _train(Path(locate(model)), texts, settings, seed, folder / WORK / "train", folder)
+            return
+        held_out = inputs["rows"] / "validation.parquet"
+        fine_tune(
+            locate(model),
+            pq.read_table(inputs["rows"] / "train.parquet"),
+            pq.read_table(held_out) if held_out.exists() else None,
+            task.classes,
+            task.label_kind == "regression",
+            dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
+            seed,
+            folder / WORK / "train",
+            folder,
+            lambda predicted, labels: score(task.headline, predicted, labels),
+        )
+
+    return Step(
+        kind="encoder",
+        version=1,
+        name=f"{rows.name}-{Path(model).name}",
+        parameters={"model": model_identity(model), "settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"rows": rows},
+    )
+
+
+def embeddings(chunks: Step, config: EmbedderConfig, model: Step | None, workers: int) -> Step:
+    """Embed the chunks of a candidates or target step."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        if config.model == "hashed":
+            embedder: Any = HashedEmbedder(dimension=config.dimension)
+        else:
+            embedder = TransformerEmbedder(
+                str(inputs["model"] if "model" in inputs else locate(config.model)),
+                pooling=config.pooling,  # type: ignore[arg-type]
+                max_length_tokens=config.max_length_tokens,
+                normalise=config.normalise,
+                precision=config.precision,  # type: ignore[arg-type]
+            )
+        table = pq.read_table(inputs["chunks"] / "chunks.parquet")
+        engine = LocalEngine(workers)
+        write_embeddings(embedder, table, folder, folder / WORK, engine)
+
+    parameters = dataclasses.asdict(config)
+    inputs = {"chunks": chunks}
+    if model is not None:
+        inputs["model"] = model
+    elif config.model != "hashed":
+        parameters["model"] = model_identity(config.model)
+    return Step(
+        kind="embeddings",
+        version=(HashedEmbedder if config.model == "hashed" else TransformerEmbedder).version,
+        name=f"{config.name}-{chunks.kind}-{chunks.name}",
+        parameters=parameters,
+        build=build,
+        inputs=inputs,
+    )
+
+
+def pre_fine_tuned(base: Step, selection: Step, settings: Any, arm: str, seed: int) -> Step:
+    """Train the base model's language-model objective on the selected texts."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
+        report = _train(inputs["base"], texts, settings, seed, folder / WORK / "train", folder)
+        write_report(folder, report)
+
+    return Step(
+        kind="pre_fine_tuned",
+        version=1,
+        name=f"{base.name}-{arm}",
+        parameters={"settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"base": base, "selection": selection},
+    )
+
+
+def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) -> Step:
+    """Fine-tune on the labelled rows and predict every reported split.
+
+    Only predictions and curves are kept: a fine-tuned model per cell would fill the
+    disk, and it can be made again from what is kept.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.glue import score
+        from gotd.training.classifier import fine_tune, predict
+
+        held_out = inputs["rows"] / "validation.parquet"
+        if not (folder / REPORT).exists():  # a kill while predicting costs no training
+            report = fine_tune(
+                inputs["model"],
+                pq.read_table(inputs["rows"] / "train.parquet"),
+                pq.read_table(held_out) if held_out.exists() else None,
+                task.classes,
+                task.label_kind == "regression",
+                settings,
+                seed,
+                folder / WORK / "train",
+                folder / WORK / "tuned",
+                lambda predicted, labels: score(task.headline, predicted, labels),
+            )
+            write_report(folder, report)
+        for name in task.reported_splits:
+            table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
+            predicted = predict(folder / WORK / "tuned", table)
+            pq.write_table(
+                pa.table(
+                    {
+                        "id": table["id"],
+                        "domain": table["domain"],
+                        "label": table["label"],
+                        "prediction": pa.array(predicted, pa.float64()),
+                    }
+                ),
+                folder / f"{name}.parquet",
+            )
+
+    return Step(
+        kind="predictions",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={"settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )
+
+
+def _is_causal(spec: Any) -> bool:
+    return isinstance(spec, CausalSpec)
+
+
+def _without(documents: pa.Table, others: pa.Table) -> pa.Table:
+    """Leave out the rows that stand in another table."""
+    return documents.filter(pc.invert(pc.is_in(documents["id"], value_set=others["id"])))
+
+
+def build_network(spec: Any, texts_or_vocabulary: list[str], seed: int, out: Path) -> None:
+    """Write the folder of a base model of the kind that its specification names."""
+    from gotd.training.causal_models import build_causal_model
+    from gotd.training.models import build_model
+
+    if isinstance(spec, CausalSpec):
+        build_causal_model(spec, texts_or_vocabulary, seed, out)
+    else:
+        build_model(spec, texts_or_vocabulary, seed, out)
+
+
+def _train(
+    model: Path, texts: list[str], settings: Any, seed: int, work: Path, out: Path
+) -> dict[str, Any]:
+    """Train a language model by the objective whose settings these are."""
+    from gotd.training import causal_lm, masked_lm
+
+    causal = isinstance(settings, causal_lm.CausalLMSettings)
+    pre_fine_tune = (causal_lm if causal else masked_lm).pre_fine_tune
+    if settings.devices == 1:
+        return pre_fine_tune(model, texts, settings, seed, work, out)
+    from gotd.training.devices import on_devices
+
+    return on_devices(pre_fine_tune, model, texts, settings, seed, work, out)
+
+
+def write_report(folder: Path, report: Mapping[str, Any]) -> None:
+    """Keep what a training step reports but its time, which the manifest has."""
+    write_json(folder / REPORT, {k: v for k, v in report.items() if k != "cost"})

@@ -1,0 +1,200 @@
+"""Steps of rows: candidates and targets as chunks, labelled rows and their splits."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.config.schemas import Chunking, TaskLimits
+from gotd.data.tasks.labelled import Task
+from gotd.data.tasks.toxicity import ToxicityTask
+from gotd.data.tasks.zero_shot import ZeroShotTask
+from gotd.pipeline.steps.toxicity import toxicity_rows
+from gotd.storage.artifacts import Step
+from gotd.storage.keys import deciding, identity, source_identity
+
+
+def candidates(source: Any, chunking: Chunking) -> Step:
+    """Cut the source's candidate documents into chunks with unique ids."""
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.data.chunking import chunk
+
+        chunks = chunk(
+            source.candidates(),
+            unit=chunking.unit,  # type: ignore[arg-type]
+            length_chars=chunking.length_chars,
+        )
+        pq.write_table(chunks, folder / "chunks.parquet", compression="zstd")
+
+    return Step(
+        kind="candidates",
+        version=1,
+        name=source.name,
+        parameters={
+            "source": source_identity(source, "candidates"),
+            "chunks": dataclasses.asdict(chunking),
+        },
+        build=build,
+    )
+
+
+def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: int) -> Step:
+    """Write the rows of a task: what a model is measured on, and the target's texts.
+
+    Whatever the kind of task, ``train.parquet`` (``id``, ``text``, ``text_pair``,
+    ``domain``) holds the texts that `target` is made of. The task's class decides the
+    rest.
+
+    Raises:
+        TypeError: If no rows are known for the task.
+    """
+    if isinstance(task, ZeroShotTask):
+        return _unlabelled_rows(source, task, limits, protocol)
+    if isinstance(task, Task):
+        return _labelled_rows(source, task, limits, protocol, seed)
+    if isinstance(task, ToxicityTask):
+        return toxicity_rows(source, task)
+    raise TypeError(f"no rows are known for the task {type(task).__name__}")
+
+
+def _labelled_rows(source: Any, task: Task, limits: TaskLimits, protocol: str, seed: int) -> Step:
+    """Write the labelled rows, the held-out rows and the reported splits of a task.
+
+    Under ``clean`` the rows for the model choice are a split that the task has for that,
+    else held out of train, and the reported split is looked at once. Under ``published``
+    nothing is held out.
+
+    Raises:
+        ValueError: If rows are to be held out, but not how many.
+    """
+    held_out = limits.validation_rows or 0
+    if task.choice_split is None and limits.validation_rows is None:
+        raise ValueError(
+            f"limits.validation_rows must be a number: task {task.name} has no split of its own "
+            "to choose the epoch on, so rows of train are held out"
+        )
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.data.tasks.labelled import at_most, hold_out, limit_labels, load
+
+        train = load(source, task, task.train_split)
+        reported = {
+            name: at_most(load(source, task, split), limits.reported_rows, "reported")
+            for name, split in task.reported_splits.items()
+        }
+        validation = None
+        # Deviation D9: the published code holds nothing out and takes the last epoch.
+        if task.choice_split is None and protocol == "clean":
+            train, validation = hold_out(train, held_out, seed)
+        elif task.choice_split is not None and protocol == "clean":
+            rows = load(source, task, task.choice_split)
+            validation = at_most(rows, limits.validation_rows, "choice")
+        elif task.choice_split is not None:
+            # Deviation D19: it chooses the epoch of a domain task on the rows it reports.
+            validation = next(iter(reported.values()))
+        if limits.labels is not None and limits.labels < train.num_rows:
+            how = "first" if protocol == "published" else limits.labels_chosen  # Deviation D6
+            train = limit_labels(train, limits.labels, how, seed)  # type: ignore[arg-type]
+        pq.write_table(train, folder / "train.parquet")
+        if validation is not None:
+            pq.write_table(validation, folder / "validation.parquet")
+        for name, table in reported.items():
+            pq.write_table(table, folder / f"reported-{name}.parquet")
+
+    return Step(
+        kind="task",
+        version=1,
+        name=f"{source.name}-{task.name}",
+        parameters={
+            "source": source_identity(source, "tasks", task.name),
+            "task": identity(task),
+            "limits": deciding(limits),
+            "protocol": protocol,
+            "seed": seed,
+        },
+        build=build,
+    )
+
+
+def _unlabelled_rows(source: Any, task: ZeroShotTask, limits: TaskLimits, protocol: str) -> Step:
+    """Write the texts to select for and the rows to answer, the same for all seeds."""
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.data.tasks.zero_shot import evaluated, selected_for
+
+        pq.write_table(selected_for(source, task, limits.target_rows), folder / "train.parquet")
+        for name, split in task.reported_splits.items():
+            pq.write_table(evaluated(source, task, split), folder / f"reported-{name}.parquet")
+
+    return Step(
+        kind="task",
+        version=1,
+        name=f"{source.name}-{task.name}",
+        parameters={
+            "source": source_identity(source, "tasks", task.name),
+            "task": identity(task),
+            "limits": deciding(limits),
+            "protocol": protocol,
+        },
+        build=build,
+    )
+
+
+def target(
+    rows: Step, chunking: Chunking, limits: TaskLimits, protocol: str, side: str = "train"
+) -> Step:
+    """Bring the training texts of a task, without their labels, to chunks.
+
+    Args:
+        rows: The task's rows.
+        chunking: How texts become chunks.
+        limits: How many texts to take, by a hash of their ids.
+        protocol: ``clean`` or ``published``.
+        side: File of ``rows`` with the texts; ``negative`` holds those to move away from.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.data.chunking import chunk
+        from gotd.data.sampling import subsample
+
+        train = pq.read_table(inputs["rows"] / f"{side}.parquet")
+        limit = limits.target_rows
+        if limit is not None and limit < train.num_rows:
+            # Not the first ones: files are often sorted by label.
+            train = train.filter(pa.array(subsample(train, limit, seed=0, role="target")))
+        texts = [
+            first if second is None else f"{first} {second}"
+            for first, second in zip(
+                train["text"].to_pylist(), train["text_pair"].to_pylist(), strict=True
+            )
+        ]
+        documents = pa.table({"id": train["id"], "text": texts, "domain": train["domain"]})
+        separator = "" if protocol == "published" else " "  # Deviation D7
+        chunks = chunk(
+            documents,
+            unit=chunking.unit,  # type: ignore[arg-type]
+            length_chars=chunking.length_chars,
+            separator=separator,
+        )
+        pq.write_table(chunks, folder / "chunks.parquet", compression="zstd")
+
+    return Step(
+        kind="target",
+        version=1,
+        name=rows.name,
+        parameters={
+            "chunks": dataclasses.asdict(chunking),
+            "target_rows": limits.target_rows,
+            **({} if limits.target_rows is None else {"target_rows_by": "hash of the id"}),
+            "protocol": protocol,
+            **({} if side == "train" else {"side": side}),
+        },
+        build=build,
+        inputs={"rows": rows},
+    )

@@ -1,0 +1,288 @@
+"""Steps of the toxicity experiment: rows, scorer, generations, scores, perplexity."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.data.tasks.toxicity import ToxicityTask
+from gotd.evaluation.toxicity import Toxicity
+from gotd.evaluation.utility import UtilitySettings
+from gotd.pipeline.steps.models import REPORT, build_network, write_report
+from gotd.storage.artifacts import WORK, Step, write_json
+from gotd.storage.keys import identity, source_identity
+from gotd.storage.model_files import locate, model_identity
+from gotd.training.scorer import CHECKPOINT, TrainedScorer
+
+PROMPTS_SEED = 0
+"""All seeds of a sweep measure on the same prompts of a source."""
+
+
+def toxicity_rows(source: Any, task: ToxicityTask) -> Step:
+    """Write the prompts, the clean and the toxic target texts, and held-out text."""
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.data.sampling import subsample
+        from gotd.data.tasks.toxicity import choose_prompts, choose_targets, read_rated
+
+        rated = read_rated(source, task)
+        prompts = choose_prompts(rated, task, PROMPTS_SEED)
+        clean, toxic = choose_targets(rated, prompts, task, PROMPTS_SEED)
+        tables = {"prompts": prompts, "train": clean, "negative": toxic}
+        if task.held_out_rows:
+            held_out = source.held_out()
+            kept = subsample(held_out, task.held_out_rows, PROMPTS_SEED, role="perplexity")
+            tables["held_out"] = held_out.filter(pa.array(kept))
+        for name, table in tables.items():
+            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
+        write_json(folder / "report.json", {k: t.num_rows for k, t in tables.items()})
+
+    return Step(
+        kind="toxicity_rows",
+        version=1,
+        name=f"{source.name}-{task.name}",
+        parameters={
+            "source": source_identity(source, "tasks", task.rated),
+            "held_out": source_identity(source, "candidates") if task.held_out_rows else None,
+            "task": identity(task),
+            "seed": PROMPTS_SEED,
+        },
+        build=build,
+    )
+
+
+def scorer(settings: TrainedScorer, source: Any) -> Step:
+    """Train a scorer on the source's comments and test it on others.
+
+    Raises:
+        ValueError: If the source has no such comments.
+    """
+    if settings.comments not in source.tasks():
+        raise ValueError(
+            f"the source {source.name} has no labelled comments {settings.comments!r} to train "
+            "the scorer on; add them or choose another scorer, such as "
+            "scorer@evaluation.scorer=detoxify"
+        )
+    spec = settings.spec
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from sklearn.metrics import roc_auc_score
+
+        from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+        from gotd.training.scorer import train_scorer
+
+        work = folder / WORK
+        train, test = (source.split(settings.comments, split) for split in ("train", "test"))
+        if not (work / REPORT).exists():  # a kill while testing costs no training
+            texts, labels = train["text"].to_pylist(), train["label"].to_numpy()
+            words = spec.pretrained is None and spec.tokenizer == "word_level"
+            located = (
+                dataclasses.replace(spec, pretrained=locate(spec.pretrained))
+                if spec.pretrained
+                else spec
+            )
+            start = work / "start"
+            build_network(located, source.vocabulary() if words else texts, settings.seed, start)
+            report = train_scorer(
+                start, texts, labels, settings.settings, settings.seed, work / "train", folder
+            )
+            write_report(work, report)
+        report = json.loads((work / REPORT).read_text(encoding="utf-8"))
+        scores = DetoxifyScorer(str(folder / CHECKPOINT)).score(test["text"].to_pylist())
+        truth = test["label"].to_numpy() == 1
+        facts = {
+            "test_rows": len(truth),
+            "test_accuracy": float(((scores >= 0.5) == truth).mean()),
+            "test_auc": float(roc_auc_score(truth, scores)),
+        }
+        write_report(folder, {**report, **facts})
+
+    spec_identity = identity(spec)
+    if spec.pretrained is not None:
+        spec_identity["pretrained"] = model_identity(spec.pretrained, spec.revision)
+    return Step(
+        kind="scorer",
+        version=1,
+        name=source.name,
+        parameters={
+            "source": source_identity(source, "tasks", settings.comments),
+            "spec": spec_identity,
+            "settings": identity(settings.settings),
+            "seed": settings.seed,
+        },
+        build=build,
+    )
+
+
+def pool_scores(settings: Any, source: Any, candidates: Step) -> Step:
+    """Score every candidate, for the arm that takes the least toxic ones."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.ranges import by_range
+
+        score = _load(settings, inputs)
+        chunks = pq.read_table(inputs["candidates"] / "chunks.parquet", columns=["id", "text"])
+
+        def some(rows: pa.Table) -> pa.Table:
+            return pa.table({"id": rows["id"], "score": score.score(rows["text"].to_pylist())})
+
+        scores = by_range(chunks, some, folder / WORK / "ranges")
+        pq.write_table(scores, folder / "scores.parquet", compression="zstd")
+
+    return _scoring(
+        "pool_scores", candidates.name, settings, source, {"candidates": candidates}, build
+    )
+
+
+def toxicity_measures(
+    evaluation: Toxicity, model: Step, rows: Step, source: Any, seed: int
+) -> dict[str, Step]:
+    """Give the steps that a toxicity record reads: generations, their scores, losses."""
+    written = _generations(evaluation, model, rows, seed)
+    found = {
+        "generations": written,
+        "scores": _scores(evaluation.scorer, source, written, rows),
+    }
+    if evaluation.second_scorer is not None:
+        found["second_scores"] = _scores(evaluation.second_scorer, source, written, rows)
+    if evaluation.perplexity is not None and rows.parameters["task"]["held_out_rows"]:
+        found["perplexity"] = _perplexity(evaluation, model, rows)
+    if evaluation.utility is not None:
+        found["utility"] = _utility(evaluation.utility, model, source)
+    return found
+
+
+def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> Step:
+    """Continue the prompts."""
+    settings = evaluation.generation
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.generation import continue_prompts
+        from gotd.evaluation.likelihood import load_causal_lm
+
+        prompts = pq.read_table(inputs["rows"] / "prompts.parquet")
+        network, tokenizer = load_causal_lm(inputs["model"], settings.precision)
+        work = folder / WORK / "ranges"
+        found = continue_prompts(network, tokenizer, prompts, settings, seed, work)
+        pq.write_table(found, folder / "generations.parquet", compression="zstd")
+        write_json(folder / "report.json", {"cut_prompts": sum(found["cut"].to_pylist())})
+
+    return Step(
+        kind="generations",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={"settings": identity(settings), "seed": seed},
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )
+
+
+def _scores(settings: Any, source: Any, written: Step, rows: Step) -> Step:
+    """Score every continuation, prompts apart: the continuation alone is judged."""
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.ranges import by_range
+
+        score = _load(settings, inputs)
+
+        def some(table: pa.Table) -> pa.Table:
+            texts = table["continuations"].combine_chunks()
+            flat = score.score(texts.flatten().to_pylist())
+            scores = pa.ListArray.from_arrays(texts.offsets, pa.array(flat, from_pandas=True))
+            return pa.table({"id": table["id"], "scores": scores})
+
+        continued = pq.read_table(inputs["generations"] / "generations.parquet")
+        scored = by_range(continued, some, folder / WORK / "ranges")
+        prompts = pq.read_table(inputs["rows"] / "prompts.parquet", columns=["id", "toxic"])
+        if not scored["id"].equals(prompts["id"]):
+            raise ValueError("the generations are of other prompts than the rows")
+        scored = scored.append_column("toxic", prompts["toxic"])
+        pq.write_table(scored, folder / "scores.parquet", compression="zstd")
+
+    inputs = {"generations": written, "rows": rows}
+    return _scoring("scores", written.name, settings, source, inputs, build)
+
+
+def _perplexity(evaluation: Toxicity, model: Step, rows: Step) -> Step:
+    """Read held-out text."""
+    settings = evaluation.perplexity
+    assert settings is not None
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.likelihood import load_causal_lm
+        from gotd.evaluation.perplexity import perplexity_of
+
+        texts = pq.read_table(inputs["rows"] / "held_out.parquet", columns=["id", "text"])
+        network, tokenizer = load_causal_lm(inputs["model"], settings.precision)
+        _, losses = perplexity_of(network, tokenizer, texts, settings, folder / WORK / "ranges")
+        pq.write_table(losses, folder / "losses.parquet", compression="zstd")
+
+    return Step(
+        kind="perplexity",
+        version=1,
+        name=f"{rows.name}-{model.name}",
+        parameters={"settings": identity(settings)},
+        build=build,
+        inputs={"model": model, "rows": rows},
+    )
+
+
+def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
+    """Ask tasks that have nothing to do with toxicity.
+
+    Raises:
+        ValueError: If the source lacks one of them.
+    """
+    local = settings.tasks if settings.rows_from == "source" else ()
+    lacking = [name for name in local if name not in source.tasks()]
+    if lacking:
+        raise ValueError(
+            f"the source {source.name} has no rows of the utility task {lacking[0]!r}; leave it "
+            "out of evaluation.utility.tasks or use evaluation=toxicity_utility_hub"
+        )
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.evaluation.utility import SPLIT_OF, measure_utility
+
+        def read(name: str) -> pa.Table:
+            return source.split(name, SPLIT_OF.get(name, "test"))
+
+        found = measure_utility(inputs["model"], settings, read, folder / WORK)
+        write_json(folder / "utility.json", found)
+
+    return Step(
+        kind="utility",
+        version=1,
+        name=model.name,
+        parameters={
+            "settings": identity(settings),
+            "rows": {name: source_identity(source, "tasks", name) for name in local},
+        },
+        build=build,
+        inputs={"model": model},
+    )
+
+
+def _scoring(
+    kind: str, name: str, settings: Any, source: Any, inputs: dict[str, Step], build: Any
+) -> Step:
+    """Make a step that reads a scorer, trained here or not."""
+    if isinstance(settings, TrainedScorer):
+        trained = {"scorer": scorer(settings, source)}
+        return Step(kind, 1, name, {}, build, {**inputs, **trained})
+    return Step(kind, 1, name, {"scorer": settings.identity()}, build, inputs)
+
+
+def _load(settings: Any, inputs: Mapping[str, Path]) -> Any:
+    """Give the scorer: the one that a step trained, or the one that was configured."""
+    if not isinstance(settings, TrainedScorer):
+        return settings
+    from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+
+    return DetoxifyScorer(str(inputs["scorer"] / CHECKPOINT))

@@ -1,0 +1,1 @@
+"""The cost of a sweep before it runs."""

@@ -1,1 +1,0 @@
-"""Arms that rank candidates for a target: each a `Selector`, all held to one contract suite."""

@@ -1,0 +1,1 @@
+"""What was selected: rows, measures, reports, differences."""

@@ -1,0 +1,1 @@
+"""Selection methods, one a module, and their registry."""

@@ -1,0 +1,141 @@
+"""DSIR: importance resampling in the space of hashed n-grams.
+
+Which candidates would the target's bag of n-grams draw more often than the pool's?
+Texts only, no model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from gotd.data.rows import Rows
+from gotd.data.sampling import uniform_by_id
+from gotd.engine.local import Engine
+from gotd.selectors.base import Ranking, Scores, check_request, place, rank_by_scores
+from gotd.selectors.hashed_ngrams import FastNgrams, NgramFeatures, Sha256Ngrams
+
+# The package's constant: keeps the logarithm finite in a bucket one side never fills.
+LOG_FLOOR = 1e-8
+
+
+@dataclass(frozen=True)
+class DSIR:
+    """Resample candidates by their n-gram importance weight.
+
+    Two passes over the pool: count the n-grams, then score each text by
+
+        log w = sum_b count_b * (log(p_target_b + 1e-8) - log(p_pool_b + 1e-8))
+
+    and rank by ``-(log w + G)`` with ``G`` a standard Gumbel draw, a hash of
+    (seed, id). Taking the largest of these is sampling without replacement in
+    proportion to ``w``.
+
+    The weight grows with length, and a text without n-grams has weight 1: give it
+    chunks of one length. The package's quality filter (it drops texts under 100
+    tokens) is left out, because it would empty a pool of short chunks.
+
+    Args:
+        hash: ``"sha256"`` has the published buckets; ``"fast"`` is compiled.
+        ngrams: Longest n-gram, in tokens.
+        buckets: Number of hash buckets.
+        noise: Add the Gumbel draw; without it the ranking is the plain top by weight.
+        target_smoothing: Count added to every bucket of the target.
+
+    Source: Xie et al. (2023), "Data Selection for Language Models via Importance
+    Resampling", §3 and the package ``data-selection``.
+    """
+
+    key_name: ClassVar[str] = "DSIR"
+
+    hash: Literal["fast", "sha256"] = "fast"
+    ngrams: int = 2
+    buckets: int = 10_000
+    noise: bool = True
+    target_smoothing: float = 0.0
+
+    name: ClassVar[str] = "dsir"
+    requires: ClassVar[frozenset[str]] = frozenset({"texts"})
+
+    def __post_init__(self) -> None:
+        if self.hash not in ("fast", "sha256"):
+            raise ValueError(f'dsir: hash must be "fast" or "sha256", not {self.hash!r}')
+        if self.ngrams < 1:
+            raise ValueError(f"dsir: ngrams must be at least 1, not {self.ngrams}")
+        if not 1 <= self.buckets < 2**32:
+            raise ValueError(f"dsir: buckets must be in [1, 2^32), not {self.buckets}")
+        if self.target_smoothing < 0:
+            raise ValueError(f"dsir: target_smoothing is negative: {self.target_smoothing}")
+
+    def rank(
+        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
+    ) -> Ranking:
+        """Rank by noisy log importance weight; the score is its negative.
+
+        Raises:
+            ValueError: If the request cannot be met, a text is missing, or one side
+                has no n-gram at all.
+        """
+        return rank_by_scores(self, target, candidates, limit, seed, engine)
+
+    def scores(
+        self,
+        target: Rows,
+        candidates: Sequence[Rows],
+        seed: int,
+        engine: Engine,
+        out: Sequence[np.ndarray] | None = None,
+    ) -> Scores:
+        """Score every candidate by its negative noisy log importance weight.
+
+        Raises:
+            ValueError: If a text is missing, or one side has no n-gram at all.
+        """
+        check_request(self, target, candidates, 1)
+        features = self._features()
+        target_counts = features.count(target.texts)
+        pool_counts = np.zeros(self.buckets, dtype=np.int64)
+        for counts in engine.map(lambda shard: features.count(shard.texts), candidates):
+            pool_counts += counts
+        log_ratio = self.log_ratio(target_counts, pool_counts)
+
+        def score(shard: Rows) -> np.ndarray:
+            log_weight = features.score(shard.texts, log_ratio)
+            if self.noise:
+                log_weight -= np.log(-np.log(uniform_by_id(shard.ids, seed, self.name)))
+            return -log_weight
+
+        diagnostics = {
+            "hash": self.hash,
+            "target_ngrams": int(target_counts.sum()),
+            "candidate_ngrams": int(pool_counts.sum()),
+        }
+        return Scores(place(engine.map(score, candidates), candidates, out), diagnostics)
+
+    def log_ratio(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
+        """Weigh each bucket by the log of its share in the target over the pool's.
+
+        Args:
+            target_counts: ``[buckets]`` n-gram counts of the target.
+            pool_counts: ``[buckets]`` n-gram counts of all candidates.
+
+        Returns:
+            ``[buckets]`` float64.
+
+        Raises:
+            ValueError: If one side has no n-gram.
+        """
+        for side, counts in (("target", target_counts), ("candidates", pool_counts)):
+            if counts.sum() == 0:
+                raise ValueError(f"{self.name}: the {side} hold no word; are the texts empty?")
+        smoothed = target_counts + self.target_smoothing
+        share_target = smoothed / smoothed.sum()
+        share_pool = pool_counts / pool_counts.sum()
+        return np.log(share_target + LOG_FLOOR) - np.log(share_pool + LOG_FLOOR)
+
+    def _features(self) -> NgramFeatures:
+        kind = FastNgrams if self.hash == "fast" else Sha256Ngrams
+        return kind(self.ngrams, self.buckets)

@@ -1,0 +1,188 @@
+r"""Texts as counts of hashed n-grams, the features of DSIR.
+
+A text is lower-cased, cut by the pattern ``\w+|[^\w\s]+`` (a run of word characters
+or a run of punctuation), and every run of 1 to ``ngrams`` tokens falls into one of
+``buckets``. Two hashes: ``Sha256Ngrams`` has the buckets of the published package,
+``FastNgrams`` has its own and is compiled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+import regex
+
+from gotd.selectors.ngram_kernel import code_points, count_rows, row_buckets, score_rows
+
+# Rows hashed together by Sha256Ngrams, so that an n-gram they share is hashed once.
+BLOCK_ROWS = 4096
+
+PATTERN = r"\w+|[^\w\s]+"
+
+
+class NgramFeatures(Protocol):
+    """Hashed n-gram counts of texts, and weighted sums of them."""
+
+    buckets: int
+
+    def count(self, texts: pa.Array) -> np.ndarray:
+        """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
+        ...
+
+    def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
+        """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
+        ...
+
+
+class Sha256Ngrams:
+    """The published features: bucket = SHA-256 of the joined tokens mod ``buckets``.
+
+    Tokens become integers, and of each block of rows every distinct n-gram is joined
+    and hashed once. Python runs it, so more engine workers do not make it faster.
+
+    Args:
+        ngrams: Longest run of tokens.
+        buckets: Number of buckets.
+
+    Source: Xie et al. (2023), DSIR; the package's hashing and tokeniser.
+    """
+
+    def __init__(self, ngrams: int, buckets: int) -> None:
+        self.ngrams = ngrams
+        self.buckets = buckets
+        # The published tokeniser is that of the regex module, where combining marks
+        # are word characters; on ASCII the faster standard one agrees with it.
+        self._tokens_ascii = re.compile(PATTERN, re.ASCII).findall
+        self._tokens_any = regex.compile(PATTERN).findall
+
+    def count(self, texts: pa.Array) -> np.ndarray:
+        """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
+        counts = np.zeros(self.buckets, dtype=np.int64)
+        for rows in _blocks(texts):
+            counts += np.bincount(self._block(rows)[0], minlength=self.buckets)
+        return counts
+
+    def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
+        """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
+        scores = np.zeros(len(texts))
+        for number, rows in enumerate(_blocks(texts)):
+            bucket, row = self._block(rows)
+            block = np.bincount(row, weights=weights[bucket], minlength=len(rows))
+            scores[number * BLOCK_ROWS :][: len(rows)] = block
+        return scores
+
+    def _block(self, rows: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Bucket and row of every n-gram, by length of the n-gram, then in text order."""
+        tokens, row, words = self._tokens(rows)
+        grams, distinct = tokens, words
+        buckets, owners = [self._hash(words)[tokens]], [row]
+        for n in range(1, self.ngrams):
+            # The n-grams that can be made one token longer without leaving their row.
+            starts = np.flatnonzero(row[n:] == row[: max(0, len(row) - n)])
+            pairs = grams[starts] * len(words) + tokens[starts + n]
+            unique, inverse = np.unique(pairs, return_inverse=True)
+            heads, tails = np.divmod(unique, max(1, len(words)))
+            distinct = [
+                f"{distinct[head]} {words[tail]}"
+                for head, tail in zip(heads.tolist(), tails.tolist(), strict=True)
+            ]
+            grams = np.zeros(len(tokens), dtype=np.int64)
+            grams[starts] = inverse
+            buckets.append(self._hash(distinct)[inverse])
+            owners.append(row[starts])
+        return np.concatenate(buckets), np.concatenate(owners)
+
+    def _tokens(self, rows: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Token numbers of all rows, the row of each token, and the words by number."""
+        vocabulary = _Vocabulary()
+        numbers, lengths = [np.zeros(0, dtype=np.int64)], []
+        for text in rows:
+            split = self._tokens_ascii if text.isascii() else self._tokens_any
+            words = split(text.lower())
+            lengths.append(len(words))
+            numbers.append(np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words)))
+        owner = np.repeat(np.arange(len(rows)), np.array(lengths, dtype=np.int64))
+        return np.concatenate(numbers), owner, list(vocabulary)
+
+    def _hash(self, grams: list[str]) -> np.ndarray:
+        found = (int.from_bytes(sha256(g.encode()).digest(), "big") % self.buckets for g in grams)
+        return np.fromiter(found, np.int64, len(grams))
+
+
+class _Vocabulary(dict[str, int]):
+    """Number words in the order in which they are first seen."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self)
+        return number
+
+
+class FastNgrams:
+    """The same tokens, hashed by a compiled kernel over the Arrow buffer.
+
+    Text that is not ASCII is decoded and classed by code point with the same pattern,
+    so the tokens are those of ``Sha256Ngrams`` except for lower-casing that needs
+    context or changes length (final sigma, dotted capital I), and for code points
+    above U+1FFFF, which all count as letters. The buckets differ: compare rankings,
+    never counts, across the two.
+
+    Args:
+        ngrams: Longest run of tokens.
+        buckets: Number of buckets.
+    """
+
+    def __init__(self, ngrams: int, buckets: int) -> None:
+        self.ngrams = ngrams
+        self.buckets = buckets
+
+    def count(self, texts: pa.Array) -> np.ndarray:
+        """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
+        data, offsets = _bytes_of(texts)
+        return count_rows(data, offsets, *code_points(), self.ngrams, self.buckets)
+
+    def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
+        """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
+        data, offsets = _bytes_of(texts)
+        weights = np.ascontiguousarray(weights, dtype=np.float64)
+        return score_rows(data, offsets, *code_points(), self.ngrams, self.buckets, weights)
+
+    def buckets_of(self, text: str) -> np.ndarray:
+        """List the buckets of one text's n-grams, grouped by last token."""
+        data, offsets = _bytes_of(pa.array([text]))
+        kind, lower = code_points()
+        history = np.zeros(self.ngrams, dtype=np.uint64)
+        found = np.empty(self.ngrams * (len(data) + 1), dtype=np.int64)
+        n_found = row_buckets(
+            data, offsets[0], offsets[1], kind, lower, self.ngrams, self.buckets, history, found
+        )
+        return found[:n_found]
+
+
+def _blocks(texts: pa.Array) -> Iterator[list[str]]:
+    for start in range(0, len(texts), BLOCK_ROWS):
+        yield check_texts(texts.slice(start, BLOCK_ROWS)).to_pylist()
+
+
+def check_texts(texts: pa.Array) -> pa.Array:
+    """Refuse missing texts, naming the row.
+
+    Raises:
+        ValueError: If a text is null.
+    """
+    if texts.null_count:
+        row = texts.is_null().to_pylist().index(True)
+        raise ValueError(f"text of row {row} is missing; drop rows without a text")
+    return texts
+
+
+def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    """View an Arrow string array as UTF-8 bytes and int64 offsets, without a copy."""
+    texts = check_texts(texts).cast(pa.large_string())
+    _, offsets, data = texts.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data or b"", dtype=np.uint8), bounds

@@ -1,0 +1,233 @@
+"""Exact nearest candidates of every target.
+
+A fast float32 search proposes a few more than ``k`` candidates, their distances are
+computed again pair by pair in float64, and ties are broken by id. A pair's distance
+then depends on the pair alone, not on the block it was in, so shards, row order and
+the library that searched cannot change the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numba import njit
+
+from gotd.data.rows import Rows
+from gotd.engine.local import Engine
+
+# Costs held at once by the search without faiss: 2^24 float32 are 64 MiB.
+BLOCK_ENTRIES = 1 << 24
+
+# Unit roundoff of float32, for the bound on the proposed distances.
+ROUNDOFF = 2.0**-24
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The ``k`` nearest candidates of each target, nearest first, ties by id.
+
+    Targets stand in the order of their ids, so that sums over targets do not depend
+    on the order in which they were given.
+
+    Args:
+        distances: ``[m, k]`` float64 squared Euclidean distances.
+        rows: ``[m, k]`` int64 global rows: positions in the shards laid end to end.
+        order: ``[m, k]`` int64 place of each row among all found rows sorted by id,
+            the key for breaking ties.
+    """
+
+    distances: np.ndarray
+    rows: np.ndarray
+    order: np.ndarray
+
+
+def nearest_neighbours(
+    target: Rows,
+    candidates: Sequence[Rows],
+    k: int,
+    engine: Engine,
+    *,
+    normalise: bool = False,
+) -> Neighbours:
+    """Find the ``k`` nearest candidates of every target, exactly.
+
+    Args:
+        target: ``m`` rows with embeddings.
+        candidates: Shards with embeddings.
+        k: Neighbours per target; at most the number of candidates.
+        engine: Maps over shards.
+        normalise: Scale every embedding to unit length first.
+
+    Raises:
+        ValueError: If ``k`` exceeds the pool, embeddings are missing, or a zero
+            embedding is to be normalised.
+    """
+    n_candidates = sum(map(len, candidates))
+    if not 1 <= k <= n_candidates:
+        raise ValueError(f"k must be in [1, {n_candidates:,}] (the pool), not {k:,}")
+    by_id = pc.sort_indices(target.ids).to_numpy()
+    wanted = _rows_of(target, normalise)[by_id]
+    starts = np.cumsum([0, *map(len, candidates)])
+
+    def search(number: int) -> tuple[np.ndarray, np.ndarray]:
+        shard = candidates[number]
+        if len(shard) == 0:
+            return np.empty((len(wanted), 0)), np.empty((len(wanted), 0), dtype=np.int64)
+        rows, distances = _search_shard(
+            wanted, _rows_of(shard, normalise), shard.ids, min(k, len(shard))
+        )
+        return distances, rows + starts[number]
+
+    ids = pa.chunked_array([shard.ids for shard in candidates])
+    best = (np.empty((len(wanted), 0)), np.empty((len(wanted), 0), dtype=np.int64))
+    for distances, rows in engine.map(search, range(len(candidates))):
+        merged = np.hstack([best[0], distances]), np.hstack([best[1], rows])
+        best = _keep_best(*merged, ids, k)
+    return Neighbours(*best, _order_by_id(best[1], ids))
+
+
+def gather(candidates: Sequence[Rows], rows: np.ndarray) -> np.ndarray:
+    """Copy the embeddings of global rows into one array.
+
+    Args:
+        candidates: Shards with embeddings; global rows count through them.
+        rows: ``[k]`` global rows, in any order.
+
+    Returns:
+        ``[k, d]`` float32, in the order of ``rows``.
+    """
+    starts = np.cumsum([0, *map(len, candidates)])
+    owner = np.searchsorted(starts, rows, side="right") - 1
+    out = np.empty((len(rows), _rows_of(candidates[0], False).shape[1]), dtype=np.float32)
+    for number, shard in enumerate(candidates):
+        here = np.flatnonzero(owner == number)
+        if len(here):
+            out[here] = _rows_of(shard, False)[rows[here] - starts[number]]
+    return out
+
+
+def nearest_distances(
+    target: np.ndarray, candidates: Sequence[Rows], engine: Engine
+) -> list[np.ndarray]:
+    """Measure each candidate's distance to its nearest target.
+
+    Args:
+        target: ``[m, d]`` target embeddings.
+        candidates: Shards with embeddings.
+        engine: Maps over shards.
+
+    Returns:
+        Per shard ``[n]`` float64 squared distances.
+    """
+    wanted = np.ascontiguousarray(target, dtype=np.float32)
+
+    def measure(shard: Rows) -> np.ndarray:
+        rows = _rows_of(shard, False)
+        found = np.empty(len(rows))
+        step = max(1, BLOCK_ENTRIES // len(wanted))
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            nearest = np.argmin(_squared(block, wanted), axis=1)
+            found[start : start + step] = _pair_distances(block, wanted, nearest[:, None])[:, 0]
+        return found
+
+    return list(engine.map(measure, candidates))
+
+
+def _rows_of(shard: Rows, normalise: bool) -> np.ndarray:
+    if shard.embeddings is None:
+        raise ValueError("nearest neighbours need embeddings; choose an embedder")
+    rows = np.ascontiguousarray(shard.embeddings, dtype=np.float32)
+    if not normalise:
+        return rows
+    norms = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+    if (norms == 0).any():
+        row = shard.ids[int(np.argmin(norms))].as_py()
+        raise ValueError(f"the embedding of row {row!r} is zero and cannot be normalised; drop it")
+    return (rows / norms[:, None]).astype(np.float32)
+
+
+def _search_shard(
+    target: np.ndarray, rows: np.ndarray, ids: pa.Array, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find one shard's ``k`` nearest rows of every target, and their distances."""
+    # The margin is proposals to choose from; the check below says whether it was enough.
+    proposed = min(len(rows), k + max(16, k // 8))
+    coarse, found = _propose(target, rows, proposed)
+    distances, found = _keep_best(_pair_distances(target, rows, found), found, ids, k)
+    if proposed == len(rows):
+        return found, distances
+    # Whatever was not proposed is at least this far away: the farthest proposal in
+    # float32, less the rounding error of |x|^2 + |y|^2 - 2 x y.
+    norms = np.square(target, dtype=np.float64).sum(axis=1)
+    longest = 1.001 * float(np.einsum("ij,ij->i", rows, rows).max())
+    error = (2 * target.shape[1] + 8) * ROUNDOFF * (norms + longest)
+    for row in np.flatnonzero(distances[:, -1] >= coarse - error):
+        everything = np.arange(len(rows))[None, :]
+        exact = _pair_distances(target[row : row + 1], rows, everything)
+        distances[row], found[row] = (x[0] for x in _keep_best(exact, everything, ids, k))
+    return found, distances
+
+
+def _propose(target: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search in float32: the ``[m]`` largest proposed distances and ``[m, k]`` rows."""
+    if find_spec("faiss") is not None:
+        import faiss
+
+        distances, found = faiss.knn(target, rows, k)
+        return distances.max(axis=1).astype(np.float64), found
+    best = np.empty((len(target), 0), dtype=np.float32)
+    found = np.empty((len(target), 0), dtype=np.int64)
+    step = max(k, BLOCK_ENTRIES // len(target))
+    for start in range(0, len(rows), step):
+        block = _squared(target, rows[start : start + step])
+        numbers = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
+        best, found = np.hstack([best, block]), np.hstack([found, numbers])
+        kept = np.argpartition(best, min(k, best.shape[1]) - 1, axis=1)[:, :k]
+        best, found = (np.take_along_axis(x, kept, axis=1) for x in (best, found))
+    return best.max(axis=1).astype(np.float64), found
+
+
+def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Form ``[len(x), len(y)]`` float32 squared distances by one matrix product."""
+    product = x @ y.T
+    product *= -2.0
+    product += np.square(x).sum(axis=1)[:, None]
+    product += np.square(y).sum(axis=1)[None, :]
+    return product
+
+
+def _keep_best(
+    distances: np.ndarray, rows: np.ndarray, ids: pa.Array | pa.ChunkedArray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    order = np.lexsort((_order_by_id(rows, ids), distances), axis=1)[:, :k]
+    return np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+
+
+def _order_by_id(rows: np.ndarray, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    unique, inverse = np.unique(rows, return_inverse=True)
+    place = np.empty(len(unique), dtype=np.int64)
+    place[pc.sort_indices(ids.take(pa.array(unique))).to_numpy()] = np.arange(len(unique))
+    return place[inverse].reshape(rows.shape)
+
+
+# Sums may be reordered by the compiler, but alike for every pair.
+@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
+def _pair_distances(target: np.ndarray, rows: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Compute float64 distances of target ``i`` to ``rows[found[i, j]]``."""
+    width = target.shape[1]
+    out = np.empty(found.shape, np.float64)
+    for i in range(found.shape[0]):
+        for j in range(found.shape[1]):
+            row = found[i, j]
+            total = 0.0
+            for c in range(width):
+                gap = np.float64(target[i, c]) - np.float64(rows[row, c])
+                total += gap * gap
+            out[i, j] = total
+    return out

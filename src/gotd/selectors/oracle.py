@@ -1,0 +1,99 @@
+"""The arm that is told which domains are right, for the generated benchmark.
+
+It is a yardstick, not a method: real pools do not say which domain a target lacks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from gotd.data.rows import Rows
+from gotd.engine.local import Engine
+from gotd.selectors.base import Ranking, check_request
+from gotd.selectors.domains import ids_in_domains
+from gotd.selectors.random import draw
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """Draw from the named domains, a fixed share of every prefix.
+
+    The first ``p`` rows hold ``ceil(share * p)`` rows of ``domains`` and otherwise
+    rows of ``fill``; both are drawn at random. With ``share=0.5`` this is the half
+    oracle, which rehearses what the model already knows. It is no upper bound: a
+    task may need more than the under-covered domains.
+
+    Args:
+        domains: The domains that the target needs.
+        fill: The domains of the remaining rows; empty when ``share`` is 1.
+        share: Share of every prefix that comes from ``domains``, in (0, 1].
+    """
+
+    key_name: ClassVar[str] = "Oracle"
+
+    domains: tuple[str, ...]
+    fill: tuple[str, ...] = ()
+    share: float = 1.0
+
+    name: ClassVar[str] = "oracle"
+    requires: ClassVar[frozenset[str]] = frozenset({"domains"})
+
+    def __post_init__(self) -> None:
+        # Hydra hands over lists; a frozen value should not be changeable.
+        object.__setattr__(self, "domains", tuple(self.domains))
+        object.__setattr__(self, "fill", tuple(self.fill))
+        if not self.domains:
+            raise ValueError("oracle: name at least one domain in `domains`")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"oracle: share must be in (0, 1], not {self.share}")
+        if (self.share < 1) != bool(self.fill):
+            raise ValueError(
+                f"oracle: give `fill` exactly when share is below 1 "
+                f"(share={self.share}, fill={self.fill})"
+            )
+        both = set(self.domains) & set(self.fill)
+        if both:
+            raise ValueError(f"oracle: {sorted(both)[0]!r} stands in `domains` and in `fill`")
+
+    def rank(
+        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
+    ) -> Ranking:
+        """Rank true and fill rows in turn; the score is the position.
+
+        Raises:
+            ValueError: If a domain is not in the pool, or the pool holds too few
+                rows of ``domains`` or ``fill`` for the budget.
+        """
+        check_request(self, target, candidates, limit)
+        # Rounded first, so that 0.56 * 25 counts as 14 and not as 14.000000000000002.
+        held = np.ceil(np.round(self.share * np.arange(limit + 1), 9)).astype(np.int64)
+        n_true, is_true = int(held[-1]), np.diff(held) == 1
+        true_ids = self._draw(self.domains, n_true, candidates, seed, engine)
+        fill_ids = self._draw(self.fill, limit - n_true, candidates, seed, engine)
+        position = np.where(is_true, held[1:] - 1, n_true + np.arange(limit) - held[1:])
+        ids = pa.concat_arrays([true_ids, fill_ids]).take(pa.array(position))
+        return Ranking(ids, np.arange(limit, dtype=np.float64))
+
+    def _draw(
+        self,
+        domains: tuple[str, ...],
+        count: int,
+        candidates: Sequence[Rows],
+        seed: int,
+        engine: Engine,
+    ) -> pa.Array:
+        if count == 0:
+            return pa.array([], type=pa.string())
+        ids = ids_in_domains(candidates, domains, self.name)
+        found = sum(map(len, ids))
+        if found < count:
+            raise ValueError(
+                f"{self.name}: domains {', '.join(domains)} hold {found:,} candidates, the budget "
+                f"needs {count:,} of them; lower the budget or enlarge the pool"
+            )
+        return draw(ids, count, seed, self.name, engine)[0]

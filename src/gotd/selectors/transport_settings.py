@@ -1,0 +1,174 @@
+"""What every arm that solves a transport problem is told, and how it solves it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from gotd.data.rows import Rows
+from gotd.data.sampling import uniform_by_id
+from gotd.engine.local import Engine
+from gotd.transport import Compute, Geometry, Potentials, Problem, Whitening, solve_semidual
+from gotd.transport.blocks import Precision
+from gotd.transport.cost import Cost
+from gotd.transport.problem import SMALL_PROBLEM, EpsilonIs
+from gotd.transport.reference import reference_size
+from gotd.transport.semidual import OnFailure
+
+PrecisionChoice = Literal["auto", "float32", "bfloat16", "float64"]
+
+CHOICES = {
+    "epsilon_is": ("relative", "absolute"),
+    "cost": ("squared_euclidean", "cosine"),
+    "precision": ("auto", "float32", "bfloat16", "float64"),
+    "on_failure": ("raise", "warn"),
+}
+
+
+@dataclass(frozen=True)
+class TransportSettings:
+    """Cost, regularisation and certificate of a transport problem.
+
+    Args:
+        epsilon: Regularisation. 0.05 of the mean cost ranks best among 0.01 to 0.2 in
+            our tests; the published notebook has 0.1 absolute.
+        epsilon_is: ``relative`` to the mean cost, or ``absolute`` in cost units.
+        tolerance: Marginal error to reach, an L1 distance in [0, 2]; 5e-4 is strict.
+        max_passes: Passes over all candidates at most.
+        reference_rows: Candidates held in memory during the fit; ``None`` for all of a
+            small pool and otherwise ten per target.
+        cost: ``squared_euclidean`` (published) or ``cosine``.
+        whiten: Whiten both sides by the candidates' covariance.
+        precision: ``auto`` is float64 for small pools and float32 for others;
+            ``bfloat16`` doubles the speed and changes about 1 % of a top 1 %.
+        on_failure: ``raise`` or ``warn`` when the tolerance is missed.
+        device: ``auto``, ``cpu``, ``cuda`` ...
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
+
+    epsilon: float = 0.05
+    epsilon_is: EpsilonIs = "relative"
+    tolerance: float = 5e-3
+    max_passes: int = 10
+    reference_rows: int | None = None
+    cost: Cost = "squared_euclidean"
+    whiten: bool = False
+    precision: PrecisionChoice = "auto"
+    on_failure: OnFailure = "raise"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        self._choose(CHOICES)
+        for field in ("epsilon", "tolerance"):
+            value = getattr(self, field)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{self.name}: {field} must be positive and finite, not {value}")
+        if self.max_passes < 1:
+            raise ValueError(f"{self.name}: max_passes must be at least 1, not {self.max_passes}")
+        if self.reference_rows is not None and self.reference_rows < 1:
+            raise ValueError(
+                f"{self.name}: reference_rows must be positive, not {self.reference_rows}"
+            )
+
+    def _choose(self, choices: dict[str, tuple[str, ...]]) -> None:
+        for field, allowed in choices.items():
+            if getattr(self, field) not in allowed:
+                raise ValueError(
+                    f"{self.name}: {field} must be one of {', '.join(allowed)}, "
+                    f"not {getattr(self, field)!r}"
+                )
+
+    def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
+        """Pose the transport problem between the pool and the target."""
+        rows = embeddings_of(candidates)
+        whitening = Whitening.fit(rows) if self.whiten else None
+        return Problem(
+            target=embeddings_of([target])[0],
+            candidates=rows,
+            geometry=Geometry(cost=self.cost, whitening=whitening),
+            epsilon=self.epsilon,
+            epsilon_is=self.epsilon_is,
+        )
+
+    def compute(self, problem: Problem, engine: Engine) -> Compute:
+        """Decide where and in which precision the problem is solved."""
+        precision = choose_precision(problem) if self.precision == "auto" else self.precision
+        return Compute(precision=precision, device=self.device, map_blocks=engine.map)
+
+    def solve_semidual(
+        self,
+        problem: Problem,
+        priority: Callable[[], Iterable[np.ndarray]],
+        compute: Compute,
+        out: Sequence[np.ndarray] | None = None,
+        start: np.ndarray | None = None,
+    ) -> Potentials:
+        """Solve at any size; see `gotd.transport.solve_semidual`.
+
+        Args:
+            problem: The problem.
+            priority: Gives a number per candidate, if a sample is needed.
+            compute: Precision, device and map.
+            out: Per shard ``[n]`` float64 to write the candidates' potential into.
+            start: ``[m]`` target potential to begin with.
+
+        Raises:
+            NotConverged: If the solve misses its tolerance.
+        """
+        rows = reference_size(problem.n_candidates, problem.n_target, self.reference_rows)
+        return solve_semidual(
+            problem,
+            priority() if rows < problem.n_candidates else None,
+            tolerance=self.tolerance,
+            max_passes=self.max_passes,
+            reference_rows=rows,
+            start=start,
+            on_failure=self.on_failure,
+            compute=compute,
+            out=out,
+        )
+
+
+def reference_priority(
+    candidates: Sequence[Rows], seed: int, engine: Engine
+) -> Callable[[], Iterator[np.ndarray]]:
+    """Number the candidates at random, by id; the smallest are the reference sample.
+
+    Read anew wherever it is needed, so that no number per candidate is kept.
+    """
+    return lambda: engine.map(
+        lambda shard: uniform_by_id(shard.ids, seed, "got_d reference"), candidates
+    )
+
+
+def choose_precision(problem: Problem) -> Precision:
+    """Use float64 where it is cheap, so that rounding decides no small ranking."""
+    small = problem.n_candidates * problem.n_target <= SMALL_PROBLEM
+    return "float64" if small else "float32"
+
+
+def embeddings_of(shards: Sequence[Rows]) -> list[np.ndarray]:
+    """Return the shards' embeddings, which `check_request` has found to be there."""
+    return [shard.embeddings for shard in shards if shard.embeddings is not None]
+
+
+def certificate(potentials: Potentials) -> dict[str, Any]:
+    """List what proves, or disproves, that a solve can be trusted."""
+    relative = potentials.epsilon_absolute / potentials.mean_cost if potentials.mean_cost else 0.0
+    return {
+        "epsilon_absolute": potentials.epsilon_absolute,
+        "epsilon_relative": relative,
+        "mean_cost": potentials.mean_cost,
+        "marginal_error": potentials.marginal_error,
+        "converged": potentials.converged,
+        "passes": potentials.passes,
+        "marginal_error_history": [float(error) for error in potentials.history],
+        "reference_rows": potentials.reference_rows,
+        "transport_cost": potentials.value,
+    }

@@ -1,0 +1,264 @@
+"""TSDS: transport from the target with a penalty on relying on few candidates.
+
+With uniform mass ``1/m`` on each target, free mass on the candidates and distances
+``d``, the plan ``P [m, n]`` solves
+
+    min_P  (alpha / C) <P, d> + (1 - alpha) m max_ij rho_j P_ij,   P 1 = 1/m,
+
+and candidate ``j`` is worth ``p_j = sum_i P_ij``. Uniform ``rho`` spreads each
+target's mass over its K nearest (KNN-Uniform); with ``rho_j`` the density of
+candidates around ``j``, near-duplicates share one candidate's mass (KNN-KDE).
+
+Source: TSDS (NeurIPS 2024), Algorithms 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gotd.data.rows import Rows
+from gotd.engine.local import Engine
+from gotd.selectors.base import Ranking, check_request, smallest
+from gotd.selectors.density import pool_density
+from gotd.selectors.neighbours import Neighbours, nearest_distances, nearest_neighbours
+
+# Neighbours looked up at first, and by what factor more if the plan needs them. It mostly
+# does not, and a list of thousands takes longer than the search.
+FIRST_LOOK, LOOK_FURTHER = 256, 5
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The targets' mass on their neighbours.
+
+    Args:
+        mass: ``[m, k]`` float64; each row sums to ``1/m``.
+        reached: Neighbours in use: K, or the largest number over the targets.
+        exhausted: Whether the list of neighbours ended before the optimum; the plan
+            is then too concentrated, and ``prefetch`` should grow.
+    """
+
+    mass: np.ndarray
+    reached: int
+    exhausted: bool
+
+
+@dataclass(frozen=True)
+class TSDS:
+    """Rank candidates by the mass that the targets put on them.
+
+    ``sampling="top"`` ranks by mass, largest first, ties by the distance to the
+    nearest target and then by id; the score is the negative mass. When fewer rows
+    have mass than the budget asks for, the rest is filled by distance to the nearest
+    target, with score 0. ``sampling="multinomial"`` draws independently with the
+    masses as probabilities, as published: rows repeat, and the score is the number
+    of the draw.
+
+    Args:
+        variant: ``"uniform"`` (Algorithm 1) or ``"kde"`` (Algorithm 2).
+        alpha: Weight of the distance against diversity, in (0, 1]; 1 takes only
+            nearest neighbours. The published default is 0.5; follow-up work uses 0.01.
+        C: Scale of the distances, in embedding units.
+        sigma: Width of the kernel in embedding units; pairs farther apart do not
+            count as near-duplicates. Only for ``"kde"``.
+        prefetch: Neighbours looked up per target at most, and at most a tenth of the pool.
+        kde_neighbours: Neighbours that a density counts at most, the row itself
+            included; at most a tenth of the pool.
+        sampling: ``"top"`` or ``"multinomial"``.
+    """
+
+    key_name: ClassVar[str] = "TSDS"
+
+    variant: Literal["uniform", "kde"] = "uniform"
+    alpha: float = 0.5
+    C: float = 5.0
+    sigma: float = 0.75
+    prefetch: int = 5000
+    kde_neighbours: int = 1000
+    sampling: Literal["top", "multinomial"] = "top"
+
+    name: ClassVar[str] = "tsds"
+    version: ClassVar[int] = 2  # 2: a density counts the whole pool, not the prefetched rows alone
+    requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
+
+    def __post_init__(self) -> None:
+        if self.variant not in ("uniform", "kde"):
+            raise ValueError(f'tsds: variant must be "uniform" or "kde", not {self.variant!r}')
+        if self.sampling not in ("top", "multinomial"):
+            raise ValueError(
+                f'tsds: sampling must be "top" or "multinomial", not {self.sampling!r}'
+            )
+        if not 0 < self.alpha <= 1:
+            raise ValueError(f"tsds: alpha must be in (0, 1], not {self.alpha}")
+        for field, least in (("C", 0), ("sigma", 0), ("prefetch", 1), ("kde_neighbours", 0)):
+            if not getattr(self, field) > least:
+                raise ValueError(f"tsds: {field} must exceed {least}, not {getattr(self, field)}")
+
+    def rank(
+        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
+    ) -> Ranking:
+        """Rank by received mass; the seed matters only to the multinomial.
+
+        Raises:
+            ValueError: If the request cannot be met (see ``check_request``).
+        """
+        check_request(self, target, candidates, limit)
+        n_candidates = sum(map(len, candidates))
+        # A tenth of the pool, but at least two: the step from K to K + 1 needs both.
+        cap = min(n_candidates, max(2, n_candidates // 10))
+        found, plan = self._assign(target, candidates, cap, engine)
+        ids = pa.chunked_array([shard.ids for shard in candidates])
+        # In the order of ids, so that no sum or draw depends on the order of rows.
+        rows = np.empty(int(found.order.max()) + 1, dtype=np.int64)
+        rows[found.order] = found.rows
+        mass = np.bincount(found.order.ravel(), weights=plan.mass.ravel())
+        diagnostics: dict[str, Any] = {
+            "rows_with_mass": int(np.count_nonzero(mass)),
+            "neighbours_used": plan.reached,
+            "neighbours_fetched": found.rows.shape[1],
+            "neighbours_exhausted": plan.exhausted,
+        }
+        if self.sampling == "multinomial":
+            drawn = rows[draw(mass, limit, seed)]
+            scores = np.arange(limit, dtype=np.float64)
+            chosen = ids.take(pa.array(drawn)).combine_chunks()
+            return Ranking(chosen, scores, with_replacement=True, diagnostics=diagnostics)
+        order = rank_by_mass(found, mass)[:limit]
+        chosen, scores = ids.take(pa.array(rows[order])).combine_chunks(), -mass[order]
+        if len(order) < limit:
+            others = _nearest_others(target, candidates, chosen, limit - len(order), engine)
+            chosen = pa.concat_arrays([chosen, others])
+            scores = np.concatenate([scores, np.zeros(len(others))])
+        return Ranking(chosen, scores, diagnostics=diagnostics)
+
+    def _assign(
+        self, target: Rows, candidates: Sequence[Rows], cap: int, engine: Engine
+    ) -> tuple[Neighbours, Assignment]:
+        """Look up neighbours until the plan needs no more of them."""
+        density = None
+        if self.variant == "kde":
+            density = pool_density(candidates, self.sigma, min(self.kde_neighbours, cap))
+        most = min(self.prefetch, cap)
+        fetched = min(FIRST_LOOK, most)
+        while True:
+            found = nearest_neighbours(target, candidates, fetched, engine)
+            distances = np.sqrt(found.distances)
+            if density is None:
+                plan = knn_uniform(distances, self.alpha, self.C)
+            else:
+                plan = knn_kde(distances, density[found.rows], self.alpha, self.C)
+            if not plan.exhausted or fetched == most:
+                return found, plan
+            fetched = min(most, LOOK_FURTHER * fetched)
+
+
+def knn_uniform(distances: np.ndarray, alpha: float, scale: float) -> Assignment:
+    """Spread each target's mass evenly over its K nearest candidates.
+
+    K is the smallest for which widening the neighbourhood by one costs more than it
+    brings: ``(alpha / C) sum_i sum_{k<=K} (d_i,K+1 - d_ik) >= (1 - alpha) m``. The
+    left side grows with K, so all K are looked at together.
+
+    Args:
+        distances: ``[m, k]`` float64, each row ascending.
+        alpha: Weight of the distance.
+        scale: ``C``, the unit of the distances.
+
+    Source: TSDS (NeurIPS 2024), Algorithm 1.
+    """
+    m, k = distances.shape
+    counts = np.arange(1, k)
+    gaps = (counts * distances[:, 1:] - np.cumsum(distances, axis=1)[:, :-1]).sum(axis=0)
+    enough = alpha / scale * gaps >= (1 - alpha) * m
+    nearest = int(np.argmax(enough)) + 1 if enough.any() else k
+    mass = np.zeros((m, k))
+    mass[:, :nearest] = 1.0 / (nearest * m)
+    return Assignment(mass, nearest, exhausted=not enough.any())
+
+
+def knn_kde(distances: np.ndarray, density: np.ndarray, alpha: float, scale: float) -> Assignment:
+    """Fill each target's neighbours up to a cap inverse to their density.
+
+    The cap is ``1 / (m s rho)``. A target has used its first ``k`` neighbours up when
+    ``s`` reaches ``count_k = sum_{l<=k} 1/rho_l``, and growing ``s`` further then costs
+    ``(d_k+1 - d_k) count_k`` more per unit. The published code walks through these
+    events with a heap; here they are sorted and their costs summed up. ``s`` is the
+    first event at which ``(alpha / C) cost >= (1 - alpha) m``.
+
+    Args:
+        distances: ``[m, k]`` float64, each row ascending.
+        density: ``[m, k]`` float64 densities of those neighbours, at least 1.
+        alpha: Weight of the distance.
+        scale: ``C``, the unit of the distances.
+
+    Source: TSDS (NeurIPS 2024), Algorithm 2.
+    """
+    m, k = distances.shape
+    weight = 1.0 / density
+    count = np.cumsum(weight, axis=1)
+    if k == 1:
+        return Assignment(np.full((m, 1), 1.0 / m), 1, exhausted=True)
+    events = count[:, :-1].ravel()
+    rises = (np.diff(distances, axis=1) * count[:, :-1]).ravel()
+    # A stable sort keeps a target's own events in order where counts are equal.
+    order = np.argsort(events, kind="stable")
+    enough = alpha / scale * np.cumsum(rises[order]) >= (1 - alpha) * m
+    last = int(np.argmax(enough)) if enough.any() else len(order) - 1
+    s = events[order[last]]
+    before = np.hstack([np.zeros((m, 1)), count[:, :-1]])
+    mass = np.clip(s - before, 0.0, weight) / (m * s)
+    # Targets whose whole list is used up keep their remainder on the last neighbour.
+    mass[:, -1] += np.maximum(1.0 / m - mass.sum(axis=1), 0.0)
+    reached = int(np.count_nonzero(mass, axis=1).max())
+    # Beyond its last neighbour nothing is known of a target: its events are missing there.
+    exhausted = not enough.any() or bool(s > count[:, -1].min())
+    return Assignment(mass, reached, exhausted)
+
+
+def draw(mass: np.ndarray, limit: int, seed: int) -> np.ndarray:
+    """Draw rows independently with ``mass`` as probabilities.
+
+    Args:
+        mass: ``[n]`` non-negative, in an order that does not depend on storage.
+        limit: Draws; fewer draws are a prefix of more.
+        seed: Seed of the selection.
+
+    Returns:
+        ``[limit]`` positions in ``mass``.
+    """
+    held = np.flatnonzero(mass)
+    cumulative = np.cumsum(mass[held])
+    # Scaled by the total, which is 1 only up to rounding.
+    chance = np.random.default_rng(seed).random(limit) * cumulative[-1]
+    return held[np.searchsorted(cumulative, chance, side="right").clip(max=len(held) - 1)]
+
+
+def rank_by_mass(found: Neighbours, mass: np.ndarray) -> np.ndarray:
+    """Order the rows that have mass: most first, then the nearest, then by id.
+
+    Args:
+        found: The neighbours of every target.
+        mass: ``[n]`` received mass by place in the order of ids.
+
+    Returns:
+        Places of the rows with mass, best first.
+    """
+    nearest = np.full(len(mass), np.inf)
+    np.minimum.at(nearest, found.order.ravel(), found.distances.ravel())
+    return np.lexsort((nearest, -mass))[: np.count_nonzero(mass)]
+
+
+def _nearest_others(
+    target: Rows, candidates: Sequence[Rows], taken: pa.Array, limit: int, engine: Engine
+) -> pa.Array:
+    """Take the ids nearest to any target among those not yet taken."""
+    distances = nearest_distances(np.asarray(target.embeddings), candidates, engine)
+    for shard, distance in zip(candidates, distances, strict=True):
+        distance[pc.is_in(shard.ids, value_set=taken).to_numpy(zero_copy_only=False)] = np.inf
+    return smallest(distances, [shard.ids for shard in candidates], limit)[0]

@@ -1,0 +1,1 @@
+"""Artifacts on disk: the store, cache keys, atomic files, memory maps."""

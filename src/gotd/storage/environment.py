@@ -1,0 +1,106 @@
+"""Say on what a number was measured: hardware, versions, code, time and memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from gotd._version import __version__
+
+_PACKAGES = (
+    "torch",
+    "transformers",
+    "pytorch-lightning",
+    "tokenizers",
+    "datasets",
+    "peft",
+    "numpy",
+    "pyarrow",
+    "POT",
+)
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Name the versions that can move a number; absent packages are left out."""
+    found = {"python": platform.python_version(), "gotd": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package.lower()] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def code() -> dict[str, Any]:
+    """Name the commit of the checkout and whether files differ from it.
+
+    Empty when gotd was installed from a wheel, or git is absent or does not answer.
+    """
+    top = Path(__file__).resolve().parents[3]
+    if not (top / ".git").exists():
+        return {}
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(top), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        sha = git("rev-parse", "--verify", "HEAD")
+        changed = git("status", "--porcelain", "--", "src", "conf", "experiments")
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"git_sha": sha, "git_dirty": bool(changed)}
+
+
+@cache
+def hardware() -> dict[str, Any]:
+    """Name processor, usable cores, memory in GiB and the GPU, if there is one."""
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                cpu = line.split(":", 1)[1].strip()
+                break
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": cpu,
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_gib": round(pages / 2**30, 1),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+    }
+
+
+def reset_peak_memory() -> None:
+    """Start a new high-water mark of resident memory, where the system allows it."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory_gib() -> float:
+    """Give the high-water mark of resident memory since the last reset, in GiB.
+
+    Where it cannot be reset (not Linux) it is that of the whole process.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return round(int(line.split()[1]) / 2**20, 3)
+    scale = 2**30 if platform.system() == "Darwin" else 2**20
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 3)

@@ -1,0 +1,110 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gotd.data.folder import Folder
+from gotd.data.microworld.world import Microworld
+from gotd.data.microworld.zero_shot import TOPIC_WORDS
+from gotd.data.tasks.zero_shot import ZeroShotTask, evaluated, selected_for
+
+FIELDS = {
+    "label_kind": "class",
+    "metrics": ("accuracy",),
+    "headline": "accuracy",
+}
+
+
+def make(**fields):
+    basis = {
+        "name": "quiz",
+        "text_columns": ("question",),
+        "classes": 3,
+        "reported_splits": {"test": "test"},
+        "train_split": "test",
+    }
+    return ZeroShotTask(**{**FIELDS, **basis, **fields})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path, [["a", "b", "c"]] * 30, [i % 3 for i in range(30)])
+    return Folder(str(tmp_path))
+
+
+def write(root, choices, labels):
+    place = root / "zeroshot" / "quiz"
+    place.mkdir(parents=True, exist_ok=True)
+    questions = [f"which, {i}?" for i in range(len(labels))]
+    rows = {"question": questions, "choices": choices, "label": labels}
+    pq.write_table(pa.table(rows), place / "test.parquet")
+
+
+def test_rows_that_are_answered_are_never_selected_for(folder):
+    task = make(evaluated_rows=10)
+    rows, texts = evaluated(folder, task, "test"), selected_for(folder, task, None)
+    assert rows.num_rows == 10
+    assert texts.num_rows == 20
+    assert not set(rows["id"].to_pylist()) & set(texts["id"].to_pylist())
+    assert "label" not in texts.column_names
+    assert rows["choices"][0].as_py() == ["a", "b", "c"]
+    fewer = selected_for(folder, task, 5)["id"].to_pylist()
+    assert set(fewer) < set(selected_for(folder, task, 9)["id"].to_pylist())
+    with pytest.raises(ValueError, match="none is left to select for"):
+        selected_for(folder, make(), None)
+
+
+@pytest.mark.parametrize(
+    ("choices", "labels", "message"),
+    [
+        ([["a", "b"], ["a", "b"]], [0, 2], "row 2: the label 2 is none of the choices"),
+        ([["a", ""], ["a", "b"]], [0, 1], "row 1: the label 0 is none of the choices, or one is"),
+        ([None, ["a", "b"]], [0, 1], "row 1"),
+        (["a", "b"], [0, 1], "not lists of strings"),
+    ],
+)
+def test_broken_choices_are_named(tmp_path, choices, labels, message):
+    write(tmp_path, choices, labels)
+    with pytest.raises(ValueError, match=message):
+        evaluated(Folder(str(tmp_path)), make(), "test")
+
+
+def test_tasks_that_cannot_be_asked_are_refused(folder):
+    with pytest.raises(ValueError, match="2 choices for 3 classes"):
+        make(choices=("yes", "no"))
+    with pytest.raises(ValueError, match="a choice is a class"):
+        make(label_kind="regression", classes=1, label_range=(0.0, 1.0))
+    with pytest.raises(ValueError, match="evaluated_rows"):
+        make(evaluated_rows=0)
+
+
+def test_topic_is_told_by_documents_alone():
+    """The text names an entity and no attribute; documents put the entity's verb beside it."""
+    world = Microworld(seed=1, pretraining_documents=300, candidate_documents=2000)
+    rows = world.split("topic", "validation")
+    facts = {row["word"]: row for row in world.entities().to_pylist()}
+    labels = rows["label"].to_pylist()
+    assert {labels.count(k) for k in range(4)} == {250}
+    for text, label, domain in zip(
+        rows["text"].to_pylist(), labels, rows["domain"].to_pylist(), strict=True
+    ):
+        words = text.split()
+        assert words[1] == words[-1]
+        fact = facts[words[-1]]
+        assert (fact["category"], fact["domain"], fact["evaluation"]) == (label, domain, True)
+        assert not set(words) & set(TOPIC_WORDS)
+
+
+def test_new_task_leaves_the_world_as_it_was():
+    world = Microworld(seed=3, candidate_documents=500, rare_share=0.1)
+    assert world.identity() == {
+        "name": "microworld",
+        "version": 1,
+        "seed": 3,
+        "pretraining_documents": 10_000,
+        "candidate_documents": 500,
+        "labels": 500,
+        "evaluation_rows": 1_000,
+        "rare_share": 0.1,
+        "rare_domains": 1,
+        "common_domains": 4,
+    }

@@ -1,0 +1,253 @@
+"""The benchmarks run, are fair in turns, and say what they could not measure."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from gotd.selectors.tsds import knn_kde, knn_uniform
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ROOT / "experiments" / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def scripts() -> Iterator[Callable[[str], ModuleType]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(SCRIPTS))
+        yield importlib.import_module
+
+
+@pytest.fixture
+def side_by_side(scripts) -> ModuleType:
+    return scripts("side_by_side")
+
+
+def run_quickly(name: str, out: Path) -> tuple[dict, str]:
+    command = [sys.executable, str(SCRIPTS / f"{name}.py"), "--quick", "--rounds", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")} | {"DATA": ""}
+    done = subprocess.run(
+        [*command, "--out", str(out)], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((out / f"{name}.json").read_text(encoding="utf-8"))
+    page = (out / f"{name}.md").read_text(encoding="utf-8")
+    assert result["command"] == f"python experiments/benchmarks/{name}.py --quick --rounds 2"
+    assert result["command"] in page
+    assert str(out) not in page
+    assert result["seeds"]
+    assert len(result["hardware"]["load_average_at_start"]) == 3
+    return result, page
+
+
+def measured_or_explained(row: dict) -> bool:
+    return bool(row["core_s"]) != bool(row["reason"])
+
+
+def test_transport_is_judged_against_an_exact_solution(tmp_path, scripts):
+    result, page = run_quickly("transport", tmp_path)
+    rows = result["contenders"]
+    assert all(map(measured_or_explained, rows.values()))
+    assert result["exact_marginal_error"] <= 1e-9
+    for name in ("gotd, one pass", "gotd, certified", "POT float64"):
+        assert rows[name]["spearman"] > 0.995
+        assert len(rows[name]["core_s"]) == 2
+    assert rows["gotd, certified"]["marginal_error"] <= 5e-3
+    assert result["large"] is None
+    assert "| claim |" not in page  # these sizes are not the ones that claims are about
+    claimed = {**result, "claims": [{"says": "s", "measured": 1, "wanted": "≥ 1", "holds": True}]}
+    assert "| float32 |  |  |  |" in scripts("transport").as_page(claimed)
+
+
+def test_a_pass_is_held_against_its_products(tmp_path):
+    result, page = run_quickly("transport_pass", tmp_path)
+    for shape in result["shapes"]:
+        assert all(map(measured_or_explained, shape["contenders"].values()))
+        assert shape["share_of_products"]["median"] > 0.0
+        assert len(shape["contenders"]["pass, float32, no marginals"]["core_s"]) == 2
+    assert result["lengths"]["marginal_error"] <= 5e-3
+    assert result["lengths"]["peak_mib"] < 200
+    assert [row["n"] for row in result["lengths"]["rows"]] == [4000, 8000]
+    assert (tmp_path / "transport_pass.svg").read_text(encoding="utf-8").startswith("<?xml")
+    assert "](transport_pass.svg)" in page
+
+
+def test_the_pass_without_marginals_is_the_pass(scripts):
+    transport_pass, x = scripts("transport_pass"), np.random.default_rng(0).normal(size=(500, 8))
+    problem, potentials = transport_pass.posed(x.astype(np.float32), x[:40].astype(np.float32))
+    (whole,), _ = transport_pass.score(problem, potentials, transport_pass.Compute(device="cpu"))
+    run = transport_pass.without_marginals(problem.candidates[0], problem.target)()
+    np.testing.assert_allclose(run(), whole, atol=1e-6)
+
+
+def test_dsir_counts_as_the_package_does(tmp_path):
+    result, _ = run_quickly("dsir", tmp_path)
+    rows = result["contenders"]
+    assert all(map(measured_or_explained, rows.values()))
+    assert rows["gotd, fast"]["core_s"]
+    assert rows["gotd, sha256"]["core_s"]
+    difference = result["largest_difference"]
+    assert (difference is None) == bool(rows["data-selection"]["reason"])
+    if difference is not None:
+        assert difference["any"] <= 1e-9
+
+
+def test_tsds_finds_every_neighbour(tmp_path):
+    result, _ = run_quickly("tsds", tmp_path)
+    assert result["judged"]["gotd"]["recall"] == 1.0
+    assert result["judged"]["gotd"]["density_error_max"] <= 0.01
+    for variant in ("uniform", "kde"):
+        assert all(map(measured_or_explained, result["runs"][variant].values()))
+        assert len(result["runs"][variant]["gotd"]["core_s"]) == 2
+
+
+def test_the_published_procedure_is_ours_when_it_searches_every_cell(scripts, monkeypatch):
+    pytest.importorskip("faiss")
+    tsds = scripts("tsds_published")
+    monkeypatch.setattr(tsds, "PROBES", 1000)
+    pool, target = scripts("side_by_side").mixture(3000, [40], 16, 0)
+    settings = tsds.Settings(200, 300, 30)
+    procedure = tsds.Published(pool, settings)
+    distances, rows = procedure.neighbours(target)
+    points, density = procedure.densities(rows)
+    density = density[np.searchsorted(points, rows)]
+    for theirs, own in (
+        (procedure._uniform(distances), knn_uniform(distances, settings.alpha, settings.scale)),
+        (
+            procedure._by_density(distances, density),
+            knn_kde(distances, density, settings.alpha, settings.scale),
+        ),
+    ):
+        assert np.abs(theirs - own.mass).max() < 1e-15
+
+
+@pytest.mark.slow  # the peer takes ten seconds to import
+def test_embeddings_are_those_of_sentence_transformers(tmp_path):
+    result, _ = run_quickly("embedding", tmp_path)
+    assert all(map(measured_or_explained, result["contenders"].values()))
+    assert result["contenders"]["gotd, float32"]["core_s"]
+    for name, cosine in result["cosines"].items():
+        if cosine is not None:
+            assert cosine["least"] >= (0.9999 if "float32" in name else 0.999)
+
+
+def test_rows_of_memory_have_names_and_estimates_and_are_listed(scripts, capsys, monkeypatch):
+    memory = scripts("memory")
+    assert len({row.name for row in memory.ROWS}) == len(memory.ROWS)
+    bert = [row for row in memory.ROWS if row.model == "bert_base"]
+    full, mixed, recomputed, adapted = map(memory.estimate_gib, bert)
+    assert full > recomputed > 1.6
+    assert mixed > recomputed
+    assert adapted < 0.7 * full
+    monkeypatch.setattr(
+        sys, "argv", ["memory.py", "--list", "--out", str(ROOT / "results/benchmarks")]
+    )
+    memory.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(memory.ROWS)
+    assert sum(line.endswith(" not measured") for line in lines) < len(lines)
+
+
+@pytest.mark.slow  # three models and two peers to load, in as many processes
+def test_toxicity_is_raced_on_the_same_tokens_and_gives_the_same_numbers(tmp_path):
+    result, page = run_quickly("toxicity", tmp_path)
+    races = {race["what"]: race for race in result["races"]}
+    assert len(races) == 4
+    for race in races.values():
+        assert all(map(measured_or_explained, race["contenders"].values()))
+        assert len(race["contenders"]["gotd"]["core_s"]) == 2
+    assert races["generation"]["largest_relative_difference"] is None
+    assert races["generation"]["amount"] == 2 * 25 * 20
+    assert races["perplexity"]["largest_relative_difference"] <= 1e-4
+    plain = races["scoring comments"]["contenders"]["Detoxify.predict"]
+    difference = races["scoring comments"]["largest_relative_difference"]
+    assert (difference is None) == bool(plain["reason"])
+    assert "generate, prompt after prompt" in page
+
+
+@pytest.mark.slow  # starting Ray
+def test_engines_agree_to_the_last_bit(tmp_path):
+    result, _ = run_quickly("engines", tmp_path)
+    assert result["contenders"]["local"]["wall_s"]
+    assert (result["identical"] is None) == bool(result["contenders"]["Ray"]["reason"])
+    assert result["identical"] in (None, True)
+
+
+def test_contenders_take_turns_and_explain_their_absence(side_by_side, tmp_path):
+    log = tmp_path / "turns"
+
+    def contender(name, work_s=0.0):
+        def run():
+            with log.open("a") as file:
+                file.write(name)
+            started = time.process_time()
+            while time.process_time() - started < work_s:
+                pass
+            return name
+
+        return side_by_side.Contender(name, lambda: run)
+
+    def refuse():
+        raise side_by_side.Unavailable("not on this machine")
+
+    outcomes = side_by_side.race(
+        [
+            contender("a"),
+            contender("b", work_s=0.3),
+            side_by_side.Contender("c", refuse),
+            side_by_side.Contender("d", lambda: lambda: 1 / 0),
+            side_by_side.Contender("e", lambda: lambda: os._exit(3)),
+            side_by_side.Contender("f", refuse, needs=("no_such_module",)),
+        ],
+        rounds=3,
+        limit_s=0.5,
+    )
+    assert log.read_text() == "abbaa"  # b has used its time up before round 3
+    assert outcomes["a"].value == "a"
+    assert len(outcomes["a"].wall_s) == 3
+    assert 0.3 <= outcomes["b"].core_s[0] <= outcomes["b"].wall_s[0] + 0.01
+    assert outcomes["c"].reason == "not on this machine"
+    assert outcomes["d"].reason == "ZeroDivisionError: division by zero"
+    assert outcomes["e"].reason == "its process died"
+    assert outcomes["f"].reason == "no_such_module not installed"
+    assert side_by_side.ratio(outcomes["b"], outcomes["a"], "wall_s")["median"] > 1
+    assert side_by_side.ratio(outcomes["c"], outcomes["a"]) is None
+
+
+def test_peak_memory_is_above_what_was_held(side_by_side):
+    held = np.ones(2**22)  # 32 MiB
+
+    def run():
+        return float((held * 2.0)[0])
+
+    peak = side_by_side.race([side_by_side.Contender("a", lambda: run)], 1, 1.0)["a"].peak_mib
+    if peak is None:
+        pytest.skip("this kernel does not let a process reset its peak")
+    assert 30 < peak < 45
+
+
+def test_fidelity_knows_equal_and_opposite_rankings(side_by_side):
+    exact = np.random.default_rng(0).permutation(1000).astype(float)
+    same = side_by_side.fidelity(3.0 * exact + 1.0, exact)
+    assert same["spearman"] == pytest.approx(1.0)
+    assert same["top_1"] == same["top_10"] == 1.0
+    opposite = side_by_side.fidelity(-exact, exact)
+    assert opposite["spearman"] == pytest.approx(-1.0)
+    assert opposite["top_5"] == 0.0
+    swapped = exact.copy()
+    swapped[exact == 9], swapped[exact == 10] = 10, 9
+    assert side_by_side.fidelity(swapped, exact)["top_1"] == 0.9
+
+
+def test_a_claim_without_a_measurement_is_left_open(side_by_side):
+    assert side_by_side.claim("speed", None, 2.0)["holds"] is None
+    assert side_by_side.claim("speed", 2.5, 2.0)["holds"] is True
+    assert side_by_side.claim("error", 2.5, 2.0, at_most=True)["holds"] is False

@@ -1,0 +1,272 @@
+"""The whole protocol on a tiny generated world: runs, resumes, and refuses bad input."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from gotd.pipeline.experiment import plan_cell, run_cell
+from gotd.pipeline.record import seal
+from gotd.reporting.records import validate
+from gotd.runs.expand import expand
+from gotd.runs.sweep import run
+
+TINY = [
+    "experiment=glue",
+    "scale=micro",
+    "task=cola",
+    "seed=1",
+    "tracker=none",
+    "budget=20",
+    "source.pretraining_documents=150",
+    "source.candidate_documents=800",
+    "source.rare_share=0.1",
+    "source.labels=40",
+    "source.evaluation_rows=32",
+    "limits.validation_rows=8",
+    "model.pretraining.epochs=0.5",
+    "pre_fine_tune.epochs=1",
+    "fine_tune.epochs=1",
+]
+ARMS = (
+    "none",
+    "random",
+    "random_in_domain",
+    "nearest",
+    "dsir",
+    "curated_tapt",
+    "curated_tapt_duplicates",
+    "got_d",
+    "got_d_contrast",
+    "tsds",
+    "half_oracle",
+    "oracle",
+)
+
+
+def cells(store: Path, *overrides: str):
+    return [config for config, _ in expand([*TINY, f"store={store}", *overrides])]
+
+
+def without_cost(record: dict) -> str:
+    return json.dumps({k: v for k, v in record.items() if k != "cost"}, sort_keys=True)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def records(store) -> dict[str, dict]:
+    found = [run_cell(config) for config in cells(store, f"selector={','.join(ARMS)}")]
+    return {record["axes"]["arm"]: record for record in found}
+
+
+def test_every_arm_ends_in_a_valid_record(records):
+    assert set(records) == set(ARMS)
+    for arm, record in records.items():
+        assert record["status"] == "done", (arm, record["error"])
+        validate(record, arm)
+
+
+def test_selections_have_the_budget_and_know_their_domains(records):
+    for arm, record in records.items():
+        chosen = record["selection"]
+        if arm == "none":
+            assert chosen is None
+            continue
+        assert chosen["rows"] == 20
+        assert sum(chosen["domains"].values()) == 20
+    assert records["oracle"]["selection"]["under_covered_share"] == 1.0
+    assert records["half_oracle"]["selection"]["under_covered_share"] == 0.5
+    assert records["curated_tapt"]["selection"]["distinct_rows"] == 20
+
+
+def test_arms_share_one_base_model_and_one_pool(records, store):
+    assert len(list((store / "base_model").glob("micro-*"))) == 1
+    assert len([p for p in (store / "candidates").iterdir() if p.is_dir()]) == 1
+
+
+def test_a_finished_cell_is_not_run_again(records, store):
+    manifests = sorted(store.rglob("manifest.json"))
+    before = {path: path.stat().st_mtime_ns for path in manifests}
+    (config,) = cells(store, "selector=got_d")
+    again = run_cell(config)
+    assert without_cost(again) == without_cost(records["got_d"])
+    assert {
+        path: path.stat().st_mtime_ns for path in sorted(store.rglob("manifest.json"))
+    } == before
+
+
+def test_another_store_gives_the_same_record(records, tmp_path):
+    (config,) = cells(tmp_path, "selector=got_d")
+    assert without_cost(run_cell(config)) == without_cost(records["got_d"])
+
+
+def test_budgets_are_prefixes_of_one_ranking(records, store):
+    import pyarrow.parquet as pq
+
+    small, large = (
+        plan_cell(config).record.inputs["selection"]
+        for config in cells(store, "selector=got_d", "budget=10,30", "rank_rows=30")
+    )
+    assert small.inputs["ranking"].key == large.inputs["ranking"].key
+    place = plan_cell(cells(store, "selector=got_d")[0]).store
+    ids = [
+        pq.read_table(place.get(step) / "selection.parquet")["id"].to_pylist()
+        for step in (small, large)
+    ]
+    assert ids[0] == ids[1][:10]
+
+
+def test_a_budget_larger_than_the_pool_fails_that_cell_only(tmp_path):
+    (config,) = cells(tmp_path, "selector=random", "budget=900")
+    record = run_cell(config)
+    assert record["status"] == "failed"
+    assert "900" in record["error"]["message"]
+    assert "800" in record["error"]["message"]
+    validate(record)
+    assert not list(tmp_path.glob("ranking/*[!t]/manifest.json"))
+
+
+def broken(*_, **__):
+    raise RuntimeError("no luck")
+
+
+def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
+    (config,) = cells(tmp_path, "selector=none")
+    from gotd.training import classifier
+
+    with monkeypatch.context() as patched:
+        patched.setattr(classifier, "fine_tune", broken)
+        failed = run_cell(config)
+    assert failed["status"] == "failed"
+    assert failed["cost"]["elapsed_s"] > 0
+    assert plan_cell(config).outcome()["status"] == "failed"
+    assert run_cell(config)["status"] == "done"
+    assert plan_cell(config).outcome()["status"] == "done"
+    assert not plan_cell(config).failure_path.exists()
+
+
+def test_what_stops_a_prediction_costs_no_training(tmp_path, monkeypatch):
+    (config,) = cells(tmp_path, "selector=none")
+    from gotd.training import classifier
+
+    with monkeypatch.context() as patched:
+        patched.setattr(classifier, "predict", broken)
+        assert run_cell(config)["status"] == "failed"
+    monkeypatch.setattr(classifier, "fine_tune", broken)
+    assert run_cell(config)["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("budget=0", "budget"),
+        ("fine_tune.head=tail", "head"),
+        ("source.rare_share=2", "rare_share"),
+    ],
+)
+def test_a_refused_value_is_named(tmp_path, override, named):
+    with pytest.raises(ValueError, match=named):
+        plan_cell(cells(tmp_path, "selector=got_d", override)[0])
+
+
+def test_a_limit_that_the_hub_would_not_keep_is_refused():
+    overrides = ["experiment=glue/paper", "task=rte", "selector=none", "seed=1"]
+    ((config, _),) = expand([*overrides, "candidates.limit=1000"])
+    with pytest.raises(ValueError, match=r"bounded by source\.chars_per_domain"):
+        plan_cell(config)
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from gotd.storage import artifacts
+from gotd.pipeline.experiment import run_cell
+from gotd.runs.expand import expand
+
+kind, overrides = sys.argv[1], sys.argv[2:]
+build = artifacts.Store._build
+
+def killed(self, step, folder, inputs):
+    def run(part, places):
+        step.build(part, places)
+        os.kill(os.getpid(), signal.SIGKILL)
+    build(self, replace(step, build=run) if step.kind == kind else step, folder, inputs)
+
+artifacts.Store._build = killed
+((config, _),) = expand(overrides)
+print(run_cell(config)["status"])
+"""
+
+
+@pytest.mark.slow
+def test_killed_in_every_stage_and_started_again_gives_the_same_record(records, tmp_path):
+    overrides = [*TINY, f"store={tmp_path}", "selector=got_d"]
+    kinds = [step.kind for step in plan_cell(expand(overrides)[0][0]).record.ancestors()]
+    assert set(kinds) >= {"base_model", "embeddings", "ranking", "pre_fine_tuned", "predictions"}
+    for kind in dict.fromkeys(kinds):
+        run = subprocess.run(
+            [sys.executable, "-c", KILLED, kind, *overrides], capture_output=True, check=False
+        )
+        assert run.returncode == -signal.SIGKILL, run.stderr.decode()[-2000:]
+        unfinished = list(tmp_path.glob(f"{kind}/*.part"))
+        assert len(unfinished) == 1, kind
+    assert without_cost(run_cell(expand(overrides)[0][0])) == without_cost(records["got_d"])
+    assert not list(tmp_path.glob("*/*.part"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["store={file}"], "choose another store"),
+        (["--bogus"], "no flag --bogus"),
+        (["budgett=3"], "budgett"),
+        (["budget=0"], "budget"),
+    ],
+)
+def test_a_command_that_cannot_run_says_so_in_one_line(tmp_path, capsys, arguments, named):
+    (tmp_path / "file").touch()
+    given = [a.format(file=tmp_path / "file") for a in arguments]
+    assert run("glue", [*TINY[1:], "selector=none", *given]) == 2
+    error = capsys.readouterr().err
+    assert named in error
+    assert error.count("\n") == 1
+
+
+def test_a_damaged_cost_is_named(tmp_path):
+    from gotd.storage.artifacts import ArtifactError
+
+    (config,) = cells(tmp_path, "selector=none")
+    run_cell(config)
+    cell = plan_cell(config)
+    cost = cell.store.folder(cell.record) / "cost.json"
+    cost.write_text("{")
+    with pytest.raises(ArtifactError, match="cost.json is damaged; delete it"):
+        cell.outcome()
+
+
+def test_a_cell_that_ends_twice_at_once_is_sealed_once(tmp_path):
+    (config,) = cells(tmp_path, "selector=none")
+    run_cell(config)
+    cell = plan_cell(config)
+    cost = cell.store.folder(cell.record) / "cost.json"
+    together = threading.Barrier(8)
+
+    def end(elapsed_s: float) -> bool:
+        together.wait()
+        return seal(cell.store, cell.record, elapsed_s)
+
+    for _ in range(10):
+        cost.unlink()
+        with ThreadPoolExecutor(8) as pool:
+            sealed = list(pool.map(end, range(8)))
+        assert sum(sealed) == 1
+        assert json.loads(cost.read_text())["elapsed_s"] == sealed.index(True)

@@ -1,0 +1,160 @@
+"""Estimates against what torch says: weights of real shapes, tensors that a layer saves."""
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+)
+
+from gotd.planning.memory import (
+    Training,
+    activations,
+    adapter_weights,
+    scoring_memory,
+    training_memory,
+    ways,
+)
+from gotd.planning.sizes import BERT_BASE, PUBLISHED, Shape
+
+ROWS, LENGTH = 2, 16
+SMALL = Shape(layers=2, hidden=64, heads=4, feed_forward=256, vocabulary=100, positions=32)
+FAMILIES = ("bert", "gpt2", "gpt_neo")
+
+
+def network(family, shape, dropout, dtype=torch.float32):
+    if family == "bert":
+        config, kind = (
+            BertConfig(
+                vocab_size=shape.vocabulary,
+                hidden_size=shape.hidden,
+                num_hidden_layers=shape.layers,
+                num_attention_heads=shape.heads,
+                intermediate_size=shape.feed_forward,
+                max_position_embeddings=shape.positions,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=dropout,
+            ),
+            BertForMaskedLM,
+        )
+    elif family == "gpt2":
+        config, kind = (
+            GPT2Config(
+                vocab_size=shape.vocabulary,
+                n_embd=shape.hidden,
+                n_layer=shape.layers,
+                n_head=shape.heads,
+                n_inner=shape.feed_forward,
+                n_positions=shape.positions,
+                resid_pdrop=dropout,
+                embd_pdrop=dropout,
+                attn_pdrop=dropout,
+                bos_token_id=0,
+                eos_token_id=0,
+            ),
+            GPT2LMHeadModel,
+        )
+    else:
+        config, kind = (
+            GPTNeoConfig(
+                vocab_size=shape.vocabulary,
+                hidden_size=shape.hidden,
+                num_layers=shape.layers,
+                num_heads=shape.heads,
+                intermediate_size=shape.feed_forward,
+                max_position_embeddings=shape.positions,
+                attention_types=[[["global", "local"], shape.layers // 2]],
+                resid_dropout=dropout,
+                embed_dropout=dropout,
+                attention_dropout=dropout,
+                bos_token_id=0,
+                eos_token_id=0,
+            ),
+            GPTNeoForCausalLM,
+        )
+    return kind._from_config(config, dtype=dtype, attn_implementation="eager")
+
+
+def saved_bytes(model):
+    """Count what autograd keeps of a forward pass, each storage once, weights left out."""
+    own = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+    seen = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            seen[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    tokens = torch.zeros((ROWS, LENGTH), dtype=torch.long)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t):
+        model.train().base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    return sum(size for size, _ in seen.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tuning", ["full", "lora"])
+@pytest.mark.parametrize("dropout", [0.1, 0.0])
+@pytest.mark.parametrize("weights", ["float32", "bf16"])
+def test_a_layer_saves_what_autograd_says(family, tuning, dropout, weights):
+    dtype = torch.bfloat16 if weights == "bf16" else torch.float32
+    counts = []
+    for layers in (2, 4):  # the difference leaves out what embeddings and the last norm save
+        shape = Shape(layers, SMALL.hidden, SMALL.heads, SMALL.feed_forward, 100, 32)
+        model = network(family, shape, dropout, dtype)
+        if tuning == "lora":
+            get_peft_model(model, LoraConfig(r=2))
+        counts.append(saved_bytes(model))
+    measured = (counts[1] - counts[0]) / 2
+    how = Training(ROWS, LENGTH, tuning=tuning, weights=weights, dropout=dropout > 0)
+    # Low ranks and tiny sizes: norms' statistics and adapters weigh more than they will.
+    assert activations(SMALL, family, how) == pytest.approx(measured, rel=0.25)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("gpt2", "gpt2"),
+        ("gpt2-xl", "gpt2"),
+        ("gpt-neo-1.3B", "gpt_neo"),
+        ("gpt-neo-2.7B", "gpt_neo"),
+    ],
+)
+def test_published_shapes_have_the_published_number_of_weights(name, family):
+    with torch.device("meta"):
+        model = network(family, PUBLISHED[name], 0.0)
+    counted = sum(weight.numel() for weight in model.parameters())
+    assert PUBLISHED[name].weights == pytest.approx(counted, rel=0.01)
+    get_peft_model(model, LoraConfig(r=8))
+    trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
+    assert adapter_weights(PUBLISHED[name], family, Training(1, 1)) == trained
+
+
+def test_each_saving_saves():
+    shape = PUBLISHED["gpt2-xl"]
+    gib = {way: training_memory(shape, "gpt2", how).gib for way, how in ways(Training(4, 1024))}
+    assert gib["full"] > gib["full, recomputed"] > gib["full, recomputed, fsdp on 8"]
+    assert gib["full"] > gib["lora"] > gib["lora, recomputed"]
+    assert gib["lora, recomputed"] > gib["lora, recomputed, bf16 weights"]
+    # A weight and AdamW's two moments are there at any time, whatever the batch.
+    assert gib["full, recomputed"] > 12 * shape.weights / 2**30
+    one, two = (training_memory(shape, "gpt2", Training(rows, 1024)) for rows in (1, 2))
+    assert two.activations == pytest.approx(2 * one.activations)
+    assert two.logits == pytest.approx(12 * 2 * 1024 * 50_257)
+    masked = training_memory(BERT_BASE, "bert", Training(64, 128, predicted=0.15))
+    assert masked.logits < 0.2 * training_memory(BERT_BASE, "bert", Training(64, 128)).logits
+
+
+def test_scoring_halves_in_bf16_and_grows_with_the_batch():
+    shape = PUBLISHED["gpt-neo-2.7B"]
+    wide, narrow = (scoring_memory(shape, "gpt_neo", p, 4096, 512) for p in ("float32", "bf16"))
+    assert narrow.file == 4 * shape.weights  # converted from float32: the peak is there
+    narrow = scoring_memory(shape, "gpt_neo", "bf16", 4096, 512, stored="bf16")
+    assert (narrow.file, narrow.weights) == (0.0, wide.weights / 2)
+    assert scoring_memory(shape, "gpt_neo", "bf16", 8192, 512, "bf16").cache == 2 * narrow.cache
+    assert narrow.gib < 24

@@ -1,0 +1,157 @@
+from hashlib import sha256
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import regex
+
+from gotd.data.rows import Rows
+from gotd.engine.local import LocalEngine
+from gotd.selectors.dsir import DSIR
+from gotd.selectors.hashed_ngrams import BLOCK_ROWS, FastNgrams, Sha256Ngrams
+
+ENGINE = LocalEngine()
+TEXTS = [
+    "The cat, the CAT... sat on the mat!",
+    "naïve café — “quoted” 東京 no_under 42 3.14",
+    "",
+    "   \t\n ",
+    "word",
+    "e\u0301 combining, İstanbul ΣΑΣ 𝔘𝔫𝔦 😀😀 ok",
+    "a\u00a0b\u2003c\u2014d",
+]
+
+
+def official_counts(text, ngrams=2, buckets=10_000):
+    """The published recipe, from its description: one n-gram after the other."""
+    words = regex.findall(r"\w+|[^\w\s]+", text.lower())
+    counts = np.zeros(buckets, dtype=int)
+    for n in range(1, ngrams + 1):
+        for start in range(len(words) - n + 1):
+            gram = " ".join(words[start : start + n])
+            counts[int(sha256(gram.encode("utf-8")).hexdigest(), 16) % buckets] += 1
+    return counts
+
+
+def random_texts(n, seed, words="alpha beta gamma delta , . eps"):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(words.split(), size=rng.integers(1, 30))) for _ in range(n)]
+
+
+def shard(texts, prefix):
+    return Rows(pa.array([f"{prefix}{i:05d}" for i in range(len(texts))]), pa.array(texts))
+
+
+@pytest.mark.parametrize("ngrams", [4, 6])
+def test_texts_shorter_than_the_ngram_have_their_shorter_ones(ngrams):
+    for text in ("one two three", ""):
+        found = Sha256Ngrams(ngrams, 100).count(pa.array([text]))
+        np.testing.assert_array_equal(found, official_counts(text, ngrams, 100))
+
+
+@pytest.mark.parametrize("ngrams", [1, 2, 3])
+def test_sha256_counts_are_the_published_ones(ngrams):
+    found = Sha256Ngrams(ngrams, 10_000).count(pa.array(TEXTS))
+    np.testing.assert_array_equal(found, sum(official_counts(t, ngrams) for t in TEXTS))
+
+
+def test_sha256_importance_weights_are_the_published_ones():
+    pool, target = random_texts(200, 0), random_texts(30, 1, words="alpha beta zeta")
+    p_target = sum(map(official_counts, target))
+    p_pool = sum(map(official_counts, pool))
+    ratio = np.log(p_target / p_target.sum() + 1e-8) - np.log(p_pool / p_pool.sum() + 1e-8)
+    official = {f"c{i:05d}": official_counts(t) @ ratio for i, t in enumerate(pool)}
+    arm = DSIR(hash="sha256", noise=False)
+    ranking = arm.rank(shard(target, "t"), [shard(pool, "c")], 200, 0, ENGINE)
+    wanted = [-official[i] for i in ranking.ids.to_pylist()]
+    np.testing.assert_allclose(ranking.scores, wanted, rtol=0, atol=1e-9)
+
+
+def test_blocks_do_not_change_sha256_scores():
+    texts = pa.array(random_texts(BLOCK_ROWS + 50, 2))
+    weights = np.random.default_rng(3).normal(size=500)
+    features = Sha256Ngrams(2, 500)
+    whole, tail = (
+        features.score(texts, weights),
+        features.score(texts.slice(BLOCK_ROWS - 7), weights),
+    )
+    np.testing.assert_array_equal(whole[BLOCK_ROWS - 7 :], tail)
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_fast_cuts_texts_like_the_published_tokeniser(text):
+    # As many buckets as there are hashes: an n-gram is known by its bucket.
+    fast = FastNgrams(3, 2**31)
+    words = regex.findall(r"\w+|[^\w\s]+", text.lower())
+    grams = [
+        " ".join(words[max(0, end - n) : end])
+        for end in range(1, len(words) + 1)
+        for n in range(1, min(end, 3) + 1)
+    ]
+    found = fast.buckets_of(text)
+    assert len(found) == len(grams)
+    if not any(character in text for character in "İΣ"):
+        alone = [fast.buckets_of(gram)[-1] for gram in grams]
+        assert found.tolist() == alone
+        assert len(set(alone)) == len(set(grams))
+
+
+def test_fast_tells_word_order_and_spreads_over_buckets():
+    fast = FastNgrams(2, 1000)
+    assert set(fast.buckets_of("red dog")) != set(fast.buckets_of("dog red"))
+    words = pa.array([f"w{i}" for i in range(100_000)])
+    three = FastNgrams(3, 2**31)
+    trigrams = {
+        three.buckets_of(text)[-1] for text in ("a b c", "x b c", "a x c", "b a c", "a b a")
+    }
+    assert len(trigrams) == 5
+    counts = FastNgrams(1, 1000).count(words)
+    # Poisson(100): the variance of a fair hash equals its mean, within 5 %.
+    assert counts.sum() == 100_000
+    assert 80 < counts.var() < 125
+
+
+def test_fast_scores_sum_its_counts():
+    texts = pa.array(TEXTS)
+    fast = FastNgrams(2, 300)
+    weights = np.random.default_rng(0).normal(size=300)
+    scores = [fast.count(texts.slice(i, 1)) @ weights for i in range(len(TEXTS))]
+    np.testing.assert_allclose(fast.score(texts, weights), scores, atol=1e-12)
+    np.testing.assert_allclose(fast.score(texts.slice(2, 3), weights), scores[2:5], atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["fast", "sha256"])
+def test_it_prefers_texts_that_read_like_the_target(kind):
+    near = random_texts(50, 0, words="protein binds the receptor")
+    far = random_texts(450, 1, words="goal match the striker")
+    target = random_texts(20, 2, words="protein binds the receptor")
+    ranking = DSIR(hash=kind).rank(shard(target, "t"), [shard(near + far, "c")], 40, 0, ENGINE)
+    assert np.mean([int(i[1:]) < 50 for i in ranking.ids.to_pylist()]) > 0.9
+
+
+def test_noise_samples_in_proportion_to_the_weight():
+    # One-word texts: "heads" has three times the weight of "tails".
+    pool = shard(["heads"] * 500 + ["tails"] * 500, "c")
+    target = shard(["heads"] * 3 + ["tails"], "t")
+    arm = DSIR(ngrams=1)
+    share = [
+        np.mean([int(i[1:]) < 500 for i in arm.rank(target, [pool], 40, s, ENGINE).ids.to_pylist()])
+        for s in range(50)
+    ]
+    assert abs(np.mean(share) - 0.75) < 0.03
+
+
+def test_smoothing_keeps_unseen_ngrams_from_deciding():
+    counts = np.array([3, 1, 0, 0]), np.array([1, 1, 1, 1])
+    plain, smooth = (DSIR(buckets=4, target_smoothing=s).log_ratio(*counts) for s in (0.0, 1.0))
+    assert plain[2] < -15
+    np.testing.assert_allclose(smooth, np.log(np.array([4, 2, 1, 1]) / 8 / 0.25), atol=1e-6)
+
+
+def test_texts_that_cannot_be_counted_are_refused():
+    pool = shard(["a", "b"], "c")
+    with pytest.raises(ValueError, match="target hold no word"):
+        DSIR().rank(shard(["", " "], "t"), [pool], 1, 0, ENGINE)
+    missing = Rows(pa.array(["x", "y"]), pa.array(["a", None]))
+    with pytest.raises(ValueError, match="text of row 1 is missing"):
+        DSIR().rank(shard(["a"], "t"), [missing], 1, 0, ENGINE)
