@@ -13,6 +13,7 @@ import io
 import subprocess
 import tokenize
 from collections import Counter
+from pathlib import Path
 
 NOT_CODE = {
     tokenize.COMMENT,
@@ -33,9 +34,9 @@ def count(source: str) -> int:
             lines.update(range(token.start[0], token.end[0] + 1))
     for node in ast.walk(ast.parse(source)):
         # A string that stands alone documents what it stands under or after.
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            if isinstance(node.value.value, str):
-                lines.difference_update(range(node.lineno, (node.end_lineno or 0) + 1))
+        alone = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if alone and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, (node.end_lineno or 0) + 1))
     return len(lines)
 
 
@@ -54,8 +55,7 @@ def files(commit: str | None, folder: str) -> dict[str, str]:
     for name in names:
         if name.endswith(".py"):
             if commit is None:
-                with open(name, encoding="utf-8") as file:
-                    found[name] = file.read()
+                found[name] = Path(name).read_text("utf-8")
             else:
                 found[name] = subprocess.run(
                     ["git", "show", f"{commit}:{name}"], check=True, capture_output=True, text=True
