@@ -38,6 +38,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from matplotlib.figure import Figure
 
+from gotd.data.base import read_all
 from gotd.data.microworld.tasks import GLUE
 from gotd.data.microworld.world import Microworld
 from gotd.data.rows import Rows
@@ -119,7 +120,7 @@ def generated(seed: int) -> Setting:
         seed=seed, rare_domains=2, rare_share=0.06, candidate_documents=4000, labels=40
     )
     names = ["common_0", *world.under_covered]
-    pool = world.candidates()
+    pool = read_all(world.candidates())
     texts, modes = [], []
     for task in sorted(GLUE):
         rows = world.split(task, "train")

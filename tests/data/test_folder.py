@@ -13,8 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd.data import files
+from gotd.data.base import read_all
 from gotd.data.columns import documents
 from gotd.data.folder import Folder
+from gotd.data.inputs import File
+from gotd.data.readers import Columns
+from gotd.data.sampling import limited, subsample
 
 DATA = os.environ.get("DATA", "")
 real_data = pytest.mark.skipif(not DATA, reason="DATA names no folder with the public data")
@@ -60,8 +64,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ids(table: pa.Table) -> list[str]:
-    return table["id"].to_pylist()
+def ids(parts) -> list[str]:
+    return read_all(parts)["id"].to_pylist()
 
 
 @pytest.mark.parametrize("suffix", files.SUFFIXES)
@@ -104,15 +108,18 @@ def test_limit_counts_both_parts_and_keeps_the_mixture(folder):
     smaller = Folder(str(folder), limit=50)
     assert set(ids(smaller.candidates())) <= set(ids(source.candidates()))
     # Sampled apart from the hold-out, so the share held out stays the same.
-    assert abs(smaller.pretraining().num_rows - 7.5) < 4 * np.sqrt(50 * 0.15 * 0.85)
+    assert abs(read_all(smaller.pretraining()).num_rows - 7.5) < 4 * np.sqrt(50 * 0.15 * 0.85)
     everything = Folder(str(folder), limit=10_000)
-    assert everything.candidates().num_rows + everything.pretraining().num_rows == 400
+    assert (
+        read_all(everything.candidates()).num_rows + read_all(everything.pretraining()).num_rows
+        == 400
+    )
 
 
 def test_candidate_files_choose_by_name_or_pattern(folder):
     for pattern in ("dogs-b", "dogs-*", "dogs-b.parquet"):
         source = Folder(str(folder), candidate_files=(pattern,), held_out_share=0)
-        assert set(source.candidates()["domain"].to_pylist()) == {"dogs"}
+        assert set(read_all(source.candidates())["domain"].to_pylist()) == {"dogs"}
     with pytest.raises(FileNotFoundError, match=r"'birds'.*cats-a, dogs-b"):
         Folder(str(folder), candidate_files=("birds",)).candidates()
 
@@ -169,7 +176,7 @@ def test_missing_places_are_named_with_what_is_there(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no split 'test'.*there is: train"):
         source.split("cola", "test")
     with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere.*DATA"):
-        Folder(str(tmp_path / "nowhere")).candidates()
+        read_all(Folder(str(tmp_path / "nowhere")).candidates())
     with pytest.raises(FileNotFoundError, match=r"no file .*x\.parquet; in .* there is: .*cand"):
         files.read(folder / "x.parquet")
     with pytest.raises(ValueError, match="no pre-training text: held_out_share is 0"):
@@ -268,17 +275,32 @@ def test_damaged_pages_are_named(tmp_path):
 
 def test_a_repeated_id_is_named_with_both_places(folder):
     write(passages(3, "dogs").slice(2), folder / "candidates" / "z.jsonl")
-    message = r"'dogs/2' occurs twice: .*dogs-b.parquet row 3 and .*z.jsonl row 1"
+    message = r"'dogs/2' occurs twice: dogs-b row 3 and z row 1"
     with pytest.raises(ValueError, match=message):
-        Folder(str(folder)).candidates()
+        read_all(Folder(str(folder)).candidates())
+
+
+def test_held_out_is_a_share_of_what_pretrains(folder):
+    source = Folder(str(folder), held_out_share=0.5)
+    held = set(ids(source.held_out()))
+    assert held <= set(ids(source.pretraining()))
+    assert 5 < len(held) < 40
+
+
+@pytest.mark.parametrize("rows", [1, 100, 399, 400, 10_000])
+def test_a_limit_over_parts_is_the_subsample_of_the_table(folder, rows):
+    parts = [File(path, path.stem, Columns()) for path in sorted(folder.glob("candidates/*"))]
+    table = read_all(parts)
+    expected = table.filter(pa.array(subsample(table, rows, 3, "role")))
+    assert read_all(limited(parts, rows, 3, "role")).equals(expected)
 
 
 @real_data
 def test_real_folder_has_its_published_sizes():
     source = Folder(DATA)
     assert {"cola", "mnli", "stsb", "chemprot", "imdb"} <= set(source.tasks())
-    chosen, held = source.candidates(), source.pretraining()
+    chosen, held = read_all(source.candidates()), read_all(source.pretraining())
     assert chosen.num_rows + held.num_rows == 324_916
     assert abs(held.num_rows / 324_916 - 0.15) < 0.004
-    assert not set(ids(chosen)) & set(ids(held))
+    assert not set(chosen["id"].to_pylist()) & set(held["id"].to_pylist())
     assert len(set(chosen["domain"].to_pylist())) == 18

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from gotd.data import pool
 from gotd.data import unique_ids as pool_ids
+from gotd.data.base import read_all
 from gotd.data.chunking import chunk
+from gotd.data.folder import Folder
 from gotd.data.inputs import named_parts, table_parts
 from gotd.data.pool import as_one, embeddings_file, open_pool, pool_facts, shard_files, write_pool
 from gotd.data.readers import Columns
@@ -52,9 +55,10 @@ def parts(folder):
     return named_parts([str(folder)], Columns(), folder / "hub.json")
 
 
-def build(folder: Path, given, unit="whole", tick=lambda _: None, length_chars=60) -> Path:
+def build(folder: Path, given, unit="whole", tick=lambda _: None, **more) -> Path:
     folder.mkdir(exist_ok=True)
-    write_pool(given, folder, folder / ".work", unit=unit, length_chars=length_chars, tick=tick)
+    options = {"unit": unit, "length_chars": 60, "tick": tick, **more}
+    write_pool(given, folder, folder / ".work", **options)
     return folder
 
 
@@ -121,6 +125,32 @@ def test_a_killed_run_goes_on_at_its_shard_with_the_same_bytes(
     assert again[0] == 64 * stop_after
     for name, when in before.items():
         assert (broken / name).stat().st_mtime_ns == when
+
+
+def test_a_pool_of_filtered_parts_resumes_with_the_same_bytes(files, tmp_path):
+    files.rename(files.with_name("candidates"))
+    given = Folder(str(tmp_path), held_out_share=0.3, limit=400).candidates()
+    full = contents(build(tmp_path / "full", given))
+    broken = tmp_path / "broken"
+
+    def stop(rows):
+        if (broken / "rows-00001.arrow").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(broken, given, tick=stop)
+    assert not (broken / "rows-00002.arrow").exists()
+    assert contents(build(broken, given)) == full
+    rows = read_all(given).filter(
+        pc.not_equal(pc.utf8_trim_whitespace(read_all(given)["text"]), "")
+    )
+    assert table_of(tmp_path / "full").equals(rows)
+
+
+def test_published_joins_texts_without_a_space(tmp_path):
+    given = table_parts(["aaa", "bbb"], "mine", Columns())
+    made = build(tmp_path / "pool", given, unit="fixed", separator="")
+    assert table_of(made)["text"].to_pylist() == ["aaabbb"]
 
 
 def test_a_shard_is_bounded_in_bytes_wherever_pieces_end(files, tmp_path, monkeypatch):

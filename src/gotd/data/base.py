@@ -2,14 +2,96 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("domain", pa.string())])
+"""Columns of the tables that parts yield."""
+ROWS_PER_PIECE = 8192
+"""Most rows of a piece."""
 
 
 class SourceUnavailable(FileNotFoundError):  # noqa: N818 - says a state, not a mistake
     """Rows are neither on this machine nor to be had from where they are published."""
+
+
+class Part(Protocol):
+    """A file, a split of a Hub data set, a table, or a selection of their rows."""
+
+    @property
+    def label(self) -> str:
+        """Name of the part, unique among the parts of one pool."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the rows: a checksum, or a data set and its revision.
+
+        JSON-able, and free of paths.
+        """
+        ...
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield tables with columns as in `SCHEMA`, in order, a few thousand rows each."""
+        ...
+
+
+@dataclass(frozen=True)
+class FilteredPart:
+    """Some rows of a part, chosen by their ids.
+
+    Args:
+        part: The part.
+        keep: Maps ids ``[n]`` to a bool mask ``[n]``.
+        rule: What `keep` depends on, for the identity; JSON-able.
+    """
+
+    part: Part
+    keep: Callable[[pa.ChunkedArray], np.ndarray]
+    rule: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Name of the part that is filtered."""
+        return self.part.label
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the part, with the rule."""
+        return {**self.part.identity(), "rows": self.rule}
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield tables with columns as in `SCHEMA`, in the part's order."""
+        for table in self.part.pieces():
+            yield table.filter(pa.array(self.keep(table["id"])))
+
+
+@dataclass(frozen=True)
+class GeneratedPart:
+    """A table that is made when it is read.
+
+    Args:
+        label: Name of the part.
+        facts: The identity.
+        make: Returns the table, with columns as in `SCHEMA`.
+    """
+
+    label: str
+    facts: dict[str, Any]
+    make: Callable[[], pa.Table]
+
+    def identity(self) -> dict[str, Any]:
+        """Return what determines the table."""
+        return self.facts
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield the table in slices."""
+        table = self.make().select(SCHEMA.names).cast(SCHEMA)
+        for start in range(0, table.num_rows, ROWS_PER_PIECE):
+            yield table.slice(start, ROWS_PER_PIECE)
 
 
 class Source(Protocol):
@@ -49,27 +131,55 @@ class Source(Protocol):
         """
         ...
 
-    def candidates(self) -> pa.Table:
-        """Give the documents to select from.
-
-        Returns:
-            String columns ``id`` (unique), ``text`` and ``domain``.
-        """
+    def candidates(self) -> Sequence[Part]:
+        """Return the documents to select from, as parts; ids are unique over all parts."""
         ...
 
-    def pretraining(self) -> pa.Table:
-        """Give the documents a base model is pre-trained on, disjoint from `candidates`.
+    def pretraining(self) -> Sequence[Part]:
+        """Return the documents a base model is pre-trained on, disjoint from `candidates`.
 
-        They are the paper's D_P, and known exactly here. Columns as in `candidates`.
+        They are the paper's D_P, and known exactly here.
 
         Raises:
             ValueError: If this source has none, because its base models come pre-trained.
         """
         ...
 
-    def held_out(self) -> pa.Table:
-        """Give text of the pool's kind that no model is trained on, for perplexity.
-
-        Columns as in `candidates`.
-        """
+    def held_out(self) -> Sequence[Part]:
+        """Return text of the pool's kind that no model is trained on, for perplexity."""
         ...
+
+
+def read_all(parts: Sequence[Part]) -> pa.Table:
+    """Read all rows of some parts into memory.
+
+    Returns:
+        Columns as in `SCHEMA`.
+
+    Raises:
+        ValueError: If a part cannot be read, or an id occurs twice; names file and row.
+    """
+    pieces = [piece.cast(SCHEMA) for part in parts for piece in part.pieces()]
+    table = pa.concat_tables(pieces) if pieces else SCHEMA.empty_table()
+    counts = pc.value_counts(table["id"])
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(repeated):
+        raise repeated_id(parts, repeated[0]["values"].as_py())
+    return table
+
+
+def repeated_id(parts: Sequence[Part], name: str) -> ValueError:
+    """Return the error for an id that occurs twice; reads the parts again to name the rows."""
+    rows = []
+    for part in parts:
+        unfiltered = part.part if isinstance(part, FilteredPart) else part
+        first = 1
+        for table in unfiltered.pieces():
+            found = np.flatnonzero(pc.equal(table["id"], name)) + first
+            rows += [f"{part.label} row {row}" for row in found]
+            first += table.num_rows
+    where = f": {rows[0]} and {rows[1]}" if len(rows) > 1 else ""
+    return ValueError(
+        f"id {name!r} occurs twice{where}; ids must be unique over all files: "
+        "drop a row, or name another --id-column"
+    )

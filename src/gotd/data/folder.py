@@ -12,7 +12,7 @@ Every file may also be ``.jsonl``, ``.jsonl.gz``, ``.jsonl.zst`` or ``.csv``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,9 +20,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gotd.data.columns import check_text_columns, documents
+from gotd.data.base import FilteredPart, Part
+from gotd.data.columns import check_text_columns
 from gotd.data.files import checksum, read, row_files, stem
-from gotd.data.sampling import subsample, uniform_by_id
+from gotd.data.inputs import File, labelled
+from gotd.data.readers import Columns
+from gotd.data.sampling import SPLIT_SEED, limited, uniform_by_id
 
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
 ONE_FILE_GROUPS = ("toxicity",)
@@ -130,43 +133,49 @@ class Folder:
             )
         return read(found[0])
 
-    def candidates(self) -> pa.Table:
-        """Read the passages to select from: those not held out for pre-training."""
-        pool = self._pool()
-        return pool.filter(pa.array(~self._held_out(pool)))
+    def candidates(self) -> list[Part]:
+        """Return the passages to select from, those not held out, a part for each file."""
+        return self._parts("candidates", lambda ids: ~self._pretrains(ids))
 
-    def pretraining(self) -> pa.Table:
-        """Read the passages held out for pre-training base models.
+    def pretraining(self) -> list[Part]:
+        """Return the passages held out for pre-training base models.
 
         Raises:
             ValueError: If ``held_out_share`` is 0.
         """
+        self._check_held_out()
+        return self._parts("pretraining", self._pretrains)
+
+    def held_out(self) -> list[Part]:
+        """Return the pre-training passages that no causal model is trained on.
+
+        Raises:
+            ValueError: If ``held_out_share`` is 0.
+        """
+        self._check_held_out()
+        return self._parts("held out", lambda ids: self._pretrains(ids) & self._unread(ids))
+
+    def _parts(self, role: str, keep: Callable[[pa.ChunkedArray], np.ndarray]) -> list[Part]:
+        paths = self._candidate_paths()
+        check_text_columns(paths)
+        parts: list[Part] = [File(path, label, Columns()) for path, label in labelled(paths)]
+        if self.limit is not None:
+            parts = limited(parts, self.limit, SPLIT_SEED, role="limit")
+        rule = {"role": role, "held_out_share": self.held_out_share}
+        return [FilteredPart(part, keep, rule) for part in parts]
+
+    def _check_held_out(self) -> None:
         if self.held_out_share == 0:
             raise ValueError(
                 "this source has no pre-training text: held_out_share is 0; "
                 "set it above 0 or use a model that is already pre-trained"
             )
-        pool = self._pool()
-        return pool.filter(pa.array(self._held_out(pool)))
 
-    def held_out(self) -> pa.Table:
-        """Read the pre-training passages that no causal model is trained on.
+    def _pretrains(self, ids: pa.ChunkedArray) -> np.ndarray:
+        return uniform_by_id(ids, SPLIT_SEED, role="pretraining") < self.held_out_share
 
-        Raises:
-            ValueError: If ``held_out_share`` is 0.
-        """
-        rows = self.pretraining()
-        unread = uniform_by_id(rows["id"], seed=0, role="held out") < UNREAD_SHARE
-        return rows.filter(pa.array(unread))
-
-    def _held_out(self, pool: pa.Table) -> np.ndarray:
-        return uniform_by_id(pool["id"], seed=0, role="pretraining") < self.held_out_share
-
-    def _pool(self) -> pa.Table:
-        pool = documents(self._candidate_paths())
-        if self.limit is None or self.limit >= pool.num_rows:
-            return pool
-        return pool.filter(pa.array(subsample(pool, self.limit, seed=0, role="limit")))
+    def _unread(self, ids: pa.ChunkedArray) -> np.ndarray:
+        return uniform_by_id(ids, SPLIT_SEED, role="held out") < UNREAD_SHARE
 
     def _root(self) -> Path:
         if not self.path:

@@ -12,10 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
+from gotd.data.base import Part
 from gotd.data.files import checksum, first_line, says_utf8
 from gotd.data.hub.stream import HubRows, parse_hub
 from gotd.data.readers import (
@@ -32,23 +33,6 @@ from gotd.data.readers import (
 )
 
 HUB = "hub:"
-
-
-class Part(Protocol):
-    """A file, a split of a Hub data set, or a table."""
-
-    @property
-    def label(self) -> str:
-        """Name of the part, unique among its like: numbered ids begin with it."""
-        ...
-
-    def identity(self) -> dict[str, Any]:
-        """Say what decides the rows: checksum, or data set and revision. JSON-able."""
-        ...
-
-    def pieces(self) -> Iterator[pa.Table]:
-        """Yield tables of ``id``, ``text`` and ``domain``, in the part's order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -144,7 +128,7 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
     if len(set(resolved)) < len(resolved):
         twice = next(path for path in paths if resolved.count(path.resolve()) > 1)
         raise ValueError(f"{twice} is given twice; name every file once")
-    parts += [File(*found, columns) for found in _labelled(paths)]
+    parts += [File(*found, columns) for found in labelled(paths)]
     return parts
 
 
@@ -228,7 +212,7 @@ def _files(name: str) -> list[Path]:
     return found
 
 
-def _labelled(paths: Sequence[Path]) -> list[tuple[Path, str]]:
+def labelled(paths: Sequence[Path]) -> list[tuple[Path, str]]:
     """Name files by what tells them apart: their names, or else their paths from a root."""
     names = [short_name(path) for path in paths]
     if len(set(names)) == len(names):

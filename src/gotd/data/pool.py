@@ -20,8 +20,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.data.base import SCHEMA, Part, repeated_id
 from gotd.data.chunking import fixed_chunks
-from gotd.data.inputs import Part
 from gotd.data.readers import ROWS_PER_PIECE
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import repeated
@@ -34,8 +34,6 @@ SHARD_BYTES = 128 * 2**20
 """A shard ends at so many rows or bytes of text, whichever comes first."""
 
 INDEX = "shards.json"
-
-SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("domain", pa.string())])
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ def write_pool(
     unit: Unit,
     length_chars: int,
     tick: Callable[[int], None],
+    separator: str = " ",
 ) -> None:
     """Cut rows into shards, resuming at the shard.
 
@@ -74,7 +73,9 @@ def write_pool(
             part into pieces of at most ``length_chars`` characters. Rows without a
             visible character are left out.
         length_chars: Length of a ``fixed`` piece.
-        tick: Told how many rows were written.
+        tick: Called with the number of rows that were written.
+        separator: Put between the texts that ``fixed`` joins. Deviation D7:
+            protocol=published passes "", as the paper's code joins without a space.
 
     Raises:
         ValueError: If a part cannot be read, no row has a visible character, or an id
@@ -91,7 +92,7 @@ def write_pool(
         if number < reached.part:
             continue
         writer.begin(number, reached.taken if number == reached.part else 0)
-        for table in writer.counted(part.pieces(), unit, length_chars):
+        for table in writer.counted(part.pieces(), unit, length_chars, separator):
             writer.add(table)
     writer.finish()
     shards = [folder / rows_file(number) for number in range(writer.written)]
@@ -121,11 +122,11 @@ class _Writer:
         self._blank_before = self.blank
 
     def counted(
-        self, pieces: Iterable[pa.Table], unit: Unit, length_chars: int
+        self, pieces: Iterable[pa.Table], unit: Unit, length_chars: int, separator: str
     ) -> Iterator[pa.Table]:
         """Leave out blank rows, count them, and cut into ``unit``."""
         seen = self._filled(pieces)
-        return seen if unit == "whole" else _fixed(seen, length_chars)
+        return seen if unit == "whole" else _fixed(seen, length_chars, separator)
 
     def _filled(self, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
         for table in pieces:
@@ -170,13 +171,13 @@ class _Writer:
         self._held, self._rows, self._bytes = [], 0, 0
 
 
-def _fixed(pieces: Iterable[pa.Table], length_chars: int) -> Iterator[pa.Table]:
+def _fixed(pieces: Iterable[pa.Table], length_chars: int, separator: str) -> Iterator[pa.Table]:
     def documents() -> Iterator[tuple[str, str, str | None]]:
         for table in pieces:
             yield from zip(*(table[name].to_pylist() for name in SCHEMA.names), strict=True)
 
     held: list[Any] = []
-    for row in fixed_chunks(documents(), length_chars):
+    for row in fixed_chunks(documents(), length_chars, separator):
         held.append(row)
         if len(held) == ROWS_PER_PIECE:
             yield _table(held)
@@ -217,19 +218,7 @@ def _check_ids(
         return
     if unit == "fixed":
         twice = twice.rpartition("#")[0]  # a piece's id is its row's and its number
-    # Only now, to say where: the parts are read once more.
-    places = []
-    for part in parts:
-        row = 0
-        for table in part.pieces():
-            same = np.flatnonzero(pc.equal(table["id"], twice))
-            places += [f"{part.label} row {row + int(i) + 1}" for i in same]
-            row += table.num_rows
-    where = f": {places[0]} and {places[1]}" if len(places) > 1 else ""
-    raise ValueError(
-        f"id {twice!r} occurs twice{where}; ids must be unique over all files: "
-        "drop a row, or name another --id-column"
-    )
+    raise repeated_id(parts, twice)
 
 
 # Reading --------------------------------------------------------------------------------

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
+
+from gotd.data.base import FilteredPart, Part
+
+SPLIT_SEED = 0
+"""Seed of the choices that are one for all seeds of a sweep, so that cells are comparable.
+
+These are: which documents pre-train, are held out or fit a limit, and which rows are the
+target, choose the epoch or are reported.
+"""
 
 
 def uniform_by_id(ids: pa.Array | pa.ChunkedArray, seed: int, role: str) -> np.ndarray:
@@ -53,3 +65,46 @@ def subsample(table: pa.Table, rows: int, seed: int, role: str) -> np.ndarray:
     chance = uniform_by_id(table["id"], seed, role)
     marked[np.argsort(chance, kind="stable")[:rows]] = True
     return marked
+
+
+def limited(parts: Sequence[Part], rows: int, seed: int, role: str) -> list[Part]:
+    """Limit parts to the rows with the smallest hashes of (role, seed, id), as `subsample` does.
+
+    Which rows these are is known after a first pass over all parts, made when the first
+    part is read. Only the ``rows`` smallest hashes are in memory.
+
+    Args:
+        parts: The parts.
+        rows: How many rows to keep over all parts; all if there are fewer.
+        seed: The role's seed.
+        role: What the sample is for.
+    """
+    sample = _Sample(parts, rows, seed, role)
+    rule = {"limit": rows, "seed": seed, "role": role}
+    return [FilteredPart(part, sample.keep, rule) for part in parts]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The rows with the smallest hashes over all parts."""
+
+    parts: Sequence[Part]
+    rows: int
+    seed: int
+    role: str
+
+    @cached_property
+    def _largest(self) -> float:
+        """Largest hash in the sample."""
+        smallest = np.empty(0)
+        for part in self.parts:
+            for table in part.pieces():
+                hashes = uniform_by_id(table["id"], self.seed, self.role)
+                smallest = np.concatenate([smallest, hashes])
+                if len(smallest) > self.rows:
+                    smallest = np.partition(smallest, self.rows - 1)[: self.rows]
+        return smallest.max() if len(smallest) == self.rows else 1.0
+
+    def keep(self, ids: pa.ChunkedArray) -> np.ndarray:
+        """Mark the ids in the sample, bool ``[n]``."""
+        return uniform_by_id(ids, self.seed, self.role) <= self._largest

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gotd.data.base import SourceUnavailable
+from gotd.data.base import SourceUnavailable, read_all
 from gotd.data.folder import Folder
 from gotd.data.hub import source as hub
 from gotd.data.hub.corpora import CORPORA, DOMAIN_ROWS, GLUE, Corpus
@@ -92,10 +92,10 @@ def test_what_was_fetched_is_kept_with_its_revision(published, tmp_path):
     first = here.split("cola", "train")
     assert first.column_names == ["sentence", "label", "idx"]
     assert first.num_rows == 3
-    pool = here.candidates()
+    pool = read_all(here.candidates())
     calls = len(published.calls)
     assert here.split("cola", "train").equals(first)
-    assert here.candidates().equals(pool)
+    assert read_all(here.candidates()).equals(pool)
     assert len(published.calls) == calls == 2
     assert {call["revision"] for call in published.calls} == {REVISION}
     recorded = json.loads((tmp_path / "kept" / "revisions.json").read_text())
@@ -111,12 +111,12 @@ def test_fetched_rows_are_a_folder_and_need_no_network(published, tmp_path, no_n
     here = source(tmp_path, domains=("arxiv", "wikipedia"))
     here.fetch()
     copy = Folder(str(tmp_path / "kept"), held_out_share=0)
-    assert copy.candidates().equals(here.candidates())
+    assert read_all(copy.candidates()).equals(read_all(here.candidates()))
     assert copy.split("cola", "validation").equals(here.split("cola", "validation"))
 
 
 def test_documents_are_whole_shuffled_and_enough(published, tmp_path):
-    pool = source(tmp_path, domains=("wikipedia", "arxiv")).candidates()
+    pool = read_all(source(tmp_path, domains=("wikipedia", "arxiv")).candidates())
     assert pool["domain"].unique().to_pylist() == ["wikipedia", "arxiv"]
     for domain in ("wikipedia", "arxiv"):
         texts = [r["text"] for r in pool.to_pylist() if r["domain"] == domain]
@@ -127,9 +127,9 @@ def test_documents_are_whole_shuffled_and_enough(published, tmp_path):
 
 
 def test_a_smaller_draw_is_the_start_of_a_larger(published, tmp_path):
-    small = source(tmp_path / "a", domains=("books",)).candidates()
-    large = source(tmp_path / "b", domains=("books",), chars_per_domain=2000).candidates()
-    other = source(tmp_path / "c", domains=("books",), seed=1).candidates()
+    small = read_all(source(tmp_path / "a", domains=("books",)).candidates())
+    large = read_all(source(tmp_path / "b", domains=("books",), chars_per_domain=2000).candidates())
+    other = read_all(source(tmp_path / "c", domains=("books",), seed=1).candidates())
     assert large.slice(0, small.num_rows).equals(small)
     assert not other.equals(small)
 
@@ -141,23 +141,23 @@ def test_other_parameters_are_another_identity_and_fetched_anew(published, tmp_p
     identities = [json.dumps(s.identity(), sort_keys=True) for s in (small, large, pinned)]
     assert len(set(identities)) == 3
     assert str(tmp_path) not in "".join(identities)
-    rows = small.candidates().num_rows
-    assert large.candidates().num_rows > rows
-    pinned.candidates()
+    rows = read_all(small.candidates()).num_rows
+    assert read_all(large.candidates()).num_rows > rows
+    read_all(pinned.candidates())
     assert published.calls[-1]["revision"] == "f" * 40
 
 
 def test_a_script_is_passed_by_through_its_files(published, tmp_path):
     published.scripts = {CORPORA["openwebtext"].dataset, CORPORA["books"].dataset}
-    assert source(tmp_path, domains=("openwebtext",)).candidates().num_rows > 0
+    assert read_all(source(tmp_path, domains=("openwebtext",)).candidates()).num_rows > 0
     assert published.calls[-1]["dataset"] == "parquet"
     with pytest.raises(SourceUnavailable, match=r"domain books .*scripts are no longer supported"):
-        source(tmp_path, domains=("books",)).candidates()
+        read_all(source(tmp_path, domains=("books",)).candidates())
 
 
 def test_a_short_corpus_leaves_nothing_half_written(published, tmp_path):
     with pytest.raises(ValueError, match=r"domain books ends after [\d,]+ characters in 200 doc"):
-        source(tmp_path, domains=("books",), chars_per_domain=10**6).candidates()
+        read_all(source(tmp_path, domains=("books",), chars_per_domain=10**6).candidates())
     assert not list((tmp_path / "kept" / "candidates").iterdir())
 
 
@@ -170,13 +170,13 @@ def test_rows_and_columns_are_asserted(published, tmp_path, monkeypatch):
     monkeypatch.setitem(hub.CORPORA, "books", Corpus("a/books", None, ("body",), "none"))  # type: ignore[arg-type]
     published.put("books.parquet", pa.table({"text": ["a"]}))
     with pytest.raises(ValueError, match=r"a/books \(books\) has no column 'body'; it has text"):
-        source(tmp_path, domains=("books",)).candidates()
+        read_all(source(tmp_path, domains=("books",)).candidates())
 
 
 def test_without_a_network_one_line_says_what_to_do(tmp_path, no_network):
     for act, name in (
         (lambda s: s.split("cola", "train"), "nyu-mll/glue"),
-        (lambda s: s.candidates(), "fancyzhx/amazon_polarity"),
+        (lambda s: read_all(s.candidates()), "fancyzhx/amazon_polarity"),
         (lambda s: s.identity(), "fancyzhx/amazon_polarity"),
     ):
         with pytest.raises(SourceUnavailable, match=name) as error:
@@ -205,7 +205,7 @@ def test_a_stream_that_breaks_is_named(published, tmp_path, monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: Broken())
     with pytest.raises(SourceUnavailable, match=r"domain books .*reset by peer"):
-        source(tmp_path, domains=("books",)).candidates()
+        read_all(source(tmp_path, domains=("books",)).candidates())
     assert not list((tmp_path / "kept" / "candidates").iterdir())
 
 
@@ -392,12 +392,12 @@ def test_held_out_text_follows_the_candidates_and_is_none_of_them(toxic, tmp_pat
     fields = {"domains": ("openwebtext", "books")}
     plain = source(tmp_path / "a", **fields)
     apart = source(tmp_path / "b", **fields, held_out_chars=300)
-    assert apart.candidates().equals(plain.candidates())
-    rest = apart.held_out()
+    assert read_all(apart.candidates()).equals(read_all(plain.candidates()))
+    rest = read_all(apart.held_out())
     for domain in fields["domains"]:
         texts = [row["text"] for row in rest.to_pylist() if row["domain"] == domain]
         assert sum(map(len, texts)) >= 300 > sum(map(len, texts[:-1]))
-    assert not set(rest["id"].to_pylist()) & set(plain.candidates()["id"].to_pylist())
+    assert not set(rest["id"].to_pylist()) & set(read_all(plain.candidates())["id"].to_pylist())
     assert apart.identity() != plain.identity()
     with pytest.raises(ValueError, match="set source.held_out_chars above 0, or task.held_out_r"):
         plain.held_out()

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from gotd.data.base import read_all
 from gotd.data.microworld.toxic import INSULTS, ToxicMicroworld
 from gotd.data.microworld.world import Microworld
 from gotd.data.tasks.toxicity import ToxicityTask, choose_prompts, choose_targets, read_rated
@@ -30,7 +31,8 @@ def test_every_word_is_in_the_vocabulary_and_insults_are_new(world):
     known = set(world.vocabulary())
     assert len(known) == len(world.vocabulary())
     assert not set(insults(world)) & set(Microworld(seed=3).vocabulary())
-    for table in (world.candidates(), world.pretraining(), world.held_out()):
+    for parts in (world.candidates(), world.pretraining(), world.held_out()):
+        table = read_all(parts)
         assert {w for text in table["text"].to_pylist() for w in text.split()} <= known
         assert len(table["id"].unique()) == table.num_rows
 
@@ -53,7 +55,7 @@ def test_comments_are_labelled_by_the_truth_but_for_some(world):
 
 
 def test_some_domains_are_more_toxic_than_others(world):
-    rows = world.candidates().to_pylist()
+    rows = read_all(world.candidates()).to_pylist()
     share = {
         domain: np.mean([truth(world, r["text"]) >= 0.5 for r in rows if r["domain"] == domain])
         for domain in ("common_0", "common_3")
@@ -63,9 +65,11 @@ def test_some_domains_are_more_toxic_than_others(world):
 
 def test_streams_do_not_depend_on_one_another_nor_change_the_plain_world(world):
     other = dataclasses.replace(world, candidate_documents=900, rated_rows=300)
-    assert other.pretraining().equals(world.pretraining())
-    assert other.held_out().equals(world.held_out())
-    assert not world.candidates().equals(ToxicMicroworld(seed=4, **SMALL).candidates())
+    assert read_all(other.pretraining()).equals(read_all(world.pretraining()))
+    assert read_all(other.held_out()).equals(read_all(world.held_out()))
+    assert not read_all(world.candidates()).equals(
+        read_all(ToxicMicroworld(seed=4, **SMALL).candidates())
+    )
     assert world.identity() != Microworld(seed=3, **SMALL).identity()
     with pytest.raises(FileNotFoundError, match="unknown task 'sst2'"):
         world.split("sst2", "train")

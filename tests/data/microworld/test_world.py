@@ -10,6 +10,7 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from gotd.data.base import read_all
 from gotd.data.microworld.domain_tasks import DOMAIN
 from gotd.data.microworld.grammar import (
     CATEGORY_WORDS,
@@ -193,28 +194,31 @@ def test_mismatched_rows_come_from_outside_the_target(world):
 
 def test_the_same_seed_gives_the_same_world_and_another_seed_another():
     one, same, other = (small(seed=seed, candidate_documents=400) for seed in (1, 1, 2))
-    assert one.pretraining().equals(same.pretraining())
-    assert one.candidates().equals(same.candidates())
+    assert read_all(one.pretraining()).equals(read_all(same.pretraining()))
+    assert read_all(one.candidates()).equals(read_all(same.candidates()))
     assert one.split("rte", "train").equals(same.split("rte", "train"))
     assert one.entities().equals(same.entities())
     assert one.vocabulary() == other.vocabulary()
-    assert one.pretraining()["text"] != other.pretraining()["text"]
+    assert read_all(one.pretraining())["text"] != read_all(other.pretraining())["text"]
     assert not one.entities().equals(other.entities())
 
 
 def test_streams_do_not_disturb_one_another():
     one = small(candidate_documents=300)
     more = small(candidate_documents=500, labels=50)
-    assert one.pretraining().equals(more.pretraining())
+    assert read_all(one.pretraining()).equals(read_all(more.pretraining()))
     assert one.split("cola", "validation").equals(more.split("cola", "validation"))
     fewer = small(candidate_documents=300, pretraining_documents=100)
-    assert one.candidates().equals(fewer.candidates())
+    assert read_all(one.candidates()).equals(read_all(fewer.candidates()))
     assert one.split("cola", "train").equals(fewer.split("cola", "train"))
 
 
 def test_streams_of_one_size_are_different_draws():
     world = Microworld(pretraining_documents=300, candidate_documents=300, rare_share=0.1)
-    documents, candidates = world.pretraining()["text"], world.candidates()["text"]
+    documents, candidates = (
+        read_all(world.pretraining())["text"],
+        read_all(world.candidates())["text"],
+    )
     assert set(documents.to_pylist()).isdisjoint(candidates.to_pylist())
     train, validation = (
         Microworld(labels=300, evaluation_rows=300).split("sst2", split)
@@ -224,7 +228,7 @@ def test_streams_of_one_size_are_different_draws():
 
 
 def test_documents_have_exact_shares_unique_ids_and_no_text_in_common(world):
-    documents, candidates = world.pretraining(), world.candidates()
+    documents, candidates = read_all(world.pretraining()), read_all(world.candidates())
     assert Counter(candidates["domain"].to_pylist())["rare_0"] == 450
     assert Counter(documents["domain"].to_pylist())["rare_0"] == 150
     assert candidates.schema.names == ["id", "text", "domain"]
@@ -239,7 +243,7 @@ def test_documents_have_exact_shares_unique_ids_and_no_text_in_common(world):
 
 def test_documents_tell_true_facts_about_one_domain_and_topic(world, truth):
     seen = Counter()
-    documents = world.pretraining().slice(0, 3000)
+    documents = read_all(world.pretraining()).slice(0, 3000)
     for text, domain in zip(*(documents[c].to_pylist() for c in ("text", "domain")), strict=True):
         sentences = text.removesuffix(" .").split(" . ")
         assert len(sentences) == 8
@@ -296,7 +300,7 @@ def test_vocabulary_covers_every_text_without_a_repeated_word(world):
     assert words[:5] == list(SPECIALS)
     assert len(set(words)) == len(words) == 582
     used = set()
-    for document in world.pretraining()["text"].to_pylist():
+    for document in read_all(world.pretraining())["text"].to_pylist():
         used |= set(document.split(" "))
     for task in TASKS:
         for row in texts(world.split(task, "validation"), task):
@@ -322,7 +326,7 @@ def test_identity_names_every_field_and_the_version(world):
 def test_rare_domains_share_the_rare_part_equally():
     world = Microworld(candidate_documents=1000, rare_share=0.1, rare_domains=2, common_domains=2)
     assert world.under_covered == ["rare_0", "rare_1"]
-    counts = Counter(world.candidates()["domain"].to_pylist())
+    counts = Counter(read_all(world.candidates())["domain"].to_pylist())
     assert counts == {"common_0": 450, "common_1": 450, "rare_0": 50, "rare_1": 50}
 
 

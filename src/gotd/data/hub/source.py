@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gotd.data.base import SourceUnavailable
-from gotd.data.columns import documents
+from gotd.data.base import Part, SourceUnavailable
 from gotd.data.files import read
 from gotd.data.hub.cache import is_kept, keep, recorded, remember
 from gotd.data.hub.corpora import (
@@ -33,6 +33,7 @@ from gotd.data.hub.corpora import (
 from gotd.data.hub.domain_copies import DOMAIN, read_copy
 from gotd.data.hub.sampling import drawn, texts_of
 from gotd.data.hub.toxicity import as_comments, as_rated
+from gotd.data.readers import Columns, stream
 
 VERSION = 1
 """Raise it when the same revision and parameters give other rows."""
@@ -100,7 +101,7 @@ class Hub:
         return {
             "name": self.name,
             "version": VERSION,
-            "candidates": {domain: self._corpus_recipe(domain) for domain in self.domains},
+            "candidates": {domain: self.corpus_recipe(domain) for domain in self.domains},
             "tasks": {task: self._task_recipe(task, "*") for task in self.tasks()},
         }
 
@@ -132,19 +133,12 @@ class Hub:
             raise FileNotFoundError(f"no {task}/{split} with labels; there is: {', '.join(known)}")
         return read(self._kept_split(task, split))
 
-    def candidates(self) -> pa.Table:
-        """Give the documents of all domains, fetched on first use.
+    def candidates(self) -> list[Part]:
+        """Return the documents of each domain as a part, fetched when it is first read."""
+        return [DomainPart(self, domain, held_out=False) for domain in self.domains]
 
-        Raises:
-            SourceUnavailable: If some are not kept here and the hub is out of reach.
-            ValueError: If a corpus lacks a column or holds less text than asked for.
-        """
-        if self.held_out_chars == 0:
-            return documents([self._kept_domain(domain) for domain in self.domains])
-        return pa.concat_tables([self._drawn(domain)[0] for domain in self.domains])
-
-    def held_out(self) -> pa.Table:
-        """Give the documents that were drawn after the candidates.
+    def held_out(self) -> list[Part]:
+        """Return the documents that were sampled after the candidates.
 
         Raises:
             ValueError: If ``held_out_chars`` is 0.
@@ -154,16 +148,9 @@ class Hub:
                 "the hub source holds no text out: set source.held_out_chars above 0, or "
                 "task.held_out_rows=0 to do without perplexity"
             )
-        return pa.concat_tables([self._drawn(domain)[1] for domain in self.domains])
+        return [DomainPart(self, domain, held_out=True) for domain in self.domains]
 
-    def _drawn(self, domain: str) -> tuple[pa.Table, pa.Table]:
-        """Part what was drawn of a domain: the candidates, then the text held out."""
-        rows = documents([self._kept_domain(domain)])
-        taken = pc.cumulative_sum(pc.utf8_length(rows["text"]).cast(pa.int64()))
-        last = pc.index(pc.greater_equal(taken, self.chars_per_domain), value=True).as_py()
-        return rows.slice(0, last + 1), rows.slice(last + 1)
-
-    def pretraining(self) -> pa.Table:
+    def pretraining(self) -> list[Part]:
         """Refuse: models for this source come pre-trained, on text nobody published.
 
         Raises:
@@ -176,7 +163,7 @@ class Hub:
     def fetch(self) -> list[Path]:
         """Fetch everything that is not kept yet, for use without a network."""
         splits = [self._kept_split(t, s) for t, names in self._rows.items() for s in names]
-        return splits + [self._kept_domain(domain) for domain in self.domains]
+        return splits + [self.domain_file(domain) for domain in self.domains]
 
     # The two kinds of file ----------------------------------------------------------
 
@@ -231,7 +218,8 @@ class Hub:
         keep(path, recipe, table.schema, [table])
         return path
 
-    def _corpus_recipe(self, domain: str) -> dict[str, Any]:
+    def corpus_recipe(self, domain: str) -> dict[str, Any]:
+        """Return data set, revision and sampling of a domain, as its file records them."""
         corpus = CORPORA[domain]
         return {
             "dataset": corpus.dataset,
@@ -244,9 +232,10 @@ class Hub:
             "shuffle_buffer": self.shuffle_buffer,
         }
 
-    def _kept_domain(self, domain: str) -> Path:
+    def domain_file(self, domain: str) -> Path:
+        """Return the file of a domain, fetched on first use: candidates, then text held out."""
         path = Path(self.path) / "candidates" / f"{domain}.parquet"
-        recipe = self._corpus_recipe(domain)
+        recipe = self.corpus_recipe(domain)
         if is_kept(path, recipe):
             return path
         corpus = CORPORA[domain]
@@ -288,6 +277,51 @@ class Hub:
     def _known(self) -> set[str]:
         """Name the data sets whose commit is pinned or recorded."""
         return {*self.revisions, *recorded(self._record)}
+
+
+@dataclass(frozen=True)
+class DomainPart:
+    """The candidates of a domain, or the documents held out, which follow them in its file.
+
+    Args:
+        source: The hub source.
+        domain: The domain; also the label.
+        held_out: Whether these are the documents held out.
+    """
+
+    source: Hub
+    domain: str
+    held_out: bool
+
+    @property
+    def label(self) -> str:
+        """Name of the domain."""
+        return self.domain
+
+    def identity(self) -> dict[str, Any]:
+        """Return data set, revision and how its documents are sampled; nothing is fetched.
+
+        Raises:
+            SourceUnavailable: If a revision was never recorded and the hub is out of reach.
+        """
+        return {**self.source.corpus_recipe(self.domain), "held_out": self.held_out}
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield tables of ``id``, ``text`` and ``domain``, fetched on first use.
+
+        Raises:
+            SourceUnavailable: If the domain is not on this machine and the hub is out of reach.
+            ValueError: If the corpus lacks a column or holds less text than asked for.
+        """
+        path = self.source.domain_file(self.domain)
+        chars = 0
+        for table in stream(path, Columns(), self.domain):
+            taken = pc.cumulative_sum(pc.utf8_length(table["text"]).cast(pa.int64())).to_numpy()
+            # A candidate begins before the limit; the last one ends at or after it.
+            before = np.concatenate([[0], taken[:-1]]) + chars
+            candidates = int(np.searchsorted(before, self.source.chars_per_domain))
+            yield table.slice(candidates) if self.held_out else table.slice(0, candidates)
+            chars += int(taken[-1])
 
 
 def _load(

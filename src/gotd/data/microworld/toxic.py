@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from gotd.data.base import Part
 from gotd.data.microworld.documents import SENTENCES, sentences
 from gotd.data.microworld.grammar import ABSENT, Voice, invented, spell_from
 from gotd.data.microworld.world import Microworld
@@ -74,9 +75,9 @@ class ToxicMicroworld(Microworld):
         strong = [invented(number, 2) + "k" for number in range(INSULTS, 2 * INSULTS)]
         return [*super().vocabulary(), *mild, *strong]
 
-    def held_out(self) -> pa.Table:
-        """Return documents for perplexity: ``id``, ``text``, ``domain``."""
-        return self._documents("held_out", self.held_out_documents)
+    def held_out(self) -> list[Part]:
+        """Return documents for perplexity."""
+        return self._parts("held_out", self.held_out_documents)
 
     def tasks(self) -> list[str]:
         """List the rated prompts and the comments."""

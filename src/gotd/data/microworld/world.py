@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from gotd.data.base import GeneratedPart, Part
 from gotd.data.microworld.documents import documents
 from gotd.data.microworld.domain_tasks import DOMAIN
 from gotd.data.microworld.grammar import Facts, Lexicon, Voice
@@ -152,21 +154,25 @@ class Microworld:
             }
         )
 
-    def pretraining(self) -> pa.Table:
-        """Return the documents of the base model: ``id``, ``text``, ``domain``."""
-        return self._documents("pretraining", self.pretraining_documents)
+    def pretraining(self) -> list[Part]:
+        """Return the documents of the base model."""
+        return self._parts("pretraining", self.pretraining_documents)
 
-    def held_out(self) -> pa.Table:
+    def held_out(self) -> list[Part]:
         """Return the pre-training documents that no causal model reads: none of them."""
-        return pa.table({name: pa.array([], pa.string()) for name in ("id", "text", "domain")})
+        return []
 
-    def candidates(self) -> pa.Table:
-        """Return the documents to select from: ``id``, ``text``, ``domain``.
+    def candidates(self) -> list[Part]:
+        """Return the documents to select from.
 
-        Drawn independently of the pre-training documents, from the same distribution. Eight
-        sentences leave so many possible documents that two equal ones are not to be expected.
+        They are independent of the pre-training documents and of the same distribution.
+        Eight sentences leave so many possible documents that no two are expected to be equal.
         """
-        return self._documents("candidates", self.candidate_documents)
+        return self._parts("candidates", self.candidate_documents)
+
+    def _parts(self, role: str, total: int) -> list[Part]:
+        facts = {**self.identity(), "documents": role}
+        return [GeneratedPart(role, facts, partial(self._documents, role, total))]
 
     def tasks(self) -> list[str]:
         """List the tasks, sorted; a domain task only where this world has its home."""

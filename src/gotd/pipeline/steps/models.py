@@ -38,17 +38,18 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
     needs_text = pretraining is not None or (from_scratch and not words)
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
-        from gotd.data.sampling import subsample
+        from gotd.data.base import read_all
+        from gotd.data.sampling import SPLIT_SEED, limited
 
         texts: list[str] = []
         if needs_text:
-            documents = source.pretraining()
+            parts = source.pretraining()
             if model.pretraining_rows is not None:
                 # By hash: the first rows of a folder are those of its first domains.
-                kept = subsample(documents, model.pretraining_rows, 0, role="pretraining rows")
-                documents = documents.filter(pa.array(kept))
+                parts = limited(parts, model.pretraining_rows, SPLIT_SEED, role="pretraining rows")
+            documents = read_all(parts)
             if causal:
-                documents = _without(documents, source.held_out())
+                documents = _without(documents, read_all(source.held_out()))
             texts = documents["text"].to_pylist()
         located = (
             spec if from_scratch else dataclasses.replace(spec, pretrained=locate(spec.pretrained))

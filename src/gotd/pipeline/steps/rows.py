@@ -23,10 +23,11 @@ def candidates(source: Any, chunking: Chunking) -> Step:
     """Cut the source's candidate documents into chunks with unique ids."""
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
+        from gotd.data.base import read_all
         from gotd.data.chunking import chunk
 
         chunks = chunk(
-            source.candidates(),
+            read_all(source.candidates()),
             unit=chunking.unit,  # type: ignore[arg-type]
             length_chars=chunking.length_chars,
         )
