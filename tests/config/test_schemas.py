@@ -452,7 +452,7 @@ def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(t
         return
     if "key_name" not in vars(cls):
         return  # sources, scorers and trackers state their identity themselves
-    late = {f.name for f in dataclasses.fields(cls) if f.metadata.get("keyed") == "if set"}
+    late = {f.name for f in dataclasses.fields(cls) if f.metadata.get("added_later")}
     fields = {f.name for f in dataclasses.fields(cls) if f.init} - late
     for name in late:
         set_to = dataclasses.replace(value, **{name: changed(getattr(value, name) or "some")})

@@ -19,6 +19,8 @@ from hydra.utils import get_class
 from omegaconf import II, MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
+from gotd.storage.keys import added_later
+
 TARGETS: dict[tuple[str, str], str] = {
     ("source", "microworld"): "gotd.data.microworld.world.Microworld",
     ("source", "microworld_toxic"): "gotd.data.microworld.toxic.ToxicMicroworld",
@@ -185,7 +187,7 @@ class TaskLimits:
     many of a split that the task has for it (null: all of that)."""
     target_rows: int | None = None
     """Training texts that form the selection target; null: all that are labelled."""
-    reported_rows: int | None = field(default=None, metadata={"keyed": "if set"})
+    reported_rows: int | None = added_later(None)
     """At most so many rows of each reported split, by a hash of their ids; null: all."""
 
     def __post_init__(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -69,7 +70,7 @@ class LocalEngine:
             pending: deque[Future[Result]] = deque()
             try:
                 for item in items:
-                    pending.append(pool.submit(function, item))
+                    pending.append(pool.submit(copy_context().run, function, item))
                     if len(pending) >= 2 * self.workers:
                         yield pending.popleft().result()
                 while pending:

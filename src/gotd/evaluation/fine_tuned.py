@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from gotd.evaluation.classification import bootstrap_error
 from gotd.evaluation.glue import by_domain, score
 from gotd.evaluation.results import Results
+from gotd.storage.keys import added_later, key_fields
 
 ROW_NOISE = "headline_standard_error"
 """Name of the metric that `FineTuned.row_noise` asks for."""
@@ -35,14 +36,11 @@ class FineTuned:
 
     name: str = "glue"
     per_domain: bool = True
-    row_noise: bool = field(default=False, metadata={"keyed": "if set"})
+    row_noise: bool = added_later(False)
 
     def decides(self) -> dict[str, Any]:
         """Say what decides the numbers beside the predictions."""
-        fields = asdict(self)
-        if not self.row_noise:
-            del fields["row_noise"]  # it came later, and old records keep their keys
-        return fields
+        return key_fields(self)
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:
         """Score every reported split; the first one is the headline."""

@@ -20,7 +20,6 @@ from gotd.storage.environment import code, hardware, peak_memory_gib, versions
 
 SCHEMA_VERSION = 1
 RECORD, COST = "record.json", "cost.json"
-_NOT_RECORDED = ("store", "workers", "threads", "tracker")
 _ROLES = ("selection", "pre_fine_tune")
 
 
@@ -28,13 +27,13 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     """Give the configuration without what moves no number: paths, workers, trackers."""
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
-    kept = {str(name): value for name, value in settings.items() if name not in _NOT_RECORDED}
-    kept["source"] = {k: v for k, v in kept["source"].items() if k != "path"}
-    return _without_run_only(kept)
+    settings = _without_run_only(settings)
+    settings["source"].pop("path", None)
+    return settings
 
 
 def _without_run_only(value: Any) -> Any:
-    """Leave out batch sizes and the like, which stand in no key either."""
+    """Drop the settings of how steps run, at every level."""
     if not isinstance(value, dict):
         return value
     return {k: _without_run_only(v) for k, v in value.items() if k not in RUN_ONLY}

@@ -1,4 +1,4 @@
-"""Say what decides a step's bytes, and nothing else: the parts that make up a key."""
+"""What enters a cache key: the fields that change the bytes of an artifact, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gotd.storage.artifacts import checksum
+from gotd.storage.files import checksum
 
 RUN_ONLY = frozenset(
     {
@@ -17,45 +17,47 @@ RUN_ONLY = frozenset(
         "devices",
         "gradient_checkpointing",
         "per_device_batch_size",
+        "store",
         "strategy",
+        "threads",
+        "tracker",
         "workers",
     }
 )
-"""Fields that change how fast a step runs, not what it is meant to write: in no key.
+"""Settings of how a step runs. They are in no key, no record and no name of a variant.
 
-Batch sizes and devices move sums at the last digit and, with dropout, draw other masks.
+Batch sizes and devices change sums in the last digit and, with dropout, the masks drawn.
 """
 
 
-def deciding(value: Any) -> dict[str, Any]:
-    """Give the fields of a dataclass that decide bytes.
+def added_later(default: Any) -> Any:
+    """Return a dataclass field that is left out of the key while at its default.
 
-    A field that came later says ``metadata={"keyed": "if set"}`` and stays out while it
-    has its default, so that what was made before it keeps its key.
-
-    Args:
-        value: A dataclass, frozen or of the configuration.
-
-    Returns:
-        JSON by field name.
+    Use it for a field added to a class that is already in keys: old artifacts stay valid.
     """
-    fields = {
-        f.name: _content(getattr(value, f.name))
-        for f in dataclasses.fields(value)
-        if f.name not in RUN_ONLY and f.init and not _is_unset(f, getattr(value, f.name))
-    }
+    return dataclasses.field(default=default, metadata={"added_later": True})
+
+
+def key_fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that enter a key, as JSON by field name.
+
+    Fields in `RUN_ONLY` and unset fields declared by `added_later` are left out. A path of a
+    file is replaced by the file's checksum.
+    """
+    fields = {}
+    for field in dataclasses.fields(value):
+        content = getattr(value, field.name)
+        unset = "added_later" in field.metadata and content == field.default
+        if field.init and field.name not in RUN_ONLY and not unset:
+            fields[field.name] = _content(content)
     return json.loads(json.dumps(fields))
 
 
-def _is_unset(field: dataclasses.Field[Any], value: Any) -> bool:
-    return field.metadata.get("keyed") == "if set" and value == field.default
-
-
 def identity(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass that decide bytes, with the key name of its class.
+    """Return the key fields of a dataclass with the key name and version of its class.
 
-    The key name is stated in the class, so a renamed class keeps its keys, and a subclass
-    cannot take the keys of its parent by mistake.
+    A renamed class keeps its keys because its key name is stated in the class. A subclass
+    cannot take the keys of its parent by mistake, since it must state its own.
 
     Args:
         value: A frozen dataclass whose class states ``key_name``.
@@ -69,34 +71,34 @@ def identity(value: Any) -> dict[str, Any]:
     kind = type(value)
     if "key_name" not in vars(kind):
         raise TypeError(
-            f"{kind.__name__} enters a cache key and states no name for it; "
+            f"{kind.__name__} enters a cache key but has no key name; "
             f'add `key_name: ClassVar[str] = "{kind.__name__}"` to the class'
         )
     return {
-        **deciding(value),
+        **key_fields(value),
         "class": kind.key_name,
         "version": getattr(kind, "version", 1),
     }
 
 
 def _content(value: Any) -> Any:
-    """Give a file's checksum in place of where it stands."""
+    """Return a file's checksum in place of its path."""
     return {"sha256": checksum(value)} if isinstance(value, Path) and value.is_file() else value
 
 
 def source_identity(source: Any, part: str, task: str | None = None) -> dict[str, Any]:
-    """Give the part of a source's identity that a step hangs on.
+    """Return the part of a source's identity that a step depends on.
 
-    A change to one task's file then leaves the pool, and what was made of it, alone. A
-    source that does not keep its parts apart (a generated world is one thing) counts whole.
+    A changed file of one task then leaves the candidates and their artifacts valid. The
+    identity of a source without parts, such as a generated world, is returned in full.
 
     Args:
         source: The source.
         part: ``candidates`` or ``tasks``.
         task: The task, for the part ``tasks``.
     """
-    whole = source.identity()
-    if part not in whole:
-        return whole
-    kept = whole[part] if task is None else whole[part].get(task)
-    return {"name": whole["name"], "version": whole["version"], part: kept}
+    parts = source.identity()
+    if part not in parts:
+        return parts
+    content = parts[part] if task is None else parts[part].get(task)
+    return {"name": parts["name"], "version": parts["version"], part: content}

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
+
+from gotd.storage.keys import key_fields
 
 PRECISIONS = ("auto", "float32", "bf16")
 TUNINGS = ("full", "lora")
 STRATEGIES = ("ddp", "fsdp")
-NOT_IDENTITY = (
-    "per_device_batch_size",
-    "checkpoint_every_steps",
-    "devices",
-    "gradient_checkpointing",
-    "strategy",
-)
-"""Settings that may change between a checkpoint and its resumption."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +101,5 @@ class TrainingSettings:
 
 def identity_of(settings: TrainingSettings, seed: int, *data: str) -> str:
     """Hash what decides a run's result, to recognise its checkpoint."""
-    kept = {k: v for k, v in asdict(settings).items() if k not in NOT_IDENTITY}
-    words = json.dumps([kept, seed, *data], sort_keys=True)
+    words = json.dumps([key_fields(settings), seed, *data], sort_keys=True)
     return blake2b(words.encode(), digest_size=16).hexdigest()

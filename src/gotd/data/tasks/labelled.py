@@ -7,7 +7,7 @@ and ``domain`` (null where the truth is not known).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from gotd.data.base import Source
 from gotd.data.columns import strings
 from gotd.data.files import origin
 from gotd.data.sampling import subsample
+from gotd.storage.keys import added_later
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Task:
     reported_splits: dict[str, str]
     train_split: str = "train"
     label_range: tuple[float, float] | None = None
-    choice_split: str | None = field(default=None, metadata={"keyed": "if set"})
+    choice_split: str | None = added_later(None)
 
     def __post_init__(self) -> None:
         # Hydra hands lists over; frozen values must not change behind a key.

@@ -1,0 +1,122 @@
+"""Atomic writes, checksums and locks: the only way in which files are replaced or shared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+log = logging.getLogger(__name__)
+
+TEMPORARY = ".part"
+"""Suffix of a file or folder that is not finished."""
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary file to write; rename it to ``path`` when the block succeeds.
+
+    A killed process leaves the old file. Two threads or processes may write at once: the last
+    one wins. The parent folder is created. If the block raises, the temporary file is removed.
+
+    Args:
+        path: File to create or replace.
+
+    Raises:
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{threading.get_native_id()}{TEMPORARY}")
+    try:
+        yield part
+        rename_durably(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def rename_durably(part: Path, path: Path) -> None:
+    """Rename a finished file or folder; both its content and its new name survive a crash."""
+    flush(part)
+    part.replace(path)
+    flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 text file atomically, with the same line ends on every system."""
+    with atomic_write(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write an indented JSON file atomically.
+
+    Raises:
+        ValueError: If the value holds NaN or an infinity, which JSON does not have.
+        TypeError: If it holds something that is not JSON.
+    """
+    text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def canonical_json(value: Any) -> str:
+    """Return a JSON text that is the same for equal values.
+
+    Raises:
+        ValueError: If the value holds NaN or an infinity, which JSON does not have.
+        TypeError: If it holds something that is not JSON.
+    """
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+
+
+def checksum(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Flush a file or folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path, purpose: str = "", *, wait: bool = True) -> Iterator[None]:
+    """Hold an exclusive lock; the system releases it if the process is killed.
+
+    Args:
+        path: Lock file; it is created with its folder, and may be removed while locked.
+        purpose: Words for the log if another process holds the lock.
+        wait: Wait for the lock, or raise at once.
+
+    Raises:
+        BlockingIOError: If another process holds the lock and ``wait`` is false.
+        OSError: If the lock file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if not wait:
+            raise BlockingIOError(f"another process holds the lock {path}") from None
+        log.info("waiting for another process %s", purpose or f"that holds {path}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

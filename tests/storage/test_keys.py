@@ -1,0 +1,210 @@
+"""Cache keys: pinned, so that no edit of a class makes finished artifacts unreachable unnoticed."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from gotd.config.schemas import Chunking, EmbedderConfig, ModelConfig, TaskLimits
+from gotd.data.microworld.toxic import ToxicMicroworld
+from gotd.data.microworld.world import Microworld
+from gotd.data.tasks.labelled import Task
+from gotd.data.tasks.toxicity import ToxicityTask
+from gotd.data.tasks.zero_shot import ZeroShotTask
+from gotd.embedding.embedders import HashedEmbedder
+from gotd.evaluation.fine_tuned import FineTuned
+from gotd.evaluation.generation import GenerationSettings
+from gotd.evaluation.perplexity import PerplexitySettings
+from gotd.evaluation.utility import UtilitySettings
+from gotd.evaluation.zero_shot import Prompt, ZeroShot
+from gotd.pipeline import steps
+from gotd.pipeline.steps.models import predictions
+from gotd.pipeline.steps.toxicity import scorer
+from gotd.selectors.curated_tapt import CuratedTAPT
+from gotd.selectors.dsir import DSIR
+from gotd.selectors.got_d import GotD
+from gotd.selectors.got_d_clusters import GotDClusters
+from gotd.selectors.got_d_path import GotDPath
+from gotd.selectors.least_toxic import LeastToxic
+from gotd.selectors.nearest import Nearest
+from gotd.selectors.oracle import Oracle
+from gotd.selectors.random import AllDomains, Random, RandomInDomain
+from gotd.selectors.round_robin import RoundRobin
+from gotd.selectors.target_itself import TargetItself
+from gotd.selectors.tsds import TSDS
+from gotd.storage.artifacts import Step, canonical_json
+from gotd.storage.keys import added_later, identity, key_fields
+from gotd.training.causal_lm import CausalLMSettings
+from gotd.training.causal_models import CausalSpec
+from gotd.training.classifier import FineTuneSettings
+from gotd.training.masked_lm import MaskedLMSettings
+from gotd.training.models import ModelSpec
+from gotd.training.scorer import ScorerSettings, TrainedScorer
+
+TASK: dict[str, Any] = {
+    "name": "sst2",
+    "text_columns": ("sentence",),
+    "label_kind": "class",
+    "classes": 2,
+    "metrics": ("accuracy",),
+    "headline": "accuracy",
+    "reported_splits": {"validation": "validation"},
+}
+RATES: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1.0}
+SCORER = TrainedScorer(spec=ModelSpec(), settings=ScorerSettings(**RATES))
+WORLD = Microworld(seed=3)
+
+
+class Comments:
+    """A source of labelled comments."""
+
+    name = "comments"
+
+    def tasks(self) -> list[str]:
+        return ["wiki_comments"]
+
+    def identity(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+
+def base_step() -> Step:
+    config = ModelConfig(name="micro")
+    return steps.base_model(WORLD, config, ModelSpec(), MaskedLMSettings(**RATES), 0)
+
+
+def predictions_step() -> Step:
+    rows = steps.task_rows(WORLD, Task(**TASK), TaskLimits(), "clean", 0)
+    return predictions(base_step(), rows, Task(**TASK), FineTuneSettings(**RATES), 0)
+
+
+def pre_fine_tuned_step() -> Step:
+    return steps.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", 0)
+
+
+KEYS: dict[str, tuple[Callable[[], Any], str]] = {
+    "Random": (lambda: identity(Random()), "72c33b02a27e"),
+    "RandomInDomain": (lambda: identity(RandomInDomain()), "13ba4165f441"),
+    "AllDomains": (lambda: identity(AllDomains()), "608ded792aea"),
+    "Nearest": (lambda: identity(Nearest()), "296d179ee61e"),
+    "DSIR": (lambda: identity(DSIR()), "e069d476d6d2"),
+    "CuratedTAPT": (lambda: identity(CuratedTAPT()), "2246407120ec"),
+    "RoundRobin": (lambda: identity(RoundRobin()), "d527ceaa485b"),
+    "TSDS": (lambda: identity(TSDS()), "fa4ceb16c22d"),
+    "Oracle": (lambda: identity(Oracle(domains=("a",))), "0ecdf0847d6d"),
+    "LeastToxic": (lambda: identity(LeastToxic()), "d253933ea9f3"),
+    "TargetItself": (lambda: identity(TargetItself()), "0b3547d9f29f"),
+    "GotD": (lambda: identity(GotD()), "7b6bd19acb58"),
+    "GotDPath": (lambda: identity(GotDPath()), "318c1ad24bf5"),
+    "GotDClusters": (lambda: identity(GotDClusters()), "25ca869a6849"),
+    "MaskedLMSettings": (lambda: identity(MaskedLMSettings(**RATES)), "79bf7f9b83f1"),
+    "CausalLMSettings": (lambda: identity(CausalLMSettings(**RATES)), "441b3d1a4fcf"),
+    "FineTuneSettings": (lambda: identity(FineTuneSettings(**RATES)), "0943e0dfb374"),
+    "ScorerSettings": (lambda: identity(ScorerSettings(**RATES)), "0d08340d5389"),
+    "ModelSpec": (lambda: identity(ModelSpec()), "70820c32962b"),
+    "CausalSpec": (lambda: identity(CausalSpec()), "39ccabe2c6ed"),
+    "Task": (lambda: identity(Task(**TASK)), "b758e3b58526"),
+    "Task with a split to choose on": (
+        lambda: identity(Task(**TASK, choice_split="dev")),
+        "54d8aada8654",
+    ),
+    "ZeroShotTask": (lambda: identity(ZeroShotTask(**TASK)), "12a22d609235"),
+    "ToxicityTask": (lambda: identity(ToxicityTask()), "e169d2e568e8"),
+    "Prompt": (lambda: identity(Prompt("{text}")), "089e5d609493"),
+    "GenerationSettings": (lambda: identity(GenerationSettings()), "2e8949fbe6f9"),
+    "PerplexitySettings": (lambda: identity(PerplexitySettings()), "68b9aea9597d"),
+    "UtilitySettings": (lambda: identity(UtilitySettings(tasks=("boolq",))), "3fb6c0455e5e"),
+    "FineTuned": (lambda: FineTuned().decides(), "eaf398e5211a"),
+    "FineTuned with row_noise": (lambda: FineTuned(row_noise=True).decides(), "afd872abef65"),
+    "ZeroShot": (lambda: ZeroShot().decides(), "f1a2d6d23693"),
+    "HashedEmbedder": (lambda: identity(HashedEmbedder()), "12c37e6526eb"),
+    "Chunking": (lambda: key_fields(Chunking()), "84ebe75da6c0"),
+    "TaskLimits": (lambda: key_fields(TaskLimits()), "a4ad5b49a32a"),
+    "TaskLimits with reported_rows": (
+        lambda: key_fields(TaskLimits(reported_rows=7)),
+        "4a1117baa850",
+    ),
+    "Microworld": (lambda: WORLD.identity(), "4df460e6baf8"),
+    "ToxicMicroworld": (lambda: ToxicMicroworld().identity(), "8e3c8cc654cc"),
+    "base_model step": (lambda: base_step().key, "a16c9685f564"),
+    "scorer step": (lambda: scorer(SCORER, Comments()).key, "96a9cb61170f"),
+    "predictions step": (lambda: predictions_step().key, "a1fbd224d57f"),
+    "pre_fine_tuned step": (lambda: pre_fine_tuned_step().key, "7871d67cf8e0"),
+    "embeddings step": (
+        lambda: steps.embeddings(base_step(), EmbedderConfig(name="e"), None, 1).key,
+        "4bd69d8f865c",
+    ),
+}
+"""What enters a key, and the first twelve characters of its SHA-256."""
+
+REMEDY = """the cache key of {name} changed from {old} to {new}; old artifacts are lost.
+- A class was renamed: leave its `key_name` as it was.
+- A field was renamed: a rename changes the key. Undo it, or accept that artifacts are made again.
+- A field was added: declare it by `added_later(default)`, and it enters the key only when set.
+- The results change: raise the `version` of the class or of the step, and pin {new} here.
+It is now {value}"""
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_keys_are_pinned(name):
+    make, old = KEYS[name]
+    value = canonical_json(make())
+    new = hashlib.sha256(value.encode()).hexdigest()[:12]
+    assert new == old, REMEDY.format(name=name, old=old, new=new, value=value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Before:
+    key_name: ClassVar[str] = "Before"
+
+    epsilon: float = 0.1
+    device: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    key_name: ClassVar[str] = "Before"
+
+    epsilon: float = 0.1
+    late: int | None = added_later(None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subclass(Before):
+    pass
+
+
+def test_a_renamed_class_keeps_its_key():
+    assert identity(Renamed()) == identity(Before())
+
+
+def test_a_field_added_later_is_in_the_key_only_when_it_is_set():
+    assert "late" not in identity(Renamed())
+    assert identity(Renamed(late=3))["late"] == 3
+
+
+def test_a_subclass_without_a_key_name_is_an_error():
+    with pytest.raises(TypeError, match='add `key_name: ClassVar\\[str\\] = "Subclass"`'):
+        identity(Subclass())
+
+
+def test_fields_that_change_only_speed_are_in_no_key():
+    assert identity(Before(device="cuda")) == identity(Before())
+
+
+def test_a_path_enters_by_its_content(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class WithFile:
+        key_name: ClassVar[str] = "WithFile"
+
+        scores: Path
+
+    for name in ("a", "b"):
+        (tmp_path / name).write_text("same")
+    assert identity(WithFile(tmp_path / "a")) == identity(WithFile(tmp_path / "b"))
+    (tmp_path / "b").write_text("other")
+    assert identity(WithFile(tmp_path / "a")) != identity(WithFile(tmp_path / "b"))
