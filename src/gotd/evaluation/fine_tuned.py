@@ -10,18 +10,14 @@ from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 
-from gotd.evaluation.classification import bootstrap_error
-from gotd.evaluation.glue import by_domain, score
-from gotd.evaluation.results import Results
+from gotd.evaluation.metrics import bootstrap_error, by_domain, evaluate_metric, metric
+from gotd.evaluation.results import DOMAIN_PREFIX, ROW_NOISE, Results
 from gotd.storage.keys import added_later, key_fields
-
-ROW_NOISE = "headline_standard_error"
-"""Name of the metric that `FineTuned.row_noise` asks for."""
 
 
 @dataclass(frozen=True)
 class FineTuned:
-    """Fine-tune on the target's labels, predict its reported splits, score them.
+    """Scores of the predictions on the target's reported splits after fine-tuning on its labels.
 
     Args:
         name: Name in the record.
@@ -38,32 +34,32 @@ class FineTuned:
     per_domain: bool = True
     row_noise: bool = added_later(False)
 
-    def decides(self) -> dict[str, Any]:
-        """Say what decides the numbers beside the predictions."""
+    def key_fields(self) -> dict[str, Any]:
+        """Return what determines the numbers apart from the predictions."""
         return key_fields(self)
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:
-        """Score every reported split; the first one is the headline."""
+        """Compute the scores of every reported split; the first one is the headline."""
         folder = folders["predictions"]
         tuned = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         curves = {"fine_tune_loss": tuned["loss_curve"], "validation": tuned["validation"]}
         metrics: dict[str, Any] = {}
-        n_eval = 0
-        for place, split in enumerate(task.reported_splits):
-            table = pq.read_table(folder / f"{split}.parquet")
+        scores = evaluate_metric(task.metrics)
+        tables = [pq.read_table(folder / f"{split}.parquet") for split in task.reported_splits]
+        for split, table in zip(task.reported_splits, tables, strict=True):
             predicted, labels = table["prediction"].to_numpy(), table["label"].to_numpy()
-            prefix = "" if place == 0 else f"{split}/"
-            for metric in task.metrics:
-                metrics[f"{prefix}{metric}"] = score(metric, predicted, labels)
-            if place > 0:
-                continue
-            n_eval = table.num_rows
-            metrics["headline_name"] = task.headline
-            metrics["headline"] = metrics[task.headline]
-            if self.row_noise:
-                metrics[ROW_NOISE] = bootstrap_error(task.headline, predicted, labels)
-            if self.per_domain and table["domain"].null_count == 0:
-                domains = table["domain"].to_pylist()
-                for domain, value in by_domain(predicted, labels, domains, task.headline).items():
-                    metrics[f"domain/{domain}"] = value
-        return Results(metrics, n_eval, curves)
+            computed = scores.compute(predictions=predicted, references=labels) or {}
+            prefix = "" if table is tables[0] else f"{split}/"
+            metrics |= {f"{prefix}{name}": value for name, value in computed.items()}
+        metrics["headline_name"] = task.headline
+        metrics["headline"] = metrics[task.headline]
+        if not metric(task.headline).higher_is_better:
+            metrics["headline_higher_is_better"] = False
+        table = tables[0]
+        predicted, labels = table["prediction"].to_numpy(), table["label"].to_numpy()
+        if self.row_noise:
+            metrics[ROW_NOISE] = bootstrap_error(task.headline, predicted, labels)
+        if self.per_domain and table["domain"].null_count == 0:
+            domains = by_domain(predicted, labels, table["domain"].to_pylist(), task.headline)
+            metrics |= {f"{DOMAIN_PREFIX}{name}": value for name, value in domains.items()}
+        return Results(metrics, table.num_rows, curves)

@@ -1,4 +1,4 @@
-"""What every kind of evaluation brings into a record."""
+"""The numbers that every kind of evaluation puts into a record."""
 
 from __future__ import annotations
 
@@ -7,15 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+ROW_NOISE = "headline_standard_error"
+"""Metric: the standard error of the headline over the draw of the rows it is measured on."""
+DOMAIN_PREFIX = "domain/"
+"""Start of the name of a headline metric that is measured within one domain."""
+
 
 @dataclass(frozen=True)
 class Results:
-    """What the folders of an evaluation say.
+    """Numbers of one evaluation.
 
     Args:
         metrics: Numbers by name, ``headline`` and ``headline_name`` among them; a number
-            is null where it could not be measured. Whether less of a metric is better
-            is told by its name (`gotd.reporting.cells.lower_is_better`).
+            is null where it could not be measured. `gotd.evaluation.metrics` says in which
+            direction a metric is better.
         n_eval: Examples behind the headline.
         curves: ``[[step, value], …]`` by name.
     """
@@ -28,8 +33,8 @@ class Results:
 class Evaluation(Protocol):
     """Settings of one way to measure a model; built by conf/evaluation.
 
-    `gotd.pipeline.steps.measured` gives, for each class of settings, the steps whose artifacts
-    hold what the model did on every example; `results` turns those into numbers.
+    `gotd.pipeline.steps.measured` returns, for each class of settings, the steps whose
+    artifacts hold what the model did on every example; `results` turns those into numbers.
     """
 
     name: str
@@ -37,10 +42,10 @@ class Evaluation(Protocol):
     seeded: ClassVar[str]
     """What chance in the measurement is for; a role in the record's seeds."""
 
-    def decides(self) -> dict[str, Any]:
-        """Say what decides the numbers beside the artifacts they are read from."""
+    def key_fields(self) -> dict[str, Any]:
+        """Return what determines the numbers apart from the artifacts they are read from."""
         ...
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:
-        """Read the numbers off the artifacts, by the role of their step."""
+        """Compute the numbers from the artifacts, by the role of their step."""
         ...

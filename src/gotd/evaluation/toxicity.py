@@ -60,7 +60,7 @@ class Toxicity:
     utility: UtilitySettings | None = None
     name: str = "toxicity"
 
-    def decides(self) -> dict[str, Any]:
+    def key_fields(self) -> dict[str, Any]:
         """Say what decides the numbers beside the scores."""
         return {"name": self.name, "toxic_from": TOXIC, "draws": DRAWS}
 

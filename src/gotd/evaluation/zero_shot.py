@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gotd.evaluation.classification import by_domain, score
+from gotd.evaluation.metrics import by_domain, score
 from gotd.evaluation.results import Results
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ class ZeroShot:
         if self.batch_tokens < 1:
             raise ValueError(f"evaluation batch_tokens must be at least 1, not {self.batch_tokens}")
 
-    def decides(self) -> dict[str, Any]:
+    def key_fields(self) -> dict[str, Any]:
         """Say what decides the numbers beside the scores."""
         return {"name": self.name, "method": self.method, "per_domain": self.per_domain}
 

@@ -12,12 +12,23 @@ from omegaconf import OmegaConf
 from gotd.data.folder import Folder
 from gotd.data.hub.corpora import DOMAIN_ROWS, GLUE_ROWS
 from gotd.data.tasks.labelled import Task, at_most, hold_out, limit_labels, load
-from gotd.evaluation.glue import GLUE_METRICS
 from gotd.reporting.cells import SUITES
 
 DATA = os.environ.get("DATA", "")
 CONF = Path(__file__).resolve().parents[3] / "conf" / "task"
 TASKS = sorted(path.stem for path in CONF.glob("*.yaml"))
+# Scores of the paper's eight tasks (WNLI is left out there), the headline first. Its MRPC and
+# QQP columns are accuracies (BERT: 81.4 and 90.7; its F1 on MRPC is several points higher).
+GLUE_METRICS = {
+    "cola": ("matthews_correlation", "accuracy"),
+    "sst2": ("accuracy",),
+    "mrpc": ("accuracy", "f1"),
+    "qqp": ("accuracy", "f1"),
+    "stsb": ("pearson_spearman_mean", "pearson", "spearman"),
+    "mnli": ("accuracy",),
+    "qnli": ("accuracy",),
+    "rte": ("accuracy",),
+}
 
 
 class Rows:

@@ -29,7 +29,7 @@ class Task:
         text_columns: One or two columns of the raw rows that hold the texts.
         label_kind: ``class`` (label is an index) or ``regression`` (label is a score).
         classes: Number of classes; 1 for regression.
-        metrics: Names from `gotd.evaluation.classification.METRICS` to record.
+        metrics: Names from `gotd.evaluation.metrics` to record.
         headline: The one of ``metrics`` that stands in the tables.
         reported_splits: Split to evaluate on, by the name it gets in the record; the
             first is the one whose headline counts. GLUE's test labels are not public,

@@ -94,7 +94,7 @@ def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -
     # Deviation D17: by the target's own classification, where it has labels to be seen.
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.glue import score
+        from gotd.evaluation.metrics import gain
         from gotd.training.classifier import FineTuneSettings, fine_tune
 
         if not isinstance(settings, FineTuneSettings):
@@ -112,7 +112,7 @@ def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -
             seed,
             folder / WORK / "train",
             folder,
-            lambda predicted, labels: score(task.headline, predicted, labels),
+            lambda predicted, labels: gain(task.headline, predicted, labels),
         )
 
     return Step(
@@ -185,7 +185,7 @@ def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) ->
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.glue import score
+        from gotd.evaluation.metrics import gain
         from gotd.training.classifier import fine_tune, predict
 
         held_out = inputs["rows"] / "validation.parquet"
@@ -200,7 +200,7 @@ def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) ->
                 seed,
                 folder / WORK / "train",
                 folder / WORK / "tuned",
-                lambda predicted, labels: score(task.headline, predicted, labels),
+                lambda predicted, labels: gain(task.headline, predicted, labels),
             )
             write_report(folder, report)
         for name in task.reported_splits:

@@ -1,5 +1,6 @@
 """Scores agree with scikit-learn and SciPy, also where nothing varies."""
 
+import os
 import subprocess
 import sys
 
@@ -8,9 +9,10 @@ import pytest
 from scipy import stats
 from sklearn import metrics as sk
 
-from gotd.evaluation import classification as ours
-from gotd.evaluation.glue import GLUE_METRICS, glue_metric, metric
+from gotd.evaluation import metrics as ours
+from gotd.evaluation.metrics import Metric, evaluate_metric, metric
 
+PATH = os.pathsep.join(sys.path)
 ORACLES = {
     "accuracy": lambda p, y: sk.accuracy_score(y, p),
     "f1": lambda p, y: sk.f1_score(y, p, zero_division=0),
@@ -27,7 +29,7 @@ CORRELATIONS = ("pearson", "spearman", "pearson_spearman_mean")
 
 
 def test_every_score_has_an_oracle():
-    assert set(ORACLES) == set(ours.METRICS)
+    assert set(ORACLES) == {m.name for m in ours.BUILT_IN if m.compute}
 
 
 @pytest.mark.parametrize("name", sorted(ORACLES))
@@ -72,11 +74,9 @@ def test_degenerate_classes_agree_with_the_oracle(name, predictions, labels):
 
 @pytest.mark.parametrize("name", CORRELATIONS)
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e9])
-def test_a_correlation_with_a_constant_is_zero_and_flagged(name, constant):
+def test_a_correlation_with_a_constant_is_zero(name, constant):
     varied, flat = np.array([1.0, 2.0, 4.0]), np.full(3, constant)
     assert ours.score(name, flat, varied) == ours.score(name, varied, flat) == 0
-    assert ours.is_constant(flat)
-    assert not ours.is_constant(varied)
 
 
 @pytest.mark.parametrize("name", CORRELATIONS)
@@ -92,7 +92,7 @@ def test_correlation_is_invariant_and_bounded(name):
 
 def test_large_counts_do_not_overflow():
     labels = np.tile(np.array([0, 1], np.int32), 200_000)
-    assert ours.matthews_correlation(labels, labels) == pytest.approx(1.0)
+    assert ours.score("matthews_correlation", labels, labels) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -122,35 +122,122 @@ def test_domains_are_scored_apart():
         ours.by_domain(predictions, labels, ["a", "b"], "accuracy")
 
 
-@pytest.mark.parametrize("task", sorted(GLUE_METRICS))
-def test_evaluate_modules_wrap_the_same_functions(task):
+@pytest.mark.parametrize(
+    "names",
+    [("accuracy",), ("accuracy", "f1"), ("pearson_spearman_mean", "pearson", "spearman")],
+)
+def test_evaluate_metrics_compute_the_same_scores(names):
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 2, 40)
     predictions = np.where(rng.random(40) < 0.7, labels, 1 - labels)
-    module = glue_metric(task)
+    module = evaluate_metric(names)
     module.add_batch(predictions=predictions[:25], references=labels[:25])
     module.add_batch(predictions=predictions[25:], references=labels[25:])
-    expected = {name: ours.score(name, predictions, labels) for name in GLUE_METRICS[task]}
+    expected = {name: ours.score(name, predictions, labels) for name in names}
     assert module.compute() == pytest.approx(expected)
 
 
-def test_evaluate_modules_combine():
+def test_evaluate_metrics_are_metrics_and_combine():
     import evaluate
 
-    both = evaluate.combine([metric("accuracy"), metric("matthews_correlation")])
-    result = both.compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1])
+    metrics = [evaluate_metric([name]) for name in ("accuracy", "matthews_correlation")]
+    assert all(isinstance(each, evaluate.Metric) for each in metrics)
+    result = evaluate.combine(metrics).compute(predictions=[1, 0, 1, 1], references=[1, 0, 0, 1])
     assert result == pytest.approx({"accuracy": 0.75, "matthews_correlation": 1 / np.sqrt(3)})
 
 
-def test_unknown_modules_are_refused():
-    with pytest.raises(ValueError, match="unknown GLUE task 'wnli'"):
-        glue_metric("wnli")
-    with pytest.raises(ValueError, match="unknown metric 'auc'"):
-        metric("auc")
+def test_evaluate_metrics_write_no_file(tmp_path):
+    """Neither the home folder nor the working folder of a process is touched."""
+    code = (
+        "from gotd.evaluation.metrics import evaluate_metric as m;"
+        "print(m(['accuracy']).compute(predictions=[1, 0], references=[1, 1]))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path), "HF_HOME": str(tmp_path), "PYTHONPATH": PATH},
+    )
+    assert out.stdout.strip() == "{'accuracy': 0.5}"
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_importing_the_room_does_not_import_evaluate():
-    code = "import sys, gotd.evaluation.glue; print([m for m in sys.modules if m in %r])"
+@pytest.mark.parametrize(
+    ("name", "higher", "factor"),
+    [
+        ("accuracy", True, 100),
+        ("mismatched/accuracy", True, 100),
+        ("glossary_f1", True, 100),  # holds the letters of "loss"
+        ("terror_recall", True, 100),
+        ("matthews_correlation", True, 100),
+        ("loss", False, 1),
+        ("corpus_perplexity", False, 1),
+        ("expected_max_toxicity", False, 1),
+        ("second/expected_max_toxicity_low/toxic", False, 1),
+        ("failed_prompts/nontoxic", False, 1),
+        ("utility_accuracy", True, 1),
+        ("something_new", True, 100),
+    ],
+)
+def test_a_metric_has_a_direction_and_a_unit(name, higher, factor):
+    assert metric(name).name == name
+    assert metric(name).higher_is_better is higher
+    assert metric(name).factor == factor
+
+
+def test_only_scores_of_one_direction_and_unit_may_be_averaged():
+    assert metric("accuracy").scale == metric("matthews_correlation").scale
+    assert metric("perplexity").scale != metric("loss").scale
+    assert metric("perplexity").scale != metric("accuracy").scale
+
+
+class Installed:
+    """An entry point of another package."""
+
+    def __init__(self, added):
+        self.added, self.value = added, "other.package:thing"
+
+    def load(self):
+        return self.added
+
+
+@pytest.fixture
+def install(monkeypatch):
+    def add(added):
+        ours.registered.cache_clear()
+        monkeypatch.setattr(ours, "entry_points", lambda group: [Installed(added)])
+
+    yield add
+    ours.registered.cache_clear()
+
+
+def test_another_package_adds_a_metric(install):
+    brier = Metric("brier", False, "probability", lambda p, y: float(np.mean((p - y) ** 2)))
+    install(brier)
+    assert metric("brier") == brier
+    predictions, labels = np.array([0.5, 0.5]), np.array([0, 1])
+    assert ours.score("brier", predictions, labels) == 0.25
+    assert ours.gain("brier", predictions, labels) == -0.25
+    assert ours.gain("accuracy", labels, labels) == 1
+
+
+@pytest.mark.parametrize(
+    ("added", "error", "message"),
+    [
+        ("a string", TypeError, "other.package:thing of gotd.metrics must be a Metric"),
+        (Metric("accuracy"), ValueError, "metric accuracy already exists"),
+    ],
+)
+def test_a_bad_entry_point_is_named(install, added, error, message):
+    install(added)
+    with pytest.raises(error, match=message):
+        metric("accuracy")
+
+
+def test_importing_the_metrics_imports_nothing_slow():
+    code = "import sys, gotd.evaluation.metrics; print([m for m in sys.modules if m in %r])"
     slow = ("evaluate", "datasets", "torch", "scipy", "sklearn")
     out = subprocess.run(
         [sys.executable, "-c", code % (slow,)], capture_output=True, text=True, check=True
