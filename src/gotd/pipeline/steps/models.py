@@ -95,6 +95,7 @@ def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.glue import score
         from gotd.training.classifier import FineTuneSettings, fine_tune
+        from gotd.training.randomness import TrainingSeeds
 
         if not isinstance(settings, FineTuneSettings):
             texts = pq.read_table(inputs["rows"] / "train.parquet")["text"].to_pylist()
@@ -108,7 +109,7 @@ def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -
             task.classes,
             task.label_kind == "regression",
             dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
-            seed,
+            TrainingSeeds.derive(seed),
             folder / WORK / "train",
             folder,
             lambda predicted, labels: score(task.headline, predicted, labels),
@@ -186,6 +187,7 @@ def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) ->
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.glue import score
         from gotd.training.classifier import fine_tune, predict
+        from gotd.training.randomness import TrainingSeeds
 
         held_out = inputs["rows"] / "validation.parquet"
         if not (folder / REPORT).exists():  # a kill while predicting costs no training
@@ -196,7 +198,7 @@ def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) ->
                 task.classes,
                 task.label_kind == "regression",
                 settings,
-                seed,
+                TrainingSeeds.derive(seed),
                 folder / WORK / "train",
                 folder / WORK / "tuned",
                 lambda predicted, labels: score(task.headline, predicted, labels),
@@ -251,15 +253,10 @@ def _train(
     model: Path, texts: list[str], settings: Any, seed: int, work: Path, out: Path
 ) -> dict[str, Any]:
     """Train a language model by the objective whose settings these are."""
-    from gotd.training import causal_lm, masked_lm
+    from gotd.training.language_model import pre_fine_tune
+    from gotd.training.randomness import TrainingSeeds
 
-    causal = isinstance(settings, causal_lm.CausalLMSettings)
-    pre_fine_tune = (causal_lm if causal else masked_lm).pre_fine_tune
-    if settings.devices == 1:
-        return pre_fine_tune(model, texts, settings, seed, work, out)
-    from gotd.training.devices import on_devices
-
-    return on_devices(pre_fine_tune, model, texts, settings, seed, work, out)
+    return pre_fine_tune(model, texts, settings, TrainingSeeds.derive(seed), work, out)
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
