@@ -110,7 +110,7 @@ def tuned_encoder(
             task.classes,
             task.label_kind == "regression",
             dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
-            seeds["training_order"],
+            _training_seeds(seeds),
             folder / WORK / "train",
             folder,
             lambda predicted, labels: gain(task.headline, predicted, labels),
@@ -172,7 +172,7 @@ def predictions(
                 task.classes,
                 task.label_kind == "regression",
                 settings,
-                seeds["training_order"],
+                _training_seeds(seeds),
                 folder / WORK / "train",
                 folder / WORK / "tuned",
                 lambda predicted, labels: gain(task.headline, predicted, labels),
@@ -227,19 +227,24 @@ def _train(
     model: Path, texts: list[str], settings: Any, seeds: Mapping[str, int], work: Path, out: Path
 ) -> dict[str, Any]:
     """Train a language model by the objective whose settings these are."""
-    from gotd.training import causal_lm, masked_lm
+    from gotd.training.language_model import pre_fine_tune
 
-    causal = isinstance(settings, causal_lm.CausalLMSettings)
-    pre_fine_tune = (causal_lm if causal else masked_lm).pre_fine_tune
-    if settings.devices == 1:
-        return pre_fine_tune(model, texts, settings, seeds["training_order"], work, out)
-    from gotd.training.devices import on_devices
+    return pre_fine_tune(model, texts, settings, _training_seeds(seeds), work, out)
 
-    return on_devices(pre_fine_tune, model, texts, settings, seeds["training_order"], work, out)
+
+def _training_seeds(seeds: Mapping[str, int]) -> Any:
+    """Return the seeds of the roles that training has."""
+    from gotd.training.randomness import TrainingSeeds
+
+    return TrainingSeeds(
+        order=seeds["training_order"],
+        masking=seeds["masking"],
+        initialisation=seeds["initialisation"],
+    )
 
 
 def _of_training(seeds: Mapping[str, int]) -> dict[str, int]:
-    """Return the seeds of the roles that training has."""
+    """Return the seeds of the roles that training has, for a key."""
     return {role: seeds[role] for role in ("training_order", "masking", "initialisation")}
 
 

@@ -76,6 +76,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
         from sklearn.metrics import roc_auc_score
 
         from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+        from gotd.training.randomness import TrainingSeeds
         from gotd.training.scorer import train_scorer
 
         work = folder / WORK
@@ -90,8 +91,9 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
             )
             start = work / "start"
             build_network(located, source.vocabulary() if words else texts, settings.seed, start)
+            seeds = TrainingSeeds.derive(settings.seed)
             report = train_scorer(
-                start, texts, labels, settings.settings, settings.seed, work / "train", folder
+                start, texts, labels, settings.settings, seeds, work / "train", folder
             )
             write_report(work, report)
         report = json.loads((work / REPORT).read_text(encoding="utf-8"))
