@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gotd.data.pool import pool_facts
 from gotd.pipeline.select import SIDES, Prepared, StepTime
 from gotd.selection_report.markdown import card, report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
+from gotd.storage.files import locked
 from gotd.storage.keys import identity
 
 MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
@@ -62,37 +61,21 @@ class Output:
             if path.resolve().is_relative_to(self.folder):
                 what = "store" if path is store else "input"
                 raise ValueError(f"{self.folder} holds the {what} {path}; choose another --out")
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = self._lock()
-        except OSError as error:
-            raise _named(error, self.folder) from error
-        try:
-            self._restore()
-            self._check_replaceable()
-            yield
-        finally:
-            self._beside("lock").unlink(missing_ok=True)
-            lock.close()
-
-    def _lock(self) -> IO[str]:
-        """Lock a file beside the folder; the system drops the lock if this process is killed."""
-        path = self._beside("lock")
-        while True:
-            file = path.open("w")
+        lock = self._beside("lock")
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(locked(lock, wait=False))
             except BlockingIOError as error:
-                file.close()
                 raise ValueError(
                     f"another gotd select is writing {self.folder}; wait until it is done, or "
                     "choose another --out"
                 ) from error
-            # Between opening and locking the run before may have removed the file: then nobody
-            # else would see this lock.
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                return file
-            file.close()
+            except OSError as error:
+                raise _named(error, self.folder) from error
+            stack.callback(lock.unlink, missing_ok=True)
+            self._restore()
+            self._check_replaceable()
+            yield
 
     def _restore(self) -> None:
         """Restore the old folder if a run was killed while replacing it."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from gotd.storage.files import atomic_write
 from gotd.training.data import LabelledCollator, Part, tokenise
 from gotd.training.models import (
     ModelSpec,
@@ -156,7 +157,5 @@ def _save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Pat
         "config": {"dataset": {"args": {"classes": list(CLASSES)}}, "arch": {"args": arch}},
         "state_dict": weights,
     }
-    part = out / f"{CHECKPOINT}.part"
-    with part.open("wb") as file:
+    with atomic_write(out / CHECKPOINT) as part, part.open("wb") as file:
         torch.save(checkpoint, file)
-    part.replace(out / CHECKPOINT)

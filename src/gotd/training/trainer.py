@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from gotd.storage.files import rename_durably
 from gotd.training.data import Batch, BatchStream, Collator, Part, TokenRows
 from gotd.training.devices import process_rank
 from gotd.training.optimisation import (
@@ -344,9 +345,7 @@ def save_checkpoint(trainer: pl.Trainer, file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     trainer.save_checkpoint(part)
     if trainer.is_global_zero:
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
-        part.replace(file)
+        rename_durably(part, file)
 
 
 def forget_checkpoint(work: Path) -> None:

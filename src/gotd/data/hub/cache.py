@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from gotd.storage.files import atomic_write, locked, write_json
 
 RECIPE = b"gotd.recipe"
 
@@ -25,24 +25,13 @@ def is_kept(path: Path, recipe: dict[str, Any]) -> bool:
 
 def keep(path: Path, recipe: dict[str, Any], schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
     """Write a Parquet file whole or not at all, its recipe inside."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     schema = schema.with_metadata({RECIPE: json.dumps(recipe).encode()})
-    try:
-        with pq.ParquetWriter(part, schema, compression="zstd") as writer:
-            for table in tables:
-                writer.write_table(table.cast(schema))
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def keep_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    with (
+        atomic_write(path) as part,
+        pq.ParquetWriter(part, schema, compression="zstd") as writer,
+    ):
+        for table in tables:
+            writer.write_table(table.cast(schema))
 
 
 def recorded(path: Path) -> dict[str, str]:
@@ -67,9 +56,7 @@ def remember(path: Path, dataset: str, commit: str) -> str:
     Returns:
         The commit that is recorded.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(path.with_name(f"{path.name}.lock")):
         known = {dataset: commit, **recorded(path)}
-        keep_text(path, json.dumps(known, indent=1, sort_keys=True))
+        write_json(path, known)
     return known[dataset]
