@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, named_parts
-from gotd.data.readers import Columns
 from gotd.embedding.encoders import KNOWN, Encoder, check_device
 from gotd.engine.local import Engine, LocalEngine
 from gotd.engine.progress import watch_terminal

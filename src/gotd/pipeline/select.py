@@ -21,9 +21,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gotd.data.columns import Columns
 from gotd.data.inputs import Part
 from gotd.data.pool import Unit, pool_facts
-from gotd.data.readers import Columns
 from gotd.data.rows import Rows
 from gotd.embedding.encoders import Encoder
 from gotd.engine.local import Engine, LocalEngine

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.columns import Columns
 from gotd.data.inputs import Part
 from gotd.data.pool import Unit, as_one, open_pool, shard_files, write_pool
-from gotd.data.readers import Columns
 from gotd.data.rows import Rows
 from gotd.embedding.embed import embed_shards
 from gotd.embedding.encoders import Encoder
