@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, named_parts, table_parts
-from gotd.data.readers import Columns
+from gotd.data.pool import Unit
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.output import describe
-from gotd.pipeline.select import Prepared, Request, Unit
+from gotd.pipeline.select import Prepared, Request
 from gotd.selection_report.markdown import report
 from gotd.selectors.registry import build_method
 from gotd.storage.artifacts import Store

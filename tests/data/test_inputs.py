@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd.data.base import SourceUnavailable
-from gotd.data.hub.cache import recorded, remember
+from gotd.data.columns import Columns
+from gotd.data.hub.access import recorded, remember
 from gotd.data.hub.stream import HubName, HubRows, parse_hub
 from gotd.data.inputs import named_parts, table_parts
-from gotd.data.readers import Columns
 
 ROWS = pa.table({"id": ["1", "2"], "text": ["a", "b"], "domain": ["x", "y"]})
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -234,5 +234,5 @@ def test_without_a_network_it_is_one_line(tmp_path, monkeypatch):
     (part,) = given(tmp_path, "hub:some/rows")
     with pytest.raises(SourceUnavailable) as caught:
         part.identity()
-    assert "the data set some/rows cannot be had from the Hub" in str(caught.value)
+    assert "the data set some/rows cannot be read from the Hub" in str(caught.value)
     assert "\n" not in str(caught.value)

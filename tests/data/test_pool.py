@@ -16,10 +16,10 @@ from gotd.data import pool
 from gotd.data import unique_ids as pool_ids
 from gotd.data.base import read_all
 from gotd.data.chunking import chunk
+from gotd.data.columns import Columns
 from gotd.data.folder import Folder
 from gotd.data.inputs import named_parts, table_parts
 from gotd.data.pool import as_one, embeddings_file, open_pool, pool_facts, shard_files, write_pool
-from gotd.data.readers import Columns
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import hash_strings, repeated
 from gotd.embedding.embed import embed_shards

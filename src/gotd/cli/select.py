@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, named_parts
-from gotd.data.readers import Columns
 from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine

@@ -1,94 +1,127 @@
-"""Check rows and choose among them by id: the part of reading that is about values.
+"""The columns of rows: which are read, and the checks on their values.
 
-Choices are a hash of (role, seed, id) and never of a position, so they stay the same
-when files are split, merged or shuffled.
+What a row holds never depends on how its file was cut into pieces.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from gotd.data.files import origin, parquet_columns, read, stem
-
-DOCUMENT_COLUMNS = ("id", "text", "domain")
+ORIGIN = b"origin"
 
 
-def documents(paths: Sequence[Path]) -> pa.Table:
-    """Read files of documents as one table.
-
-    Only ``text`` must be there. A file without ``id`` gets ``<file name>/<row>``, one
-    without ``domain`` (or with a row that has none) gets the file's name.
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the raw rows are read.
 
     Args:
-        paths: Files in any of the known formats; their order is kept.
-
-    Returns:
-        String columns ``id`` (unique over all files), ``text`` and ``domain``.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If there is no file, a text or id is null, not a string or not UTF-8,
-            or an id occurs twice.
+        text: Columns that hold the text; several are joined with a space.
+        id: Column of unique ids (strings or integers); ``None``: ``id`` where there is
+            one, else rows are numbered ``<file>#<row>``.
+        domain: Column of the domain; ``None``: ``domain`` where there is one, else the
+            file's name.
     """
-    if not paths:
-        raise ValueError("there is no file of documents to read; name at least one")
-    check_text_columns([path for path in paths if path.is_file()])
-    tables = [_read_documents(path) for path in paths]
-    table = pa.concat_tables(tables)
-    if len(table["id"].unique()) < table.num_rows:
-        raise ValueError(_repeated_id(tables, paths))
-    return table
+
+    text: tuple[str, ...] = ("text",)
+    id: str | None = None
+    domain: str | None = None
+
+    @property
+    def id_name(self) -> str:
+        """Name of the column of ids, if there is one."""
+        return self.id or "id"
+
+    @property
+    def domain_name(self) -> str:
+        """Name of the column of domains, if there is one."""
+        return self.domain or "domain"
+
+    def among(self, present: Sequence[str], where: str) -> list[str]:
+        """Return the columns to read among those that are ``present``.
+
+        Raises:
+            ValueError: If one that was named is absent (lists what there is), or one to
+                read is there twice.
+        """
+        roles = {"text": self.text, "id": (self.id,), "domain": (self.domain,)}
+        for role, names in roles.items():
+            for name in names:
+                if name is not None and name not in present:
+                    raise ValueError(
+                        f"{where} has no column {name!r}; it has {', '.join(present)}: rename "
+                        f"the one that holds the {role}, or name it (--{role}-column)"
+                    )
+        wanted = dict.fromkeys((*self.text, self.id_name, self.domain_name))
+        for name in wanted:
+            if (count := present.count(name)) > 1:
+                raise ValueError(f"{where} has {count} columns {name!r}; rename all but one")
+        return [name for name in wanted if name in present]
+
+    def uniform(
+        self, raw: pa.Table, where: str, label: str, domain: str, first_row: int
+    ) -> pa.Table:
+        """Convert raw rows to ``id`` (string), ``text`` (large_string) and ``domain`` (string).
+
+        Args:
+            raw: Rows as they were read.
+            where: What to call the rows in an error.
+            label: What numbered ids begin with.
+            domain: Domain of rows that have none.
+            first_row: Number of the first row in its file.
+
+        Raises:
+            ValueError: If a column is missing, or a value is null, no string or not UTF-8.
+        """
+        present = self.among(raw.column_names, where)
+        texts = [strings(raw, name, where, first_row) for name in self.text]
+        if self.id_name in present:
+            ids = string_ids(raw, self.id_name, where, first_row)
+        else:
+            numbers = pa.array(range(first_row, first_row + raw.num_rows)).cast(pa.string())
+            ids = _join([pa.scalar(label), numbers], "#")
+        domains = pa.repeat(domain, raw.num_rows)
+        if self.domain_name in present and raw[self.domain_name].null_count < raw.num_rows:
+            values = _filled(raw[self.domain_name], domain)
+            raw = _with(raw, self.domain_name, values)
+            domains = strings(raw, self.domain_name, where, first_row)
+        text = _join([text.cast(pa.large_string()) for text in texts], " ")
+        return pa.table({"id": ids, "text": text, "domain": domains})
 
 
-def check_text_columns(paths: Sequence[Path]) -> None:
-    """Look into the Parquet files of documents for their text, without reading rows.
-
-    Raises:
-        ValueError: If a file has no ``text`` (lists what it has), or is damaged.
-    """
-    for path in paths:
-        if path.suffix == ".parquet" and path.stat().st_size:
-            present = parquet_columns(path)
-            if "text" not in present:
-                raise _no_column(str(path), "text", present)
+def _join(columns: list, separator: str) -> pa.ChunkedArray:
+    kind = columns[-1].type
+    return pc.call_function("binary_join_element_wise", [*columns, pa.scalar(separator, kind)])
 
 
-def _no_column(where: str, column: str, present: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"{where} has no column {column!r}; it has {', '.join(present)}: "
-        "rename the column that holds it"
-    )
+def _with(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
+    return table.set_column(table.column_names.index(name), name, values)
 
 
-def _read_documents(path: Path) -> pa.Table:
-    raw = read(path, DOCUMENT_COLUMNS if path.suffix == ".parquet" else None)
-    text = strings(raw, "text", str(path))
-    name = stem(path)
-    if "id" in raw.column_names:
-        ids = strings(raw, "id", str(path))
-    else:
-        ids = pa.chunked_array([[f"{name}/{row}" for row in range(1, raw.num_rows + 1)]])
-    if "domain" in raw.column_names and raw["domain"].null_count < raw.num_rows:
-        domain = strings(filled(raw, "domain", name), "domain", str(path))
-    else:
-        domain = pa.chunked_array([pa.repeat(name, raw.num_rows)])
-    return pa.table({"id": ids, "text": text, "domain": domain})
-
-
-def filled(table: pa.Table, column: str, otherwise: str) -> pa.Table:
-    """Put a word where a column has none; a column of no text is left for `strings` to refuse."""
+def _filled(values: pa.ChunkedArray, otherwise: str) -> pa.ChunkedArray:
+    """Fill nulls with a word; `strings` raises for a column that can hold none."""
     try:
-        values = table[column].fill_null(otherwise)
+        return values.fill_null(otherwise)
     except pa.ArrowException:
-        return table
-    return table.set_column(table.column_names.index(column), column, values)
+        return values
+
+
+def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
+    """Return a column of ids, strings or integers, as strings.
+
+    Raises:
+        ValueError: As `strings`.
+    """
+    if name in raw.column_names and pa.types.is_integer(raw[name].type):
+        raw = _with(raw, name, raw[name].cast(pa.string()))
+    return strings(raw, name, where, first_row)
 
 
 def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
-    """Take a column that must hold text in every row.
+    """Return a column that must hold text in every row.
 
     Args:
         table: Rows as read from a file.
@@ -105,11 +138,14 @@ def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.
     """
     where = origin(table, where)
     if column not in table.column_names:
-        raise _no_column(where, column, table.column_names)
+        raise ValueError(
+            f"{where} has no column {column!r}; it has {', '.join(table.column_names)}: "
+            "rename the column that holds it"
+        )
     values = table[column]
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
-    if not (pa.types.is_null(values.type) or _is_text(values.type)):
+    if values.type not in (*_BYTES_OF, pa.null()):
         raise ValueError(
             f"{where}: column {column!r} holds {values.type} from row {first_row} on, not strings; "
             "convert it to strings"
@@ -130,12 +166,6 @@ def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.
     return values.cast(pa.string())
 
 
-def _is_text(kind: pa.DataType) -> bool:
-    return (
-        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-    )
-
-
 _BYTES_OF = {
     pa.string(): pa.binary(),
     pa.large_string(): pa.large_binary(),
@@ -144,26 +174,20 @@ _BYTES_OF = {
 
 
 def _undecodable(values: pa.ChunkedArray) -> int:
-    row = 0
-    for part in values.chunks:
-        for value in part.view(_BYTES_OF.get(part.type, part.type)):
-            try:
-                value.as_py().decode()
-            except UnicodeDecodeError:
-                return row
-            row += 1
-    return row
+    """Return the position of the first value that is not UTF-8."""
+    raw = (value for part in values.chunks for value in part.view(_BYTES_OF[part.type]))
+    return next(row for row, value in enumerate(raw) if not _is_utf8(value.as_py()))
 
 
-def _repeated_id(tables: Sequence[pa.Table], paths: Sequence[Path]) -> str:
-    seen: dict[str, str] = {}
-    for table, path in zip(tables, paths, strict=True):
-        for row, name in enumerate(table["id"].to_pylist(), start=1):
-            here = f"{path} row {row}"
-            if name in seen:
-                return (
-                    f"id {name!r} occurs twice: {seen[name]} and {here}; "
-                    "ids must be unique over all files: drop a row or rename it"
-                )
-            seen[name] = here
-    raise AssertionError("no id is repeated")  # pragma: no cover
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def origin(table: pa.Table, otherwise: str) -> str:
+    """Return the name of the file a table was read from, or ``otherwise``."""
+    metadata = table.schema.metadata or {}
+    return metadata.get(ORIGIN, otherwise.encode()).decode()

@@ -21,10 +21,10 @@ import numpy as np
 import pyarrow as pa
 
 from gotd.data.base import FilteredPart, Part
-from gotd.data.columns import check_text_columns
-from gotd.data.files import checksum, read, row_files, stem
-from gotd.data.inputs import File, labelled
-from gotd.data.readers import Columns
+from gotd.data.columns import Columns
+from gotd.data.files import checksum, row_files, stem
+from gotd.data.inputs import file_parts
+from gotd.data.readers import column_names, read_table
 from gotd.data.sampling import SPLIT_SEED, limited, uniform_by_id
 
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
@@ -70,27 +70,26 @@ class Folder:
 
     @property
     def under_covered(self) -> list[str]:
-        """Nobody knows which domains real data lacks: empty."""
+        """Empty: which domains real data lacks is not known."""
         return []
 
     def identity(self) -> dict[str, Any]:
-        """Give the checksum of every file, by its name inside the folder.
+        """Return the checksum of every file, by its name inside the folder.
 
         Returns:
             ``candidates`` (files and parameters) and ``tasks`` (files by task) apart, so
-            that a change to one task need not touch what hangs on the others.
+            that a change to one task leaves what depends on the others valid.
 
         Raises:
             FileNotFoundError: If the folder or its candidates are not there.
-            ValueError: If a Parquet file of candidates has no ``text``.
+            ValueError: If a file of candidates has no ``text``.
         """
         root = self._root()
-        check_text_columns(self._candidate_paths())
         return {
             "name": self.name,
             "version": VERSION,
             "candidates": {
-                "files": {f.name: checksum(f) for f in self._candidate_paths()},
+                "files": {f.name: _passages_identity(f) for f in self._candidate_paths()},
                 "held_out_share": self.held_out_share,
                 "limit": self.limit,
             },
@@ -101,7 +100,7 @@ class Folder:
         }
 
     def tasks(self) -> list[str]:
-        """Name the tasks that have a file."""
+        """List the tasks that have a file."""
         return sorted(self._task_files())
 
     def split(self, task: str, split: str) -> pa.Table:
@@ -113,25 +112,26 @@ class Folder:
         """
         tasks = self._task_files()
         if task not in tasks:
+            groups = ", ".join(str(self._root() / group) for group in TASK_GROUPS)
             raise FileNotFoundError(
                 f"no task {task!r} in {self._root()}; there is: {_names(tasks)}. "
-                f"Put its files into {task}/ in {_or(str(self._root() / g) for g in TASK_GROUPS)}"
+                f"Put its files into {task}/ in one of {groups}"
             )
         # A task that is one file has the one split.
         names = {file: stem(file) for file in tasks[task]}
         names |= {file: "train" for file in names if file.parent.name in ONE_FILE_GROUPS}
-        found = [file for file, name in names.items() if name == split]
-        if not found:
+        files = [file for file, name in names.items() if name == split]
+        if not files:
             raise FileNotFoundError(
                 f"task {task!r} has no split {split!r} in {tasks[task][0].parent}; "
                 f"there is: {_names(names.values())}"
             )
-        if len(found) > 1:
+        if len(files) > 1:
             raise ValueError(
-                f"{found[0].parent} holds the split {split!r} more than once "
-                f"({', '.join(file.name for file in found)}); keep one"
+                f"{files[0].parent} holds the split {split!r} more than once "
+                f"({', '.join(file.name for file in files)}); keep one"
             )
-        return read(found[0])
+        return read_table(files[0])
 
     def candidates(self) -> list[Part]:
         """Return the passages to select from, those not held out, a part for each file."""
@@ -143,8 +143,7 @@ class Folder:
         Raises:
             ValueError: If ``held_out_share`` is 0.
         """
-        self._check_held_out()
-        return self._parts("pretraining", self._pretrains)
+        return self._held_out_parts("pretraining", self._pretrains)
 
     def held_out(self) -> list[Part]:
         """Return the pre-training passages that no causal model is trained on.
@@ -152,24 +151,29 @@ class Folder:
         Raises:
             ValueError: If ``held_out_share`` is 0.
         """
-        self._check_held_out()
-        return self._parts("held out", lambda ids: self._pretrains(ids) & self._unread(ids))
+        return self._held_out_parts(
+            "held out", lambda ids: self._pretrains(ids) & self._unread(ids)
+        )
 
-    def _parts(self, role: str, keep: Callable[[pa.ChunkedArray], np.ndarray]) -> list[Part]:
-        paths = self._candidate_paths()
-        check_text_columns(paths)
-        parts: list[Part] = [File(path, label, Columns()) for path, label in labelled(paths)]
-        if self.limit is not None:
-            parts = limited(parts, self.limit, SPLIT_SEED, role="limit")
-        rule = {"role": role, "held_out_share": self.held_out_share}
-        return [FilteredPart(part, keep, rule) for part in parts]
-
-    def _check_held_out(self) -> None:
+    def _held_out_parts(
+        self, role: str, keep: Callable[[pa.ChunkedArray], np.ndarray]
+    ) -> list[Part]:
         if self.held_out_share == 0:
             raise ValueError(
                 "this source has no pre-training text: held_out_share is 0; "
                 "set it above 0 or use a model that is already pre-trained"
             )
+        return self._parts(role, keep)
+
+    def _parts(self, role: str, keep: Callable[[pa.ChunkedArray], np.ndarray]) -> list[Part]:
+        paths = self._candidate_paths()
+        for path in paths:
+            _columns_of(path)
+        parts = file_parts(paths, Columns())
+        if self.limit is not None:
+            parts = limited(parts, self.limit, SPLIT_SEED, role="limit")
+        rule = {"role": role, "held_out_share": self.held_out_share}
+        return [FilteredPart(part, keep, rule) for part in parts]
 
     def _pretrains(self, ids: pa.ChunkedArray) -> np.ndarray:
         return uniform_by_id(ids, SPLIT_SEED, role="pretraining") < self.held_out_share
@@ -191,22 +195,23 @@ class Folder:
         return root
 
     def _task_files(self) -> dict[str, list[Path]]:
-        """List the files of each task: those in its folder, or the one that bears its name."""
+        """Return the files of each task: those in its folder, or the one file of its name."""
         root = self._root()
         tasks: dict[str, list[Path]] = {}
         for group in TASK_GROUPS:
-            found = [(place.name, row_files(place)) for place in sorted((root / group).glob("*/"))]
+            named = [
+                (folder.name, row_files(folder)) for folder in sorted((root / group).glob("*/"))
+            ]
             if group in ONE_FILE_GROUPS:
-                found += [(stem(file), [file]) for file in row_files(root / group)]
-            for name, files in found:
-                if not files:
-                    continue
-                if name in tasks:
+                named += [(stem(file), [file]) for file in row_files(root / group)]
+            for name, files in named:
+                if name in tasks and files:
                     raise ValueError(
-                        f"task {name!r} is in {_place(tasks[name])} and in {_place(files)}; "
-                        "rename one of them"
+                        f"task {name!r} is in {_location(tasks[name])} and in "
+                        f"{_location(files)}; rename one of them"
                     )
-                tasks[name] = files
+                if files:
+                    tasks[name] = files
         return tasks
 
     def _candidate_paths(self) -> list[Path]:
@@ -218,7 +223,7 @@ class Folder:
             )
         if not self.candidate_files:
             return files
-        chosen: set[Path] = set()
+        selected: set[Path] = set()
         for pattern in self.candidate_files:
             matches = {f for f in files if f.match(pattern) or Path(stem(f)).match(pattern)}
             if not matches:
@@ -226,20 +231,27 @@ class Folder:
                     f"no candidate file matches {pattern!r} in {folder}; "
                     f"there is: {_names(stem(f) for f in files)}"
                 )
-            chosen |= matches
-        return sorted(chosen)
+            selected |= matches
+        return sorted(selected)
 
 
-def _place(files: list[Path]) -> Path:
-    """Say where a task is: its file, or the folder of its files."""
+def _columns_of(path: Path) -> list[str]:
+    """Return the columns of a file of passages, checked before any row is read."""
+    return Columns().among(column_names(path), str(path))
+
+
+def _passages_identity(path: Path) -> str | dict[str, str]:
+    """Return a file's checksum; without ids, also how its rows are numbered."""
+    if "id" in _columns_of(path):
+        return checksum(path)
+    return {"sha256": checksum(path), "ids": "<file>#<row>"}
+
+
+def _location(files: list[Path]) -> Path:
+    """Return where a task is: its file, or the folder of its files."""
     one_file = files[0].parent.name in ONE_FILE_GROUPS
     return files[0] if one_file else files[0].parent
 
 
-def _or(places: Iterable[str]) -> str:
-    *others, last = places
-    return f"{', '.join(others)} or {last}"
-
-
-def _names(names: Any) -> str:
+def _names(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "nothing"

@@ -1,7 +1,7 @@
-"""What a person hands in to select from or for: files, a Hub data set, or rows in memory.
+"""Where rows come from, by name: files, Hub data sets, or tables in memory.
 
-Each becomes a list of parts, read piece by piece, and an identity that says what is in
-them and not where they stand.
+Each becomes a list of parts, which are read piece by piece; their identity depends on the
+content, never on paths.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from typing import Any
 import pyarrow as pa
 
 from gotd.data.base import Part
-from gotd.data.files import checksum, first_line, says_utf8
+from gotd.data.columns import Columns
+from gotd.data.files import SUFFIXES, TEXT_SUFFIXES, check_file, checksum, row_files, stem
 from gotd.data.hub.stream import HubRows, parse_hub
 from gotd.data.readers import (
     BYTES_PER_PIECE,
     JSONL_SUFFIXES,
     JSONL_VERSION,
     ROWS_PER_PIECE,
-    STREAMED,
-    Columns,
-    check_file,
-    short_name,
+    first_line,
+    is_utf8,
     stream,
-    uniform,
 )
 
 HUB = "hub:"
@@ -50,12 +48,12 @@ class File:
     columns: Columns
 
     def identity(self) -> dict[str, Any]:
-        """Give name and checksum, and how it is read (Parquet says so itself)."""
+        """Return name and checksum, and the format unless it is Parquet."""
         read: dict[str, Any] = {}
         if self.path.name.endswith(JSONL_SUFFIXES):
             read = {"reader": JSONL_VERSION}
         elif not self.path.name.endswith(".parquet"):
-            # The same bytes are other rows as CSV than as plain text; the label has no suffix.
+            # The same bytes are other rows as CSV than as text, and the label has no suffix.
             read = {"format": "csv" if self.path.name.endswith(".csv") else "text"}
         return {"file": self.label, "sha256": checksum(self.path), **read}
 
@@ -70,7 +68,7 @@ class InMemory:
 
     Args:
         table: The rows.
-        label: What to call them.
+        label: Their name.
         columns: Which columns to read.
     """
 
@@ -79,7 +77,7 @@ class InMemory:
     columns: Columns
 
     def identity(self) -> dict[str, Any]:
-        """Give a checksum of ids, texts and domains."""
+        """Return a checksum of ids, texts and domains."""
         digest = hashlib.sha256()
         for piece in self.pieces():
             for column in piece.columns:
@@ -96,11 +94,11 @@ class InMemory:
         rows = min(ROWS_PER_PIECE, max(1, BYTES_PER_PIECE // max(1, a_row)))
         for start in range(0, self.table.num_rows, rows):
             raw = self.table.slice(start, rows)
-            yield uniform(raw, columns, label, label, label, start + 1)
+            yield columns.uniform(raw, label, label, label, start + 1)
 
 
 def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Part]:
-    """Find what names stand for: files, patterns, folders, and ``hub:`` data sets.
+    """Find the parts that names refer to: files, patterns, folders, and ``hub:`` data sets.
 
     Args:
         names: Paths, patterns such as ``pool/*.parquet``, folders (all files in them that
@@ -109,8 +107,8 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
         record: File that keeps the revision of each Hub data set, once it is known.
 
     Raises:
-        FileNotFoundError: If a name stands for nothing.
-        ValueError: If a format is unknown, a file is empty, or a name stands twice.
+        FileNotFoundError: If a name refers to nothing.
+        ValueError: If a format is unknown, a file is empty, or one is named twice.
     """
     paths: list[Path] = []
     parts: list[Part] = []
@@ -128,17 +126,16 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
     if len(set(resolved)) < len(resolved):
         twice = next(path for path in paths if resolved.count(path.resolve()) > 1)
         raise ValueError(f"{twice} is given twice; name every file once")
-    parts += [File(*found, columns) for found in labelled(paths)]
-    return parts
+    return parts + file_parts(paths, columns)
 
 
 def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
-    """Take rows from memory: texts, a table, a data frame or a `datasets.Dataset`.
+    """Wrap rows from memory: texts, a table, a data frame or a `datasets.Dataset`.
 
     Args:
         rows: A sequence or a `pandas.Series` of texts, or a `pyarrow.Table`, `pandas.DataFrame` or
             `datasets.Dataset` with the columns named in ``columns``.
-        label: What to call them: numbered ids begin with it.
+        label: Their name, with which numbered ids begin.
         columns: Which columns to read.
 
     Raises:
@@ -182,42 +179,39 @@ def _texts(texts: Sequence[Any], label: str) -> pa.Array:
                 f"{label} row {row} is {type(text).__name__}, not a string; give texts, or "
                 "paths as pathlib.Path alone"
             )
-    try:
-        return pa.array(texts, pa.large_string())
-    except UnicodeEncodeError as error:
-        row = next(row for row, text in enumerate(texts, start=1) if not says_utf8(text))
-        raise ValueError(
-            f"{label} row {row} holds half a character (a lone surrogate), which UTF-8 cannot "
-            "say; repair the text"
-        ) from error
+        if not is_utf8(text):
+            raise ValueError(
+                f"{label} row {row} holds half a character (a lone surrogate), which UTF-8 "
+                "cannot hold; repair the text"
+            )
+    return pa.array(texts, pa.large_string())
 
 
 def _files(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        found = sorted(f for f in path.iterdir() if f.is_file() and f.name.endswith(STREAMED))
-        if not found:
+        suffixes = (*SUFFIXES, *TEXT_SUFFIXES)
+        files = row_files(path, suffixes)
+        if not files:
             raise FileNotFoundError(
                 f"the folder {name} holds no file that can be read; there must be one of "
-                f"{', '.join(STREAMED)}"
+                f"{', '.join(suffixes)}"
             )
-        return found
+        return files
     if path.exists() or not any(sign in name for sign in "*?["):
         return [path]
     # Not Path.glob, which knows no absolute pattern.
-    matches = map(Path, glob(name, recursive=True))  # noqa: PTH207
-    found = sorted(match for match in matches if match.is_file())
-    if not found:
+    files = sorted(filter(Path.is_file, map(Path, glob(name, recursive=True))))  # noqa: PTH207
+    if not files:
         raise FileNotFoundError(f"no file matches {name!r}; check the pattern")
-    return found
+    return files
 
 
-def labelled(paths: Sequence[Path]) -> list[tuple[Path, str]]:
-    """Name files by what tells them apart: their names, or else their paths from a root."""
-    names = [short_name(path) for path in paths]
-    if len(set(names)) == len(names):
-        return list(zip(paths, names, strict=True))
-    whole = [path.resolve() for path in paths]
-    root = Path(os.path.commonpath([path.parent for path in whole]))
-    labels = [path.relative_to(root).as_posix() for path in whole]
-    return list(zip(paths, labels, strict=True))
+def file_parts(paths: Sequence[Path], columns: Columns) -> list[Part]:
+    """Return a part for each file, labelled by its name, or by its path where names repeat."""
+    labels = [stem(path) for path in paths]
+    if len(set(labels)) < len(labels):
+        resolved = [path.resolve() for path in paths]
+        root = Path(os.path.commonpath([path.parent for path in resolved]))
+        labels = [path.relative_to(root).as_posix() for path in resolved]
+    return [File(path, label, columns) for path, label in zip(paths, labels, strict=True)]

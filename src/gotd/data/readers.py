@@ -1,14 +1,15 @@
-"""Read a file of rows in pieces, however large it is, or say in one line what is wrong.
+"""Read files of rows, whatever their format, or raise one line that says what is wrong.
 
-Parquet, JSON lines, CSV and plain text (one passage a line) all become small tables with
-the columns ``id``, ``text`` and ``domain``. What a row holds never depends on how the
-file was cut into pieces.
+`stream` yields the text columns in pieces, for files of any size. `read_table` reads all
+columns with their types, for the splits of a task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +18,10 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from gotd.data.columns import filled, strings
-from gotd.data.files import (
-    SUFFIXES,
-    first_line,
-    json_objects,
-    listing,
-    no_parquet,
-    says_utf8,
-    stem,
-    text_lines,
-)
+from gotd.data.columns import ORIGIN, Columns, strings
+from gotd.data.files import SUFFIXES, check_file, stem
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.zst")
-STREAMED = (*SUFFIXES, *TEXT_SUFFIXES)
-"""The formats that `stream` knows, by the end of the file's name."""
-
 JSONL_VERSION = 2
 """From 2 on a domain counts on whatever line it first comes, not only on the first."""
 
@@ -43,52 +31,15 @@ BYTES_PER_PIECE = 64 * 2**20
 
 CSV_BLOCK_BYTES = 16 * 2**20
 """Also the longest row of a CSV file."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """Which columns of the raw rows are read.
-
-    Args:
-        text: Columns that hold the text; several are joined with a space.
-        id: Column of unique ids (strings or integers); ``None``: ``id`` where there is
-            one, else rows are numbered ``<file>#<row>``.
-        domain: Column of the domain; ``None``: ``domain`` where there is one, else the
-            file's name.
-    """
-
-    text: tuple[str, ...] = ("text",)
-    id: str | None = None
-    domain: str | None = None
-
-    def among(self, present: Sequence[str], where: str) -> list[str]:
-        """Name those to read among the columns that are ``present``.
-
-        Raises:
-            ValueError: If one that was named is absent (lists what there is), or one to
-                read is there twice.
-        """
-        named = {"text": self.text, "id": (self.id,), "domain": (self.domain,)}
-        for role, names in named.items():
-            for name in names:
-                if name is not None and name not in present:
-                    raise ValueError(
-                        f"{where} has no column {name!r}; it has {', '.join(present)}: "
-                        f"name the one that holds the {role} (--{role}-column)"
-                    )
-        wanted = (*self.text, self.id or "id", self.domain or "domain")
-        found = [name for name in dict.fromkeys(wanted) if name in present]
-        for name in found:
-            if (count := present.count(name)) > 1:
-                raise ValueError(f"{where} has {count} columns {name!r}; rename all but one")
-        return found
+CSV_NUMBERS = ("label", "idx")
+"""The CSV columns that may be numbers; in all others ``"2020"`` stays a text."""
 
 
 def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
     """Read a file piece by piece.
 
     Args:
-        path: A file whose name ends in one of `STREAMED`.
+        path: A file of a known format.
         columns: Which columns to read.
         label: What numbered ids begin with.
 
@@ -102,121 +53,102 @@ def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
             column is missing, or a value is null, no string or not UTF-8; names the row.
     """
     check_file(path)
-    if path.name.endswith(".parquet"):
-        pieces = _parquet(path, columns)
-    elif path.name.endswith(JSONL_SUFFIXES):
-        pieces = _jsonl(path, columns)
-    elif path.name.endswith(".csv"):
-        pieces = _csv(path, columns)
-    else:
-        pieces = _plain(path, columns)
-    rows = 0
-    for piece in pieces:
+    first_row = 1
+    for piece in _reader(path)(path, columns):
         if piece.num_rows:
-            yield uniform(piece, columns, str(path), label, short_name(path), rows + 1)
-        rows += piece.num_rows
-    if rows == 0:
-        raise ValueError(f"{path} has no rows; write its rows again or leave the file out")
+            yield columns.uniform(piece, str(path), label, stem(path), first_row)
+        first_row += piece.num_rows
+    if first_row == 1:
+        raise _no_rows(path)
 
 
-def check_file(path: Path) -> None:
-    """Refuse a file that cannot be read, before anything else is done.
+def read_table(path: Path) -> pa.Table:
+    """Read all columns of a file.
+
+    Returns:
+        The rows in file order, at least one; the schema's metadata names the file.
 
     Raises:
         FileNotFoundError: If there is no such file; lists what is there.
-        ValueError: If its format is unknown or it is empty.
+        ValueError: If the format is unknown, the file is empty, cut off or damaged, or a
+            line cannot be read; names the line where there is one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; {listing(path.parent)}")
-    if not path.name.endswith(STREAMED):
-        raise ValueError(f"{path}: unknown format; use one of {', '.join(STREAMED)}")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes); write its rows again or leave it out")
+    check_file(path, SUFFIXES)
+    if path.name.endswith(".parquet"):
+        with _errors_of(path, *_PARQUET), pq.ParquetFile(path) as file:
+            table = file.read()
+    elif path.name.endswith(".csv"):
+        table = _typed_csv(path)
+    else:
+        table = _typed_jsonl(path)
+    if table.num_rows == 0:
+        raise _no_rows(path)
+    return table.replace_schema_metadata({ORIGIN: str(path).encode()})
 
 
-def short_name(path: Path) -> str:
-    """Give a file's name without its format's suffix."""
-    for suffix in sorted(TEXT_SUFFIXES, key=len, reverse=True):
-        if path.name.endswith(suffix):
-            return path.name.removesuffix(suffix)
-    return stem(path)
-
-
-def uniform(
-    raw: pa.Table, columns: Columns, where: str, label: str, domain: str, first_row: int
-) -> pa.Table:
-    """Bring raw rows to ``id``, ``text`` and ``domain``.
-
-    Args:
-        raw: Rows as they were read.
-        columns: Which columns to take.
-        where: What to call the rows in an error.
-        label: What numbered ids begin with.
-        domain: Domain of rows that have none.
-        first_row: Number of the first row in its file.
+def column_names(path: Path) -> list[str]:
+    """Return the columns of a file, of JSON lines those of the first; no other row is read.
 
     Raises:
-        ValueError: If a column is missing, or a value is null, no string or not UTF-8.
+        FileNotFoundError: If there is no such file; lists what is there.
+        ValueError: If it is damaged or has no rows.
     """
-    columns.among(raw.column_names, where)
-    texts = [strings(raw, name, where, first_row).cast(pa.large_string()) for name in columns.text]
-    text = (
-        texts[0]
-        if len(texts) == 1
-        else pc.call_function(
-            "binary_join_element_wise", [*texts, pa.scalar(" ", pa.large_string())]
-        )
-    )
-    return pa.table(
-        {
-            "id": _ids(raw, columns, where, label, first_row),
-            "text": text,
-            "domain": _domains(raw, columns, where, domain, first_row),
-        }
-    )
+    check_file(path, SUFFIXES)
+    if path.name.endswith(".parquet"):
+        with _errors_of(path, *_PARQUET):
+            return pq.read_schema(path).names
+    if path.name.endswith(".csv"):
+        return _csv_header(path)
+    for _, record in _json_objects(path):
+        return list(record)
+    raise _no_rows(path)
 
 
-def _ids(
-    raw: pa.Table, columns: Columns, where: str, label: str, first_row: int
-) -> pa.ChunkedArray | pa.Array:
-    name = columns.id or "id"
-    if name not in raw.column_names:
-        numbers = pa.array(range(first_row, first_row + raw.num_rows)).cast(pa.string())
-        return pc.call_function("binary_join_element_wise", [pa.scalar(label), numbers, "#"])
-    return string_ids(raw, name, where, first_row)
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
-def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
-    """Take a column of ids, strings or integers, as strings.
-
-    Raises:
-        ValueError: As `gotd.data.columns.strings`.
-    """
-    if name in raw.column_names and pa.types.is_integer(raw[name].type):
-        raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.string()))
-    return strings(raw, name, where, first_row)
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written as UTF-8, which half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _domains(
-    raw: pa.Table, columns: Columns, where: str, otherwise: str, first_row: int
-) -> pa.ChunkedArray | pa.Array:
-    name = columns.domain or "domain"
-    if name not in raw.column_names or raw[name].null_count == raw.num_rows:
-        return pa.repeat(otherwise, raw.num_rows)
-    return strings(filled(raw, name, otherwise), name, where, first_row)
+def _reader(path: Path) -> Callable[[Path, Columns], Iterator[pa.Table]]:
+    if path.name.endswith(".parquet"):
+        return _parquet
+    if path.name.endswith(".csv"):
+        return _csv
+    return _jsonl if path.name.endswith(JSONL_SUFFIXES) else _plain
 
 
-# Formats --------------------------------------------------------------------------------
+def _no_rows(path: Path) -> ValueError:
+    return ValueError(f"{path} has no rows; write its rows again or leave the file out")
+
+
+@contextmanager
+def _errors_of(path: Path, problem: str, remedy: str) -> Iterator[None]:
+    """Raise what goes wrong with a file as one line that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is {problem} ({first_line(error)}); {remedy}") from error
+
+
+# Parquet --------------------------------------------------------------------------------
+
+_PARQUET = "cut off, damaged or not Parquet", "copy it again"
 
 
 def _parquet(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    try:
-        with pq.ParquetFile(path) as file:
-            wanted = columns.among(file.schema_arrow.names, str(path))
-            for batch in file.iter_batches(_rows_per_batch(file), columns=wanted):
-                yield pa.Table.from_batches([batch])
-    except (pa.ArrowException, OSError) as error:
-        raise no_parquet(path, error) from error
+    with _errors_of(path, *_PARQUET), pq.ParquetFile(path) as file:
+        wanted = columns.among(file.schema_arrow.names, str(path))
+        for batch in file.iter_batches(_rows_per_batch(file), columns=wanted):
+            yield pa.Table.from_batches([batch])
 
 
 def _rows_per_batch(file: pq.ParquetFile) -> int:
@@ -225,77 +157,161 @@ def _rows_per_batch(file: pq.ParquetFile) -> int:
     return int(min(ROWS_PER_PIECE, max(1, BYTES_PER_PIECE // max(1, heaviest))))
 
 
+# CSV ------------------------------------------------------------------------------------
+
+_CSV = (
+    "not CSV in UTF-8 with one header line",
+    "save it again as UTF-8, with texts in double quotes",
+)
+_CSV_READING = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
+_CSV_PARSING = pa_csv.ParseOptions(newlines_in_values=True)
+
+
 def _csv(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    try:
-        reading = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
-        parsing = pa_csv.ParseOptions(newlines_in_values=True)
-        with pa_csv.open_csv(path, read_options=reading, parse_options=parsing) as file:
-            present = file.schema.names
-        converting = pa_csv.ConvertOptions(
-            # As bytes: Arrow does not say which row is not UTF-8, `strings` does.
-            column_types=dict.fromkeys(present, pa.binary()),
-            include_columns=columns.among(present, str(path)),
-            strings_can_be_null=False,
-        )
-        with pa_csv.open_csv(path, reading, parsing, converting) as file:
-            for batch in file:
-                yield _as_text(pa.Table.from_batches([batch]))
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
-            f"{path} is not CSV in UTF-8 with one header line ({first_line(error)}); "
-            "save it again as UTF-8, with texts in double quotes"
-        ) from error
+    yield from _csv_texts(path, columns.among(_csv_header(path), str(path)))
 
 
-def _as_text(table: pa.Table) -> pa.Table:
-    """View bytes as strings without looking at them."""
-    return pa.table(
-        {
-            name: pa.chunked_array([part.view(pa.string()) for part in table[name].chunks])
-            for name in table.column_names
-        }
+def _csv_header(path: Path) -> list[str]:
+    with _errors_of(path, *_CSV), pa_csv.open_csv(path, _CSV_READING, _CSV_PARSING) as file:
+        return file.schema.names
+
+
+def _csv_texts(path: Path, names: list[str]) -> Iterator[pa.Table]:
+    """Yield columns as strings that are not validated: Arrow would not name the row."""
+    converting = pa_csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.binary()),
+        include_columns=names,
+        strings_can_be_null=False,
     )
+    with (
+        _errors_of(path, *_CSV),
+        pa_csv.open_csv(path, _CSV_READING, _CSV_PARSING, converting) as file,
+    ):
+        for batch in file:
+            columns = [column.view(pa.string()) for column in batch.columns]
+            yield pa.table(columns, names=batch.schema.names)
+
+
+def _typed_csv(path: Path) -> pa.Table:
+    names = _csv_header(path)
+    pieces = list(_csv_texts(path, names))
+    if not pieces:
+        raise _no_rows(path)
+    table = pa.concat_tables(pieces)
+    columns = {name: strings(table, name, str(path)) for name in names}
+    for name in CSV_NUMBERS:
+        if name in columns:
+            columns[name] = _numbers(columns[name])
+    return pa.table(columns)
+
+
+def _numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Convert a column to numbers if it holds nothing else; an empty text becomes null."""
+    values = pc.if_else(pc.equal(texts, ""), None, texts)
+    for kind in (pa.int64(), pa.float64()):
+        try:
+            return values.cast(kind)
+        except pa.ArrowInvalid:
+            continue
+    return texts
+
+
+# JSON lines -----------------------------------------------------------------------------
 
 
 def _jsonl(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    kept: list[str] = []
+    names: list[str] = []
 
     def rows() -> Iterator[list[str | None]]:
-        for number, record in json_objects(path):
-            if not kept:
-                kept.extend(columns.among(list(record), f"{path} line {number}"))
+        for number, record in _json_objects(path):
+            if not names:
+                names.extend(columns.among(list(record), f"{path} line {number}"))
                 # A line that comes later may have a domain, and the rows before it none.
-                kept.extend({columns.domain or "domain"}.difference(kept))
-            elif "id" in record and "id" not in kept and columns.id is None:
+                names.extend({columns.domain_name}.difference(names))
+            elif "id" in record and "id" not in names and columns.id is None:
                 raise ValueError(
                     f"{path} line {number} has an id and the first line has none; give every "
                     "line one, or name the field that holds it (--id-column)"
                 )
-            yield [_json_text(path, number, name, record, columns) for name in kept]
+            yield [_json_text(f"{path} line {number}", name, record, columns) for name in names]
 
     for group in _pieces(rows(), lambda row: sum(len(value or "") for value in row)):
-        values = zip(*group, strict=True)
-        yield pa.table(
-            {name: pa.array(column, pa.string()) for name, column in zip(kept, values, strict=True)}
-        )
+        arrays = [pa.array(values, pa.string()) for values in zip(*group, strict=True)]
+        yield pa.table(arrays, names=names)
 
 
-def _json_text(
-    path: Path, line: int, name: str, record: dict[str, Any], columns: Columns
-) -> str | None:
-    """Take a field that must be a string; an id may be an integer, a domain may be absent."""
+def _json_text(where: str, name: str, record: dict[str, Any], columns: Columns) -> str | None:
+    """Return a field that must be a string; an id may be an integer, a domain may be absent."""
     value = record.get(name)
     if isinstance(value, str):
-        if says_utf8(value):
+        if is_utf8(value):
             return value
-        problem = "holds half a character (a lone surrogate), which UTF-8 cannot say"
-    elif name not in columns.text and name == (columns.domain or "domain") and value is None:
+        problem = "holds half a character (a lone surrogate), which UTF-8 cannot hold"
+    elif name not in columns.text and name == columns.domain_name and value is None:
         return None
-    elif name == (columns.id or "id") and type(value) is int:
+    elif name == columns.id_name and type(value) is int:
         return str(value)
     else:
         problem = "is missing" if value is None else f"holds {type(value).__name__}, not a string"
-    raise ValueError(f"{path} line {line}: field {name!r} {problem}; mend the line or drop it")
+    raise ValueError(f"{where}: field {name!r} {problem}; repair the line or drop it")
+
+
+def _typed_jsonl(path: Path) -> pa.Table:
+    records = [record for _, record in _json_objects(path)]
+    names = dict.fromkeys(name for record in records for name in record)
+    for name in names:
+        if not is_utf8(name):
+            raise ValueError(f"{path}: the name of field {name!r} is not UTF-8; rename it")
+    return pa.table({name: _column(path, name, [r.get(name) for r in records]) for name in names})
+
+
+def _column(path: Path, name: str, values: list[Any]) -> pa.Array:
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        # Halve the rows until the first one that does not fit those before it is found.
+        fits, fails = 0, len(values)
+        while fails - fits > 1:
+            middle = (fits + fails) // 2
+            try:
+                pa.array(values[:middle])
+            except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+                fails = middle
+            else:
+                fits = middle
+        raise ValueError(
+            f"{path} row {fails}: field {name!r} cannot be read ({first_line(error)}); give "
+            "every row UTF-8 text, or values of one type of at most 64 bits"
+        ) from error
+
+
+def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield number, from 1, and object of each line; blank lines are skipped.
+
+    Raises:
+        ValueError: If a line is not UTF-8, not JSON or no object, or the file is cut off.
+    """
+    # Read line by line rather than with Arrow's reader: that one guesses types (a column
+    # of dates would stop being text) and does not say which line is not UTF-8.
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} line {number} is not JSON that can be read ({first_line(error)}); "
+                "the file may be cut off: write one object a line"
+            ) from error
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"{path} line {number} holds a JSON {type(record).__name__}; "
+                'write one object a line, such as {"id": "1", "text": "…"}'
+            )
+        yield number, record
+
+
+# Lines ----------------------------------------------------------------------------------
 
 
 def _plain(path: Path, columns: Columns) -> Iterator[pa.Table]:
@@ -305,12 +321,29 @@ def _plain(path: Path, columns: Columns) -> Iterator[pa.Table]:
             f"{path} is plain text, one passage a line, and has no columns; leave "
             "the names of columns out or give Parquet, JSON lines or CSV"
         )
-    lines = (line.rstrip("\r\n") for _, line in text_lines(path))
+    lines = (line.rstrip("\r\n") for _, line in _lines(path))
     for group in _pieces(lines, len):
         yield pa.table({name: group})
 
 
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of each line of UTF-8, its end included."""
+    with (
+        _errors_of(path, "cut off or damaged", "copy it again"),
+        io.BufferedReader(pa.input_stream(str(path), compression="detect")) as file,  # type: ignore[arg-type]
+    ):
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path} line {number} is not UTF-8 (byte {error.start}); save it as UTF-8"
+                ) from error
+            yield number, text
+
+
 def _pieces(rows: Iterable[Any], size: Callable[[Any], int]) -> Iterator[list[Any]]:
+    """Group rows up to so many rows or characters."""
     piece, held = [], 0
     for row in rows:
         piece.append(row)

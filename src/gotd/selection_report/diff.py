@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gotd.data.columns import string_ids
 from gotd.data.pool import counted
-from gotd.data.readers import string_ids
 from gotd.selection_report.markdown import markdown_table, plain
 from gotd.selection_report.measures import quantiles
 

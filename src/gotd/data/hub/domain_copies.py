@@ -1,17 +1,18 @@
 """The eight domain tasks of Gururangan et al. (2020) on the hub, one plain file per split.
 
 No copy there is the authors' own, so the published row counts (`corpora.DOMAIN_ROWS`) are
-asserted on what comes. Licences are not stated; each data set's own terms apply.
+checked on what is read. Licences are not stated; each data set's own terms apply.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from gotd.data.hub.access import HubAccess, from_files
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Copy:
 
     Args:
         dataset: Data set id, ``namespace/name``.
-        files: File of each split inside the repository, beside which others may lie that
-            hold gigabytes and are never asked for.
+        files: File of each split inside the repository; other files there may hold
+            gigabytes and are never read.
     """
 
     dataset: str
@@ -54,10 +55,11 @@ DOMAIN: Mapping[str, tuple[Copy, ...]] = {
 with whole numbers as labels, then that of Gururangan et al., with names as labels."""
 
 
-def read_copy(task: str, dataset: str, split: str, revision: str) -> pa.Table:
+def read_copy(access: HubAccess, task: str, dataset: str, split: str, revision: str) -> pa.Table:
     """Read one split of a domain task.
 
     Args:
+        access: Loads data sets.
         task: The task.
         dataset: Which of its copies.
         split: ``train``, ``validation`` or ``test``.
@@ -68,13 +70,28 @@ def read_copy(task: str, dataset: str, split: str, revision: str) -> pa.Table:
         alphabetical order of those in train.
 
     Raises:
+        SourceUnavailable: If the copy cannot be read.
         ValueError: If a column is missing, or train lacks a class.
     """
     (copy,) = (one for one in DOMAIN[task] if one.dataset == dataset)
-    rows = _read(copy, split, revision)
+
+    def read(split: str) -> pa.Table:
+        what = f"task {task} (data set {dataset})"
+        kind, options = from_files(dataset, revision, split, copy.files[split])
+        rows = access.load(what, kind, **options, streaming=False)
+        table = rows.with_format("arrow")[:]
+        for column in ("text", "label"):
+            if column not in table.column_names:
+                raise ValueError(
+                    f"{dataset} {split} has no column {column!r}; it has "
+                    f"{', '.join(table.column_names)}: pin a revision that has it"
+                )
+        return table
+
+    rows = read(split)
     label = rows["label"]
     if not pa.types.is_integer(label.type):
-        train = rows if split == "train" else _read(copy, "train", revision)
+        train = rows if split == "train" else read("train")
         names = pa.array(sorted(train["label"].cast(pa.string()).unique().to_pylist()))
         label = pc.index_in(label.cast(pa.string()), value_set=names).cast(pa.int64())
         if label.null_count:
@@ -82,27 +99,3 @@ def read_copy(task: str, dataset: str, split: str, revision: str) -> pa.Table:
                 f"{dataset} {split} has a class that train lacks; pin another revision"
             )
     return pa.table({"text": rows["text"].cast(pa.string()), "label": label})
-
-
-def _read(copy: Copy, split: str, revision: str) -> pa.Table:
-    import datasets
-
-    file = copy.files[split]
-    is_csv = file.endswith(".csv")
-    # A text may be the word "null".
-    options: dict[str, Any] = {"keep_default_na": False} if is_csv else {}
-    rows: Any = datasets.load_dataset(
-        "csv" if is_csv else "json",
-        data_files={split: f"hf://datasets/{copy.dataset}@{revision}/{file}"},
-        split=split,
-        streaming=False,
-        **options,
-    )
-    table = rows.with_format("arrow")[:]
-    for column in ("text", "label"):
-        if column not in table.column_names:
-            raise ValueError(
-                f"{copy.dataset} {split} has no column {column!r}; it has "
-                f"{', '.join(table.column_names)}: pin a revision that has it"
-            )
-    return table

@@ -1,4 +1,4 @@
-"""Draw whole documents from a stream of rows until there is enough text."""
+"""Sample full documents from a stream of rows until there is enough text."""
 
 from __future__ import annotations
 
@@ -31,14 +31,16 @@ def texts_of(rows: Iterable[dict[str, Any]], domain: str, corpus: Corpus) -> Ite
             yield text
 
 
-def drawn(texts: Iterator[str], domain: str, parts: Mapping[str, int]) -> Iterator[pa.Table]:
-    """Yield tables of whole documents, part after part, until each holds its characters.
+def sample_documents(
+    texts: Iterator[str], domain: str, parts: Mapping[str, int]
+) -> Iterator[pa.Table]:
+    """Yield tables of full documents, part after part, until each holds its characters.
 
-    Ids count the documents as drawn, so the documents of a smaller draw with the same
+    Ids number the documents in order, so the documents of a smaller sample with the same
     seed are the first of a larger one.
 
     Args:
-        texts: The documents, in the order of the draw.
+        texts: The documents, in the order of the sample.
         domain: Their domain, with which ids begin.
         parts: Characters of each part, by the name of the setting that says so.
 
@@ -47,17 +49,17 @@ def drawn(texts: Iterator[str], domain: str, parts: Mapping[str, int]) -> Iterat
     """
     rows = 0
     for setting, chars in parts.items():
-        taken = 0
-        while taken < chars:
+        sampled = 0
+        while sampled < chars:
             batch = []
             for text in islice(texts, BATCH_ROWS):
                 batch.append(text)
-                taken += len(text)
-                if taken >= chars:
+                sampled += len(text)
+                if sampled >= chars:
                     break
             if not batch:
                 raise ValueError(
-                    f"domain {domain} ends after {taken:,} characters in {rows:,} documents; "
+                    f"domain {domain} ends after {sampled:,} characters in {rows:,} documents; "
                     f"set {setting} to that or less (it is {chars:,})"
                 )
             ids = [f"{domain}/{rows + i}" for i in range(len(batch))]

@@ -1,25 +1,25 @@
-"""Rows from the Hugging Face Hub: GLUE, domain tasks, a candidate corpus for each of seven domains.
+"""Rows from the Hugging Face Hub: tasks, and a candidate corpus for each of seven domains.
 
-What is fetched is kept as Parquet in the layout of `gotd.data.folder`, with the
-recipe (data set, revision, sampling) in each file, so a machine without a network needs
-only that folder. No code from a data set repository is ever run.
+What is fetched is cached as Parquet in the layout of `gotd.data.folder`, with the recipe
+(data set, revision, sampling) in each file, so a machine without a network needs only
+that folder. No code from a data set repository is ever run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gotd.data.base import Part, SourceUnavailable
-from gotd.data.files import read
-from gotd.data.hub.cache import is_kept, keep, recorded, remember
+from gotd.data.base import SCHEMA, Part, SourceUnavailable
+from gotd.data.columns import Columns
+from gotd.data.hub.access import HubAccess, from_files
+from gotd.data.hub.cache import is_cached, write_cached
 from gotd.data.hub.corpora import (
     CORPORA,
     DOMAIN_ROWS,
@@ -31,34 +31,37 @@ from gotd.data.hub.corpora import (
     ZERO_SHOT_ROWS,
 )
 from gotd.data.hub.domain_copies import DOMAIN, read_copy
-from gotd.data.hub.sampling import drawn, texts_of
+from gotd.data.hub.sampling import sample_documents, texts_of
 from gotd.data.hub.toxicity import as_comments, as_rated
-from gotd.data.readers import Columns, stream
+from gotd.data.readers import read_table, stream
 
 VERSION = 1
 """Raise it when the same revision and parameters give other rows."""
 
 SUITES = ("glue", "domain", "zeroshot", "toxicity")
+SHUFFLE_BUFFER = 10_000
+"""Documents in memory while a stream is shuffled.
+
+The shuffle is over files and within this buffer, so it is not uniform over a corpus. How
+it is done may change with the version of `datasets`: the cached files are the record.
+"""
 
 
 @dataclass(frozen=True)
 class Hub:
-    """Tasks and candidates from the hub, kept in a folder once fetched.
+    """Tasks and candidates from the Hub, cached in a folder.
 
     Args:
-        path: Folder that keeps what was fetched; not part of the identity.
+        path: Folder of the cache; not part of the identity.
         domains: Keys of `gotd.data.hub.corpora.CORPORA`; empty: all seven.
-        chars_per_domain: Text to take from each domain, in characters, as whole
+        chars_per_domain: Text to sample from each domain, in characters, as full
             documents. Characters and not documents, because a document is a review in
             one domain and a book in another; 1e9 make a million chunks of 1,000.
         seed: Seed of the shuffle.
-        shuffle_buffer: Documents held while shuffling the stream. The shuffle is over
-            files and within this buffer, so it is not uniform over a whole corpus; how
-            it is done may change with the version of `datasets`, so keep ``path``.
         suite: The tasks: ``glue``, ``domain`` (Gururangan et al. 2020), ``zeroshot`` (AG
             News and BoolQ) or ``toxicity`` (RealToxicityPrompts and Civil Comments).
-        held_out_chars: Text of each domain, drawn after that of the candidates, that nothing
-            is trained on; perplexity is taken of it.
+        held_out_chars: Text of each domain, sampled after that of the candidates, on which
+            nothing is trained; its perplexity is measured.
         revisions: Full commit hash to use by data set id. Where none is given, the
             newest is resolved at first use and recorded in ``<path>/revisions.json``.
     """
@@ -67,7 +70,6 @@ class Hub:
     domains: tuple[str, ...] = ()
     chars_per_domain: int = 1_000_000_000
     seed: int = 0
-    shuffle_buffer: int = 10_000
     suite: str = "glue"
     held_out_chars: int = 0
     revisions: dict[str, str] = field(default_factory=dict)
@@ -80,8 +82,8 @@ class Hub:
         unknown = sorted(set(self.domains) - set(CORPORA))
         if unknown:
             raise ValueError(f"unknown domains {unknown}; use any of {', '.join(CORPORA)}")
-        if self.chars_per_domain < 1 or self.shuffle_buffer < 1:
-            raise ValueError("chars_per_domain and shuffle_buffer must be at least 1")
+        if self.chars_per_domain < 1:
+            raise ValueError(f"chars_per_domain must be at least 1, not {self.chars_per_domain}")
         if self.held_out_chars < 0:
             raise ValueError(f"held_out_chars must not be negative, not {self.held_out_chars}")
         if self.suite not in SUITES:
@@ -89,11 +91,11 @@ class Hub:
 
     @property
     def under_covered(self) -> list[str]:
-        """Nobody knows which domains real corpora lack: empty."""
+        """Empty: which domains real corpora lack is not known."""
         return []
 
     def identity(self) -> dict[str, Any]:
-        """Give the revision of every data set and how documents are drawn from it.
+        """Return the revision of every data set and how documents are sampled from it.
 
         Raises:
             SourceUnavailable: If a revision was never recorded and the hub is out of reach.
@@ -106,7 +108,7 @@ class Hub:
         }
 
     def tasks(self) -> list[str]:
-        """Name the tasks of the suite."""
+        """List the tasks of the suite."""
         return sorted(self._rows)
 
     @property
@@ -121,17 +123,17 @@ class Hub:
         return rows[self.suite]
 
     def split(self, task: str, split: str) -> pa.Table:
-        """Give one split of a task, fetched on first use.
+        """Read one split of a task, fetched on first use.
 
         Raises:
             FileNotFoundError: If there is no such task or split with public labels.
-            SourceUnavailable: If it is not kept here and the hub is out of reach.
-            ValueError: If what came has not the published number of rows.
+            SourceUnavailable: If it is not cached and the Hub is out of reach.
+            ValueError: If the split does not have the published number of rows.
         """
         if split not in self._rows.get(task, {}):
             known = sorted(f"{t}/{s}" for t, splits in self._rows.items() for s in splits)
             raise FileNotFoundError(f"no {task}/{split} with labels; there is: {', '.join(known)}")
-        return read(self._kept_split(task, split))
+        return read_table(self._split_file(task, split))
 
     def candidates(self) -> list[Part]:
         """Return the documents of each domain as a part, fetched when it is first read."""
@@ -151,7 +153,7 @@ class Hub:
         return [DomainPart(self, domain, held_out=True) for domain in self.domains]
 
     def pretraining(self) -> list[Part]:
-        """Refuse: models for this source come pre-trained, on text nobody published.
+        """Raise: models for this source come pre-trained, on text that was not published.
 
         Raises:
             ValueError: Always.
@@ -161,62 +163,81 @@ class Hub:
         )
 
     def fetch(self) -> list[Path]:
-        """Fetch everything that is not kept yet, for use without a network."""
-        splits = [self._kept_split(t, s) for t, names in self._rows.items() for s in names]
+        """Fetch everything that is not cached, for use without a network."""
+        splits = [self._split_file(t, s) for t, names in self._rows.items() for s in names]
         return splits + [self.domain_file(domain) for domain in self.domains]
 
-    # The two kinds of file ----------------------------------------------------------
+    @property
+    def _access(self) -> HubAccess:
+        remedy = (
+            f"fetch it on a machine with a network and copy {self.path} here, or run with "
+            "SCALE=folder or SCALE=micro"
+        )
+        return HubAccess(Path(self.path) / "revisions.json", remedy, self.revisions)
+
+    # Tasks --------------------------------------------------------------------------
 
     def _task_recipe(self, task: str, split: str) -> dict[str, Any]:
         if self.suite == "domain":
-            return self._copied(task) | {"task": task, "split": split}
-        if self.suite in ("zeroshot", "toxicity"):
-            dataset = (ZERO_SHOT if self.suite == "zeroshot" else TOXICITY)[task]
-            revision = self._revision(dataset, f"task {task}")
-            return {"dataset": dataset, "split": split, "revision": revision}
-        revision = self._revision(GLUE, f"task {task}")
-        return {"dataset": GLUE, "config": task, "split": split, "revision": revision}
+            return {**self._domain_copy(task), "task": task, "split": split}
+        dataset = {"zeroshot": ZERO_SHOT, "toxicity": TOXICITY}.get(self.suite, {}).get(task, GLUE)
+        revision = self._access.revision(dataset, _task(task, dataset))
+        config = {"config": task} if dataset == GLUE else {}
+        return {"dataset": dataset, **config, "split": split, "revision": revision}
 
-    def _copied(self, task: str) -> dict[str, str]:
-        """Give the copy of a domain task to read: one that is known already, else the first there.
+    def _domain_copy(self, task: str) -> dict[str, str]:
+        """Return the copy of a domain task to read: a known one, else the first there is.
 
         Raises:
-            SourceUnavailable: If no copy can be had; names the first.
+            SourceUnavailable: If no copy can be read; names the first.
         """
-        unreached = []
-        for copy in sorted(DOMAIN[task], key=lambda copy: copy.dataset not in self._known()):
+        access, unreached = self._access, []
+        known = access.known()
+        for copy in sorted(DOMAIN[task], key=lambda copy: copy.dataset not in known):
             try:
-                revision = self._revision(copy.dataset, f"task {task}")
+                revision = access.revision(copy.dataset, _task(task, copy.dataset))
             except SourceUnavailable as error:
                 unreached.append(error)
             else:
                 return {"dataset": copy.dataset, "revision": revision}
         raise unreached[0]
 
-    def _kept_split(self, task: str, split: str) -> Path:
+    def _split_file(self, task: str, split: str) -> Path:
+        """Return the file of a split, fetched on first use."""
         path = Path(self.path) / self.suite / task / f"{split}.parquet"
         recipe = self._task_recipe(task, split)
-        if is_kept(path, recipe):
+        if is_cached(path, recipe):
             return path
-        dataset, revision = recipe["dataset"], recipe["revision"]
-        with _reaching(dataset, f"task {task}", self.path):
-            if self.suite == "domain":
-                table = read_copy(task, dataset, split, revision)
-            else:
-                rows = _load(dataset, recipe.get("config"), split, revision, streaming=False)
-                table = rows.with_format("arrow")[:]
-        if self.suite == "toxicity":
-            table = (as_rated if task == "realtoxicityprompts" else as_comments)(table)
-        if "answer" in table.column_names:  # BoolQ's label is a truth value
-            table = table.append_column("label", table["answer"].cast(pa.int64()))
+        table = self._fetch_split(task, split, recipe)
         expected = self._rows[task][split]
         if table.num_rows != expected:
             raise ValueError(
-                f"{dataset} {task}/{split} has {table.num_rows} rows, published are {expected}; "
-                "pin another revision of it"
+                f"{recipe['dataset']} {task}/{split} has {table.num_rows} rows, published are "
+                f"{expected}; pin another revision of it"
             )
-        keep(path, recipe, table.schema, [table])
+        write_cached(path, recipe, table.schema, [table])
         return path
+
+    def _fetch_split(self, task: str, split: str, recipe: dict[str, Any]) -> pa.Table:
+        dataset, revision = recipe["dataset"], recipe["revision"]
+        if self.suite == "domain":
+            return read_copy(self._access, task, dataset, split, revision)
+        rows = self._access.load(
+            _task(task, dataset),
+            dataset,
+            recipe.get("config"),
+            split=split,
+            revision=revision,
+            streaming=False,
+        )
+        table = rows.with_format("arrow")[:]
+        if self.suite == "toxicity":
+            return (as_rated if task == "realtoxicityprompts" else as_comments)(table)
+        if "answer" in table.column_names:  # BoolQ's label is a truth value
+            table = table.append_column("label", table["answer"].cast(pa.int64()))
+        return table
+
+    # Domains ------------------------------------------------------------------------
 
     def corpus_recipe(self, domain: str) -> dict[str, Any]:
         """Return data set, revision and sampling of a domain, as its file records them."""
@@ -225,63 +246,53 @@ class Hub:
             "dataset": corpus.dataset,
             "config": corpus.config,
             "columns": list(corpus.columns),
-            "revision": self._revision(corpus.dataset, f"domain {domain}"),
+            "revision": self._access.revision(corpus.dataset, _domain(domain)),
             "chars": self.chars_per_domain,
             **({"held_out_chars": self.held_out_chars} if self.held_out_chars else {}),
             "seed": self.seed,
-            "shuffle_buffer": self.shuffle_buffer,
+            "shuffle_buffer": SHUFFLE_BUFFER,
         }
 
     def domain_file(self, domain: str) -> Path:
         """Return the file of a domain, fetched on first use: candidates, then text held out."""
         path = Path(self.path) / "candidates" / f"{domain}.parquet"
         recipe = self.corpus_recipe(domain)
-        if is_kept(path, recipe):
+        if is_cached(path, recipe):
             return path
-        corpus = CORPORA[domain]
-        with _reaching(corpus.dataset, f"domain {domain}", self.path):
-            stream = _load(
-                corpus.dataset,
-                corpus.config,
-                "train",
-                recipe["revision"],
-                streaming=True,
-                files=corpus.files,
-            )
-            stream = stream.shuffle(seed=self.seed, buffer_size=self.shuffle_buffer)
-        texts = texts_of(_reached(iter(stream), corpus.dataset, domain, self.path), domain, corpus)
-        schema = pa.schema([(name, pa.string()) for name in ("id", "text", "domain")])
+        rows = self._open_corpus(domain, recipe["revision"])
+        rows = iter(rows.shuffle(seed=self.seed, buffer_size=SHUFFLE_BUFFER))
+        texts = texts_of(self._access.each(_domain(domain), rows), domain, CORPORA[domain])
         parts = {"chars_per_domain": self.chars_per_domain, "held_out_chars": self.held_out_chars}
-        keep(path, recipe, schema, drawn(texts, domain, parts))
+        schema = pa.schema([(name, pa.string()) for name in SCHEMA.names])
+        write_cached(path, recipe, schema, sample_documents(texts, domain, parts))
         return path
 
-    # Revisions ----------------------------------------------------------------------
+    def _open_corpus(self, domain: str, revision: str) -> Any:
+        """Load a corpus by its id, or by its files where the id leads to a script."""
+        corpus, what, split = CORPORA[domain], _domain(domain), "train"
+        try:
+            return self._access.load(
+                what, corpus.dataset, corpus.config, split=split, revision=revision, streaming=True
+            )
+        except SourceUnavailable as error:
+            # Scripts are refused by `datasets` itself; the plain files beside one are not.
+            if corpus.files is None or "Dataset scripts" not in str(error):
+                raise
+        kind, options = from_files(corpus.dataset, revision, split, corpus.files)
+        return self._access.load(what, kind, **options, streaming=True)
 
-    def _revision(self, dataset: str, what: str) -> str:
-        """Give the commit to read: the pinned one, the recorded one, or the newest."""
-        known = self.revisions.get(dataset) or recorded(self._record).get(dataset)
-        if known is not None:
-            return known
-        from huggingface_hub import HfApi
 
-        with _reaching(dataset, what, self.path):
-            newest = HfApi().dataset_info(dataset).sha
-        if newest is None:
-            raise SourceUnavailable(f"the hub names no revision of {dataset}; pin one")
-        return remember(self._record, dataset, newest)
+def _task(task: str, dataset: str) -> str:
+    return f"task {task} (data set {dataset})"
 
-    @property
-    def _record(self) -> Path:
-        return Path(self.path) / "revisions.json"
 
-    def _known(self) -> set[str]:
-        """Name the data sets whose commit is pinned or recorded."""
-        return {*self.revisions, *recorded(self._record)}
+def _domain(domain: str) -> str:
+    return f"domain {domain} (data set {CORPORA[domain].dataset})"
 
 
 @dataclass(frozen=True)
 class DomainPart:
-    """The candidates of a domain, or the documents held out, which follow them in its file.
+    """Candidates of a domain, or the documents held out, which follow them in its file.
 
     Args:
         source: The hub source.
@@ -322,62 +333,3 @@ class DomainPart:
             candidates = int(np.searchsorted(before, self.source.chars_per_domain))
             yield table.slice(candidates) if self.held_out else table.slice(0, candidates)
             chars += int(taken[-1])
-
-
-def _load(
-    dataset: str,
-    config: str | None,
-    split: str,
-    revision: str,
-    *,
-    streaming: bool,
-    files: str | None = None,
-) -> Any:
-    """Open a data set by its id, or by its files where the id leads to a script."""
-    import datasets
-
-    try:
-        return datasets.load_dataset(
-            dataset, config, split=split, revision=revision, streaming=streaming
-        )
-    except RuntimeError as error:
-        # Scripts are refused by `datasets` itself; the plain files beside one are not.
-        if files is None or "Dataset scripts" not in str(error):
-            raise
-        return datasets.load_dataset(
-            "parquet" if files.endswith(".parquet") else "json",
-            data_files={split: f"hf://datasets/{dataset}@{revision}/{files}"},
-            split=split,
-            streaming=streaming,
-        )
-
-
-@contextmanager
-def _reaching(dataset: str, what: str, path: str) -> Iterator[None]:
-    """Turn every way in which the hub can be out of reach into one clear line."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    # The bases are OSError and the HTTP client's own root, which is none; which client
-    # that is has changed between versions of the hub's package.
-    unreachable = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
-    try:
-        yield
-    except (*unreachable, RuntimeError) as error:
-        cause = " ".join(str(error).split())[:200] or "no reason given"
-        raise SourceUnavailable(
-            f"{what} needs the data set {dataset!r}, which is not in {path} and cannot be had "
-            f"from the hub ({type(error).__name__}: {cause}); fetch it on a machine with a "
-            f"network and copy {path} here, or run with SCALE=folder or SCALE=micro"
-        ) from error
-
-
-def _reached(
-    stream: Iterator[dict[str, Any]], dataset: str, domain: str, path: str
-) -> Iterator[dict[str, Any]]:
-    while True:
-        with _reaching(dataset, f"domain {domain}", path):
-            try:
-                row = next(stream)
-            except StopIteration:
-                return
-        yield row

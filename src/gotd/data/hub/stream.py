@@ -1,4 +1,4 @@
-"""A data set on the Hugging Face Hub as a stream of rows; its code is never run."""
+"""A data set on the Hugging Face Hub as a part: rows that are streamed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from gotd.data.base import SourceUnavailable
-from gotd.data.hub.cache import recorded, remember
-from gotd.data.readers import Columns, uniform
+from gotd.data.columns import Columns
+from gotd.data.hub.access import HubAccess
 
 TRAIN = "train"
 ROWS_AT_ONCE = 256
-"""Rows of a piece; whole books are long."""
+"""Rows of a piece; full books are long."""
 HUB_RECORD = "hub-revisions.json"
-"""File in the store that keeps the commit of each data set."""
+"""File in the store that records the commit of each data set."""
+REMEDY = (
+    "check its name and the network, or download its files elsewhere and give their paths instead"
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class HubName:
 
 
 def parse_hub(name: str) -> HubName:
-    """Read ``namespace/name[:config][:split]``; an empty config is none.
+    """Parse ``namespace/name[:config][:split]``; an empty config is none.
 
     Raises:
         ValueError: If it is not of this form.
@@ -60,8 +62,7 @@ class HubRows:
     Args:
         name: Which split of which data set.
         columns: Which columns to read.
-        record: JSON file that keeps the commit of each data set from its first use on, so
-            that the same command gives the same rows.
+        record: JSON file with the commit of each data set (`HubAccess`).
     """
 
     name: HubName
@@ -70,13 +71,12 @@ class HubRows:
 
     @property
     def label(self) -> str:
-        """The data set's name, with what parts it: numbered ids begin with it."""
+        """Name of data set, configuration and split; numbered ids begin with it."""
         split = "" if self.name.split == TRAIN else self.name.split
-        parts = [self.name.dataset, self.name.config or "", split]
-        return ":".join(parts).rstrip(":")
+        return ":".join([self.name.dataset, self.name.config or "", split]).rstrip(":")
 
     def identity(self) -> dict[str, Any]:
-        """Give data set, configuration, split and commit.
+        """Return data set, configuration, split and commit.
 
         Raises:
             SourceUnavailable: If the commit was never recorded and the Hub is out of reach.
@@ -85,7 +85,7 @@ class HubRows:
             "hub": self.name.dataset,
             "config": self.name.config,
             "split": self.name.split,
-            "revision": self._revision(),
+            "revision": self._access.revision(self.name.dataset, self._what),
             **({"ids": self.label} if self.label != self.name.dataset else {}),
         }
 
@@ -96,60 +96,28 @@ class HubRows:
             SourceUnavailable: If the Hub is out of reach, or has only a script.
             ValueError: If a column is missing or a value is no string.
         """
-        import datasets
-
-        revision = self._revision()
-        try:
-            rows = datasets.load_dataset(
-                self.name.dataset,
-                self.name.config,
-                split=self.name.split,
-                revision=revision,
-                streaming=True,
-            )
-            batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
-        except Exception as error:
-            raise self._unavailable(error) from error
-        first = 1
-        while True:
-            try:
-                raw = next(batches, None)
-            except Exception as error:
-                raise self._unavailable(error) from error
-            if raw is None:
-                break
-            where = f"{self.label} ({self.name.split})"
-            short = self.name.dataset.rpartition("/")[2]
-            yield uniform(raw, self.columns, where, self.label, short, first)
+        access, dataset, split = self._access, self.name.dataset, self.name.split
+        revision = access.revision(dataset, self._what)
+        rows = access.load(
+            self._what,
+            dataset,
+            self.name.config,
+            split=split,
+            revision=revision,
+            streaming=True,
+        )
+        batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
+        where, domain, first = f"{self.label} ({split})", dataset.rpartition("/")[2], 1
+        for raw in access.each(self._what, batches):
+            yield self.columns.uniform(raw, where, self.label, domain, first)
             first += raw.num_rows
         if first == 1:
-            raise ValueError(f"the data set {self.label} has no rows in {self.name.split}")
+            raise ValueError(f"{self._what} has no rows in {split}")
 
-    def _revision(self) -> str:
-        dataset = self.name.dataset
-        known = recorded(self.record).get(dataset)
-        if known is not None:
-            return known
-        try:
-            from huggingface_hub import HfApi
+    @property
+    def _access(self) -> HubAccess:
+        return HubAccess(self.record, REMEDY)
 
-            newest = HfApi().dataset_info(dataset).sha
-        except Exception as error:
-            raise self._unavailable(error) from error
-        if newest is None:
-            raise SourceUnavailable(f"the Hub names no commit of {dataset}")
-        return remember(self.record, dataset, newest)
-
-    def _unavailable(self, error: Exception) -> SourceUnavailable:
-        """Say in one line why there are no rows; what can go wrong has many names."""
-        cause = " ".join(str(error).split())[:160] or "no reason given"
-        if "script" in cause.lower():
-            return SourceUnavailable(
-                f"the data set {self.label} is made by a script, which is never run; "
-                "download its files and name them"
-            )
-        return SourceUnavailable(
-            f"the data set {self.label} cannot be had from the Hub "
-            f"({type(error).__name__}: {cause}); check its name and the network, or "
-            "download its files elsewhere and name them"
-        )
+    @property
+    def _what(self) -> str:
+        return f"the data set {self.label}"

@@ -1,4 +1,4 @@
-"""The toxicity sets of the hub as the experiment reads them: rated prompts, labelled comments."""
+"""The toxicity data sets of the Hub, converted to rated prompts and labelled comments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TOXIC_FROM = 0.5
 
 
 def as_rated(raw: pa.Table) -> pa.Table:
-    """Lay RealToxicityPrompts out flat, scores beside the texts they are of.
+    """Convert RealToxicityPrompts to flat columns, a score for each text.
 
     Args:
         raw: ``filename``, ``begin``, ``end``, and ``prompt`` and ``continuation``, each a
@@ -42,7 +42,7 @@ def as_rated(raw: pa.Table) -> pa.Table:
 
 
 def as_comments(raw: pa.Table) -> pa.Table:
-    """Give Civil Comments one label each: 1 where half of the raters or more say toxic.
+    """Return Civil Comments with labels: 1 where at least half of the raters said toxic.
 
     Args:
         raw: ``text`` and ``toxicity``, a share in [0, 1].
@@ -61,7 +61,7 @@ def as_comments(raw: pa.Table) -> pa.Table:
 
 
 def _ids(raw: pa.Table, where: str) -> pa.Array:
-    """Name a row by its place in its document, and by a number if that occurs again."""
+    """Return ids: the position in the document, and a number where that is repeated."""
     lacking = [name for name in ("filename", "begin", "end") if name not in raw.column_names]
     if lacking:
         raise ValueError(f"{where} has no column {lacking[0]!r}; pin a revision that has it")

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from gotd.data.base import Source
-from gotd.data.columns import strings
-from gotd.data.files import origin
+from gotd.data.columns import origin, strings
 from gotd.data.sampling import subsample
 from gotd.storage.keys import added_later
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from gotd.data.base import Source
-from gotd.data.files import origin
+from gotd.data.columns import origin
 from gotd.data.sampling import subsample
 from gotd.data.tasks.labelled import Task, load
 

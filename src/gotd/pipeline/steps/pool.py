@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.config.schemas import Chunking, TaskLimits
+from gotd.data.columns import Columns
 from gotd.data.inputs import InMemory, Part
 from gotd.data.pool import pool_facts, shard_files, write_pool
-from gotd.data.readers import Columns
 from gotd.data.sampling import SPLIT_SEED, subsample
 from gotd.embedding.embed import embed_shards
 from gotd.embedding.encoders import Encoder

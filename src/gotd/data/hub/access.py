@@ -1,0 +1,142 @@
+"""Requests to the Hugging Face Hub: data sets at a recorded commit; their code is never run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gotd.data.base import SourceUnavailable
+from gotd.storage.files import locked, write_json
+
+
+@dataclass(frozen=True)
+class HubAccess:
+    """Data sets on the Hub, and the errors of requests for them.
+
+    Args:
+        record: JSON file that records the commit of each data set at its first use, so
+            that the same command reads the same rows from then on.
+        remedy: What to do where the Hub is out of reach; ends the error message.
+        pinned: Commits by data set id that take precedence over the record.
+    """
+
+    record: Path
+    remedy: str
+    pinned: Mapping[str, str] = field(default_factory=dict)
+
+    def revision(self, dataset: str, what: str) -> str:
+        """Return the commit of a data set to read: pinned, recorded, or else the newest.
+
+        Raises:
+            SourceUnavailable: If the commit was never recorded and the Hub is out of reach.
+            ValueError: If the record is damaged.
+        """
+        known = self.known().get(dataset)
+        if known is not None:
+            return known
+        with self._reaching(what):
+            from huggingface_hub import HfApi
+
+            newest = HfApi().dataset_info(dataset).sha
+        if newest is None:
+            raise SourceUnavailable(f"the Hub has no commit of {dataset}; pin one")
+        return remember(self.record, dataset, newest)
+
+    def known(self) -> dict[str, str]:
+        """Return the commits that are pinned or recorded, by data set."""
+        return {**recorded(self.record), **self.pinned}
+
+    def load(self, what: str, *where: str | None, **options: Any) -> Any:
+        """Load a data set by `datasets.load_dataset`.
+
+        Args:
+            what: What is loaded, for the error message.
+            where: Id or format of the data set, and its configuration.
+            options: More arguments of `datasets.load_dataset`.
+
+        Raises:
+            SourceUnavailable: If it cannot be loaded.
+        """
+        import datasets
+
+        with self._reaching(what):
+            return datasets.load_dataset(*where, **options)  # type: ignore[arg-type]
+
+    def each(self, what: str, rows: Iterator[Any]) -> Iterator[Any]:
+        """Yield what a stream yields.
+
+        Raises:
+            SourceUnavailable: If the stream breaks.
+        """
+        while True:
+            with self._reaching(what):
+                try:
+                    row = next(rows)
+                except StopIteration:
+                    return
+            yield row
+
+    @contextmanager
+    def _reaching(self, what: str) -> Iterator[None]:
+        """Raise whatever goes wrong in a request as one line; the causes have many classes."""
+        try:
+            yield
+        except Exception as error:
+            cause = " ".join(str(error).split())[:200] or "no reason given"
+            remedy = self.remedy
+            if "script" in cause.lower():
+                remedy = "it is made by a script, which is never run: download its files"
+            raise SourceUnavailable(
+                f"{what} cannot be read from the Hub ({type(error).__name__}: {cause}); {remedy}"
+            ) from error
+
+
+def from_files(dataset: str, revision: str, split: str, file: str) -> tuple[str, dict[str, Any]]:
+    """Return format and options with which `HubAccess.load` reads plain files of a data set.
+
+    Args:
+        dataset: Id of the data set.
+        revision: Its commit.
+        split: What to call the split.
+        file: File or pattern inside the repository.
+    """
+    options: dict[str, Any] = {
+        "data_files": {split: f"hf://datasets/{dataset}@{revision}/{file}"},
+        "split": split,
+    }
+    if file.endswith(".csv"):
+        # A text may be the word "null".
+        return "csv", {**options, "keep_default_na": False}
+    return ("parquet" if file.endswith(".parquet") else "json"), options
+
+
+def recorded(path: Path) -> dict[str, str]:
+    """Read which commit of each data set was used.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged; delete it, and the newest commits are used and recorded"
+        ) from error
+
+
+def remember(path: Path, dataset: str, commit: str) -> str:
+    """Record the commit of a data set, unless another run has recorded one.
+
+    Returns:
+        The commit that is recorded.
+    """
+    with locked(path.with_name(f"{path.name}.lock")):
+        known = {dataset: commit, **recorded(path)}
+        write_json(path, known)
+    return known[dataset]
