@@ -22,7 +22,7 @@ from gotd.engine.progress import watch_terminal
 from gotd.engine.ray import RayEngine
 from gotd.pipeline.output import Output, write_selection
 from gotd.pipeline.select import Prepared, Request
-from gotd.selectors.registry import build_method
+from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
 
 
@@ -137,7 +137,7 @@ def _request(options: argparse.Namespace) -> Request:
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device
     encoder = Encoder(options.encoder, device=device)
-    method = build_method(options.method, settings)
+    method = build_selector(options.method, settings)
     columns = Columns(
         text=tuple(options.text_column.split(",")),
         id=options.id_column,

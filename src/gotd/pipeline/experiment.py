@@ -23,7 +23,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gotd.config.schemas import PROTOCOLS, build, typed
+from gotd.config.build import build, typed
+from gotd.config.schemas import PROTOCOLS
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.pipeline import steps
 from gotd.pipeline.record import failed_record, read_record, record_step, seal

@@ -30,6 +30,7 @@ def _settings(config: DictConfig) -> dict[str, Any]:
     assert isinstance(settings, dict)
     kept = {str(name): value for name, value in settings.items() if name not in _NOT_RECORDED}
     kept["source"] = {k: v for k, v in kept["source"].items() if k != "path"}
+    kept["selector"] = {k: v for k, v in kept["selector"].items() if k != "about"}
     return _without_run_only(kept)
 
 
