@@ -32,10 +32,11 @@ from gotd.planning.estimates import (
     read_past,
 )
 from gotd.planning.plan import lay_out, plan_steps, state
-from gotd.planning.sizes import BERT_BASE, Work
+from gotd.planning.sizes import BERT_BASE
 from gotd.runs import expand as expansion
 from gotd.runs.expand import SweepError, compose_all, expand, expand_cells
 from gotd.storage.artifacts import MANIFEST, Step, write_json
+from gotd.storage.work import Work
 
 MACHINE = CostModel(flops_per_s=1e10)
 SMALL = ["experiment=glue", "task=cola,sst2", "selector=none,random,got_d", "seed=1"]

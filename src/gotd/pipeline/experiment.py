@@ -28,7 +28,7 @@ from gotd.config.schemas import PROTOCOLS
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.pipeline import steps
 from gotd.pipeline.record import failed_record, read_record, record_step, seal
-from gotd.selectors.target_itself import WHOLE_TARGET
+from gotd.selectors.base import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 
 log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         "task": task.name,
         "arm": config.selector.arm,
         "model": config.model.name,
-        "budget": None if method is None or WHOLE_TARGET in method.requires else config.budget,
+        "budget": None if method is None or FULL_TARGET in method.requires else config.budget,
         "seed": seed,
         "tuning": warm_up.tuning,
         "source": source.name,
@@ -136,7 +136,7 @@ def _chosen(
     evaluation: Any,
 ) -> Step:
     """Lay out how an arm selects: chunks, their embeddings, a ranking, its first rows."""
-    whole = WHOLE_TARGET in method.requires
+    whole = FULL_TARGET in method.requires
     budget, limit = (None, None) if whole else (config.budget, config.rank_rows)
     seed, workers, pool = config.seed, config.workers, typed(config.candidates)
     space = typed(config.embedder)

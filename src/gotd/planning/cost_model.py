@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from gotd.planning.memory import GIB, Training, training_memory
-from gotd.planning.sizes import Shape, Sizes, Work
+from gotd.planning.sizes import Shape, Sizes
 from gotd.planning.toxicity import COUNTS
 from gotd.storage.artifacts import Step
+from gotd.storage.work import Work
 from gotd.transport.reference import reference_size
 
 DOMAINS = 7

@@ -64,22 +64,6 @@ TASK_TOKENS: Mapping[str, int] = {
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a step does, in units of a machine."""
-
-    texts: float = 0.0
-    """Texts read, cut or tokenised."""
-    flops: float = 0.0
-    """Floating-point operations in matrix products."""
-    steps: float = 0.0
-    """Optimiser steps."""
-    memory_bytes: float = 0.0
-    """Most that it holds at once, the process itself not counted."""
-    disk_bytes: float = 0.0
-    """What it leaves behind."""
-
-
-@dataclass(frozen=True)
 class Sizes:
     """Count rows, tokens and weights; the fields are what a configuration does not state."""
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from gotd.planning.sizes import Sizes, Work
+from gotd.planning.sizes import Sizes
 from gotd.storage.artifacts import Step
+from gotd.storage.work import Work
 
 PROMPT_TOKENS = 16
 COMMENT_TOKENS = 64

@@ -38,7 +38,15 @@ def screened(
 
         target_shard, pool = (_shard(inputs, name) for name in ("target", "candidates"))
         engine = LocalEngine(workers)
-        found = screen(target_shard, [pool], sample=SCREENED_ROWS, seed=seed, engine=engine)
+        found = screen(
+            target_shard,
+            [pool],
+            epsilon=0.05,
+            tolerance=5e-3,
+            sample=SCREENED_ROWS,
+            seed=seed,
+            engine=engine,
+        )
         distances = {row.domain: row.distance for row in found}
         write_json(
             folder / "domains.json",
@@ -89,7 +97,7 @@ def ranking(
         if near is not None:
             read = (inputs["screened"] / "domains.json").read_text(encoding="utf-8")
             screening = {"screened": json.loads(read)}
-            shards = only_domains(pool, screening["screened"]["kept"], rows)
+            shards = only_domains([pool], screening["screened"]["kept"], rows)
         ranker = method
         if scores is not None:
             ranker = dataclasses.replace(method, scores=inputs["scores"] / "scores.parquet")
