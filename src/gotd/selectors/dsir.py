@@ -117,7 +117,7 @@ class DSIR(ScoringSelector):
         """
         for side, counts in (("target", target_counts), ("candidates", pool_counts)):
             if counts.sum() == 0:
-                raise ValueError(f"{self.name}: the {side} have no word; are the texts empty?")
+                raise ValueError(f"{self.name}: no word in the {side}; are the texts empty?")
         smoothed = target_counts + self.target_smoothing
         share_target = smoothed / smoothed.sum()
         share_pool = pool_counts / pool_counts.sum()

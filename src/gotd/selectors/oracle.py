@@ -57,9 +57,7 @@ class Oracle(Selector):
             )
         both = set(self.domains) & set(self.fill)
         if both:
-            raise ValueError(
-                f"oracle: {sorted(both)[0]!r} is in both `domains` and `fill`"
-            )
+            raise ValueError(f"oracle: {sorted(both)[0]!r} is in both `domains` and `fill`")
 
     def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
