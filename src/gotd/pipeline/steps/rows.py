@@ -14,7 +14,7 @@ from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.data.tasks.zero_shot import ZeroShotTask
 from gotd.pipeline.steps.toxicity import toxicity_rows
 from gotd.storage.artifacts import Step
-from gotd.storage.keys import deciding, identity, source_identity
+from gotd.storage.keys import identity, key_fields, source_identity
 
 
 def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: int) -> Step:
@@ -87,7 +87,7 @@ def _labelled_rows(source: Any, task: Task, limits: TaskLimits, protocol: str, s
         parameters={
             "source": source_identity(source, "tasks", task.name),
             "task": identity(task),
-            "limits": deciding(limits),
+            "limits": key_fields(limits),
             "protocol": protocol,
             "seed": seed,
         },
@@ -112,7 +112,7 @@ def _unlabelled_rows(source: Any, task: ZeroShotTask, limits: TaskLimits, protoc
         parameters={
             "source": source_identity(source, "tasks", task.name),
             "task": identity(task),
-            "limits": deciding(limits),
+            "limits": key_fields(limits),
             "protocol": protocol,
         },
         build=build,
