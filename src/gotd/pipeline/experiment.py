@@ -210,8 +210,8 @@ def _check_candidates(source: Source, candidates: Any) -> None:
         if candidates[option] and option not in source.candidate_options:
             usable = ", ".join(sorted(source.candidate_options)) or "none"
             raise ValueError(
-                f"candidates.{option} means nothing for source={source.name}, whose options of "
-                f"the pool are: {usable}; leave it out"
+                f"candidates.{option} has no effect with source={source.name}, which reads of "
+                f"candidates: {usable}; leave it out"
             )
 
 
