@@ -176,10 +176,11 @@ def measure(row: Row, folder: Path) -> dict[str, Any]:
         done = {"texts_per_s": scores.num_rows / seconds}
     else:
         from gotd.training import causal_lm, masked_lm
+        from gotd.training.language_model import pre_fine_tune
+        from gotd.training.randomness import TrainingSeeds
 
         masked = SHAPES[row.model][1] == "bert"
         make = masked_lm.MaskedLMSettings if masked else causal_lm.CausalLMSettings
-        pre_fine_tune = (masked_lm if masked else causal_lm).pre_fine_tune
         settings: Any = make(
             learning_rate=1e-4,
             epochs=10,
@@ -192,7 +193,7 @@ def measure(row: Row, folder: Path) -> dict[str, Any]:
         reset_peak_memory()
         with tempfile.TemporaryDirectory(dir=folder.parent) as place:
             work, out = Path(place) / "work", Path(place) / "out"
-            report = pre_fine_tune(folder, texts, settings, 0, work, out)
+            report = pre_fine_tune(folder, texts, settings, TrainingSeeds.derive(0), work, out)
         seconds = report["cost"]["elapsed_s"]
         done = {"tokens_per_s": report["cost"]["tokens_per_s"], "loss": report["loss_curve"]}
     return {"peak_gib": peak_memory_gib(), "seconds": seconds, **done}

@@ -51,6 +51,7 @@ from gotd.evaluation.perplexity import PerplexitySettings, text_losses
 from gotd.evaluation.scorers.detoxify import DetoxifyScorer
 from gotd.training.causal_models import CausalSpec, build_causal_model
 from gotd.training.models import ModelSpec, build_model
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.scorer import CHECKPOINT, ScorerSettings, train_scorer
 
 OURS = "gotd"
@@ -155,7 +156,13 @@ def make_models(folder: Path, sizes: Sizes, texts: Texts, seed: int) -> float:
     untrained = ScorerSettings(learning_rate=0.0, epochs=0, max_length_tokens=512)
     labels = np.arange(len(known)) % 2
     train_scorer(
-        folder / "bert", known, labels, untrained, seed, folder / "work", folder / "scorer"
+        folder / "bert",
+        known,
+        labels,
+        untrained,
+        TrainingSeeds.derive(seed),
+        folder / "work",
+        folder / "scorer",
     )
     return entropy
 

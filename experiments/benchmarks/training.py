@@ -43,9 +43,10 @@ from transformers import (
 
 from gotd.training.classifier import FineTuneSettings, fine_tune
 from gotd.training.data import IGNORED, TokenRows, pad_rows, tokenise
-from gotd.training.masked_lm import MaskedLMSettings, mask_tokens, pre_fine_tune
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.masked_lm import MaskedLMSettings, mask_tokens
 from gotd.training.models import load_masked_lm, load_tokenizer, resolve_folder, save_model
-from gotd.training.randomness import isolated_randomness, seed_generators
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
 
 MAX_LENGTH_TOKENS = 128
 HELD_OUT_ROWS = 256
@@ -141,7 +142,14 @@ def ours_masked_lm(task: Task, folder: Path, seed: int) -> Run:
         max_length_tokens=MAX_LENGTH_TOKENS,
         weight_decay=WEIGHT_DECAY,
     )
-    report = pre_fine_tune(task.base, task.texts, settings, seed, folder / "work", folder / "ours")
+    report = pre_fine_tune(
+        task.base,
+        task.texts,
+        settings,
+        TrainingSeeds.derive(seed),
+        folder / "work",
+        folder / "ours",
+    )
     return Run(report["cost"]["elapsed_s"], report["tokens"], folder / "ours")
 
 
@@ -163,7 +171,7 @@ def ours_fine_tune(task: Task, folder: Path, seed: int) -> Run:
         2,
         False,
         settings,
-        seed,
+        TrainingSeeds.derive(seed),
         folder / "work",
         folder / "ours",
         lambda predictions, labels: float((predictions == labels).mean()),

@@ -1,7 +1,7 @@
 """Selection from Python: ``GOTD(epsilon=0.05).fit(target, candidates).select(budget=50_000)``.
 
-A thin front of `gotd.pipeline.select`, the same that ``gotd select`` stands on. (The
-method itself, as one arm among others, is `gotd.selectors.got_d.GOTD`.)
+A thin interface to `gotd.pipeline.select`, which ``gotd select`` uses too. The selector
+itself is `gotd.selectors.got_d.GotD`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import pyarrow.parquet as pq
 from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, named_parts, table_parts
-from gotd.data.pool import Unit
-from gotd.embedding.encoders import Encoder
+from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.output import describe
-from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.select import Prepared, Request, Unit
 from gotd.selection_report.markdown import report
 from gotd.selectors.registry import build_method
 from gotd.storage.artifacts import Store
@@ -52,27 +51,27 @@ class Selection:
 
     @property
     def ids(self) -> list[str]:
-        """The rows' ids."""
+        """Return the ids of the rows."""
         return self.table["id"].to_pylist()
 
     @property
     def texts(self) -> list[str]:
-        """The rows' texts."""
+        """Return the texts of the rows."""
         return self.table["text"].to_pylist()
 
     @property
     def scores(self) -> Any:
-        """The rows' scores: float64 ``[budget]``."""
+        """Return the scores of the rows: float64 ``[budget]``."""
         return self.table["score"].to_numpy()
 
     @property
     def rank(self) -> Any:
-        """The rows' ranks, from 1: int64 ``[budget]``."""
+        """Return the ranks of the rows, from 1: int64 ``[budget]``."""
         return self.table["rank"].to_numpy()
 
     @property
     def report(self) -> str:
-        """A page of Markdown about what was chosen."""
+        """Return the report on the selection, in Markdown."""
         return report(self.manifest, {len(self): self.summary})
 
     def to_parquet(self, path: str | Path) -> None:
@@ -80,12 +79,12 @@ class Selection:
         pq.write_table(self.table, path, compression="zstd")
 
     def to_pandas(self) -> pd.DataFrame:
-        """Give the rows as a data frame."""
+        """Return the rows as a data frame."""
         return self.table.to_pandas()
 
 
 class GOTD:
-    """Choose the candidates that serve a target.
+    """Selection of the candidates that serve a target.
 
     Args:
         epsilon: Regularisation of the transport, in mean costs (0.05); methods without
@@ -133,9 +132,12 @@ class GOTD:
                 raise ValueError("epsilon is given twice: drop it, or the one in settings")
             given["epsilon"] = float(epsilon)
         self._method, self._name = build_method(method, given), method
-        self._encoder = Encoder(encoder, device=device)
+        self._encoder = named_encoder(encoder, device)
         self._unit: Unit = unit
-        self._seed, self._length_chars = _whole("seed", seed), _whole("length_chars", length_chars)
+        self._seed, self._length_chars = (
+            _integer("seed", seed),
+            _integer("length_chars", length_chars),
+        )
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
         self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
@@ -213,11 +215,11 @@ class GOTD:
         """
         if self._request is None:
             raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
-        budget = _whole("budget", budget)
+        budget = _integer("budget", budget)
         prepared = Prepared(self._request, budget, self._store, self._engine)
-        chosen = prepared.select(budget, explain=explain)
-        table = pa.concat_tables(chosen.blocks())
-        return Selection(table, chosen.summary(), describe(prepared, "gotd.GOTD"))
+        selected = prepared.select(budget, explain=explain)
+        table = pa.concat_tables(selected.blocks())
+        return Selection(table, selected.summary(self._seed), describe(prepared, "gotd.GOTD"))
 
     def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:
         names = [given] if isinstance(given, str | Path) else given
@@ -232,15 +234,15 @@ def _string(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a string, not {value!r}")
 
 
-def _whole(name: str, value: Any) -> int:
-    """Take a whole number of any library; a bool, a float or a text is none."""
+def _integer(name: str, value: Any) -> int:
+    """Return an integer of any library as ``int``; a bool or a float is none."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     return int(value)
 
 
 def _are_paths(names: Any) -> bool:
-    """Tell whether these are paths; strings in a list are texts."""
+    """Return whether these are paths; strings in a list are texts."""
     return (
         isinstance(names, Sequence)
         and len(names) > 0

@@ -14,8 +14,10 @@ from gotd.evaluation.scorers.classifier import ClassifierScorer
 from gotd.evaluation.scorers.detoxify import DetoxifyScorer
 from gotd.evaluation.scorers.perspective import KEY, PerspectiveScorer
 from gotd.training.models import ModelSpec, build_model, load_tokenizer
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.scorer import CHECKPOINT, ScorerSettings, train_scorer
 
+SEEDS = TrainingSeeds.derive(1)
 WORDS = [f"w{i}" for i in range(30)]
 SETTINGS = {"learning_rate": 3e-3, "epochs": 6, "global_batch_size": 16, "max_length_tokens": 32}
 
@@ -46,7 +48,15 @@ def bert(tmp_path_factory):
 def trained(bert, comments, tmp_path_factory):
     folder = tmp_path_factory.mktemp("scorer")
     texts, labels = comments
-    train_scorer(bert, texts, labels, ScorerSettings(**SETTINGS), 1, folder / "work", folder)
+    train_scorer(
+        bert,
+        texts,
+        labels,
+        ScorerSettings(**SETTINGS),
+        SEEDS,
+        folder / "work",
+        folder,
+    )
     return folder
 
 
@@ -68,7 +78,15 @@ def test_the_library_itself_gives_the_same_scores(trained, comments, monkeypatch
 
 def test_training_is_reproducible(trained, bert, comments, tmp_path):
     texts, labels = comments
-    train_scorer(bert, texts, labels, ScorerSettings(**SETTINGS), 1, tmp_path / "work", tmp_path)
+    train_scorer(
+        bert,
+        texts,
+        labels,
+        ScorerSettings(**SETTINGS),
+        SEEDS,
+        tmp_path / "work",
+        tmp_path,
+    )
     assert (tmp_path / CHECKPOINT).read_bytes() == (trained / CHECKPOINT).read_bytes()
 
 

@@ -106,7 +106,7 @@ def test_a_killed_write_leaves_the_old_file(tmp_path, record, monkeypatch):
     def full(descriptor):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("gotd.reporting.records.os.fsync", full)
+    monkeypatch.setattr("gotd.storage.files.os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         write_jsonl([record("cola", "got_d", 2, score=0.6)], path)
     assert path.read_bytes() == before

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gotd.training.causal_lm import BlockCollator, CausalLM, CausalLMSettings, pack, pre_fine_tune
+from gotd.training.causal_lm import BlockCollator, CausalLM, CausalLMSettings, pack
 from gotd.training.causal_models import (
     CausalSpec,
     build_causal_model,
@@ -17,7 +17,10 @@ from gotd.training.causal_models import (
     load_causal_tokenizer,
 )
 from gotd.training.data import IGNORED
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.randomness import TrainingSeeds
 
+SEEDS = TrainingSeeds.derive(1)
 WORDS = [f"w{i}" for i in range(60)]
 SETTINGS = {
     "learning_rate": 3e-3,
@@ -72,7 +75,7 @@ def test_every_token_but_the_first_of_a_block_is_predicted(base, texts):
     batch = BlockCollator(rows, 8)(0, which)
     (part,) = batch.parts
     network = load_causal_lm(base)
-    ours = CausalLM(network, CausalLMSettings(**SETTINGS), 1, "").sum_losses(part) / batch.terms
+    ours = CausalLM(network, CausalLMSettings(**SETTINGS), SEEDS, "").sum_losses(part) / batch.terms
     assert ours.item() == pytest.approx(network(**part).loss.item(), rel=1e-5)
     assert batch.terms == rows.lengths[which].sum() - 3
     # An end-of-text token is a label although it also pads.
@@ -84,7 +87,7 @@ def test_training_learns_and_what_fits_on_a_device_does_not_matter(base, texts, 
     for per_device in (4, 3):
         settings = CausalLMSettings(**SETTINGS | {"per_device_batch_size": per_device})
         out = tmp_path / str(per_device)
-        report = pre_fine_tune(base, texts, settings, 1, tmp_path / "work", out)
+        report = pre_fine_tune(base, texts, settings, SEEDS, tmp_path / "work", out)
         assert report["loss_curve"][-1][1] < report["loss_curve"][0][1] - 0.3
     whole, cut = (load_file(tmp_path / n / "model.safetensors") for n in ("4", "3"))
     for key in whole:
@@ -95,7 +98,7 @@ def test_a_long_run_says_where_it_stands(base, texts, tmp_path, monkeypatch, cap
     monkeypatch.setattr("gotd.training.trainer.PROGRESS_LINE_S", 0)
     with caplog.at_level("INFO", logger="gotd.training.trainer"):
         settings = CausalLMSettings(**SETTINGS | {"epochs": 1})
-        steps = pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / "out")[
+        steps = pre_fine_tune(base, texts, settings, SEEDS, tmp_path / "work", tmp_path / "out")[
             "steps"
         ]
     lines = [record.getMessage() for record in caplog.records]
@@ -107,7 +110,7 @@ def test_a_long_run_says_where_it_stands(base, texts, tmp_path, monkeypatch, cap
 def test_checkpointed_activations_train_the_same(base, texts, tmp_path):
     for name, on in (("plain", False), ("recomputed", True)):
         settings = CausalLMSettings(**SETTINGS | {"epochs": 1, "gradient_checkpointing": on})
-        pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / name)
+        pre_fine_tune(base, texts, settings, SEEDS, tmp_path / "work", tmp_path / name)
     plain, again = (load_file(tmp_path / n / "model.safetensors") for n in ("plain", "recomputed"))
     for key in plain:
         torch.testing.assert_close(plain[key], again[key], atol=1e-5, rtol=1e-4)
@@ -115,7 +118,7 @@ def test_checkpointed_activations_train_the_same(base, texts, tmp_path):
 
 def test_lora_merges_into_plain_weights(base, texts, tmp_path):
     settings = CausalLMSettings(**SETTINGS | {"tuning": "lora", "learning_rate": 3e-2})
-    report = pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / "out")
+    report = pre_fine_tune(base, texts, settings, SEEDS, tmp_path / "work", tmp_path / "out")
     assert report["loss_curve"][-1][1] < report["loss_curve"][0][1]
     before, after = (
         load_file(base / "model.safetensors"),
@@ -131,7 +134,9 @@ def test_lora_merges_into_plain_weights(base, texts, tmp_path):
 RUN = """
 import os, signal, sys
 from pathlib import Path
-from gotd.training.causal_lm import CausalLMSettings, pre_fine_tune
+from gotd.training.causal_lm import CausalLMSettings
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 base, out, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 if stop:
@@ -146,7 +151,7 @@ settings = CausalLMSettings(
     learning_rate=3e-3, epochs=3, global_batch_size=4, max_length_tokens=24,
     checkpoint_every_steps=4, tuning=sys.argv[4], lora_dropout=0.1,
 )
-pre_fine_tune(base, texts, settings, 1, out / "work", out / "model")
+pre_fine_tune(base, texts, settings, TrainingSeeds.derive(1), out / "work", out / "model")
 """
 
 
@@ -207,4 +212,4 @@ def test_what_cannot_be_built_or_trained_is_refused(base, tmp_path, texts):
         pack(load_causal_tokenizer(base), [], 24, True, 1)
     settings = CausalLMSettings(**SETTINGS | {"max_length_tokens": 64})
     with pytest.raises(ValueError, match="knows only 48 positions"):
-        pre_fine_tune(base, texts, settings, 1, tmp_path / "work", tmp_path / "out")
+        pre_fine_tune(base, texts, settings, SEEDS, tmp_path / "work", tmp_path / "out")

@@ -9,10 +9,13 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from gotd.training import trainer
 from gotd.training.classifier import FineTuneSettings, decide, fine_tune, predict, read_labels
 from gotd.training.heads import TextClassifier, load_classifier, mean_over
-from gotd.training.masked_lm import MaskedLMSettings, pre_fine_tune
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_encoder, load_tokenizer
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 
+SEEDS = TrainingSeeds.derive(1)
 SETTINGS = {
     "learning_rate": 3e-3,
     "epochs": 4,
@@ -36,8 +39,9 @@ def run(base, rows, folder, validation=None, regression=False, seed=1, score=Non
     score = score or (negative_error if regression else accuracy)
     held_out = rows.slice(0, 32) if validation is None else validation
     work = folder.parent / f"{folder.name}-work"
+    seeds = TrainingSeeds.derive(seed)
     return fine_tune(
-        base, rows.slice(32), held_out, 2, regression, settings, seed, work, folder, score
+        base, rows.slice(32), held_out, 2, regression, settings, seeds, work, folder, score
     )
 
 
@@ -127,7 +131,7 @@ def test_epoch_is_chosen_by_the_scores(tiny_base, labelled, tmp_path):
             2,
             False,
             FineTuneSettings(**SETTINGS),
-            1,
+            SEEDS,
             tmp_path,
             tmp_path / "x",
             accuracy,
@@ -180,7 +184,9 @@ def test_base_and_untrained_pre_fine_tuning_start_equal(
     with_pooler, texts, labelled, tmp_path, head
 ):
     nothing = MaskedLMSettings(learning_rate=1e-3, max_length_tokens=48, epochs=0)
-    pre_fine_tune(with_pooler, texts, nothing, 3, tmp_path / "w", tmp_path / "warm")
+    pre_fine_tune(
+        with_pooler, texts, nothing, TrainingSeeds.derive(3), tmp_path / "w", tmp_path / "warm"
+    )
     base = run(with_pooler, labelled, tmp_path / "a", head=head)
     warm = run(tmp_path / "warm", labelled, tmp_path / "b", head=head)
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
@@ -194,7 +200,9 @@ def test_published_way_gives_pre_fine_tuned_arms_a_fresh_pooler(
     published = MaskedLMSettings(
         learning_rate=1e-3, max_length_tokens=48, epochs=0, keep_pooler=False
     )
-    pre_fine_tune(with_pooler, texts, published, 3, tmp_path / "w", tmp_path / "warm")
+    pre_fine_tune(
+        with_pooler, texts, published, TrainingSeeds.derive(3), tmp_path / "w", tmp_path / "warm"
+    )
     report = run(tmp_path / "warm", labelled, tmp_path / "b", head="pooler", epochs=0)
     assert report["fresh_pooler"]
     pooler = "bert.pooler.dense.weight"

@@ -11,12 +11,15 @@ from torch.multiprocessing.spawn import ProcessExitedException
 from gotd.config.schemas import build
 from gotd.runs.expand import expand
 from gotd.storage.keys import identity
-from gotd.training.causal_lm import CausalLMSettings, pre_fine_tune
+from gotd.training.causal_lm import CausalLMSettings
 from gotd.training.causal_models import CausalSpec, build_causal_model
 from gotd.training.classifier import FineTuneSettings
 from gotd.training.devices import on_devices
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 
+SEEDS = TrainingSeeds.derive(1)
 WORDS = [f"w{i}" for i in range(60)]
 TEXTS = [" ".join(f"w{(7 * i + j) % 60}" for j in range(3 + i % 9)) for i in range(30)]
 SETTINGS: dict[str, Any] = {
@@ -26,7 +29,6 @@ SETTINGS: dict[str, Any] = {
     "per_device_batch_size": 1,
     "max_length_tokens": 24,
     "checkpoint_every_steps": 3,
-    "gradient_clip": 0.1,
     "weight_decay": 0.1,
 }
 
@@ -56,20 +58,23 @@ def test_processes_that_share_each_step_write_the_model_of_one(tmp_path, tuning)
     build_causal_model(spec, WORDS, 1, tmp_path / "base")
     reports = {}
 
-    def run(name, train, share=on_devices, **how):
+    def run(name, train=pre_fine_tune, **how):
         settings = CausalLMSettings(**SETTINGS, tuning=tuning, **how)
-        place = tmp_path / name
-        arguments = (tmp_path / "base", TEXTS, settings, 1, place / "work", place / "out")
-        reports[name] = train(*arguments) if share is None else share(train, *arguments)
-        assert not (place / "work" / "last.ckpt").exists()
+        seeds = SEEDS
+        work, out = tmp_path / name / "work", tmp_path / name / "out"
+        arguments = (tmp_path / "base", TEXTS, settings, seeds, work, out)
+        if train is killed:
+            on_devices(settings.devices, work, killed, *arguments)
+        reports[name] = train(*arguments)
+        assert not (work / "last.ckpt").exists()
 
-    run("alone", pre_fine_tune, share=None)
-    run("ddp", pre_fine_tune, devices=2)
-    run("fsdp", pre_fine_tune, devices=2, strategy="fsdp", gradient_checkpointing=True)
+    run("alone")
+    run("ddp", devices=2)
+    run("fsdp", devices=2, strategy="fsdp", gradient_checkpointing=True)
     with pytest.raises(ProcessExitedException):
         run("killed", killed, devices=2, strategy="fsdp")
     assert (tmp_path / "killed" / "work" / "last.ckpt").exists()
-    run("killed", pre_fine_tune, devices=2, strategy="fsdp")
+    run("killed", devices=2, strategy="fsdp")
     assert reports["killed"]["cost"]["resumed"]
     alone = reports.pop("alone")
     wanted = weights(tmp_path / "alone" / "out")

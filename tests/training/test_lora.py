@@ -5,9 +5,12 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from gotd.training.classifier import FineTuneSettings, fine_tune, predict
-from gotd.training.masked_lm import MaskedLMSettings, pre_fine_tune
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_masked_lm, load_tokenizer
+from gotd.training.randomness import TrainingSeeds
 
+SEEDS = TrainingSeeds.derive(1)
 SHARED = {
     "learning_rate": 1e-2,
     "global_batch_size": 16,
@@ -22,7 +25,7 @@ def test_only_the_adapted_projections_change_and_the_adapter_explains_it(
     tiny_base, texts, tmp_path
 ):
     settings = MaskedLMSettings(**SHARED, epochs=3)
-    pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w", tmp_path / "out")
+    pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w", tmp_path / "out")
     before = load_file(tiny_base / "model.safetensors")
     after = load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
@@ -43,7 +46,7 @@ def test_missing_head_learns_beside_the_adapter(tiny_base, texts, tmp_path):
     AutoModel.from_pretrained(tiny_base).save_pretrained(bare)
     load_tokenizer(tiny_base).save_pretrained(bare)
     settings = MaskedLMSettings(**SHARED, epochs=1, head_only_steps=3)
-    pre_fine_tune(bare, texts, settings, 1, tmp_path / "w", tmp_path / "out")
+    pre_fine_tune(bare, texts, settings, SEEDS, tmp_path / "w", tmp_path / "out")
     network, fresh = load_masked_lm(tmp_path / "out")
     assert not fresh
     words = network.get_input_embeddings().weight
@@ -63,7 +66,7 @@ def test_classifier_learns_with_adapters(tiny_base, labelled, tmp_path, head):
         2,
         False,
         settings,
-        1,
+        SEEDS,
         tmp_path / "w",
         tmp_path / "out",
         lambda p, t: float((p == t).mean()),

@@ -11,16 +11,18 @@ from transformers import AutoModel
 
 from gotd.training import trainer
 from gotd.training.data import IGNORED, order_epoch, tokenise
+from gotd.training.language_model import pre_fine_tune
 from gotd.training.masked_lm import (
     MaskedLM,
     MaskedLMSettings,
     MaskingCollator,
     mask_tokens,
-    pre_fine_tune,
 )
 from gotd.training.models import load_masked_lm, load_tokenizer
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 
+SEEDS = TrainingSeeds.derive(1)
 SETTINGS = {
     "learning_rate": 3e-3,
     "epochs": 3,
@@ -91,7 +93,7 @@ def test_masks_depend_on_step_and_seed_but_not_on_the_cut(tiny_base, texts):
 def test_loss_at_masked_positions_is_the_full_loss(calm_base, texts):
     rows, collate = collator(calm_base, texts, 8)
     network, _ = load_masked_lm(calm_base)
-    module = MaskedLM(network, MaskedLMSettings(**SETTINGS), 1, "")
+    module = MaskedLM(network, MaskedLMSettings(**SETTINGS), SEEDS, "")
     batch = collate(0, np.arange(8))
     ours = module.sum_losses(batch.parts[0]) / batch.terms
     theirs = network(**batch.parts[0]).loss
@@ -101,7 +103,7 @@ def test_loss_at_masked_positions_is_the_full_loss(calm_base, texts):
 def test_part_without_rows_has_no_loss(calm_base, texts):
     rows, collate = collator(calm_base, texts, 8)
     network, _ = load_masked_lm(calm_base)
-    module = MaskedLM(network, MaskedLMSettings(**SETTINGS), 1, "")
+    module = MaskedLM(network, MaskedLMSettings(**SETTINGS), SEEDS, "")
     part = {key: value[:0] for key, value in collate(0, np.arange(8)).parts[0].items()}
     loss = module._sum_or_zero(part)
     loss.backward()
@@ -112,7 +114,14 @@ def test_part_without_rows_has_no_loss(calm_base, texts):
 def test_update_does_not_depend_on_what_fits_on_a_device(calm_base, texts, tmp_path):
     for per_device in (8, 3):
         settings = MaskedLMSettings(**SETTINGS | {"per_device_batch_size": per_device})
-        pre_fine_tune(calm_base, texts, settings, 1, tmp_path / "work", tmp_path / str(per_device))
+        pre_fine_tune(
+            calm_base,
+            texts,
+            settings,
+            SEEDS,
+            tmp_path / "work",
+            tmp_path / str(per_device),
+        )
     whole = load_file(tmp_path / "8" / "model.safetensors")
     cut = load_file(tmp_path / "3" / "model.safetensors")
     for key in whole:
@@ -122,7 +131,7 @@ def test_update_does_not_depend_on_what_fits_on_a_device(calm_base, texts, tmp_p
 def test_learns_reports_and_leaves_no_trace(tiny_base, texts, tmp_path):
     state = torch.get_rng_state()
     settings = MaskedLMSettings(**SETTINGS | {"epochs": 12, "embedding_learning_rate": 0.03})
-    report = pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "work", tmp_path / "out")
+    report = pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "work", tmp_path / "out")
     assert torch.equal(state, torch.get_rng_state())
     assert not (tmp_path / "work").exists()
     assert report["steps"] == 60
@@ -134,9 +143,9 @@ def test_learns_reports_and_leaves_no_trace(tiny_base, texts, tmp_path):
     assert not fresh
     assert network.cls.predictions.decoder.weight is network.get_input_embeddings().weight
     again = tmp_path / "again"
-    pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "work", again)
+    pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "work", again)
     assert weights(again) == weights(tmp_path / "out")
-    pre_fine_tune(tiny_base, texts, settings, 2, tmp_path / "work", again)
+    pre_fine_tune(tiny_base, texts, settings, TrainingSeeds.derive(2), tmp_path / "work", again)
     assert weights(again) != weights(tmp_path / "out")
 
 
@@ -145,13 +154,20 @@ def test_interrupted_run_reaches_the_same_bytes(tiny_base, texts, tmp_path, monk
     """Five steps an epoch, a checkpoint every three, a point of the curve every two."""
     monkeypatch.setattr(trainer, "CURVE_POINTS", 7)
     settings = MaskedLMSettings(**SETTINGS, checkpoint_every_steps=3)
-    whole = pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w1", tmp_path / "whole")
+    whole = pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w1", tmp_path / "whole")
     with monkeypatch.context() as patched:
         stop_after(patched, stop)
         with pytest.raises(StoppedError):
-            pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w2", tmp_path / "cut")
+            pre_fine_tune(
+                tiny_base,
+                texts,
+                settings,
+                SEEDS,
+                tmp_path / "w2",
+                tmp_path / "cut",
+            )
     assert (tmp_path / "w2" / trainer.CHECKPOINT_FILE).exists() == (stop > 3)
-    cut = pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w2", tmp_path / "cut")
+    cut = pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w2", tmp_path / "cut")
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
     assert cut.pop("cost")["resumed"] == (stop > 3)
     whole.pop("cost")
@@ -162,25 +178,28 @@ def test_interrupted_run_reaches_the_same_bytes(tiny_base, texts, tmp_path, monk
 @pytest.mark.slow
 def test_killed_process_reaches_the_same_bytes(tiny_base, texts, tmp_path):
     settings = MaskedLMSettings(**SETTINGS, checkpoint_every_steps=3)
-    pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w1", tmp_path / "whole")
+    pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w1", tmp_path / "whole")
     script = f"""
 import os, signal
 from pathlib import Path
-from gotd.training.masked_lm import MaskedLMSettings, pre_fine_tune
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.masked_lm import MaskedLMSettings
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 def die(self, step):
     if step == 8:
         os.kill(os.getpid(), signal.SIGKILL)
 StepModule.after_update = die
 settings = MaskedLMSettings(**{SETTINGS!r}, checkpoint_every_steps=3)
-pre_fine_tune({str(tiny_base)!r}, {texts!r}, settings, 1, Path({str(tmp_path / "w2")!r}),
+seeds = TrainingSeeds.derive(1)
+pre_fine_tune({str(tiny_base)!r}, {texts!r}, settings, seeds, Path({str(tmp_path / "w2")!r}),
               Path({str(tmp_path / "cut")!r}))
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, check=False)
     assert done.returncode == -signal.SIGKILL
     assert not (tmp_path / "cut").exists()
-    report = pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w2", tmp_path / "cut")
+    report = pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w2", tmp_path / "cut")
     assert report["cost"]["resumed"]
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
@@ -190,11 +209,27 @@ def test_checkpoint_of_another_run_is_refused(tiny_base, texts, tmp_path, monkey
     with monkeypatch.context() as patched:
         stop_after(patched, 5)
         with pytest.raises(StoppedError):
-            pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w", tmp_path / "out")
+            pre_fine_tune(
+                tiny_base,
+                texts,
+                settings,
+                SEEDS,
+                tmp_path / "w",
+                tmp_path / "out",
+            )
     with pytest.raises(ValueError, match="other texts, seed or settings"):
-        pre_fine_tune(tiny_base, texts, settings, 2, tmp_path / "w", tmp_path / "out")
+        pre_fine_tune(
+            tiny_base, texts, settings, TrainingSeeds.derive(2), tmp_path / "w", tmp_path / "out"
+        )
     with pytest.raises(ValueError, match="other texts, seed or settings"):
-        pre_fine_tune(tiny_base, texts[::-1], settings, 1, tmp_path / "w", tmp_path / "out")
+        pre_fine_tune(
+            tiny_base,
+            texts[::-1],
+            settings,
+            SEEDS,
+            tmp_path / "w",
+            tmp_path / "out",
+        )
 
 
 def test_head_learns_alone_first(tiny_base, texts, tmp_path):
@@ -205,7 +240,7 @@ def test_head_learns_alone_first(tiny_base, texts, tmp_path):
     settings = MaskedLMSettings(
         **SETTINGS | {"epochs": 0}, head_only_steps=40, head_learning_rate=0.02
     )
-    report = pre_fine_tune(bare, texts, settings, 1, tmp_path / "work", tmp_path / "out")
+    report = pre_fine_tune(bare, texts, settings, SEEDS, tmp_path / "work", tmp_path / "out")
     assert report["fresh_head"]
     assert (report["steps"], report["head_only_steps"]) == (0, 40)
     before, after = (
@@ -217,7 +252,7 @@ def test_head_learns_alone_first(tiny_base, texts, tmp_path):
     losses = [loss for _, loss in report["loss_curve"]]
     assert np.mean(losses[-10:]) < np.mean(losses[:5]) - 0.05
     settings = MaskedLMSettings(**SETTINGS, head_only_steps=4)
-    report = pre_fine_tune(bare, texts, settings, 1, tmp_path / "work", tmp_path / "all")
+    report = pre_fine_tune(bare, texts, settings, SEEDS, tmp_path / "work", tmp_path / "all")
     after = load_file(tmp_path / "all" / "model.safetensors")
     name = "embeddings.word_embeddings.weight"
     assert not torch.equal(before[name], after[f"bert.{name}"])
@@ -227,7 +262,7 @@ def test_head_learns_alone_first(tiny_base, texts, tmp_path):
 def test_embeddings_have_their_own_rate_without_decay(tiny_base):
     network, _ = load_masked_lm(tiny_base)
     settings = MaskedLMSettings(**SETTINGS, embedding_learning_rate=0.03)
-    groups = MaskedLM(network, settings, 1, "").parameter_groups()
+    groups = MaskedLM(network, settings, SEEDS, "").parameter_groups()
     words = network.get_input_embeddings().weight
     (own,) = [g for g in groups if any(p is words for p in g["params"])]
     assert (own["rate"], own["weight_decay"], len(own["params"])) == (0.03, 0.0, 1)
@@ -240,7 +275,7 @@ def test_embeddings_have_their_own_rate_without_decay(tiny_base):
 def test_max_steps_ends_early_and_float_epochs_count(tiny_base, texts, tmp_path):
     for wanted, options in [(4, {"max_steps": 4}), (2, {"epochs": 0.4}), (1, {"epochs": 0.01})]:
         settings = MaskedLMSettings(**SETTINGS | options)
-        report = pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w", tmp_path / "o")
+        report = pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w", tmp_path / "o")
         assert report["steps"] == wanted
 
 
@@ -248,7 +283,7 @@ def test_bf16_and_recomputation_reach_about_the_same_loss(calm_base, texts, tmp_
     losses = []
     for options in [{}, {"precision": "bf16"}, {"gradient_checkpointing": True}]:
         settings = MaskedLMSettings(**SETTINGS | options)
-        report = pre_fine_tune(calm_base, texts, settings, 1, tmp_path / "w", tmp_path / "o")
+        report = pre_fine_tune(calm_base, texts, settings, SEEDS, tmp_path / "w", tmp_path / "o")
         losses.append(report["loss_curve"][-1][1])
     assert losses[1] == pytest.approx(losses[0], abs=0.05)
     assert losses[1] != losses[0]
@@ -256,9 +291,9 @@ def test_bf16_and_recomputation_reach_about_the_same_loss(calm_base, texts, tmp_
 
 
 def test_divergence_stops_the_run(tiny_base, texts, tmp_path):
-    settings = MaskedLMSettings(**SETTINGS | {"learning_rate": 1e30, "gradient_clip": 0})
+    settings = MaskedLMSettings(**SETTINGS | {"learning_rate": 1e30})
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w", tmp_path / "out")
+        pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -281,7 +316,7 @@ def test_bad_settings_are_refused(wrong, message):
 def test_more_tokens_than_positions_are_refused(tiny_base, texts, tmp_path):
     settings = MaskedLMSettings(**SETTINGS | {"max_length_tokens": 49})
     with pytest.raises(ValueError, match="only 48 positions"):
-        pre_fine_tune(tiny_base, texts, settings, 1, tmp_path / "w", tmp_path / "o")
+        pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w", tmp_path / "o")
 
 
 def test_no_texts_are_refused(tiny_base, tmp_path):

@@ -15,8 +15,10 @@ from transformers import (
 from gotd.training.classifier import FineTuneSettings, decide, fine_tune, predict
 from gotd.training.data import tokenise
 from gotd.training.heads import pad_with_content
-from gotd.training.masked_lm import MaskedLMSettings, pre_fine_tune
+from gotd.training.language_model import pre_fine_tune
+from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import check_length, load_encoder, load_tokenizer, save_model
+from gotd.training.randomness import TrainingSeeds
 
 FAMILIES = {
     "distilbert": DistilBertConfig(
@@ -62,7 +64,7 @@ def run(base, rows, folder, **options):
         2,
         False,
         settings,
-        1,
+        TrainingSeeds.derive(1),
         folder.parent / f"{folder.name}-work",
         folder,
         lambda predictions, labels: float((predictions == labels).mean()),
@@ -74,7 +76,7 @@ def test_warmed_up_model_is_fine_tuned_with_every_head(
     base, texts, labelled, paired, tmp_path, tuning
 ):
     warm_up = MaskedLMSettings(**SETTINGS, epochs=1, tuning=tuning)
-    pre_fine_tune(base, texts, warm_up, 3, tmp_path / "w", tmp_path / "warm")
+    pre_fine_tune(base, texts, warm_up, TrainingSeeds.derive(3), tmp_path / "w", tmp_path / "warm")
     before, after = (load_file(f / "model.safetensors") for f in (base, tmp_path / "warm"))
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[key], after[key]) for key in before)

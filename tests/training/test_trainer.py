@@ -2,17 +2,16 @@ import pytest
 import torch
 from torch import nn
 
+from gotd.training.causal_lm import CausalLMSettings
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_masked_lm
-from gotd.training.randomness import isolated_randomness, seed_generators
+from gotd.training.optimisation import group_parameters, linear_schedule, resolve_precision
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
+from gotd.training.scorer import ScorerSettings
 from gotd.training.settings import TrainingSettings, identity_of
-from gotd.training.trainer import (
-    choose_strategy,
-    count_steps,
-    group_parameters,
-    linear_schedule,
-    resolve_precision,
-)
+from gotd.training.trainer import choose_strategy
+
+SEEDS = TrainingSeeds.derive(1)
 
 
 def test_schedule_rises_to_its_peak_and_falls_to_zero():
@@ -30,9 +29,13 @@ def test_a_single_step_is_taken():
 
 
 def test_steps_are_counted():
-    assert [count_steps(10, e) for e in (0, 0.01, 0.5, 3)] == [0, 1, 5, 30]
-    assert count_steps(10, 3, max_steps=4) == 4
-    assert count_steps(10, 3, max_steps=400) == 30
+    def steps(epochs, **options):
+        options |= {"learning_rate": 1.0, "global_batch_size": 8}
+        return CausalLMSettings(epochs=epochs, **options).count_steps(73)
+
+    assert [steps(epochs) for epochs in (0, 0.01, 0.5, 3)] == [0, 1, 5, 30]
+    assert steps(3, max_steps=4) == 4
+    assert steps(3, max_steps=400) == 30
 
 
 def test_only_matrices_decay():
@@ -56,13 +59,14 @@ def test_seeded_block_leaves_the_generator_as_it_was():
 
 
 def test_identity_ignores_what_changes_nothing_and_sees_the_rest():
-    base = TrainingSettings(learning_rate=0.1, epochs=1)
-    same = TrainingSettings(learning_rate=0.1, epochs=1, per_device_batch_size=3)
-    other = TrainingSettings(learning_rate=0.1, epochs=2)
-    assert identity_of(base, 1, "x") == identity_of(same, 1, "x")
-    identities = [identity_of(base, 1, "x"), identity_of(other, 1, "x")]
-    identities += [identity_of(base, 2, "x"), identity_of(base, 1, "y")]
-    assert len(set(identities)) == 4
+    def hashed(epochs=1, seeds=SEEDS, data="x", **options):
+        settings = ScorerSettings(learning_rate=0.1, epochs=epochs, **options)
+        return identity_of(settings, seeds, data)
+
+    assert hashed() == hashed(per_device_batch_size=3, checkpoint_every_steps=7)
+    roles = [TrainingSeeds(2, 1, 1), TrainingSeeds(1, 2, 1), TrainingSeeds(1, 1, 2)]
+    others = [hashed(epochs=2), hashed(data="y"), *(hashed(seeds=seeds) for seeds in roles)]
+    assert len({hashed(), *others}) == 6
 
 
 def test_narrow_models_stay_in_float32():
@@ -71,7 +75,7 @@ def test_narrow_models_stay_in_float32():
 
 
 def test_fsdp_is_refused_where_it_cannot_run(tiny_base, monkeypatch):
-    settings = TrainingSettings(learning_rate=1.0, epochs=1, strategy="fsdp")
+    settings = CausalLMSettings(learning_rate=1.0, epochs=1, strategy="fsdp")
     network = load_masked_lm(tiny_base)[0]
     with pytest.raises(ValueError, match="several devices: ask for devices=N"):
         choose_strategy(settings, network)

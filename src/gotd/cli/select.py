@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, named_parts
-from gotd.embedding.encoders import KNOWN, Encoder, check_device
-from gotd.engine.local import Engine, LocalEngine
+from gotd.embedding.encoders import KNOWN, check_device, named_encoder
+from gotd.engine.build import build_engine, share_cores
+from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
-from gotd.engine.ray import RayEngine
 from gotd.pipeline.output import Output, write_selection
 from gotd.pipeline.select import Prepared, Request
 from gotd.selectors.registry import build_method
+from gotd.storage import progress
 from gotd.storage.artifacts import Store
 
 
@@ -41,8 +40,8 @@ def run(options: argparse.Namespace) -> int:
     parts = (*request.target, *request.candidates)
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
-    encoder = Path(request.encoder.name)
-    if request.encoder.name not in KNOWN and encoder.is_dir():
+    encoder = Path(options.encoder)
+    if options.encoder not in KNOWN and encoder.is_dir():
         inputs += encoder.iterdir()
     with output.claimed(inputs, options.store):
         manifest = _select(request, budgets, output, options)
@@ -59,18 +58,18 @@ def run(options: argparse.Namespace) -> int:
 def _select(
     request: Request, budgets: Sequence[int], output: Output, options: argparse.Namespace
 ) -> dict[str, Any]:
-    watch = watch_terminal()
-    store = Store(options.store)
-    prepared = Prepared(request, max(budgets), store, make_engine(options), watch)
-    with watch.step("selecting and writing"):
-        return write_selection(
-            prepared,
-            budgets,
-            output,
-            command=shlex.join(["gotd", *sys.argv[1:]]),
-            explain=options.explain,
-            licence=options.license,
-        )
+    with progress.watch(watch_terminal()):
+        store, engine = Store(options.store), engine_of(options)
+        prepared = Prepared(request, max(budgets), store, engine)
+        with progress.step("selecting and writing"):
+            return write_selection(
+                prepared,
+                budgets,
+                output,
+                command=shlex.join(["gotd", *sys.argv[1:]]),
+                explain=options.explain,
+                licence=options.license,
+            )
 
 
 def parse_budgets(given: str) -> list[int]:
@@ -95,33 +94,20 @@ def _check_licence(given: str | None) -> None:
         raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
 
 
-def make_engine(options: argparse.Namespace) -> Engine:
-    """Build the engine, its workers sharing this machine's cores.
+def engine_of(options: argparse.Namespace) -> Engine:
+    """Build the engine that the options name.
 
     Raises:
-        ValueError: If the number of workers or the address cannot be, or Ray is not there.
+        ValueError: If the number of workers or the address is wrong, or Ray is not installed.
     """
     workers = options.workers
     if workers is None:
         workers = 1 if options.engine == "local" else 2
-    if workers < 1:
-        raise ValueError(f"--workers must be at least 1, not {workers}")
-    if options.engine == "local":
-        if options.ray_address:
-            raise ValueError("--ray-address is for --engine ray")
-        _share_cores(workers)
-        return LocalEngine(workers)
-    if find_spec("ray") is None:
-        raise ValueError("--engine ray needs the extra `ray`: pip install 'gotd[ray]'")
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
-    return RayEngine(workers, options.ray_address, gpus_per_worker=gpus)
-
-
-def _share_cores(workers: int) -> None:
-    import torch
-
-    if workers > 1:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+    engine = build_engine(options.engine, workers, options.ray_address, gpus)
+    if options.engine == "local":
+        share_cores(workers)
+    return engine
 
 
 def _request(options: argparse.Namespace) -> Request:
@@ -136,7 +122,7 @@ def _request(options: argparse.Namespace) -> Request:
     check_device(options.device)
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device
-    encoder = Encoder(options.encoder, device=device)
+    encoder = named_encoder(options.encoder, device)
     method = build_method(options.method, settings)
     columns = Columns(
         text=tuple(options.text_column.split(",")),

@@ -43,6 +43,8 @@ TARGETS: dict[tuple[str, str], str] = {
     ("selector", "got_d"): "gotd.selectors.got_d.GotD",
     ("selector", "got_d_path"): "gotd.selectors.got_d_path.GotDPath",
     ("selector", "got_d_clusters"): "gotd.selectors.got_d_clusters.GotDClusters",
+    ("embedder", "hashed"): "gotd.embedding.embedders.HashedEmbedder",
+    ("embedder", "transformer"): "gotd.embedding.encoders.TransformerEncoder",
     ("model", "spec"): "gotd.training.models.ModelSpec",
     ("model", "causal_spec"): "gotd.training.causal_models.CausalSpec",
     ("pre_fine_tune", "causal_lm"): "gotd.training.causal_lm.CausalLMSettings",
@@ -89,40 +91,6 @@ class Chunking:
         """Refuse what no text can be cut by."""
         _choose("chunks unit", self.unit, ("fixed", "whole"))
         _at_least("chunks length_chars", self.length_chars)
-
-
-@dataclass
-class EmbedderConfig:
-    """conf/embedder: the space in which transport and neighbours are measured."""
-
-    name: str = MISSING
-    model: str = "base"
-    """``base``: the arm's own base model; ``hashed``: no model; else a model to load."""
-    pooling: str = "mean_masked"
-    """``mean_masked``, ``mean_all_positions`` (as published), ``cls`` or ``token_mean``."""
-    max_length_tokens: int = 256
-    normalise: bool = False
-    precision: str = "float32"
-    fine_tuned_on_target: bool = False
-    """First fine-tune the encoder on the target's labels (the paper's DistilBERT)."""
-    dimension: int = 384
-    """Width of the ``hashed`` embedder; others have their model's."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot embed."""
-        _choose(
-            "embedder pooling",
-            self.pooling,
-            ("mean_masked", "mean_all_positions", "cls", "token_mean"),
-        )
-        _choose("embedder precision", self.precision, ("float32", "bf16"))
-        if self.fine_tuned_on_target and self.model in ("base", "hashed"):
-            raise ValueError(
-                f"embedder fine_tuned_on_target tunes a model of its own, not {self.model!r}; "
-                "name one in embedder.model"
-            )
-        _at_least("embedder max_length_tokens", self.max_length_tokens)
-        _at_least("embedder dimension", self.dimension)
 
 
 @dataclass
@@ -234,7 +202,7 @@ class Config:
     limits: TaskLimits = field(default_factory=TaskLimits)
     candidate_chunks: Chunking = field(default_factory=Chunking)
     target_chunks: Chunking = field(default_factory=Chunking)
-    embedder: EmbedderConfig = MISSING
+    embedder: Any = MISSING
     transport: TransportConfig = MISSING
     selector: SelectorConfig = MISSING
     model: ModelConfig = MISSING
@@ -246,6 +214,10 @@ class Config:
     """Values that depend on the task, by setting and task, for others to refer to."""
     store: str = "artifacts"
     """Folder of the artifacts; not part of any key."""
+    engine: str = "local"
+    """``local`` or ``ray``: where the steps of a selection run; not part of any key."""
+    ray_address: str | None = None
+    """Address of a Ray cluster; null: the variable ``RAY_ADDRESS``, else this machine."""
     workers: int = 1
     """Shards in flight at once; not part of any key."""
     threads: int | None = None
@@ -316,7 +288,6 @@ def register() -> None:
     store.store(name="base_config", node=Config)
     for (group, name), target in TARGETS.items():
         store.store(group=group, name=f"base_{name}", node=schema(target))
-    store.store(group="embedder", name="base_embedder", node=EmbedderConfig)
     store.store(group="transport", name="base_transport", node=TransportConfig)
     store.store(group="selector", name="base_selector", node=SelectorConfig)
     store.store(group="model", name="base_model", node=ModelConfig)

@@ -9,7 +9,6 @@ it stands.
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from gotd.data.readers import ROWS_PER_PIECE
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import repeated
 from gotd.storage.artifacts import write_json
+from gotd.storage.files import atomic_write
 
 Unit = Literal["whole", "fixed"]
 
@@ -157,13 +157,8 @@ class _Writer:
             return
         name = rows_file(self.written)
         rows = pa.concat_tables(self._held).cast(SCHEMA).combine_chunks()
-        part = self._folder / f"{name}.part"
-        with part.open("wb") as file:
-            with pa.ipc.new_file(file, SCHEMA) as writer:
-                writer.write_table(rows, max_chunksize=rows.num_rows)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._folder / name)
+        with atomic_write(self._folder / name) as part, pa.ipc.new_file(part, SCHEMA) as writer:
+            writer.write_table(rows, max_chunksize=rows.num_rows)
         place = _Place(self._part, self._taken, self._rows, self._blank_before)
         write_json(self._work / name, asdict(place))
         self._tick(self._rows)

@@ -1,9 +1,8 @@
-"""Map texts to rows of a matrix: a Hugging Face encoder, or hashed n-grams.
+"""Embedders: texts to rows of a matrix, by a Hugging Face encoder or hashed n-grams.
 
-The space decides more than epsilon or the arm: length and format of short task
-texts and long passages can swamp the domain signal. So both sides go through one
-function, in one precision, and the pooling that the published code used (the mean
-over padding too) stands beside the masked mean under its own name.
+The space decides more than epsilon or the selector: length and format of short task texts
+and long passages can hide the domain signal. So both sides go through one function, in one
+precision. The pooling of the published code (a mean over padding too) has a name of its own.
 """
 
 from __future__ import annotations
@@ -11,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
+
+from gotd.storage import keys
 
 Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
@@ -23,22 +25,22 @@ CPU_BATCH_TOKENS = 4096
 
 
 class Embedder(Protocol):
-    """Anything that maps texts to rows of a float32 matrix."""
+    """A map from texts to rows of a float32 matrix."""
 
     version: ClassVar[int]
 
     @property
     def dimension(self) -> int:
-        """Width of the matrix."""
+        """Return the width of the matrix."""
         ...
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Give float32 ``[len(texts), dimension]``, row i for text i."""
+        """Return float32 ``[len(texts), dimension]``, row i for text i."""
         ...
 
 
 class TransformerEmbedder:
-    """Pool the hidden states, or the input embeddings, of a Hugging Face encoder.
+    """The pooled hidden states, or input embeddings, of a Hugging Face encoder.
 
     Texts are sorted by length within a call and padded to the longest of their
     batch, except for ``mean_all_positions``, which needs one length for all.
@@ -114,13 +116,13 @@ class TransformerEmbedder:
 
     @property
     def dimension(self) -> int:
-        """Width of the hidden states, or of the input embeddings for ``token_mean``."""
+        """Return the width of the hidden states, or of the input embeddings for ``token_mean``."""
         if self._pooling == "token_mean":
             return int(self._network.get_input_embeddings().embedding_dim)
         return int(self._network.config.hidden_size)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Give float32 ``[len(texts), dimension]``, row i for text i."""
+        """Return float32 ``[len(texts), dimension]``, row i for text i."""
         import torch
 
         special = self._pooling != "token_mean"
@@ -199,7 +201,9 @@ def _positions(network: Any) -> float:
 
 @dataclass(frozen=True)
 class HashedEmbedder:
-    """Project hashed word n-grams at random; needs no model (Johnson-Lindenstrauss).
+    """Hashed word n-grams, projected at random (Johnson-Lindenstrauss); needs no model.
+
+    The specification (see `gotd.embedding.encoders.Encoder`) and the embedder at once.
 
     Each n-gram has a fixed +-1 direction drawn from its hash; a text is the sum of
     its n-grams' directions, weighted by log(1 + count), scaled to unit length. A text
@@ -216,8 +220,8 @@ class HashedEmbedder:
     """
 
     key_name: ClassVar[str] = "HashedEmbedder"
-
     version: ClassVar[int] = 1
+
     dimension: int = 384
     ngrams: int = 2
     buckets: int = 65_536
@@ -228,8 +232,30 @@ class HashedEmbedder:
             if getattr(self, name) < 1:
                 raise ValueError(f"embedder {name} must be at least 1, not {getattr(self, name)}")
 
+    def identity(self) -> dict[str, Any]:
+        """Return the fields, all of which decide the matrix."""
+        return keys.identity(self)
+
+    @property
+    def name(self) -> str:
+        """Return the name for tables and folders."""
+        return "hashed"
+
+    @property
+    def model_from_step(self) -> None:
+        """Return ``None``: no model embeds."""
+        return None
+
+    def width(self, folder: Path | None = None) -> int:
+        """Return the width of the matrix."""
+        return self.dimension
+
+    def load(self, folder: Path | None = None) -> HashedEmbedder:
+        """Return the embedder itself: there is no model to load."""
+        return self
+
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Give float32 ``[len(texts), dimension]``, row i for text i."""
+        """Return float32 ``[len(texts), dimension]``, row i for text i."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
         vectorizer: Any = HashingVectorizer  # its inferred types know no norm=None, no float32

@@ -1,4 +1,8 @@
-"""The encoders of ``gotd select``: ``hashed``, ``minilm``, or any model by name or folder."""
+"""Encoders: how texts become rows of a matrix, as specifications that are cheap to build.
+
+A specification is a frozen dataclass that states what enters a cache key; `load` reads the
+model behind it. Target and candidates always go through the same encoder.
+"""
 
 from __future__ import annotations
 
@@ -6,112 +10,216 @@ import re
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
-from gotd.embedding.embedders import Embedder, HashedEmbedder, Precision, TransformerEmbedder
-from gotd.storage.keys import identity
+from gotd.embedding.embedders import (
+    Embedder,
+    HashedEmbedder,
+    Pooling,
+    Precision,
+    TransformerEmbedder,
+)
+from gotd.storage import keys
 from gotd.storage.model_files import locate, model_identity
 
 KNOWN = ("hashed", "minilm")
+"""Encoders of ``gotd select`` that have a name of their own."""
+
+BASE = "base"
+"""Value of ``model`` for the base model of the experiment."""
 
 
-@dataclass(frozen=True)
-class Encoder:
-    """How texts become rows of a matrix; both sides alike.
-
-    Args:
-        name: ``hashed`` (word n-grams, no model), ``minilm``, or the name or folder of a
-            Hugging Face encoder, whose states are averaged and scaled to unit length.
-        max_length_tokens: Tokens of a text that a model reads at most.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-
-    Raises:
-        ValueError: If there is no such device here, or the name is nearly one of `KNOWN`.
-    """
-
-    name: str = "hashed"
-    max_length_tokens: int = 128
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        check_device(self.device)
-        if self.device.startswith("cuda"):
-            _check_gpu(self.device)
-        near = get_close_matches(self.name, KNOWN, n=1, cutoff=0.7)
-        if self.name not in KNOWN and near and not Path(self.name).is_dir():
-            raise ValueError(f"unknown encoder {self.name!r}; did you mean {near[0]!r}?")
+class Encoder(Protocol):
+    """A specification of an encoder."""
 
     @property
-    def precision(self) -> Precision:
-        """MiniLM in bfloat16 agrees with float32 (cosine over 0.9999) at twice the speed."""
-        return "bf16" if self.name == "minilm" else "float32"
+    def name(self) -> str:
+        """Return a short name for tables and folders; it is not part of any key."""
+        ...
+
+    @property
+    def model_from_step(self) -> Literal["base", "tuned"] | None:
+        """Return which step's model embeds, if any.
+
+        ``base`` is the base model of the experiment, ``tuned`` the model fine-tuned on the
+        target; ``None``: the encoder loads its own model or needs none.
+        """
+        ...
 
     def identity(self) -> dict[str, Any]:
-        """Say what decides the matrix: the model's weights and how it is read."""
-        if self.name == "hashed":
-            return identity(HashedEmbedder())
-        return {
-            "class": "TransformerEmbedder",
-            "version": TransformerEmbedder.version,
-            "model": model_identity(self.name),
-            "max_length_tokens": self.max_length_tokens,
-            "precision": self.precision,
-        }
+        """Return what decides the matrix, beside the folder given to `load`."""
+        ...
 
-    def dimension(self) -> int:
-        """Give the width of the matrix without loading the model.
+    def width(self, folder: Path | None = None) -> int:
+        """Return the width of the matrix without loading the model.
+
+        Args:
+            folder: As for `load`.
 
         Raises:
             FileNotFoundError: If there is no such model on this machine or the Hub.
         """
-        if self.name == "hashed":
-            return HashedEmbedder().dimension
+        ...
+
+    def load(self, folder: Path | None = None) -> Embedder:
+        """Load the model.
+
+        Args:
+            folder: Folder of the base model, or of the model that was fine-tuned on the
+                target, for an encoder that uses one of them.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class TransformerEncoder:
+    """A Hugging Face encoder, read by its hidden states or its input embeddings.
+
+    Args:
+        name: Short name for tables and folders; not part of any key.
+        model: ``base`` (the base model of the experiment), ``minilm``, or the name or
+            folder of an encoder.
+        pooling: ``mean_masked``, ``mean_all_positions`` (as published), ``cls`` or
+            ``token_mean``.
+        max_length_tokens: Longer texts are cut here.
+        normalise: Scale each row to unit length.
+        precision: ``float32`` or ``bf16``.
+        fine_tuned_on_target: First fine-tune the encoder on the target (the paper's
+            DistilBERT).
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        ValueError: If a choice is unknown, a length is below 1, there is no such device
+            here, or the base model is to be fine-tuned on the target.
+    """
+
+    key_name: ClassVar[str] = "TransformerEncoder"
+
+    name: str
+    model: str = BASE
+    pooling: Pooling = "mean_masked"
+    max_length_tokens: int = 256
+    normalise: bool = False
+    precision: Precision = "float32"
+    fine_tuned_on_target: bool = False
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for field, value, known in (
+            ("pooling", self.pooling, get_args(Pooling)),
+            ("precision", self.precision, get_args(Precision)),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"embedder {field} must be one of {', '.join(known)}, not {value!r}"
+                )
+        if self.max_length_tokens < 1:
+            raise ValueError(
+                f"embedder max_length_tokens must be at least 1, not {self.max_length_tokens}"
+            )
+        if self.fine_tuned_on_target and self.model == BASE:
+            raise ValueError(
+                "embedder fine_tuned_on_target tunes a model of its own, not the base model; "
+                "name one in embedder.model"
+            )
+        check_device(self.device)
+        if self.device.startswith("cuda"):
+            _check_gpu(self.device)
+
+    @property
+    def model_from_step(self) -> Literal["base", "tuned"] | None:
+        """Return which step's model embeds, if any; see `Encoder`."""
+        if self.model == BASE:
+            return "base"
+        return "tuned" if self.fine_tuned_on_target else None
+
+    def identity(self) -> dict[str, Any]:
+        """Return the fields that decide the matrix; a model counts by its weights."""
+        fields = keys.identity(self)
+        del fields["name"], fields["fine_tuned_on_target"]
+        fields["model"] = None if self.model_from_step else model_identity(self.model)
+        return {**fields, "version": TransformerEmbedder.version}
+
+    def width(self, folder: Path | None = None) -> int:
+        """Return the width of the matrix, read from the model's configuration.
+
+        Raises:
+            FileNotFoundError: If there is no such model on this machine or the Hub.
+        """
         from transformers import AutoConfig
 
-        model = locate(self.name)
+        model = str(folder or locate(self.model))
         if not Path(model).is_dir():
             self._ask_hub()
         try:
-            return int(AutoConfig.from_pretrained(model).hidden_size)
+            config = AutoConfig.from_pretrained(model)
+            if self.pooling == "token_mean":  # ALBERT's input embeddings are narrower
+                return int(getattr(config, "embedding_size", config.hidden_size))
+            return int(config.hidden_size)
         except (OSError, ValueError, AttributeError) as error:
             raise self._absent(error) from error
 
+    def load(self, folder: Path | None = None) -> Embedder:
+        """Load the model; see `Encoder.load`."""
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # loading takes a moment; the step has a bar of its own
+        return TransformerEmbedder(
+            str(folder or locate(self.model)),
+            pooling=self.pooling,
+            max_length_tokens=self.max_length_tokens,
+            normalise=self.normalise,
+            precision=self.precision,
+            device=self.device,
+        )
+
     def _ask_hub(self) -> None:
-        """Ask once whether the Hub, or its cache, has the model; loading it would ask for long."""
+        """Check that the Hub, or its cache, has the model, in one request."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 
         try:
-            if not isinstance(try_to_load_from_cache(self.name, "config.json"), str):
-                get_hf_file_metadata(hf_hub_url(self.name, "config.json"))
-        except Exception as error:  # what can go wrong on the way there has many names
+            if not isinstance(try_to_load_from_cache(self.model, "config.json"), str):
+                get_hf_file_metadata(hf_hub_url(self.model, "config.json"))
+        except Exception as error:  # network errors have many classes
             raise self._absent(error) from error
 
     def _absent(self, error: Exception) -> FileNotFoundError:
         reason = " ".join(str(error).split())[:160]
         return FileNotFoundError(
-            f"no encoder {self.name!r}: it is neither {' nor '.join(KNOWN)}, nor a folder "
-            f"with a model, nor to be had from the Hub ({reason})"
+            f"no encoder {self.model!r}: it is neither {' nor '.join(KNOWN)}, nor a folder "
+            f"with a model, nor on the Hub ({reason})"
         )
 
-    def make(self) -> Embedder:
-        """Load it."""
-        if self.name == "hashed":
-            return HashedEmbedder()
-        from transformers.utils.logging import disable_progress_bar
 
-        disable_progress_bar()  # it loads in a moment; the step has a bar of its own
-        return TransformerEmbedder(
-            locate(self.name),
-            pooling="mean_masked",
-            max_length_tokens=self.max_length_tokens,
-            normalise=True,
-            precision=self.precision,
-            device=self.device,
-        )
+def named_encoder(name: str, device: str = "auto") -> Encoder:
+    """Return an encoder of ``gotd select`` by its name.
+
+    Args:
+        name: ``hashed`` (word n-grams, no model), ``minilm``, or the name or folder of a
+            Hugging Face encoder, whose hidden states are averaged and scaled to unit length.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        ValueError: If there is no such device here, or the name is nearly one of `KNOWN`.
+    """
+    near = get_close_matches(name, KNOWN, n=1, cutoff=0.7)
+    if name not in KNOWN and near and not Path(name).is_dir():
+        raise ValueError(f"unknown encoder {name!r}; did you mean {near[0]!r}?")
+    if name == "hashed":
+        return HashedEmbedder()
+    # MiniLM in bfloat16 agrees with float32 (cosine over 0.9999) at twice the speed.
+    return TransformerEncoder(
+        name=Path(name).name,
+        model=name,
+        max_length_tokens=128,
+        normalise=True,
+        precision="bf16" if name == "minilm" else "float32",
+        device=device,
+    )
 
 
 def check_device(device: str) -> None:
-    """Refuse what is no device.
+    """Validate the name of a device.
 
     Raises:
         ValueError: If it is neither ``auto`` nor ``cpu`` nor ``cuda``, with a number or without.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from gotd.storage.files import atomic_write
 
 ROWS_PER_RANGE = 256
 """Rows between two resume points; batches never cross a range, so its bytes are its own."""
@@ -52,9 +53,6 @@ def _range(
             raise ValueError(f"{kept} holds other rows than these; delete the folder {work}")
         return found
     found = evaluate(rows)
-    part = kept.with_suffix(".part")
-    pq.write_table(found, part)
-    with part.open("rb") as written:
-        os.fsync(written.fileno())
-    part.replace(kept)
+    with atomic_write(kept) as part:
+        pq.write_table(found, part)
     return found

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
+from gotd.storage.files import write_text
+
 _ACC, _NORM = {"metric": "acc"}, {"metric": "acc_norm"}
 
 TASKS: Mapping[str, Mapping[str, Any]] = {
@@ -136,9 +138,7 @@ def measure_utility(
                 one = utility(model, {name: rows}, work, settings.per_device_batch_size)[name]
             else:
                 one = _ask_own(model, name, settings)
-            part = kept.with_suffix(".part")
-            part.write_text(json.dumps(one), encoding="utf-8")
-            part.replace(kept)
+            write_text(kept, json.dumps(one))
         found[name] = json.loads(kept.read_text(encoding="utf-8"))
     return found
 

@@ -1,12 +1,12 @@
-"""The two-stage protocol, whole, on one screen.
+"""The two-stage protocol on one screen.
 
-    candidates -> chunks -> embeddings -> ranking -> selection      what to read
-    base model -> pre-fine-tuned on the selection -> fine-tuned     how to read it
-    what it does on every example -> record                         what it brought
+    candidates, target -> pools -> embeddings -> scores -> selection
+    base model -> pre-fine-tuned on the selection -> fine-tuned on the labels
+    predictions of every example -> record
 
-Every line of `plan_cell` is a step; every other module hangs off one of them. A cell
-is one task x arm x model x budget x seed; its record is the last step, so a finished
-cell returns at once and an interrupted one goes on where it stopped.
+Every line of `plan_cell` is a step. A cell is one task x selector x model x budget x seed;
+its record is the last step, so a finished cell returns at once and an interrupted one
+continues where it stopped.
 """
 
 from __future__ import annotations
@@ -24,24 +24,28 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gotd.config.schemas import PROTOCOLS, build, typed
+from gotd.data.base import Source
 from gotd.data.tasks.toxicity import ToxicityTask
+from gotd.embedding.encoders import Encoder
+from gotd.engine.build import build_engine
 from gotd.pipeline import steps
-from gotd.pipeline.record import failed_record, read_record, record_step, seal
-from gotd.selectors.target_itself import WHOLE_TARGET
+from gotd.pipeline.record import failed_record, read_record, record_step, write_cost
+from gotd.selectors.target_itself import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
+from gotd.storage.seeds import derive_seeds
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of an experiment: what it is called, and the step that is its record.
+    """One cell of an experiment.
 
     Args:
-        axes: Task, arm, model, budget, seed and what else tables are made by.
+        axes: Task, arm, model, budget, seed and the other axes of tables.
         record: Step whose artifact is the record.
-        store: Where artifacts stand.
-        tracker: Mirrors the record.
+        store: The store of artifacts.
+        tracker: Receives the loss curve and the record.
     """
 
     axes: Mapping[str, Any]
@@ -51,12 +55,12 @@ class Cell:
 
     @property
     def is_done(self) -> bool:
-        """Tell whether the record is there."""
+        """Return whether the record exists."""
         return self.store.is_done(self.record)
 
     @property
     def failure_path(self) -> Path:
-        """Where the record of a failed try stands."""
+        """Return the path of the record of a failed run."""
         return self.store.root / "failed" / f"{self.record.name}-{self.record.key[:12]}.json"
 
     def outcome(self) -> dict[str, Any] | None:
@@ -69,7 +73,7 @@ class Cell:
 
 
 def plan_cell(config: DictConfig, variant: str = "") -> Cell:
-    """Lay out the protocol for one cell; nothing runs, but all is checked.
+    """Plan the protocol for one cell; nothing runs, but everything is validated.
 
     Args:
         config: A composed configuration.
@@ -80,104 +84,98 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     """
     config = _as_published(config)
     _check(config)
-    source, task, method = build(config.source), build(config.task), build(config.selector.method)
-    pool = typed(config.candidates)
-    if source.name == "microworld" and (pool.files or pool.limit):
-        raise ValueError("candidates.files and candidates.limit choose files; a world has none")
-    if source.name == "hub" and pool.limit:
-        raise ValueError(
-            "candidates.limit is for a folder; a pool from the Hub is bounded by "
-            "source.chars_per_domain"
-        )
+    source, task, selector = build(config.source), build(config.task), build(config.selector.method)
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
-    evaluation = build(config.evaluation)
-    limits, model_config = typed(config.limits), typed(config.model)
-    seed, protocol = config.seed, config.protocol_name
+    evaluation, limits = build(config.evaluation), typed(config.limits)
+    seeds, model_config = derive_seeds(config.seed), typed(config.model)
 
-    rows = steps.task_rows(source, task, limits, protocol, seed)
-    base = steps.base_model(source, model_config, spec, pretraining, model_config.seed)
-    if method is not None and _starts_from_mnli(config, task.name):
+    _check_candidates(source, config.candidates)
+    rows = steps.task_rows(source, task, limits, config.protocol_name, seeds["data"])
+    if selector is not None and _starts_from_mnli(config, task.name):
         spec = dataclasses.replace(
             spec,
             pretrained=config.model.mnli_start,
             revision=config.model.mnli_start_revision,
         )
-        base = steps.base_model(source, model_config, spec, pretraining, model_config.seed)
-    model, chosen = base, None
-    if method is not None:
-        encoder = _encoder(config, base, rows, task, tuning)
-        chosen = _chosen(config, source, task, method, rows, encoder, evaluation)
-        model = steps.pre_fine_tuned(base, chosen, warm_up, config.selector.arm, seed)
-    measured = steps.measured(evaluation, model, rows, task, tuning, source, seed)
+    model = base = steps.base_model(source, model_config, spec, pretraining, model_config.seed)
+    selection = None
+    if selector is not None:
+        encoder = build(config.embedder)
+        embeds = _embedding_model(config, encoder, base, rows, task, tuning)
+        selection = _selection(config, source, task, selector, rows, encoder, embeds, evaluation)
+        model = steps.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
+    measured = steps.measured(evaluation, model, rows, task, tuning, source, seeds)
+    takes_target = selector is not None and FULL_TARGET in selector.requires
     axes = {
         "task": task.name,
         "arm": config.selector.arm,
         "model": config.model.name,
-        "budget": None if method is None or WHOLE_TARGET in method.requires else config.budget,
-        "seed": seed,
+        "budget": None if selector is None or takes_target else config.budget,
+        "seed": config.seed,
         "tuning": warm_up.tuning,
         "source": source.name,
         "protocol": config.protocol_name,
         "variant": variant or None,
     }
-    record = record_step(config, axes, task, source, rows, evaluation, measured, chosen, model)
+    record = record_step(config, axes, task, source, rows, evaluation, measured, selection, model)
     return Cell(axes, record, _open_store(config.store), build(config.tracker))
 
 
-def _chosen(
+def _selection(
     config: DictConfig,
-    source: Any,
+    source: Source,
     task: Any,
-    method: Any,
+    selector: Any,
     rows: Step,
-    encoder: Step | None,
+    encoder: Encoder,
+    embeds: Step | None,
     evaluation: Any,
 ) -> Step:
-    """Lay out how an arm selects: chunks, their embeddings, a ranking, its first rows."""
-    whole = WHOLE_TARGET in method.requires
-    budget, limit = (None, None) if whole else (config.budget, config.rank_rows)
-    seed, workers, pool = config.seed, config.workers, typed(config.candidates)
-    space = typed(config.embedder)
-    side = _target_side(method, task)
-    chunks = {
-        "target": steps.target(
-            rows, typed(config.target_chunks), typed(config.limits), config.protocol_name, side
-        ),
-        "candidates": steps.candidates(source, typed(config.candidate_chunks)),
+    """Plan how an arm selects: pools, their embeddings, scores, the first rows."""
+    takes_target = FULL_TARGET in selector.requires
+    budget, limit = (None, None) if takes_target else (config.budget, config.rank_rows)
+    seed = derive_seeds(config.seed)["selection"]
+    engine = build_engine(config.engine, config.workers, config.ray_address)
+    side = _target_side(selector, task)
+    chunks, limits = typed(config.target_chunks), typed(config.limits)
+    target = steps.target(rows, chunks, limits, config.protocol_name, side)
+    candidates = target
+    if not takes_target:
+        parts = source.candidates()
+        candidates = steps.pool("candidates", parts, typed(config.candidate_chunks))
+    pools = {"target": target, "candidates": candidates}
+    embedded = pools | {
+        f"{name}_embeddings": steps.embeddings(pool, encoder, engine, model=embeds)
+        for name, pool in pools.items()
     }
-    if whole:
-        chunks["candidates"] = chunks["target"]
-    scores = None
-    if "scores" in method.requires:
-        scores = steps.pool_scores(evaluation.scorer, source, chunks["candidates"])
-    spaces = {
-        side: steps.embeddings(step, space, encoder, workers) for side, step in chunks.items()
-    }
-    read = spaces if "embeddings" in method.requires else {}
-    near = None
-    # Deviation D20: the paper screens for GOT-D alone; here all arms that measure are equal.
-    if pool.screen is not None and method.requires == {"embeddings"}:
-        near = steps.screened(chunks, spaces, pool.screen, seed, workers)
-    ranked = steps.ranking(
-        method, config.selector.arm, chunks, read, limit, seed, workers, near, scores
-    )
-    return steps.selection(ranked, chunks, spaces, budget, source.under_covered)
+    inputs = dict(embedded if "embeddings" in selector.requires else pools)
+    keep = config.candidates.screen
+    # Deviation D20: the paper screens for GOT-D alone; here all selectors that measure are equal.
+    if keep is not None and selector.requires == {"embeddings"}:
+        transport = config.transport
+        inputs["screened"] = embedded["screened"] = steps.screened(
+            embedded, keep, transport.epsilon, transport.tolerance, seed, engine
+        )
+    if "scores" in selector.requires:
+        inputs["toxicity"] = steps.pool_toxicity(evaluation.scorer, source, candidates)
+    scored = steps.scored(selector, config.selector.arm, inputs, limit, seed, engine)
+    return steps.selection(scored, embedded, budget, source.under_covered, seed, engine)
 
 
-def _target_side(method: Any, task: Any) -> str:
-    """Say which texts of a task an arm reads: those to move away from, where there are any."""
-    away = getattr(method, "direction", "towards") == "away"
+def _target_side(selector: Any, task: Any) -> str:
+    """Return the file of target texts: those to move away from, where there are any."""
+    away = getattr(selector, "direction", "towards") == "away"
     return "negative" if away and isinstance(task, ToxicityTask) else "train"
 
 
 def _as_published(config: DictConfig) -> DictConfig:
-    """Put back what the published code does with texts and models, where asked for."""
+    """Return the configuration with the settings of the published code, for protocol=published."""
     if config.protocol_name != "published":
         return config
     config = config.copy()
     # Deviation D2. Of a space that no layer makes (token_mean) nothing was published.
-    if config.embedder.pooling == "mean_masked":
+    if config.embedder.get("pooling") == "mean_masked":
         config.embedder.pooling = "mean_all_positions"
     # Deviation D9 is GLUE's: with a split to choose on, the published code chooses (D19).
     kept = {"choose"} if config.task.get("choice_split") is not None else set()
@@ -189,7 +187,7 @@ def _as_published(config: DictConfig) -> DictConfig:
 
 
 def _check(config: DictConfig) -> None:
-    """Refuse values that no single field's schema can judge."""
+    """Validate values that no schema of a single field can check."""
     if config.protocol_name not in PROTOCOLS:
         raise ValueError(
             f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
@@ -203,6 +201,17 @@ def _check(config: DictConfig) -> None:
         raise ValueError(
             f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
         )
+
+
+def _check_candidates(source: Source, candidates: Any) -> None:
+    """Raise if an option of the pool is set that the source does not have."""
+    for option in ("files", "limit"):
+        if candidates[option] and option not in source.candidate_options:
+            usable = ", ".join(sorted(source.candidate_options)) or "none"
+            raise ValueError(
+                f"candidates.{option} means nothing for source={source.name}, whose options of "
+                f"the pool are: {usable}; leave it out"
+            )
 
 
 def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
@@ -225,7 +234,7 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
             cell.store.get(cell.record)
             cell.failure_path.unlink(missing_ok=True)
             # Another process may have built it while this one waited; its cost is the true one.
-            if seal(cell.store, cell.record, time.perf_counter() - began):
+            if write_cost(cell.store, cell.record, time.perf_counter() - began):
                 cell.tracker.mirror(read_record(cell.store, cell.record))
         return read_record(cell.store, cell.record)
     except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
@@ -233,7 +242,7 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
         log.debug("", exc_info=error)
         elapsed_s = time.perf_counter() - began
         record = failed_record(config, cell.axes, cell.record, error, elapsed_s)
-        _keep_failure(cell.failure_path, record)
+        _write_failure(cell.failure_path, record)
         return record
 
 
@@ -243,26 +252,27 @@ def _open_store(root: str) -> Store:
     return Store(Path(root))
 
 
-def _keep_failure(path: Path, record: dict[str, Any]) -> None:
-    """Write down why a cell failed, unless the disk that failed it is full."""
+def _write_failure(path: Path, record: dict[str, Any]) -> None:
+    """Write the record of a failed cell, unless the disk is full."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
     except (OSError, ArtifactError) as error:
-        log.error("the failure of %s could not be written down: %s", path.stem, error)
+        log.error("the failure of %s could not be written: %s", path.stem, error)
 
 
-def _encoder(config: DictConfig, base: Step, rows: Step, task: Any, settings: Any) -> Step | None:
-    """Give the step whose model embeds: the arm's base, or one tuned on the target."""
-    if config.embedder.model == "base":
-        return base
-    if not config.embedder.fine_tuned_on_target:
-        return None
-    return steps.tuned_encoder(config.embedder.model, rows, task, settings, config.seed)
+def _embedding_model(
+    config: DictConfig, encoder: Encoder, base: Step, rows: Step, task: Any, settings: Any
+) -> Step | None:
+    """Return the step whose model embeds: the arm's base, or one tuned on the target."""
+    if encoder.model_from_step != "tuned":
+        return base if encoder.model_from_step == "base" else None
+    seeds = derive_seeds(config.seed)
+    return steps.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
 
 
 def _starts_from_mnli(config: DictConfig, task: str) -> bool:
-    """Tell whether the published code would swap the base model for one tuned on MNLI."""
+    """Return whether the published code starts from a model tuned on MNLI."""
     # Deviation D3: `if data_size == 50000 and task in (rte, mrpc)`; the vanilla arm keeps BERT.
     return (
         config.protocol_name == "published"

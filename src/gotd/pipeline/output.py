@@ -1,27 +1,24 @@
-"""Write a selection as a folder, whole or not at all."""
+"""The folder of a selection: written completely or not at all."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
-
-import pyarrow.parquet as pq
+from typing import Any
 
 from gotd.data.pool import pool_facts
 from gotd.pipeline.select import SIDES, Prepared, StepTime
 from gotd.selection_report.markdown import card, report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
+from gotd.storage.files import locked
 from gotd.storage.keys import identity
 
 MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
@@ -31,10 +28,10 @@ KIND = "selection"
 
 
 class Output:
-    """Where a selection goes.
+    """The folder of a selection.
 
     Args:
-        folder: The folder to make; a symbolic link stands for what it points to.
+        folder: The folder to create; a symbolic link is followed.
         overwrite: Replace a folder that something else wrote.
     """
 
@@ -49,7 +46,7 @@ class Output:
 
     @contextmanager
     def claimed(self, inputs: Sequence[Path], store: Path) -> Iterator[None]:
-        """Hold the folder for this run alone; before any work is done, see that it can be written.
+        """Lock the folder for this run, after checking that it can be written.
 
         Args:
             inputs: Files that are read; a folder that holds one is never replaced.
@@ -64,40 +61,24 @@ class Output:
             if path.resolve().is_relative_to(self.folder):
                 what = "store" if path is store else "input"
                 raise ValueError(f"{self.folder} holds the {what} {path}; choose another --out")
-        try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = self._lock()
-        except OSError as error:
-            raise _named(error, self.folder) from error
-        try:
-            self._mend()
-            self._check_replaceable()
-            yield
-        finally:
-            self._beside("lock").unlink(missing_ok=True)
-            lock.close()
-
-    def _lock(self) -> IO[str]:
-        """Lock a file beside the folder; the system drops the lock if this process is killed."""
-        path = self._beside("lock")
-        while True:
-            file = path.open("w")
+        lock = self._beside("lock")
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stack.enter_context(locked(lock, wait=False))
             except BlockingIOError as error:
-                file.close()
                 raise ValueError(
                     f"another gotd select is writing {self.folder}; wait until it is done, or "
                     "choose another --out"
                 ) from error
-            # Between opening and locking the run before may have removed the file: then nobody
-            # else would see this lock.
-            if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
-                return file
-            file.close()
+            except OSError as error:
+                raise _named(error, self.folder) from error
+            stack.callback(lock.unlink, missing_ok=True)
+            self._restore()
+            self._check_replaceable()
+            yield
 
-    def _mend(self) -> None:
-        """Put back the old folder if a run was killed while it was being replaced."""
+    def _restore(self) -> None:
+        """Restore the old folder if a run was killed while replacing it."""
         old = self._beside("old")
         if old.exists() and not self.folder.exists():
             old.rename(self.folder)
@@ -105,8 +86,8 @@ class Output:
     def _check_replaceable(self) -> None:
         if self.folder.exists() and not self._may_replace():
             raise ValueError(
-                f"{self.folder} is there and was not written by gotd select; choose another "
-                "--out, or say --overwrite (which never replaces a folder that holds folders)"
+                f"{self.folder} exists and was not written by gotd select; choose another "
+                "--out, or give --overwrite (which never replaces a folder that holds folders)"
             )
 
     def _may_replace(self) -> bool:
@@ -126,7 +107,7 @@ class Output:
 
     @contextmanager
     def filling(self) -> Iterator[Path]:
-        """Give a folder to fill; it becomes the selection when the block ends well.
+        """Yield a folder to fill, which becomes the selection when the block succeeds.
 
         Raises:
             ValueError: If the folder has come to hold something else meanwhile.
@@ -184,18 +165,13 @@ def write_selection(
     summaries: dict[int, dict[str, Any]] = {}
     with output.filling() as folder:
         for budget, name in files.items():
-            chosen = prepared.select(budget, explain=explain)
-            writer = None
-            for block in chosen.blocks():
-                writer = writer or pq.ParquetWriter(folder / name, block.schema, compression="zstd")
-                writer.write_table(block)
-            assert writer is not None  # a budget is at least 1
-            writer.close()
-            summaries[budget] = chosen.summary()
+            selected = prepared.select(budget, explain=explain)
+            selected.write(folder / name)
+            summaries[budget] = selected.summary(prepared.request.seed)
         manifest = {
             **describe(prepared, command),
             "budgets": list(files),
-            "summaries": {str(budget): found for budget, found in summaries.items()},
+            "summaries": {str(budget): summary for budget, summary in summaries.items()},
             "files": {
                 name: {"rows": budget, "sha256": checksum(folder / name)}
                 for budget, name in files.items()
@@ -211,9 +187,9 @@ def write_selection(
 
 
 def describe(prepared: Prepared, command: str) -> dict[str, Any]:
-    """Write down everything needed to get a selection again."""
+    """Return the manifest: everything needed to repeat a selection."""
     request = prepared.request
-    facts = {side: pool_facts(prepared.folder(side)) for side in SIDES}
+    pools = {side: pool_facts(prepared.folder(side)) for side in SIDES}
     return {
         "kind": KIND,
         "version": 1,
@@ -234,10 +210,10 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "target": [part.identity() for part in request.target],
             "candidates": [part.identity() for part in request.candidates],
         },
-        "rows": {side: sum(facts[side]["rows"]) for side in SIDES},
-        "blank_rows": {side: facts[side]["blank_rows"] for side in SIDES},
+        "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
+        "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
         "keys": {name: step.key for name, step in prepared.steps.items()},
-        **prepared.outcome,
+        **prepared.ranked.outcome,
         "steps": [asdict(time) for time in prepared.times],
         "peak_memory_gib": peak(prepared),
         "versions": versions(),
@@ -247,13 +223,13 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
 
 
 def peak(prepared: Prepared) -> float:
-    """Give the most memory that any step of this run took, in GiB."""
+    """Return the most memory that any step of this run took, in GiB."""
     built = [time.peak_memory_gib for time in prepared.times if not time.found]
     return max([peak_memory_gib(), *built])
 
 
 def _named(error: OSError, folder: Path) -> OSError:
-    """Say what cannot be written and what to do."""
+    """Return an error that names the folder and the remedy."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
         return OSError(
             f"no space left for {folder}; free some space and run the same command again"

@@ -1,7 +1,7 @@
-"""Seal what a cell brought: its metrics, what was selected for it, and what it cost.
+"""The record of a cell: its metrics, its selection, its seeds, and what it cost.
 
-The record proper is an artifact like any other, the same bytes whenever it is made
-again. What it cost stands beside it, because no two runs take the same time.
+The record is an artifact like any other: the same bytes whenever it is built again. Its
+cost is a file beside it, because no two runs take the same time.
 """
 
 from __future__ import annotations
@@ -14,53 +14,53 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gotd.pipeline.steps import RUN_ONLY
+from gotd.data.base import Source
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
+from gotd.storage.keys import RUN_ONLY
+from gotd.storage.seeds import derive_seeds
 
 SCHEMA_VERSION = 1
 RECORD, COST = "record.json", "cost.json"
-_ROLES = ("selection", "pre_fine_tune")
 
 
 def _settings(config: DictConfig) -> dict[str, Any]:
-    """Give the configuration without what moves no number: paths, workers, trackers."""
+    """Return the configuration without the settings that change no number."""
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
-    settings = _without_run_only(settings)
-    settings["source"].pop("path", None)
-    return settings
+    settings["source"] = {k: v for k, v in settings["source"].items() if k != "path"}
+    settings["selector"] = {k: v for k, v in settings["selector"].items() if k != "about"}
+    return _recorded(settings)
 
 
-def _without_run_only(value: Any) -> Any:
-    """Drop the settings of how steps run, at every level."""
+def _recorded(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    return {k: _without_run_only(v) for k, v in value.items() if k not in RUN_ONLY}
+    return {k: _recorded(v) for k, v in value.items() if k not in RUN_ONLY}
 
 
 def record_step(
     config: DictConfig,
     axes: Mapping[str, Any],
     task: Any,
-    source: Any,
+    source: Source,
     rows: Step,
     evaluation: Any,
     measured: Mapping[str, Step],
-    chosen: Step | None,
+    selection: Step | None,
     model: Step,
 ) -> Step:
-    """Give the last step of a cell: what a model did goes in, the record comes out.
+    """Return the last step of a cell, which turns what was measured into the record.
 
     Args:
         config: The cell's composed configuration.
-        axes: What the tables are made by.
-        task: The task, which names its metrics.
-        source: Where rows came from; its identity is recorded.
-        rows: The task's rows; without a seed of their own a hash of their ids chose them.
+        axes: Axes of the tables.
+        task: The task, which states its metrics.
+        source: Source of the rows; its identity is recorded.
+        rows: The task's rows.
         evaluation: Turns what was measured into numbers.
         measured: The steps that hold what the model did, by role.
-        chosen: The selection; ``None`` for the arm without one.
+        selection: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
     settings = _settings(config)
@@ -68,7 +68,7 @@ def record_step(
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
         curves = dict(results.curves)
-        if chosen is not None:
+        if selection is not None:
             warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
             curves["pre_fine_tune_loss"] = warmed["loss_curve"]
         record = {
@@ -80,12 +80,13 @@ def record_step(
             "metrics": results.metrics,
             "n_eval": results.n_eval,
             "selection": None
-            if chosen is None
-            else _selection(inputs["selection"], chosen, source.name == "microworld"),
+            if selection is None
+            else _selection(inputs["selection"], selection, source.generated),
             "curves": curves,
             "seeds": {
-                **dict.fromkeys((*_ROLES, evaluation.seeded), config.seed),
-                "rows": rows.parameters.get("seed", 0),
+                **derive_seeds(config.seed),
+                "cell": config.seed,
+                "rows": rows.parameters.get("seed"),
                 "base_model": config.model.seed,
             },
             "config": settings,
@@ -97,8 +98,8 @@ def record_step(
         write_json(folder / RECORD, record)
 
     inputs = {**measured, "model": model}
-    if chosen is not None:
-        inputs["selection"] = chosen
+    if selection is not None:
+        inputs["selection"] = selection
     return Step(
         kind="record",
         version=1,
@@ -114,27 +115,27 @@ def record_step(
     )
 
 
-def _selection(folder: Path, chosen: Step, generated: bool) -> dict[str, Any]:
+def _selection(folder: Path, selection: Step, generated: bool) -> dict[str, Any]:
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     if not generated:
         # A record may be published; the texts of others stay in the selection's own report.
         for row in report["first_rows"]:
             del row["excerpt"]
-    return {"key": chosen.key, **report}
+    return {"key": selection.key, **report}
 
 
-def seal(store: Store, step: Step, elapsed_s: float) -> bool:
-    """Write beside a record what this run of its cell cost, unless that stands there.
+def write_cost(store: Store, step: Step, elapsed_s: float) -> bool:
+    """Write the cost of this run beside the record, unless it is there.
 
     Args:
-        store: Where the record stands.
-        step: The record's step.
-        elapsed_s: Seconds this run spent on the cell, earlier artifacts not counted.
+        store: The store of artifacts.
+        step: The step of the record.
+        elapsed_s: Seconds of this run, without artifacts that existed before.
 
     Returns:
         Whether it was written.
     """
-    with store.locked(step):  # the same cell may stand twice in a sweep, and end twice at once
+    with store.locked(step):  # a sweep may hold a cell twice, and both may end at once
         path = store.folder(step) / COST
         if path.exists():
             return False
@@ -143,9 +144,9 @@ def seal(store: Store, step: Step, elapsed_s: float) -> bool:
 
 
 def _cost(store: Store, step: Step, elapsed_s: float) -> dict[str, Any]:
-    # Someone may have made room by deleting what a finished cell no longer needs.
-    there = [ancestor for ancestor in step.ancestors() if store.is_done(ancestor)]
-    manifests = [store.manifest(ancestor) for ancestor in there]
+    # A user may have deleted artifacts that a finished cell no longer needs.
+    built = [ancestor for ancestor in step.ancestors() if store.is_done(ancestor)]
+    manifests = [store.manifest(ancestor) for ancestor in built]
     seconds: dict[str, float] = {}
     for manifest in manifests:
         kind = manifest["kind"]
@@ -162,7 +163,7 @@ def _cost(store: Store, step: Step, elapsed_s: float) -> dict[str, Any]:
 
 
 def read_record(store: Store, step: Step) -> dict[str, Any]:
-    """Read a finished cell's record, its key and its cost put in.
+    """Read the record of a finished cell, with its key and its cost.
 
     A cell that was killed between its record and its cost has an empty ``cost``.
 
@@ -176,16 +177,18 @@ def read_record(store: Store, step: Step) -> dict[str, Any]:
     try:
         record["cost"] = json.loads(cost.read_text(encoding="utf-8")) if cost.exists() else {}
     except ValueError as error:
-        raise ArtifactError(f"{cost} is damaged; delete it, the record stands without") from error
+        raise ArtifactError(
+            f"{cost} is damaged; delete it: the record is valid without it"
+        ) from error
     return record
 
 
 def failed_record(
     config: DictConfig, axes: Mapping[str, Any], step: Step, error: Exception, elapsed_s: float
 ) -> dict[str, Any]:
-    """Make the record of a cell that stopped with an error.
+    """Return the record of a cell that stopped with an error.
 
-    The error is part of the record, so that a table shows the hole and its reason.
+    The error is part of the record, so that a table shows the gap and its reason.
     """
     return {
         "schema_version": SCHEMA_VERSION,

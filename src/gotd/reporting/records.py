@@ -10,11 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from gotd.storage.files import write_text
 
 Record = dict[str, Any]
 
@@ -250,20 +251,11 @@ def read_jsonl(path: Path) -> list[Record]:
 def write_jsonl(records: Iterable[Record], path: Path) -> None:
     """Write records in canonical form, all or nothing.
 
-    The bytes go to ``<name>.<process>.part``, are flushed to the disk and renamed, so a
-    killed write leaves the old file as it was, and two at once do not mix.
-
     Raises:
         RecordError: If a record breaks the schema; nothing is written then.
     """
     lines = [to_line(validate(record, f"record {i}")) for i, record in enumerate(records, 1)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8", newline="\n") as out:
-        out.writelines(line + "\n" for line in lines)
-        out.flush()
-        os.fsync(out.fileno())
-    part.replace(path)
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def merge(*sets: Sequence[Record]) -> list[Record]:

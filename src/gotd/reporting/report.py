@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from gotd.reporting.render import (
     to_terminal,
 )
 from gotd.reporting.selections import overlap_table, selections_table
+from gotd.storage.files import write_text
 
 # A path starts a word or a value; after a colon two slashes are a web address.
 _ABSOLUTE = re.compile(r"""(?:(?<![^\s=,'"\[({])/+|(?<=:)/(?!/))[^\s,:'"\])}]*""")
@@ -196,8 +196,5 @@ def _file_name(experiment: str) -> str:
 
 def _write(path: Path, text: str) -> Path:
     """Write a text file whole or not at all, also where two runs end at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    part.replace(path)
+    write_text(path, text)
     return path

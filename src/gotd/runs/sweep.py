@@ -163,7 +163,7 @@ def add_overlaps(cells: Sequence[Cell], records: Sequence[dict[str, Any]]) -> No
 
     Done here and not in the cell, because what else was run is no part of it.
     """
-    from gotd.selection_report.report import jaccard
+    from gotd.selection_report.measures import jaccard
 
     rows: dict[str, dict[str, Any]] = defaultdict(dict)
     where = {}

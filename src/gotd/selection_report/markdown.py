@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gotd.selection_report.report import plain_excerpt
+from gotd.selection_report.measures import plain_excerpt
 
 MOST_DOMAINS, MOST_NAMES = 30, 30
 
@@ -16,7 +16,7 @@ _NAMES = {
     "candidates": "read candidates",
     "target_embeddings": "embed target",
     "candidates_embeddings": "embed candidates",
-    "scores": "score",
+    "scored": "score",
     "select": "select, write, report",
 }
 
@@ -67,7 +67,7 @@ def card(
         head += [f"- config_name: {named}", f"  data_files: {name}"]
     counts = markdown_table(
         ("source", "rows"),
-        [(plain(name), f"{d['rows']:,}") for name, d in largest["domains"].items() if d["rows"]],
+        [(plain(name), f"{rows:,}") for name, rows in largest["domains"].items() if rows],
     )
     stated = (
         f"Stated by who made the selection: {licence}."
@@ -120,7 +120,7 @@ def _budgets(summaries: Mapping[int, Mapping[str, Any]]) -> str:
             (
                 f"{budget:,}",
                 f"{found['distinct_rows']:,}",
-                f"{found['repeated_texts']:,}",
+                f"{found['duplicate_texts']:,}",
                 f"{lengths['selected']['q50']:.0f} ({lengths['pool']['q50']:.0f})",
                 "" if near is None else f"{near['mean_distance']:.4g}",
                 "" if near is None else f"{near['mean_distance_random']:.4g}",
@@ -152,12 +152,11 @@ def _domains(summaries: Mapping[int, Mapping[str, Any]]) -> str:
     head = ["domain", *(f"{budget:,}" for budget in sorted(summaries)), "at random", "ratio"]
     rows = []
     for name in names[:MOST_DOMAINS]:
-        here = summaries[largest]["domains"][name]
-        counts = (
-            f"{summaries[b]['domains'].get(name, {'rows': 0})['rows']:,}" for b in sorted(summaries)
-        )
-        ratio = here["rows"] / here["at_random"]
-        rows.append((plain(name), *counts, f"{here['at_random']:,.0f}", f"{ratio:.2f}"))
+        selected = summaries[largest]["domains"][name]
+        expected = summaries[largest]["expected_domains"][name]
+        counts = (f"{summaries[b]['domains'].get(name, 0):,}" for b in sorted(summaries))
+        ratio = selected / expected
+        rows.append((plain(name), *counts, f"{expected:,.0f}", f"{ratio:.2f}"))
     left_out = len(names) - MOST_DOMAINS
     note = f"\n{left_out:,} more domains gave fewer rows.\n" if left_out > 0 else ""
     return (

@@ -1,7 +1,8 @@
-"""What was chosen, in numbers, beside what chance would have chosen."""
+"""Measures of a selection, each beside its value for the pool or for a random selection."""
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,21 +14,21 @@ import pyarrow.compute as pc
 from gotd.data.pool import counted
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import hash_strings
-from gotd.selection_report.report import plain_excerpt
 from gotd.selection_report.rows import embeddings_of
 from gotd.selectors.topk import Best
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 FIRST_ROWS = 10
+EXCERPT_CHARS = 240
 MOST_DOMAINS = 1000
 """A column of addresses may have a domain for every row."""
 
 COVERAGE_TARGETS, COVERAGE_ROWS = 2_000, 20_000
-"""Coverage is measured on so many targets and chosen rows at most, spread evenly."""
+"""Coverage is measured on at most so many targets and selected rows, evenly spaced."""
 
 
 class Measures:
-    """Counts blocks of chosen rows as they pass by on their way to a file."""
+    """Running counts over blocks of selected rows."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -43,31 +44,46 @@ class Measures:
         self.domains.update(counted(block["domain"]))
         self._lengths.update(counted(pc.utf8_length(block["text"])))
         self._ids.append(hash_strings(block["id"].combine_chunks()))
-        self._texts.append(hash_strings(bare(block["text"]).combine_chunks()))
+        self._texts.append(hash_strings(letters_and_digits(block["text"]).combine_chunks()))
         for row in block.slice(0, FIRST_ROWS - len(self.first_rows)).to_pylist():
             text = row.pop("text")
             self.first_rows.append({**row, "excerpt": plain_excerpt(text)})
 
-    def summary(self, pool: Mapping[str, Any]) -> dict[str, Any]:
-        """Give the numbers, beside the pool's (`gotd.data.pool.pool_facts`)."""
+    def summary(
+        self,
+        pool: Mapping[str, Any],
+        target_domains: Mapping[str, float] | None = None,
+        under_covered: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Return the measures beside those of the pool.
+
+        Args:
+            pool: Counts of the pool (`gotd.data.pool.pool_facts`).
+            target_domains: Share of each domain in the target, where domains are known.
+            under_covered: Domains that the base model lacks, where known.
+
+        Returns:
+            JSON: ``rows``, ``distinct_rows``, ``duplicate_texts`` (rows whose letters and
+            digits repeat those of an earlier row), ``domains`` (rows), ``expected_domains``
+            (mean rows under random choice), ``target_domains``, ``under_covered_share``,
+            ``length_chars`` (quantiles of ``selected`` and ``pool``) and ``first_rows``.
+            What cannot be known is ``None``.
+        """
         ids, texts = np.concatenate(self._ids), np.concatenate(self._texts)
         distinct = np.unique(ids, return_index=True)[1]
         total = sum(pool["rows"])
         names = sorted(pool["domains"], key=lambda name: (-self.domains[name], name))
-        # All that were chosen, so that what another budget names has its count here.
+        # All that were selected, so that each budget counts the same domains.
         names = names[: max(MOST_DOMAINS, sum(count > 0 for count in self.domains.values()))]
+        in_gap = sum(self.domains[name] for name in under_covered)
         return {
             "rows": self.rows,
             "distinct_rows": len(distinct),
-            "repeated_texts": len(distinct) - len(np.unique(texts[distinct])),
-            "domains": {
-                name: {
-                    "rows": self.domains[name],
-                    "at_random": self.rows * pool["domains"][name] / total,
-                    "pool": pool["domains"][name],
-                }
-                for name in names
-            },
+            "duplicate_texts": len(distinct) - len(np.unique(texts[distinct])),
+            "domains": {name: self.domains[name] for name in names},
+            "expected_domains": {name: self.rows * pool["domains"][name] / total for name in names},
+            "target_domains": target_domains,
+            "under_covered_share": in_gap / self.rows if under_covered else None,
             "length_chars": {
                 "selected": quantiles(sorted(self._lengths.items())),
                 "pool": quantiles(pool["length_chars"]),
@@ -76,8 +92,16 @@ class Measures:
         }
 
 
-def bare(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Leave only letters and digits, in lower case: equal for near-copies."""
+def domain_shares(rows: Rows) -> dict[str, float] | None:
+    """Return the share of each domain, the largest first; ``None`` without domains."""
+    if rows.domains is None or rows.domains.null_count == len(rows.domains):
+        return None
+    counts = sorted(counted(rows.domains).items(), key=lambda item: (-item[1], str(item[0])))
+    return {str(name): count / len(rows) for name, count in counts}
+
+
+def letters_and_digits(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return only letters and digits, in lower case: equal for near-copies."""
     words = pc.replace_substring_regex(
         pc.utf8_lower(texts), pattern=r"[^\p{L}\p{N}]+", replacement=" "
     )
@@ -88,54 +112,70 @@ def quantiles(counts: Sequence[Sequence[int]]) -> dict[str, float]:
     """Interpolate quantiles from pairs of value and count, values ascending."""
     values, number = np.array(counts, dtype=np.int64).T
     ends = np.cumsum(number)
-    found = {}
+    result = {}
     for q in QUANTILES:
-        place = q * (ends[-1] - 1)
-        low, high = np.searchsorted(ends, [np.floor(place), np.ceil(place)], side="right")
-        part = place - np.floor(place)
-        found[f"q{round(100 * q):02d}"] = float(values[low] + part * (values[high] - values[low]))
-    return found
+        position = q * (ends[-1] - 1)
+        low, high = np.searchsorted(ends, [np.floor(position), np.ceil(position)], side="right")
+        part = position - np.floor(position)
+        result[f"q{round(100 * q):02d}"] = float(values[low] + part * (values[high] - values[low]))
+    return result
 
 
-def coverage(best: Best, budget: int, candidates: Sequence[Rows], target: Rows) -> dict[str, Any]:
+def jaccard(one: pa.ChunkedArray | pa.Array, other: pa.ChunkedArray | pa.Array) -> float:
+    """Return the ids in both selections over the ids in either, each counted once."""
+    a, b = set(one.to_pylist()), set(other.to_pylist())
+    return len(a & b) / max(1, len(a | b))
+
+
+def coverage(
+    best: Best, budget: int, candidates: Sequence[Rows], target: Rows, seed: int
+) -> dict[str, Any] | None:
     """Measure how near the target's points are to the selection, and to a random one.
+
+    A selection can be near the target on average and still leave parts of it uncovered:
+    then ``mean_distance`` is low and ``share_nearer`` is low too.
 
     Args:
         best: The ranking.
-        budget: Rows that count.
-        candidates: The pool, with embeddings.
-        target: The target, with embeddings.
+        budget: Rows of it that are selected.
+        candidates: The pool.
+        target: The target.
+        seed: Seed of the random selection.
 
     Returns:
-        Mean Euclidean distance of a target point to the nearest chosen row, the same for
-        as many random rows, the share of target points that are nearer to the selection
-        than to the random rows, and how many rows and points were looked at.
+        ``mean_distance``, the mean Euclidean distance of a target point to the nearest
+        selected row; ``mean_distance_random``, the same for as many random rows;
+        ``share_nearer``, the share of target points nearer to the selection than to the
+        random rows; ``rows`` and ``targets`` that were measured. ``None`` without embeddings.
     """
+    if target.embeddings is None or any(shard.embeddings is None for shard in candidates):
+        return None
     rows = min(budget, COVERAGE_ROWS)
-    places = np.linspace(0, budget - 1, rows).astype(np.int64)
+    positions = np.linspace(0, budget - 1, rows).astype(np.int64)
     points = np.linspace(0, len(target) - 1, min(len(target), COVERAGE_TARGETS)).astype(np.int64)
     wanted = np.asarray(target.embeddings)[points]
-    chosen = _nearest(wanted, embeddings_of(best, candidates, places))
-    chance = _nearest(wanted, embeddings_of(_random(candidates, rows), candidates, np.arange(rows)))
+    random = _random_rows(candidates, rows, seed)
+    selected = _nearest(wanted, embeddings_of(best, candidates, positions))
+    at_random = _nearest(wanted, embeddings_of(random, candidates, np.arange(rows)))
     return {
-        "mean_distance": float(chosen.mean()),
-        "mean_distance_random": float(chance.mean()),
-        "share_nearer": float((chosen < chance).mean()),
+        "mean_distance": float(selected.mean()),
+        "mean_distance_random": float(at_random.mean()),
+        "share_nearer": float((selected < at_random).mean()),
         "rows": rows,
         "targets": len(points),
     }
 
 
-def _random(candidates: Sequence[Rows], rows: int) -> Best:
-    """Draw rows without looking at an id: only a yardstick, not a selection."""
+def _random_rows(candidates: Sequence[Rows], rows: int, seed: int) -> Best:
+    """Draw rows by position: a yardstick, so no id has to be read."""
     ends = np.cumsum([len(shard) for shard in candidates])
-    drawn = np.random.default_rng(0).choice(ends[-1], size=rows, replace=False)
-    shard = np.searchsorted(ends, drawn, side="right")
-    return Best(pa.nulls(rows), np.zeros(rows), shard, drawn - np.r_[0, ends][shard])
+    positions = np.random.default_rng(seed).choice(ends[-1], size=rows, replace=False)
+    shard = np.searchsorted(ends, positions, side="right")
+    return Best(pa.nulls(rows), np.zeros(rows), shard, positions - np.r_[0, ends][shard])
 
 
 def _nearest(wanted: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Give each wanted point's distance to the nearest row: float64 ``[m]``."""
+    """Return each wanted point's distance to the nearest row: float64 ``[m]``."""
     origin = wanted.mean(axis=0)
     y = wanted - origin
     nearest = np.full(len(wanted), np.inf)
@@ -144,3 +184,10 @@ def _nearest(wanted: np.ndarray, rows: np.ndarray) -> np.ndarray:
         squared = np.square(x).sum(axis=1)[None, :] - 2.0 * (y @ x.T)
         np.minimum(nearest, squared.min(axis=1), out=nearest)
     return np.sqrt(np.maximum(nearest + np.square(y).sum(axis=1), 0.0))
+
+
+def plain_excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:
+    """Cut a text to one printable line in which no page or terminal interprets anything."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    cut = line if len(line) <= length_chars else line[: length_chars - 1].rstrip() + "…"
+    return html.escape(cut)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import threading
 import weakref
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from numba import njit
 
 from gotd.data.rows import Rows
 from gotd.selectors.neighbours import gather
+from gotd.storage.files import atomic_write
 from gotd.storage.memmap import FileArray
 
 # Up to so many rows all pairs are looked at twice, in double precision.
@@ -97,11 +97,8 @@ def _file(arrays: Sequence[np.ndarray | None], sigma: float, neighbours: int) ->
 
 def _write(path: Path, density: np.ndarray) -> None:
     # A folder that may only be read is no reason to fail: the next target waits again.
-    with contextlib.suppress(OSError):
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
-            np.save(file, density)
-        part.replace(path)
+    with contextlib.suppress(OSError), atomic_write(path) as part, part.open("wb") as file:
+        np.save(file, density)
 
 
 def kernel_density(embeddings: np.ndarray, sigma: float, neighbours: int) -> np.ndarray:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gotd.storage.files import atomic_write
+
 Mode = Literal["r", "r+"]
 
 
@@ -71,14 +73,12 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
 
 def allocate(path: Path, shape: tuple[int, ...], dtype: Any) -> None:
     """Make the file for `create_array` without mapping it."""
-    part = path.with_name(path.name + ".part")
     kind = np.dtype(dtype)
     header = {"descr": kind.str, "fortran_order": False, "shape": tuple(map(int, shape))}
-    with part.open("wb") as file:
+    with atomic_write(path) as part, part.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         file.flush()
         size = file.tell() + kind.itemsize * int(np.prod(shape, dtype=np.int64))
         file.truncate(size)
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, size)
-    part.replace(path)

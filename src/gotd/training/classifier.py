@@ -1,14 +1,14 @@
 """Fine-tune an encoder on the labelled target, and predict with the result.
 
-The paper's second stage (GOT-D, Tables 9 and 11). Every arm starts from the same
-head: it is drawn from the seed alone, never from what was loaded before it.
+The paper's second stage (GOT-D, Tables 9 and 11). Every arm starts from the same head: it
+is drawn from the seed alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,16 +20,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from gotd.training.data import (
-    Batch,
-    BatchStream,
-    Part,
-    TokenRows,
-    read_task_rows,
-    split_batch,
-    steps_per_epoch,
-    tokenise,
-)
+from gotd.training.data import LabelledCollator, Part, TokenRows, read_task_rows, tokenise
 from gotd.training.heads import (
     HEADS,
     TextClassifier,
@@ -41,18 +32,15 @@ from gotd.training.heads import (
 )
 from gotd.training.lora import add_adapters, merge_adapters
 from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
-from gotd.training.randomness import isolated_randomness, seed_for, seed_generators
-from gotd.training.settings import TrainingSettings, identity_of
-from gotd.training.trainer import (
-    StepModule,
-    count_steps,
-    forget_checkpoint,
-    process_rank,
-    resolve_precision,
-    train,
-)
+from gotd.training.optimisation import resolve_precision
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
+from gotd.training.settings import TrainingSettings, check_choice, check_share
+from gotd.training.tracking import log_loss
+from gotd.training.trainer import StepModule, forget_checkpoint, train
 
 CHOICES = ("best_epoch", "last_epoch")
+SAVED = ("scores", "best", "best_score", "best_epoch")
+"""Attributes of `FineTuning` that its checkpoints hold."""
 
 Score = Callable[[np.ndarray, np.ndarray], float]
 """Maps (predictions, labels) to a number; higher is better."""
@@ -63,22 +51,22 @@ class FineTuneSettings(TrainingSettings):
     """Settings of the fine-tuning stage.
 
     Args:
-        head: What the classifier sees. ``pooler``: BERT's pooled first token (DistilBERT's
-            pre-classifier of it, drawn fresh). ``mean``:
-            the mean hidden state of the texts' own tokens. ``siamese``: for pairs,
-            ``[u, v, |u - v|, u * v]`` of the two texts' means (small encoders do
-            not learn to compare within 500 labels); for single texts, the mean.
-        freeze_embeddings: Keep the embedding layer as it is, which a small label set
-            would otherwise use to memorise its words.
+        head: Input of the classifier. ``pooler``: BERT's pooled first token (DistilBERT's
+            pre-classifier of it, drawn fresh). ``mean``: the mean hidden state of the
+            texts' own tokens. ``siamese``: for pairs, ``[u, v, |u - v|, u * v]`` of the
+            two texts' means (small encoders do not learn to compare within 500 labels);
+            for single texts, the mean.
+        freeze_embeddings: Do not train the embedding layer, which memorises the words of
+            a small label set.
         choose: ``best_epoch`` on the validation rows (the earliest of equals), or
             ``last_epoch``.
-        dropout: Dropout before the classifier; the encoder keeps its own.
+        dropout: Dropout before the classifier; the encoder has its own.
     """
 
     key_name: ClassVar[str] = "FineTuneSettings"
 
     published: ClassVar[dict[str, Any]] = {"choose": "last_epoch"}
-    """What the published code does otherwise (Deviation D9)."""
+    """Values of the published code where they differ (Deviation D9)."""
 
     head: str = "pooler"
     freeze_embeddings: bool = False
@@ -87,15 +75,9 @@ class FineTuneSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.strategy != "ddp":
-            raise ValueError(f"strategy={self.strategy} is for causal models; use ddp")
-        if self.devices != 1:
-            raise ValueError(f"fine-tuning runs on one device, not {self.devices}; use devices=1")
-        for name, values in {"head": HEADS, "choose": CHOICES}.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {values}, not {getattr(self, name)!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), not {self.dropout}")
+        check_choice(self, "head", HEADS)
+        check_choice(self, "choose", CHOICES)
+        check_share(self, "dropout")
 
 
 @dataclass(frozen=True)
@@ -118,45 +100,37 @@ class LabelledRows:
 
 
 @dataclass(frozen=True)
-class LabelledCollator:
-    """Make the batch of a step from rows and their labels."""
+class Validation:
+    """Rows that are scored after every epoch.
+
+    Args:
+        data: The rows and their labels.
+        score: Maps (predictions, labels) to a number; higher is better.
+    """
 
     data: LabelledRows
-    per_device_batch_size: int
-
-    def __call__(self, step: int, which: np.ndarray) -> Batch:
-        """Return this device's share of ``step``, over the rows ``which``."""
-        rank, devices = process_rank()
-        parts = [
-            {
-                **pad_with_content(self.data.rows, which[part]),
-                "labels": torch.from_numpy(self.data.labels[which[part]]),
-            }
-            for part in split_batch(len(which), self.per_device_batch_size, rank, devices)
-        ]
-        return Batch(parts, terms=len(which))
+    score: Score
 
 
 class FineTuning(StepModule):
     """Cross-entropy for classes, squared error for scores; validated after every epoch."""
 
+    loss_name = "fine_tune_loss"
+
     def __init__(
         self,
         network: TextClassifier,
         settings: FineTuneSettings,
-        seed: int,
-        identity: str,
-        per_epoch: int,
+        seeds: TrainingSeeds,
+        data: LabelledRows,
         regression: bool,
-        validation: LabelledRows | None,
-        score: Score,
+        validation: Validation | None,
     ) -> None:
-        super().__init__(network, settings, seed, identity)
-        self.keep_best = settings.choose == "best_epoch"
-        self.per_epoch = per_epoch
+        digests = [] if validation is None else [validation.data.digest()]
+        super().__init__(network, settings, seeds, data.digest(), *digests)
+        self.per_epoch = settings.steps_per_epoch(len(data.rows))
         self.regression = regression
         self.validation = validation
-        self.score = score
         self.scores: list[list[float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_score = -math.inf
@@ -170,16 +144,20 @@ class FineTuning(StepModule):
         return nn.functional.cross_entropy(outputs, part["labels"], reduction="sum")
 
     def after_update(self, step: int) -> None:
-        """Score the validation rows at the end of each epoch, and keep the best weights."""
+        """Score the validation rows at the end of each epoch, and copy the best weights."""
         if self.validation is None or (step % self.per_epoch and step != self.total_steps):
             return
-        outputs = apply_to_rows(self.network, self.validation.rows, self.precision)
+        data = self.validation.data
+        outputs = apply_to_rows(self.network, data.rows, self.precision)
         self.network.train()
-        score = float(self.score(decide(outputs, self.regression), self.validation.labels))
+        score = float(self.validation.score(decide(outputs, self.regression), data.labels))
         epoch = step / self.per_epoch
         self.scores.append([epoch, score])
+        log_loss(step, {"validation": score})
+        if self.settings.choose != "best_epoch":
+            return
         # An undefined score (a constant prediction's correlation) never beats a defined one.
-        if self.keep_best and (not self.best or score > self.best_score):
+        if not self.best or score > self.best_score:
             self.best_epoch = epoch
             self.best_score = -math.inf if math.isnan(score) else score
             self.best = {
@@ -190,19 +168,13 @@ class FineTuning(StepModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the scores and the best weights so far."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["gotd"].update(
-            scores=self.scores,
-            best=self.best,
-            best_score=self.best_score,
-            best_epoch=self.best_epoch,
-        )
+        checkpoint["gotd"] |= {name: getattr(self, name) for name in SAVED}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore them."""
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint["gotd"]
-        self.scores, self.best = saved["scores"], saved["best"]
-        self.best_score, self.best_epoch = saved["best_score"], saved["best_epoch"]
+        for name in SAVED:
+            setattr(self, name, checkpoint["gotd"][name])
 
 
 def read_labels(table: pa.Table, name: str, classes: int, regression: bool) -> np.ndarray:
@@ -236,7 +208,7 @@ def read_labelled(
     classes: int,
     regression: bool,
 ) -> LabelledRows:
-    """Check and tokenise labelled task rows; ``name`` is what errors call them."""
+    """Validate and tokenise labelled task rows; errors call them ``name``."""
     texts, pairs = read_task_rows(table, name)
     rows = tokenise(tokenizer, texts, pairs, max_length_tokens)
     return LabelledRows(rows, read_labels(table, name, classes, regression), pairs is not None)
@@ -249,25 +221,25 @@ def fine_tune(
     classes: int,
     regression: bool,
     settings: FineTuneSettings,
-    seed: int,
+    seeds: TrainingSeeds,
     work: Path,
     out: Path,
     score: Score,
 ) -> dict[str, Any]:
     """Train a classifier on labelled rows and write its folder ``out``.
 
-    Called again with the same arguments after a kill, it goes on from the checkpoint
-    in ``work`` and writes the same bytes.
+    Called again with the same arguments after a kill, it resumes from the checkpoint in
+    ``work`` and writes the same bytes.
 
     Args:
         model: Folder or Hub name of the encoder.
         train_rows: Normalised task rows: ``text``, ``text_pair`` (null for single
             texts), ``label`` (class index or score).
-        validation_rows: Rows scored after each epoch; needed by ``best_epoch``.
+        validation_rows: Rows scored after each epoch; required by ``best_epoch``.
         classes: Classes; not read for a regression.
         regression: Whether labels are scores.
         settings: See :class:`FineTuneSettings`.
-        seed: Seed of the head, order and dropout.
+        seeds: Seeds of the head, of order and of dropout.
         work: Folder for the checkpoint of a long run.
         out: Folder for the classifier, for :func:`predict`; with the ``pooler`` head
             also for ``AutoModelForSequenceClassification`` (BERT, DistilBERT).
@@ -276,8 +248,8 @@ def fine_tune(
 
     Returns:
         JSON-able ``loss_curve`` ([[step, mean loss]]), ``validation`` ([[epoch,
-        score]]), ``chosen_epoch``, ``steps``, ``tokens``, ``fresh_pooler`` and, not
-        reproducible, ``cost``.
+        score]]), ``chosen_epoch``, ``steps``, ``tokens``, ``seeds``, ``fresh_pooler`` and,
+        not reproducible, ``cost``.
 
     Raises:
         ValueError: If rows or labels are malformed, ``best_epoch`` has no validation
@@ -292,28 +264,23 @@ def fine_tune(
     folder = resolve_folder(model)
     tokenizer = load_tokenizer(folder)
     length = settings.max_length_tokens
-    data = read_labelled(train_rows, "train", tokenizer, length, classes, regression)
+
+    def read(table: pa.Table, name: str) -> LabelledRows:
+        return read_labelled(table, name, tokenizer, length, classes, regression)
+
+    data = read(train_rows, "train")
     validation = None
     if validation_rows is not None:
-        validation = read_labelled(
-            validation_rows, "validation", tokenizer, length, classes, regression
-        )
-    per_epoch = steps_per_epoch(len(data.rows), settings.global_batch_size)
-    steps = count_steps(per_epoch, settings.epochs)
+        validation = Validation(read(validation_rows, "validation"), score)
     with isolated_randomness():
-        network, fresh_pooler = _load_with_head(
-            folder, data.are_pairs, 1 if regression else classes, settings, seed
-        )
+        outputs = 1 if regression else classes
+        network, fresh_pooler = _load_with_head(folder, data.are_pairs, outputs, settings, seeds)
         adapted = _freeze_and_adapt(network, settings)
-        collate = LabelledCollator(data, settings.per_device_batch_size)
-        order = range(steps)
-        stream = BatchStream(data.rows.lengths, settings.global_batch_size, order, seed, collate)
-        digests = [d.digest() for d in (data, validation) if d is not None]
-        identity = identity_of(settings, seed, *digests)
-        module = FineTuning(
-            network, settings, seed, identity, per_epoch, regression, validation, score
-        )
-        cost = train(module, stream, work)
+        module = FineTuning(network, settings, seeds, data, regression, validation)
+        steps = settings.count_steps(len(data.rows))
+        per_device = settings.per_device_batch_size
+        collate = LabelledCollator(data.rows, data.labels, per_device, pad_with_content)
+        report = train(module, data.rows, range(steps), collate, work)
     if module.best:
         network.load_state_dict(module.best)
     out.mkdir(parents=True, exist_ok=True)
@@ -323,33 +290,32 @@ def fine_tune(
     tokenizer.save_pretrained(out)
     forget_checkpoint(work)
     return {
-        "loss_curve": module.curve,
+        **report,
         "validation": module.scores,
-        "chosen_epoch": module.best_epoch if module.best else steps / per_epoch,
+        "chosen_epoch": module.best_epoch if module.best else steps / module.per_epoch,
         "steps": steps,
-        "tokens": stream.tokens,
         "fresh_pooler": fresh_pooler,
-        "cost": asdict(cost),
     }
 
 
 def _load_with_head(
-    folder: Path, are_pairs: bool, outputs: int, settings: FineTuneSettings, seed: int
+    folder: Path, are_pairs: bool, outputs: int, settings: FineTuneSettings, seeds: TrainingSeeds
 ) -> tuple[TextClassifier, bool]:
-    """Return what every arm of a seed starts with, and whether its pooler is fresh."""
-    seed_generators(seed_for(seed, "fresh weights"))
+    """Return the network as it is before the first step, and whether its pooler is fresh."""
+    seed_generators(seed_for(seeds.initialisation, "fresh weights"))
     encoder, fresh_pooler = load_encoder(folder)
     check_length(encoder, settings.max_length_tokens)
     head = settings.head
     if head == "siamese" and not are_pairs:
         head = "mean"
     network = TextClassifier(encoder, head, outputs, settings.dropout)
-    network.draw_fresh(seed_for(seed, "head"), with_pooler=fresh_pooler and head == "pooler")
+    seed = seed_for(seeds.initialisation, "head")
+    network.draw_fresh(seed, with_pooler=fresh_pooler and head == "pooler")
     return network, fresh_pooler
 
 
 def _freeze_and_adapt(network: TextClassifier, settings: FineTuneSettings) -> PeftModel | None:
-    """Freeze, adapt and checkpoint the encoder as asked; return the adapters' handle."""
+    """Freeze layers, add adapters and enable recomputation; return the adapters' handle."""
     encoder = network.encoder
     adapted = None
     if settings.tuning == "lora":

@@ -1,9 +1,8 @@
-"""Turn texts into token rows and token rows into batches.
+"""Token rows of texts, and batches of token rows.
 
-A batch is a function of (seed, step): which rows, in which order, with which mask.
-So a run can stop after any step and go on as if it never stopped, and neither the
-number of devices nor the batch that fits on one of them changes what is read (dropout,
-where there is any, draws anew for each part of a step).
+A batch is a function of (seed, step): its rows, their order and their masks. A run can
+therefore resume after any step. The rows read do not depend on the number of devices or on
+the batch that fits on one. Dropout, if any, is drawn per part of a step.
 """
 
 from __future__ import annotations
@@ -19,16 +18,17 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from gotd.training.devices import process_rank
 from gotd.training.randomness import seed_for
 
 TOKENISED_AT_ONCE = 4096
-"""Texts given to the tokenizer in one call; bounds the memory of its Python lists."""
+"""Texts per call of the tokenizer; bounds the memory of its Python lists."""
 
 IGNORED = -100
 """Label of a position that is not predicted."""
 
 Part = dict[str, Tensor]
-"""Tensors of the rows that one device handles at once."""
+"""Tensors of the rows that one device processes at once."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TokenRows:
             ``None`` where the model has no segments.
         special: ``[total]`` bool, true at ``[CLS]``, ``[SEP]`` and their like.
         offsets: ``[n + 1]`` int64; row i is ``offsets[i]:offsets[i + 1]``.
-        pad_id: Token that fills a short row.
+        pad_id: Token that pads a short row.
         second: ``[total]`` bool, true in the second text; for pairs of a model without
             segments, ``None`` elsewhere.
     """
@@ -58,14 +58,14 @@ class TokenRows:
 
     @property
     def lengths(self) -> np.ndarray:
-        """``[n]`` tokens per row, special ones included."""
+        """Return ``[n]`` tokens per row, special ones included."""
         return np.diff(self.offsets)
 
     def positions(self, rows: np.ndarray) -> np.ndarray:
-        """Return where the tokens of ``rows`` lie, end to end in the order of ``rows``."""
+        """Return the positions of the tokens of ``rows``, end to end in the order of ``rows``."""
         starts, lengths = self.offsets[rows], self.lengths[rows]
         ends = np.cumsum(lengths)
-        return np.arange(ends[-1]) + np.repeat(starts - ends + lengths, lengths)
+        return np.arange(lengths.sum()) + np.repeat(starts - ends + lengths, lengths)
 
     def digest(self) -> str:
         """Return a hash of the rows: two runs with the same digest see the same tokens."""
@@ -157,13 +157,13 @@ def pad_rows(rows: TokenRows, which: np.ndarray, tokens: np.ndarray | None = Non
     """
     lengths = rows.lengths[which]
     inside = np.arange(max(int(lengths.max(initial=1)), 1)) < lengths[:, None]
-    places = rows.positions(which) if len(which) else np.zeros(0, dtype=np.int64)
+    positions = rows.positions(which)
     ids = np.full(inside.shape, rows.pad_id, dtype=np.int64)
-    ids[inside] = rows.tokens[places] if tokens is None else tokens
+    ids[inside] = rows.tokens[positions] if tokens is None else tokens
     part = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(inside).long()}
     if rows.segments is not None:
         kinds = np.zeros(inside.shape, dtype=np.int64)
-        kinds[inside] = rows.segments[places]
+        kinds[inside] = rows.segments[positions]
         part["token_type_ids"] = torch.from_numpy(kinds)
     return part
 
@@ -171,10 +171,10 @@ def pad_rows(rows: TokenRows, which: np.ndarray, tokens: np.ndarray | None = Non
 def order_epoch(
     lengths: np.ndarray, global_batch_size: int, seed: int, epoch: int
 ) -> list[np.ndarray]:
-    """Cut one epoch into batches of rows of like length.
+    """Cut one epoch into batches of rows of similar length.
 
-    Rows are shuffled, sorted by length inside blocks of a few batches, cut, and the
-    batches shuffled again: little padding, yet every row may meet many others.
+    Rows are shuffled, sorted by length inside blocks of a few batches and cut; the batches
+    are then shuffled. There is little padding, and rows still meet others each epoch.
 
     Returns:
         ``ceil(n / global_batch_size)`` arrays of row numbers, each row exactly once.
@@ -195,13 +195,18 @@ def order_epoch(
 def split_batch(
     n_rows: int, per_device_batch_size: int, rank: int, devices: int
 ) -> list[np.ndarray]:
-    """Cut a batch into the parts that device ``rank`` handles one after the other.
+    """Return the parts of a batch that device ``rank`` processes one after the other.
 
-    Every device gets the same number of parts (an empty one if rows run out), since
-    devices that exchange gradients must do so equally often.
+    Every device gets the same number of parts (an empty one if rows run out), because
+    devices must exchange gradients equally often.
     """
     parts = -(-n_rows // (per_device_batch_size * devices)) * devices
     return np.array_split(np.arange(n_rows), parts)[rank::devices]
+
+
+def own_parts(n_rows: int, per_device_batch_size: int) -> list[np.ndarray]:
+    """Return the parts of a batch that this process handles, as positions in the batch."""
+    return split_batch(n_rows, per_device_batch_size, *process_rank())
 
 
 @dataclass
@@ -209,7 +214,7 @@ class Batch:
     """One optimiser step's data on this device; not frozen: Lightning's FSDP copies it by field.
 
     Args:
-        parts: Handled one after the other, gradients summed.
+        parts: Processed one after the other, gradients summed.
         terms: Loss terms in the step over **all** parts and devices; the loss of the
             step is the sum of terms divided by it.
     """
@@ -225,8 +230,40 @@ class Batch:
         )
 
 
+Collator = Callable[[int, np.ndarray], Batch]
+"""Makes this device's share of the batch of (step, row numbers)."""
+
+
+@dataclass(frozen=True)
+class LabelledCollator:
+    """Makes batches of rows with one label each.
+
+    Args:
+        rows: The texts or pairs.
+        labels: ``[n]`` labels.
+        per_device_batch_size: Most rows of a part.
+        pad: Pads some of the rows to tensors.
+    """
+
+    rows: TokenRows
+    labels: np.ndarray
+    per_device_batch_size: int
+    pad: Callable[[TokenRows, np.ndarray], Part] = pad_rows
+
+    def __call__(self, step: int, which: np.ndarray) -> Batch:
+        """Return this device's share of ``step``, over the rows ``which``."""
+        parts = [
+            {
+                **self.pad(self.rows, which[part]),
+                "labels": torch.from_numpy(self.labels[which[part]]),
+            }
+            for part in own_parts(len(which), self.per_device_batch_size)
+        ]
+        return Batch(parts, terms=len(which))
+
+
 class BatchStream:
-    """Yield the batch of each step; remembers where it stands, for checkpoints.
+    """Iterable over the batches of all steps, with a state for checkpoints.
 
     Args:
         lengths: ``[n]`` tokens per row.
@@ -243,7 +280,7 @@ class BatchStream:
         global_batch_size: int,
         schedule: Sequence[int],
         seed: int,
-        collate: Callable[[int, np.ndarray], Batch],
+        collate: Collator,
     ) -> None:
         self.lengths = lengths
         self.global_batch_size = global_batch_size
@@ -263,15 +300,14 @@ class BatchStream:
         while self.step < len(self):
             rows = self._rows(self.schedule[self.step])
             batch = self.collate(self.step, rows)
-            # Advanced before the batch is used: a checkpoint taken after a step must
-            # point at the next one.
+            # Advanced first, because a checkpoint after a step must point at the next one.
             self.step += 1
             self.tokens += int(self.lengths[rows].sum())
             yield batch
 
-    def _rows(self, place: int) -> np.ndarray:
-        """Return the rows of a place in the endless sequence of epochs, longest first."""
-        epoch, batch = divmod(place, steps_per_epoch(len(self.lengths), self.global_batch_size))
+    def _rows(self, step: int) -> np.ndarray:
+        """Return the rows of a step in the endless sequence of epochs, longest first."""
+        epoch, batch = divmod(step, steps_per_epoch(len(self.lengths), self.global_batch_size))
         if epoch != self._epoch:
             self._batches = order_epoch(self.lengths, self.global_batch_size, self.seed, epoch)
             self._epoch = epoch
@@ -279,15 +315,15 @@ class BatchStream:
 
     @property
     def tokens_here(self) -> int:
-        """Tokens yielded since this stream was made or restored."""
+        """Return the tokens yielded since this stream was made or restored."""
         return self.tokens - self.tokens_before
 
     def state_dict(self) -> dict[str, int]:
-        """Return where the stream stands."""
+        """Return the position of the stream."""
         return {"step": self.step, "tokens": self.tokens}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from where a stream stood."""
+        """Resume from the position of another stream."""
         self.step, self.tokens = state["step"], state["tokens"]
         self.tokens_before = self.tokens
 

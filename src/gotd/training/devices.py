@@ -1,7 +1,7 @@
-"""Train on several devices of this machine: one process each, for the stage alone.
+"""Train on several devices of this machine: one process each, for the training steps alone.
 
-The protocol runs in one process, which holds the lock of the artifact that is made; only
-the training steps are shared. The processes end with the one that started them.
+The pipeline runs in one process, which holds the lock of the artifact. The processes end
+with the one that started them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,46 +17,39 @@ from torch.multiprocessing.spawn import spawn
 
 REPORT = "report.json"
 
-PreFineTune = Callable[..., dict[str, Any]]
+Train = Callable[..., dict[str, Any]]
 
 
-def on_devices(
-    pre_fine_tune: PreFineTune,
-    model: Path | str,
-    texts: Sequence[str],
-    settings: Any,
-    seed: int,
-    work: Path,
-    out: Path,
-) -> dict[str, Any]:
-    """Run an objective's ``pre_fine_tune`` on ``settings.devices`` processes that share each step.
+def process_rank() -> tuple[int, int]:
+    """Return this process's number and how many train together; (0, 1) alone."""
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def on_devices(devices: int, work: Path, train: Train, *arguments: Any) -> dict[str, Any]:
+    """Run ``train(*arguments)`` in one process per device; the processes share each step.
 
     Args:
-        pre_fine_tune: Of the objective's module.
-        model: As it takes it, like all that follow.
-        texts: The selection.
-        settings: Its settings; ``strategy`` says how the processes share the work.
-        seed: Its seed.
-        work: Folder for the checkpoint.
-        out: Folder for the model, which the first process writes.
+        devices: Number of processes.
+        work: Folder for the report of the first process.
+        train: Module-level function that trains and returns its JSON-able report.
+        arguments: Picklable arguments of ``train``.
 
     Returns:
-        What the first process returned.
+        The report of the first process.
 
     Raises:
-        ProcessRaisedException: If a process failed; its own error stands inside.
+        ProcessRaisedException: If a process failed; it holds that process's own error.
     """
     work.mkdir(parents=True, exist_ok=True)
-    arguments = (model, list(texts), settings, seed, work, out)
-    count = settings.devices
-    spawn(_work, (count, _free_port(), pre_fine_tune, arguments), nprocs=count, join=True)
-    return json.loads((work / REPORT).read_text(encoding="utf-8"))
+    report = work / REPORT
+    spawn(_work, (devices, _free_port(), report, train, arguments), nprocs=devices, join=True)
+    return json.loads(report.read_text(encoding="utf-8"))
 
 
 def _work(
-    rank: int, processes: int, port: int, pre_fine_tune: PreFineTune, arguments: tuple[Any, ...]
+    rank: int, processes: int, port: int, report: Path, train: Train, arguments: tuple[Any, ...]
 ) -> None:
-    """Be one of the processes: what torchrun would say stands in the environment."""
+    """Run one of the processes, with the environment that torchrun would set."""
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -66,12 +59,12 @@ def _work(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    report = pre_fine_tune(*arguments)
+    result = train(*arguments)
     if rank == 0:
-        (arguments[-2] / REPORT).write_text(json.dumps(report), encoding="utf-8")
+        report.write_text(json.dumps(result), encoding="utf-8")
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

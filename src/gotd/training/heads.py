@@ -1,4 +1,4 @@
-"""What is put on an encoder to classify or score texts, and how both are stored."""
+"""Classifiers and regressors on an encoder, and how they are stored."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from transformers import PreTrainedModel
 
 from gotd.training.data import Batch, Part, TokenRows, pad_rows
 from gotd.training.models import load_encoder
-from gotd.training.trainer import autocast
+from gotd.training.optimisation import autocast
 
 HEADS = ("pooler", "mean", "siamese")
 CLASSIFIER_FILE = "classifier.json"
 
 
 class TextClassifier(nn.Module):
-    """An encoder, what is taken from it, and a linear map to logits or a score.
+    """An encoder, features of its hidden states, and a linear map to logits or a score.
 
     Args:
         encoder: The encoder; its pooler is dropped unless the head uses it.
@@ -51,7 +51,7 @@ class TextClassifier(nn.Module):
             )
 
     def draw_fresh(self, seed: int, with_pooler: bool) -> None:
-        """Draw the classifier, and the pooler if it is fresh, as BERT draws its weights."""
+        """Draw the classifier, and the pooler if it is fresh, as BERT initialises weights."""
         random = torch.Generator().manual_seed(seed)
         pooler = getattr(self.encoder, "pooler", None) if with_pooler else None
         dense = pooler.dense if pooler is not None else self.pre_classifier
@@ -78,28 +78,28 @@ class TextClassifier(nn.Module):
 
 
 def mean_over(hidden: Tensor, where: Tensor) -> Tensor:
-    """Return the mean of ``[b, t, d]`` states over ``[b, t]`` places, 0 where there is none."""
+    """Return the mean of ``[b, t, d]`` states where ``[b, t]`` is true, 0 for no state."""
     weights = where.to(hidden.dtype).unsqueeze(-1)
     return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def pad_with_content(rows: TokenRows, which: np.ndarray) -> Part:
-    """Pad rows and mark their ``content`` and what is of the ``second`` text.
+    """Pad rows and mark their ``content`` and the tokens of the ``second`` text.
 
-    Both ``[b, t]`` bool; ``content`` is false at special tokens, ``second`` is absent
-    where neither the model nor the rows know of one.
+    Both ``[b, t]`` bool. ``content`` is false at special tokens; ``second`` is absent if
+    neither the model nor the rows distinguish a second text.
     """
     part = pad_rows(rows, which)
     inside = part["attention_mask"].bool()
-    places = rows.positions(which) if len(which) else np.zeros(0, dtype=np.int64)
+    positions = rows.positions(which)
     content = torch.zeros_like(inside)
-    content[inside] = torch.from_numpy(~rows.special[places])
+    content[inside] = torch.from_numpy(~rows.special[positions])
     marked = {**part, "content": content}
     if rows.segments is not None:
         marked["second"] = part["token_type_ids"].bool()
     elif rows.second is not None:
         marked["second"] = torch.zeros_like(inside)
-        marked["second"][inside] = torch.from_numpy(rows.second[places])
+        marked["second"][inside] = torch.from_numpy(rows.second[positions])
     return marked
 
 
@@ -120,14 +120,14 @@ def apply_to_rows(
 
 
 def decide(outputs: np.ndarray, regression: bool) -> np.ndarray:
-    """Turn outputs into predictions: ``[n]`` int64 classes or float64 scores."""
+    """Return the predictions of outputs: ``[n]`` int64 classes or float64 scores."""
     return outputs[:, 0].astype(np.float64) if regression else outputs.argmax(axis=1)
 
 
 def save_classifier(
     network: TextClassifier, regression: bool, max_length_tokens: int, precision: str, out: Path
 ) -> None:
-    """Write encoder and head into one safetensors file, and how to use them beside it."""
+    """Write encoder and head as one safetensors file, and a JSON file that describes the head."""
     encoder = network.encoder
     state = {f"{encoder.base_model_prefix}.{k}": v for k, v in encoder.state_dict().items()}
     state |= {f"classifier.{k}": v for k, v in network.classifier.state_dict().items()}
@@ -149,7 +149,7 @@ def save_classifier(
 
 
 def load_classifier(folder: Path) -> tuple[TextClassifier, dict[str, Any]]:
-    """Load what :func:`fine_tune` wrote, and how it is to be used.
+    """Load what :func:`fine_tune` wrote, and its description.
 
     Raises:
         FileNotFoundError: If the folder holds no classifier.

@@ -14,15 +14,15 @@ ADAPTER_FOLDER = "adapter"
 """Where the adapter lies inside a model folder whose weights it is merged into."""
 
 UNKNOWN_TO_PEFT = {"distilbert": ["q_lin", "v_lin"]}
-"""What is adapted in architectures that PEFT has no choice of its own for."""
+"""Adapted weights of architectures for which PEFT has no default."""
 
 
 def add_adapters(network: PreTrainedModel, settings: TrainingSettings) -> PeftModel:
     """Freeze ``network`` and add trainable low-rank matrices to it, in place.
 
-    Each adapted weight becomes ``W + (lora_alpha / lora_rank) * B A`` with B zero at
-    the start, so the network computes what it did before. PEFT knows which weights
-    to adapt (query and value projections for BERT).
+    Each adapted weight becomes ``W + (lora_alpha / lora_rank) * B A``. B starts at zero, so
+    the outputs do not change at first. PEFT selects the weights to adapt (query and value
+    projections for BERT).
 
     Returns:
         The handle that :func:`merge_adapters` needs; train ``network`` itself.
@@ -43,15 +43,15 @@ def merge_adapters(adapted: PeftModel, out: Path) -> None:
     # "auto" would ask the Hub whether the vocabulary grew; it never does here.
     folder = out / ADAPTER_FOLDER
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    _forget_this_machine(folder)
+    _remove_local_details(folder)
     adapted.merge_and_unload()  # pyright: ignore[reportCallIssue] -- forwarded by PEFT
 
 
-def _forget_this_machine(folder: Path) -> None:
-    """Take out of an adapter's folder what differs between machines: paths, the order of a set.
+def _remove_local_details(folder: Path) -> None:
+    """Remove what differs between machines from an adapter's folder: paths, the order of a set.
 
-    PEFT names the base by where it lay here, in the settings and in a card of its own
-    making; `gotd.runs.model_card` writes one that knows which model it was.
+    PEFT writes the local path of the base into the settings and into a card;
+    `gotd.runs.model_card` writes a card with the name of the base.
     """
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"

@@ -1,21 +1,45 @@
-"""Randomness that is a function of a seed, a role and a step, never of what ran before."""
+"""Randomness as a function of a seed, a role and a step, never of what ran before."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
 import torch
 
 
-def seed_for(seed: int, role: str, *numbers: int) -> int:
-    """Derive the seed of one role, at one step, from a run's seed.
+@dataclass(frozen=True)
+class TrainingSeeds:
+    """Seeds of one training run, one for each role of chance.
 
-    A hash, so that roles and steps are independent and a resumed run needs no
-    generator state: the draw of step 700 is a function of (seed, role, 700).
+    Args:
+        order: Order of the rows.
+        masking: Masked tokens and dropout.
+        initialisation: Weights that the base model lacks: heads, adapters.
+    """
+
+    order: int
+    masking: int
+    initialisation: int
+
+    @classmethod
+    def derive(cls, seed: int) -> TrainingSeeds:
+        """Return the seeds of a run that has a single one.
+
+        The roles stay independent: `seed_for` hashes the role into every draw.
+        """
+        return cls(seed, seed, seed)
+
+
+def seed_for(seed: int, role: str, *numbers: int) -> int:
+    """Derive the seed of one role, at one step, by a hash.
+
+    Roles and steps are independent, and a resumed run needs no generator state: the draw
+    of step 700 is a function of (seed, role, 700).
 
     Returns:
         A seed in [0, 2^63).
@@ -37,7 +61,7 @@ def seed_generators(seed: int) -> None:
 
 @contextmanager
 def isolated_randomness() -> Iterator[None]:
-    """Let the block seed torch and choose deterministic kernels; restore both afterwards."""
+    """Provide deterministic kernels to the block; restore them and the generators afterwards."""
     algorithms = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     deterministic: Any = torch.utils.deterministic

@@ -1,13 +1,13 @@
 """Train a toxicity scorer on labelled comments, in the format that Detoxify loads.
 
-It stands in where no published scorer can be had, and it is pinned: its checkpoint is
-an artifact like any other.
+It replaces a published scorer where none can be downloaded. Its checkpoint is an artifact
+like any other, so the scorer is pinned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,16 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from gotd.training.data import (
-    Batch,
-    BatchStream,
-    Part,
-    TokenRows,
-    pad_rows,
-    split_batch,
-    steps_per_epoch,
-    tokenise,
-)
+from gotd.storage.files import atomic_write
+from gotd.training.data import LabelledCollator, Part, tokenise
 from gotd.training.models import (
     ModelSpec,
     attention,
@@ -34,19 +26,13 @@ from gotd.training.models import (
     missing_only,
     resolve_folder,
 )
-from gotd.training.randomness import isolated_randomness, seed_for, seed_generators
-from gotd.training.settings import TrainingSettings, identity_of
-from gotd.training.trainer import (
-    StepModule,
-    count_steps,
-    forget_checkpoint,
-    process_rank,
-    train,
-)
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
+from gotd.training.settings import TrainingSettings
+from gotd.training.trainer import StepModule, forget_checkpoint, train
 
 CHECKPOINT = "detoxify.ckpt"
 CLASSES = ("toxic",)
-"""As in Detoxify's checkpoints; the library gives it out as ``toxicity``."""
+"""As in Detoxify's checkpoints; the library calls the class ``toxicity``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,55 +41,31 @@ class ScorerSettings(TrainingSettings):
 
     key_name: ClassVar[str] = "ScorerSettings"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.devices != 1:
-            raise ValueError(f"a scorer is trained on one device, not {self.devices}")
-
 
 @dataclass(frozen=True)
 class TrainedScorer:
-    """Say how a scorer is made from the source's labelled comments.
+    """Configuration of a scorer that is trained on the source's labelled comments.
 
     Args:
-        spec: The BERT it starts from.
-        settings: How it is trained.
+        spec: The BERT that training starts from.
+        settings: Settings of training.
+        seed: Seed of training; in the generated benchmark the world.
         comments: The source's task with ``text`` and ``label`` (1: toxic), splits ``train``
             and ``test``.
-        seed: Seed of training; in the generated benchmark the world.
     """
 
     key_name: ClassVar[str] = "TrainedScorer"
 
     spec: ModelSpec
     settings: ScorerSettings
+    seed: int
     comments: str = "wiki_comments"
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class CommentCollator:
-    """Make the batch of a step from comments and their labels."""
-
-    rows: TokenRows
-    labels: np.ndarray
-    per_device_batch_size: int
-
-    def __call__(self, step: int, which: np.ndarray) -> Batch:
-        """Return this device's share of ``step``, over the rows ``which``."""
-        rank, devices = process_rank()
-        parts = [
-            {
-                **pad_rows(self.rows, which[part]),
-                "labels": torch.from_numpy(self.labels[which[part]]),
-            }
-            for part in split_batch(len(which), self.per_device_batch_size, rank, devices)
-        ]
-        return Batch(parts, terms=len(which))
 
 
 class Scoring(StepModule):
     """Binary cross-entropy of the one class."""
+
+    loss_name = "scorer_loss"
 
     def sum_losses(self, part: Part) -> Tensor:
         """Return the summed loss, in nats."""
@@ -119,26 +81,27 @@ def train_scorer(
     texts: Sequence[str],
     labels: np.ndarray,
     settings: ScorerSettings,
-    seed: int,
+    seeds: TrainingSeeds,
     work: Path,
     out: Path,
 ) -> dict[str, Any]:
     """Train a classifier on comments and write it as Detoxify's checkpoint.
 
-    Run again after a kill, it goes on from the checkpoint in ``work``.
+    Called again after a kill, it resumes from the checkpoint in ``work``.
 
     Args:
         base: Folder of a BERT; a pooler that is missing is drawn fresh.
         texts: ``[n]`` comments.
         labels: ``[n]``, 1 for toxic and 0 for not.
         settings: See `ScorerSettings`.
-        seed: Seed of order, dropout and fresh weights.
+        seeds: Seeds of order, dropout and fresh weights.
         work: Folder for the checkpoint of a long run.
-        out: Folder that receives ``detoxify.ckpt``, and the configuration and the
-            tokenizer that it names: ``Detoxify(checkpoint="detoxify.ckpt")`` loads it there.
+        out: Folder for ``detoxify.ckpt`` and the configuration and tokenizer that it
+            names; in it ``Detoxify(checkpoint="detoxify.ckpt")`` loads the checkpoint.
 
     Returns:
-        JSON-able ``loss_curve``, ``steps`` and, not reproducible, ``cost``.
+        JSON-able ``loss_curve``, ``steps``, ``tokens``, ``seeds`` and, not reproducible,
+        ``cost``.
 
     Raises:
         ValueError: If there are no texts, or labels are not 0 and 1.
@@ -150,21 +113,18 @@ def train_scorer(
     tokenizer = load_tokenizer(folder)
     rows = tokenise(tokenizer, texts, None, settings.max_length_tokens)
     with isolated_randomness():
-        seed_generators(seed_for(seed, "fresh weights"))
+        seed_generators(seed_for(seeds.initialisation, "fresh weights"))
         network = _load(folder)
         check_length(network, settings.max_length_tokens)
         if settings.gradient_checkpointing:
             network.gradient_checkpointing_enable({"use_reentrant": False})
-        per_epoch = steps_per_epoch(len(rows), settings.global_batch_size)
-        steps = count_steps(per_epoch, settings.epochs)
-        collate = CommentCollator(rows, values, settings.per_device_batch_size)
-        stream = BatchStream(rows.lengths, settings.global_batch_size, range(steps), seed, collate)
-        identity = identity_of(settings, seed, rows.digest(), values.tobytes().hex())
-        module = Scoring(network, settings, seed, identity)
-        cost = train(module, stream, work)
+        steps = settings.count_steps(len(rows))
+        collate = LabelledCollator(rows, values, settings.per_device_batch_size)
+        module = Scoring(network, settings, seeds, rows.digest(), values.tobytes().hex())
+        report = train(module, rows, range(steps), collate, work)
     _save(network, tokenizer, out)
     forget_checkpoint(work)
-    return {"loss_curve": module.curve, "steps": steps, "cost": asdict(cost)}
+    return {**report, "steps": steps}
 
 
 def _load(folder: Path) -> PreTrainedModel:
@@ -182,12 +142,12 @@ def _load(folder: Path) -> PreTrainedModel:
 
 
 def _save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Write Detoxify's checkpoint and, beside it, what its ``model_type`` points at."""
+    """Write Detoxify's checkpoint and the model files that its ``model_type`` refers to."""
     out.mkdir(parents=True, exist_ok=True)
     network.config.save_pretrained(out)
     tokenizer.save_pretrained(out)
     arch = {
-        "model_type": ".",  # where the file lies, wherever that is
+        "model_type": ".",  # the folder of the file
         "model_name": type(network).__name__,
         "tokenizer_name": "AutoTokenizer",
         "num_classes": len(CLASSES),
@@ -197,7 +157,5 @@ def _save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Pat
         "config": {"dataset": {"args": {"classes": list(CLASSES)}}, "arch": {"args": arch}},
         "state_dict": weights,
     }
-    part = out / f"{CHECKPOINT}.part"
-    with part.open("wb") as file:
+    with atomic_write(out / CHECKPOINT) as part, part.open("wb") as file:
         torch.save(checkpoint, file)
-    part.replace(out / CHECKPOINT)

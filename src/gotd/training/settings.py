@@ -1,37 +1,36 @@
-"""Settings that every training objective shares, and what identifies a run."""
+"""Settings that every training objective shares, and the identity of a training run."""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from hashlib import blake2b
+from typing import ClassVar
 
 from gotd.storage.keys import key_fields
-
-PRECISIONS = ("auto", "float32", "bf16")
-TUNINGS = ("full", "lora")
-STRATEGIES = ("ddp", "fsdp")
+from gotd.training.data import steps_per_epoch
+from gotd.training.randomness import TrainingSeeds
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """Settings that every objective shares.
 
+    The learning rate rises linearly over the warm-up, then falls linearly to 0.
+
     Args:
         learning_rate: Peak rate of AdamW.
         epochs: Passes over the rows, fractions allowed; 0 trains nothing.
         global_batch_size: Rows per optimiser step over all devices.
-        per_device_batch_size: Most rows that one device handles at once; the rest
-            of a step follows with accumulated gradients. Changes memory and speed; what
-            is learnt changes only by other draws of dropout, as by another seed.
+        per_device_batch_size: Most rows that one device processes at once; the rest
+            of a step follows with accumulated gradients. Changes memory and speed, and
+            the draws of dropout.
         max_length_tokens: Longer rows are cut.
         weight_decay: Decoupled decay of matrices; never of biases and norms.
-        warmup_share: Share of the steps in which the rate rises linearly from 0.
-        schedule: ``linear``: from the peak down to 0 at the last step.
+        warmup_share: Share of the steps in which the rate rises from 0.
         betas: AdamW's decay rates of the two moments.
         adam_epsilon: AdamW's term in the denominator.
-        gradient_clip: Most global norm of a step's gradient; 0 does not clip.
         precision: ``float32``, ``bf16`` (autocast; weights stay float32) or ``auto``
             (bf16 where the device multiplies it natively and the model is wide).
         tuning: ``full`` or ``lora``.
@@ -45,8 +44,13 @@ class TrainingSettings:
             the model on each, ``fsdp`` shards weights, gradients and moments (causal models
             only).
         devices: How many devices of this machine train together; pre-fine-tuning only.
-            As ``per_device_batch_size``, it changes dropout's draws and nothing else.
+            As ``per_device_batch_size``, it changes nothing but the draws of dropout.
     """
+
+    strategies: ClassVar[tuple[str, ...]] = ("ddp",)
+    """Strategies that the objective supports."""
+    several_devices: ClassVar[bool] = False
+    """Whether the objective can be trained on more than one device."""
 
     learning_rate: float
     epochs: float
@@ -55,10 +59,8 @@ class TrainingSettings:
     max_length_tokens: int = 128
     weight_decay: float = 0.01
     warmup_share: float = 0.0
-    schedule: str = "linear"
     betas: tuple[float, float] = (0.9, 0.999)
     adam_epsilon: float = 1e-8
-    gradient_clip: float = 1.0
     precision: str = "auto"
     tuning: str = "full"
     lora_rank: int = 8
@@ -80,26 +82,45 @@ class TrainingSettings:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "epochs", "weight_decay", "gradient_clip", "lora_alpha"):
+        for name in ("learning_rate", "epochs", "weight_decay", "lora_alpha"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
         for name in ("warmup_share", "lora_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), not {getattr(self, name)}")
+            check_share(self, name)
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers in [0, 1), not {list(self.betas)}")
-        allowed = {
-            "precision": PRECISIONS,
-            "tuning": TUNINGS,
-            "schedule": ("linear",),
-            "strategy": STRATEGIES,
-        }
-        for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise ValueError(f"{name} must be one of {values}, not {getattr(self, name)!r}")
+        check_choice(self, "precision", ("auto", "float32", "bf16"))
+        check_choice(self, "tuning", ("full", "lora"))
+        check_choice(self, "strategy", ("ddp", "fsdp"))
+        if self.strategy not in self.strategies:
+            raise ValueError(f"strategy={self.strategy} is for causal models; use ddp")
+        if self.devices != 1 and not self.several_devices:
+            raise ValueError(
+                f"{type(self).__name__} trains on one device, not {self.devices}; use devices=1"
+            )
+
+    def steps_per_epoch(self, n_rows: int) -> int:
+        """Return the optimiser steps of one pass, the last batch possibly smaller."""
+        return steps_per_epoch(n_rows, self.global_batch_size)
+
+    def count_steps(self, n_rows: int) -> int:
+        """Return the optimiser steps of all passes: 0 for no epochs, else at least 1."""
+        return 0 if self.epochs == 0 else max(1, round(self.epochs * self.steps_per_epoch(n_rows)))
 
 
-def identity_of(settings: TrainingSettings, seed: int, *data: str) -> str:
-    """Hash what decides a run's result, to recognise its checkpoint."""
-    words = json.dumps([key_fields(settings), seed, *data], sort_keys=True)
+def check_choice(settings: object, name: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError if a field is not one of ``choices``."""
+    if getattr(settings, name) not in choices:
+        raise ValueError(f"{name} must be one of {choices}, not {getattr(settings, name)!r}")
+
+
+def check_share(settings: object, name: str) -> None:
+    """Raise a ValueError if a field is not in [0, 1)."""
+    if not 0 <= getattr(settings, name) < 1:
+        raise ValueError(f"{name} must lie in [0, 1), not {getattr(settings, name)}")
+
+
+def identity_of(settings: TrainingSettings, seeds: TrainingSeeds, *data: str) -> str:
+    """Return a hash of what decides the result of a run, to recognise its checkpoint."""
+    words = json.dumps([key_fields(settings), asdict(seeds), *data], sort_keys=True)
     return blake2b(words.encode(), digest_size=16).hexdigest()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from gotd.storage.files import write_text
 
 KEY = "PERSPECTIVE_API_KEY"
 ADDRESS = "https://commentanalyzer.googleapis.com"
@@ -125,9 +126,4 @@ class PerspectiveScorer:
 
 def _keep(path: Path, answer: dict[str, Any]) -> None:
     """Write an answer down; another worker may be asking for the same text."""
-    path.parent.mkdir(exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, suffix=".part", delete=False
-    ) as part:
-        json.dump(answer, part)
-    Path(part.name).replace(path)
+    write_text(path, json.dumps(answer))

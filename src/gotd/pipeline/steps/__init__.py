@@ -1,26 +1,24 @@
-"""The steps of the protocol as steps: what each reads, what decides its bytes.
+"""The steps of the protocol: what each reads, what decides its bytes, what it writes.
 
-Nothing runs here. Each function gives a `Step` whose ``build`` calls one room, so
-keys are known before any work is done; `protocol` strings them together.
+Nothing runs here. Each function returns a `gotd.storage.artifacts.Step`, so keys are known
+before any work is done; `gotd.pipeline.experiment` and `gotd.pipeline.select` connect them.
 """
 
 from gotd.pipeline.steps.measures import measured
-from gotd.pipeline.steps.models import base_model, embeddings, pre_fine_tuned, tuned_encoder
-from gotd.pipeline.steps.rows import candidates, target, task_rows
-from gotd.pipeline.steps.selections import ranking, screened, selection
-from gotd.pipeline.steps.toxicity import pool_scores
-from gotd.storage.keys import RUN_ONLY, identity
+from gotd.pipeline.steps.models import base_model, pre_fine_tuned, tuned_encoder
+from gotd.pipeline.steps.pool import embeddings, pool, target
+from gotd.pipeline.steps.rows import task_rows
+from gotd.pipeline.steps.selection import scored, screened, selection
+from gotd.pipeline.steps.toxicity import pool_toxicity
 
 __all__ = [
-    "RUN_ONLY",
     "base_model",
-    "candidates",
     "embeddings",
-    "identity",
     "measured",
-    "pool_scores",
+    "pool",
+    "pool_toxicity",
     "pre_fine_tuned",
-    "ranking",
+    "scored",
     "screened",
     "selection",
     "target",

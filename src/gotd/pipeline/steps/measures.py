@@ -20,7 +20,13 @@ from gotd.training.classifier import FineTuneSettings
 
 
 def measured(
-    evaluation: Any, model: Step, rows: Step, task: Any, tuning: Any, source: Any, seed: int
+    evaluation: Any,
+    model: Step,
+    rows: Step,
+    task: Any,
+    tuning: Any,
+    source: Any,
+    seeds: Mapping[str, int],
 ) -> dict[str, Step]:
     """Give the steps that hold what a model did on every example, by role.
 
@@ -33,7 +39,7 @@ def measured(
         task: The task.
         tuning: Settings of fine-tuning, for evaluations that fine-tune.
         source: Where what a measurement needs besides (comments to train a scorer) is from.
-        seed: Seed of whatever chance there is in the measurement.
+        seeds: The seed of each role.
 
     Raises:
         ValueError: If the evaluation is not for this kind of task, or no steps are known for it.
@@ -44,7 +50,7 @@ def measured(
                 f"evaluation={evaluation.name} fine-tunes on labels; give it the settings of a "
                 "classifier, for instance fine_tune=bert_glue"
             )
-        return {"predictions": predictions(model, rows, task, tuning, seed)}
+        return {"predictions": predictions(model, rows, task, tuning, seeds)}
     if isinstance(evaluation, ZeroShot):
         return {"answers": answers(evaluation, model, rows, task)}
     if isinstance(evaluation, Toxicity):
@@ -53,7 +59,7 @@ def measured(
                 f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
                 "experiment=toxicity"
             )
-        return toxicity_measures(evaluation, model, rows, source, seed)
+        return toxicity_measures(evaluation, model, rows, source, seeds["generation"])
     raise ValueError(f"no steps are known for the evaluation {type(evaluation).__name__}")
 
 

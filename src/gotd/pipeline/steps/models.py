@@ -1,4 +1,4 @@
-"""Steps of models and what they give: base, embeddings, pre-fine-tuned, predictions."""
+"""Steps of models: base, pre-fine-tuned, tuned on the target; and predictions."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gotd.config.schemas import EmbedderConfig
-from gotd.embedding.embed import write_embeddings
-from gotd.embedding.embedders import HashedEmbedder, TransformerEmbedder
-from gotd.engine.local import LocalEngine
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
+from gotd.storage.seeds import derive_seeds
 from gotd.training.causal_models import CausalSpec
 
 REPORT = "report.json"
@@ -57,7 +54,9 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
         start = folder if pretraining is None else folder / WORK / "start"
         build_network(located, source.vocabulary() if words else texts, seed, start)
         if pretraining is not None:
-            report = _train(start, texts, pretraining, seed, folder / WORK / "train", folder)
+            report = _train(
+                start, texts, pretraining, derive_seeds(seed), folder / WORK / "train", folder
+            )
             write_report(folder, report)
 
     parameters = {
@@ -76,7 +75,9 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
     return Step("base_model", 1, model.name, parameters, build)
 
 
-def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -> Step:
+def tuned_encoder(
+    model: str, rows: Step, task: Any, settings: Any, seeds: Mapping[str, int]
+) -> Step:
     """Fine-tune an encoder on the target, to embed both sides with it.
 
     The paper embeds with a DistilBERT fine-tuned on the target (App. C.1); it does not
@@ -99,7 +100,7 @@ def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -
 
         if not isinstance(settings, FineTuneSettings):
             texts = pq.read_table(inputs["rows"] / "train.parquet")["text"].to_pylist()
-            _train(Path(locate(model)), texts, settings, seed, folder / WORK / "train", folder)
+            _train(Path(locate(model)), texts, settings, seeds, folder / WORK / "train", folder)
             return
         held_out = inputs["rows"] / "validation.parquet"
         fine_tune(
@@ -109,7 +110,7 @@ def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -
             task.classes,
             task.label_kind == "regression",
             dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
-            seed,
+            _training_seeds(seeds),
             folder / WORK / "train",
             folder,
             lambda predicted, labels: gain(task.headline, predicted, labels),
@@ -119,65 +120,39 @@ def tuned_encoder(model: str, rows: Step, task: Any, settings: Any, seed: int) -
         kind="encoder",
         version=1,
         name=f"{rows.name}-{Path(model).name}",
-        parameters={"model": model_identity(model), "settings": identity(settings), "seed": seed},
+        parameters={
+            "model": model_identity(model),
+            "settings": identity(settings),
+            "seeds": _of_training(seeds),
+        },
         build=build,
         inputs={"rows": rows},
     )
 
 
-def embeddings(chunks: Step, config: EmbedderConfig, model: Step | None, workers: int) -> Step:
-    """Embed the chunks of a candidates or target step."""
-
-    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        if config.model == "hashed":
-            embedder: Any = HashedEmbedder(dimension=config.dimension)
-        else:
-            embedder = TransformerEmbedder(
-                str(inputs["model"] if "model" in inputs else locate(config.model)),
-                pooling=config.pooling,  # type: ignore[arg-type]
-                max_length_tokens=config.max_length_tokens,
-                normalise=config.normalise,
-                precision=config.precision,  # type: ignore[arg-type]
-            )
-        table = pq.read_table(inputs["chunks"] / "chunks.parquet")
-        engine = LocalEngine(workers)
-        write_embeddings(embedder, table, folder, folder / WORK, engine)
-
-    parameters = dataclasses.asdict(config)
-    inputs = {"chunks": chunks}
-    if model is not None:
-        inputs["model"] = model
-    elif config.model != "hashed":
-        parameters["model"] = model_identity(config.model)
-    return Step(
-        kind="embeddings",
-        version=(HashedEmbedder if config.model == "hashed" else TransformerEmbedder).version,
-        name=f"{config.name}-{chunks.kind}-{chunks.name}",
-        parameters=parameters,
-        build=build,
-        inputs=inputs,
-    )
-
-
-def pre_fine_tuned(base: Step, selection: Step, settings: Any, arm: str, seed: int) -> Step:
+def pre_fine_tuned(
+    base: Step, selection: Step, settings: Any, arm: str, seeds: Mapping[str, int]
+) -> Step:
     """Train the base model's language-model objective on the selected texts."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
-        report = _train(inputs["base"], texts, settings, seed, folder / WORK / "train", folder)
+        report = _train(inputs["base"], texts, settings, seeds, folder / WORK / "train", folder)
         write_report(folder, report)
 
     return Step(
         kind="pre_fine_tuned",
         version=1,
         name=f"{base.name}-{arm}",
-        parameters={"settings": identity(settings), "seed": seed},
+        parameters={"settings": identity(settings), "seeds": _of_training(seeds)},
         build=build,
         inputs={"base": base, "selection": selection},
     )
 
 
-def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) -> Step:
+def predictions(
+    model: Step, rows: Step, task: Any, settings: Any, seeds: Mapping[str, int]
+) -> Step:
     """Fine-tune on the labelled rows and predict every reported split.
 
     Only predictions and curves are kept: a fine-tuned model per cell would fill the
@@ -197,7 +172,7 @@ def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) ->
                 task.classes,
                 task.label_kind == "regression",
                 settings,
-                seed,
+                _training_seeds(seeds),
                 folder / WORK / "train",
                 folder / WORK / "tuned",
                 lambda predicted, labels: gain(task.headline, predicted, labels),
@@ -222,7 +197,7 @@ def predictions(model: Step, rows: Step, task: Any, settings: Any, seed: int) ->
         kind="predictions",
         version=1,
         name=f"{rows.name}-{model.name}",
-        parameters={"settings": identity(settings), "seed": seed},
+        parameters={"settings": identity(settings), "seeds": _of_training(seeds)},
         build=build,
         inputs={"model": model, "rows": rows},
     )
@@ -249,18 +224,28 @@ def build_network(spec: Any, texts_or_vocabulary: list[str], seed: int, out: Pat
 
 
 def _train(
-    model: Path, texts: list[str], settings: Any, seed: int, work: Path, out: Path
+    model: Path, texts: list[str], settings: Any, seeds: Mapping[str, int], work: Path, out: Path
 ) -> dict[str, Any]:
     """Train a language model by the objective whose settings these are."""
-    from gotd.training import causal_lm, masked_lm
+    from gotd.training.language_model import pre_fine_tune
 
-    causal = isinstance(settings, causal_lm.CausalLMSettings)
-    pre_fine_tune = (causal_lm if causal else masked_lm).pre_fine_tune
-    if settings.devices == 1:
-        return pre_fine_tune(model, texts, settings, seed, work, out)
-    from gotd.training.devices import on_devices
+    return pre_fine_tune(model, texts, settings, _training_seeds(seeds), work, out)
 
-    return on_devices(pre_fine_tune, model, texts, settings, seed, work, out)
+
+def _training_seeds(seeds: Mapping[str, int]) -> Any:
+    """Return the seeds of the roles that training has."""
+    from gotd.training.randomness import TrainingSeeds
+
+    return TrainingSeeds(
+        order=seeds["training_order"],
+        masking=seeds["masking"],
+        initialisation=seeds["initialisation"],
+    )
+
+
+def _of_training(seeds: Mapping[str, int]) -> dict[str, int]:
+    """Return the seeds of the roles that training has, for a key."""
+    return {role: seeds[role] for role in ("training_order", "masking", "initialisation")}
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:

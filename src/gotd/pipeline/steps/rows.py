@@ -1,48 +1,20 @@
-"""Steps of rows: candidates and targets as chunks, labelled rows and their splits."""
+"""Steps of the rows of a task: labelled rows and their splits, rated prompts."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gotd.config.schemas import Chunking, TaskLimits
+from gotd.config.schemas import TaskLimits
 from gotd.data.tasks.labelled import Task
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.data.tasks.zero_shot import ZeroShotTask
 from gotd.pipeline.steps.toxicity import toxicity_rows
 from gotd.storage.artifacts import Step
-from gotd.storage.keys import identity, key_fields, source_identity
-
-
-def candidates(source: Any, chunking: Chunking) -> Step:
-    """Cut the source's candidate documents into chunks with unique ids."""
-
-    def build(folder: Path, _: Mapping[str, Path]) -> None:
-        from gotd.data.base import read_all
-        from gotd.data.chunking import chunk
-
-        chunks = chunk(
-            read_all(source.candidates()),
-            unit=chunking.unit,  # type: ignore[arg-type]
-            length_chars=chunking.length_chars,
-        )
-        pq.write_table(chunks, folder / "chunks.parquet", compression="zstd")
-
-    return Step(
-        kind="candidates",
-        version=1,
-        name=source.name,
-        parameters={
-            "source": source_identity(source, "candidates"),
-            "chunks": dataclasses.asdict(chunking),
-        },
-        build=build,
-    )
+from gotd.storage.keys import deciding, identity, source_identity
 
 
 def task_rows(source: Any, task: Any, limits: TaskLimits, protocol: str, seed: int) -> Step:
@@ -115,7 +87,7 @@ def _labelled_rows(source: Any, task: Task, limits: TaskLimits, protocol: str, s
         parameters={
             "source": source_identity(source, "tasks", task.name),
             "task": identity(task),
-            "limits": key_fields(limits),
+            "limits": deciding(limits),
             "protocol": protocol,
             "seed": seed,
         },
@@ -140,62 +112,8 @@ def _unlabelled_rows(source: Any, task: ZeroShotTask, limits: TaskLimits, protoc
         parameters={
             "source": source_identity(source, "tasks", task.name),
             "task": identity(task),
-            "limits": key_fields(limits),
+            "limits": deciding(limits),
             "protocol": protocol,
         },
         build=build,
-    )
-
-
-def target(
-    rows: Step, chunking: Chunking, limits: TaskLimits, protocol: str, side: str = "train"
-) -> Step:
-    """Bring the training texts of a task, without their labels, to chunks.
-
-    Args:
-        rows: The task's rows.
-        chunking: How texts become chunks.
-        limits: How many texts to take, by a hash of their ids.
-        protocol: ``clean`` or ``published``.
-        side: File of ``rows`` with the texts; ``negative`` holds those to move away from.
-    """
-
-    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.data.chunking import chunk
-        from gotd.data.sampling import subsample
-
-        train = pq.read_table(inputs["rows"] / f"{side}.parquet")
-        limit = limits.target_rows
-        if limit is not None and limit < train.num_rows:
-            # Not the first ones: files are often sorted by label.
-            train = train.filter(pa.array(subsample(train, limit, seed=0, role="target")))
-        texts = [
-            first if second is None else f"{first} {second}"
-            for first, second in zip(
-                train["text"].to_pylist(), train["text_pair"].to_pylist(), strict=True
-            )
-        ]
-        documents = pa.table({"id": train["id"], "text": texts, "domain": train["domain"]})
-        separator = "" if protocol == "published" else " "  # Deviation D7
-        chunks = chunk(
-            documents,
-            unit=chunking.unit,  # type: ignore[arg-type]
-            length_chars=chunking.length_chars,
-            separator=separator,
-        )
-        pq.write_table(chunks, folder / "chunks.parquet", compression="zstd")
-
-    return Step(
-        kind="target",
-        version=1,
-        name=rows.name,
-        parameters={
-            "chunks": dataclasses.asdict(chunking),
-            "target_rows": limits.target_rows,
-            **({} if limits.target_rows is None else {"target_rows_by": "hash of the id"}),
-            "protocol": protocol,
-            **({} if side == "train" else {"side": side}),
-        },
-        build=build,
-        inputs={"rows": rows},
     )

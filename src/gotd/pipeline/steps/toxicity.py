@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gotd.data.sampling import SPLIT_SEED
+from gotd.data.pool import open_pool
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.utility import UtilitySettings
@@ -21,23 +21,25 @@ from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
 from gotd.training.scorer import CHECKPOINT, TrainedScorer
 
+PROMPTS_SEED = 0
+"""All seeds of a sweep measure on the same prompts of a source."""
+
 
 def toxicity_rows(source: Any, task: ToxicityTask) -> Step:
     """Write the prompts, the clean and the toxic target texts, and held-out text."""
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
-        from gotd.data.base import read_all
-        from gotd.data.sampling import limited
+        from gotd.data.sampling import subsample
         from gotd.data.tasks.toxicity import choose_prompts, choose_targets, read_rated
 
         rated = read_rated(source, task)
-        prompts = choose_prompts(rated, task, SPLIT_SEED)
-        clean, toxic = choose_targets(rated, prompts, task, SPLIT_SEED)
+        prompts = choose_prompts(rated, task, PROMPTS_SEED)
+        clean, toxic = choose_targets(rated, prompts, task, PROMPTS_SEED)
         tables = {"prompts": prompts, "train": clean, "negative": toxic}
         if task.held_out_rows:
             held_out = source.held_out()
-            sample = limited(held_out, task.held_out_rows, SPLIT_SEED, role="perplexity")
-            tables["held_out"] = read_all(sample)
+            kept = subsample(held_out, task.held_out_rows, PROMPTS_SEED, role="perplexity")
+            tables["held_out"] = held_out.filter(pa.array(kept))
         for name, table in tables.items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
         write_json(folder / "report.json", {k: t.num_rows for k, t in tables.items()})
@@ -50,7 +52,7 @@ def toxicity_rows(source: Any, task: ToxicityTask) -> Step:
             "source": source_identity(source, "tasks", task.rated),
             "held_out": source_identity(source, "candidates") if task.held_out_rows else None,
             "task": identity(task),
-            "seed": SPLIT_SEED,
+            "seed": PROMPTS_SEED,
         },
         build=build,
     )
@@ -74,6 +76,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
         from sklearn.metrics import roc_auc_score
 
         from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+        from gotd.training.randomness import TrainingSeeds
         from gotd.training.scorer import train_scorer
 
         work = folder / WORK
@@ -88,8 +91,9 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
             )
             start = work / "start"
             build_network(located, source.vocabulary() if words else texts, settings.seed, start)
+            seeds = TrainingSeeds.derive(settings.seed)
             report = train_scorer(
-                start, texts, labels, settings.settings, settings.seed, work / "train", folder
+                start, texts, labels, settings.settings, seeds, work / "train", folder
             )
             write_report(work, report)
         report = json.loads((work / REPORT).read_text(encoding="utf-8"))
@@ -119,23 +123,25 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
     )
 
 
-def pool_scores(settings: Any, source: Any, candidates: Step) -> Step:
-    """Score every candidate, for the arm that takes the least toxic ones."""
+def pool_toxicity(settings: Any, source: Any, candidates: Step) -> Step:
+    """Score the toxicity of every candidate, for the selector that takes the least toxic."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.ranges import by_range
 
         score = _load(settings, inputs)
-        chunks = pq.read_table(inputs["candidates"] / "chunks.parquet", columns=["id", "text"])
 
-        def some(rows: pa.Table) -> pa.Table:
+        def score_range(rows: pa.Table) -> pa.Table:
             return pa.table({"id": rows["id"], "score": score.score(rows["text"].to_pylist())})
 
-        scores = by_range(chunks, some, folder / WORK / "ranges")
-        pq.write_table(scores, folder / "scores.parquet", compression="zstd")
+        scores = []
+        for number, shard in enumerate(open_pool(inputs["candidates"])):
+            rows = pa.table({"id": shard.ids, "text": shard.texts})
+            scores.append(by_range(rows, score_range, folder / WORK / f"ranges-{number:05d}"))
+        pq.write_table(pa.concat_tables(scores), folder / "scores.parquet", compression="zstd")
 
     return _scoring(
-        "pool_scores", candidates.name, settings, source, {"candidates": candidates}, build
+        "pool_toxicity", candidates.name, settings, source, {"candidates": candidates}, build
     )
 
 

@@ -1,0 +1,203 @@
+"""A scored pool, opened from the artifacts of its steps: any budget is a prefix of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.data.pool import as_one, open_pool, pool_facts
+from gotd.data.rows import Rows
+from gotd.engine.local import Engine
+from gotd.selection_report.measures import Measures, coverage, domain_shares
+from gotd.selection_report.rows import blocks, embeddings_of, locate
+from gotd.selectors.topk import Best, smallest_rows
+from gotd.storage.memmap import open_array
+
+if TYPE_CHECKING:
+    from gotd.selection_report.explain import Explainer
+
+DOMAINS = "domains.json"
+FACTS = "facts.json"
+POTENTIAL = "target_potential.npy"
+RANKING = "ranking.parquet"
+
+
+def scores_file(number: int) -> str:
+    """Return the name of the file of a shard's scores: float64 ``[n]``."""
+    return f"scores-{number:05d}.npy"
+
+
+def open_pools(folders: Mapping[str, Path], least: int = 1) -> tuple[Rows, list[Rows]]:
+    """Open target and candidates, with their embeddings where there are some.
+
+    Args:
+        folders: Folders of the steps ``target`` and ``candidates``, and where they exist
+            ``target_embeddings``, ``candidates_embeddings`` and ``screened``.
+        least: Candidates that the screened domains must hold.
+
+    Raises:
+        ValueError: If they hold fewer.
+    """
+    target = as_one(open_pool(folders["target"], folders.get("target_embeddings")))
+    candidates = open_pool(folders["candidates"], folders.get("candidates_embeddings"))
+    if "screened" in folders:
+        from gotd.selectors.domains import only_domains
+
+        kept = json.loads((folders["screened"] / DOMAINS).read_text("utf-8"))["kept"]
+        candidates = only_domains(candidates, kept, least)
+    return target, candidates
+
+
+class RankedPool:
+    """A target and its scored candidates; the texts of selected rows alone are read.
+
+    Args:
+        folders: Folders of the steps, as for `open_pools`, and ``scored``.
+        limit: The largest budget; ``None``: all rows that were ranked.
+        engine: Maps over shards.
+
+    Raises:
+        ValueError: If the limit is not in ``[1, candidates]``.
+    """
+
+    def __init__(self, folders: Mapping[str, Path], limit: int | None, engine: Engine) -> None:
+        self.folders, self.engine = folders, engine
+        self.target, self.candidates = open_pools(folders, limit or 1)
+        self.pool = pool_facts(folders["candidates"])
+        self._ranking = None
+        if (folders["scored"] / RANKING).exists():
+            self._ranking = pq.read_table(folders["scored"] / RANKING).slice(0, limit)
+        rows = sum(map(len, self.candidates))
+        if limit is not None and not 1 <= limit <= rows:
+            raise ValueError(
+                f"the budget must be at least 1 and at most the pool of {rows:,} candidates, "
+                f"not {limit:,}; change it or add candidates"
+            )
+        self.limit = limit or (rows if self._ranking is None else self._ranking.num_rows)
+
+    @cached_property
+    def outcome(self) -> dict[str, Any]:
+        """Return what the selector reported: ``diagnostics`` and ``with_replacement``."""
+        return json.loads((self.folders["scored"] / FACTS).read_text("utf-8"))
+
+    @property
+    def potential(self) -> np.ndarray | None:
+        """Return the price of each target, float64 ``[m]``, where the selector has prices."""
+        path = self.folders["scored"] / POTENTIAL
+        return np.load(path) if path.exists() else None
+
+    @cached_property
+    def best(self) -> Best:
+        """Return the first ``limit`` rows, best first."""
+        if self._ranking is None:
+            folder = self.folders["scored"]
+            scores = [open_array(folder / scores_file(n)) for n in range(len(self.candidates))]
+            ids = [shard.ids for shard in self.candidates]
+            return smallest_rows(scores, ids, self.limit, self.engine)
+        ids = self._ranking["id"].combine_chunks()
+        return locate(ids, self._ranking["score"].to_numpy(), self.candidates, self.engine)
+
+    def select(
+        self,
+        budget: int,
+        explainer: Explainer | None = None,
+        embed: Callable[[Sequence[str]], np.ndarray] | None = None,
+    ) -> SelectedRows:
+        """Take the first ``budget`` rows.
+
+        Args:
+            budget: Rows to take, ``limit`` at most.
+            explainer: Attributes each row to a target.
+            embed: Embeds the texts of selected rows for the explainer, where the pool has
+                no embeddings.
+
+        Raises:
+            ValueError: If the budget is not in ``[1, limit]``.
+        """
+        if not 1 <= budget <= self.limit:
+            raise ValueError(f"the budget must be in [1, {self.limit:,}], not {budget:,}")
+        return SelectedRows(self, budget, explainer, embed)
+
+
+class SelectedRows:
+    """The rows of one budget, read block by block, and their measures.
+
+    Args:
+        ranked: The scored pool.
+        budget: Rows to take.
+        explainer: Attributes each row to a target.
+        embed: As for `RankedPool.select`.
+    """
+
+    def __init__(
+        self,
+        ranked: RankedPool,
+        budget: int,
+        explainer: Explainer | None,
+        embed: Callable[[Sequence[str]], np.ndarray] | None,
+    ) -> None:
+        self.ranked, self.budget = ranked, budget
+        self._explainer, self._embed = explainer, embed
+        self._measures = Measures()
+
+    def blocks(self) -> Iterator[pa.Table]:
+        """Yield tables of the rows, best first, and count them for `summary`.
+
+        Columns are ``id``, ``text``, ``score`` (lower was selected first), ``rank`` (from
+        1) and ``domain``; with an explainer also ``target_id`` and ``target_share``.
+        """
+        self._measures = Measures()
+        start = 0
+        for block in blocks(self.ranked.best, self.ranked.candidates, self.budget):
+            self._measures.add(block)
+            if self._explainer is not None:
+                ids, share = self._explainer(self._vectors(start, block))
+                block = block.append_column("target_id", ids)
+                block = block.append_column("target_share", pa.array(share))
+            start += len(block)
+            yield block
+
+    def write(self, path: Path) -> None:
+        """Write the rows to a Parquet file, block by block."""
+        writer = None
+        try:
+            for block in self.blocks():
+                writer = writer or pq.ParquetWriter(path, block.schema, compression="zstd")
+                writer.write_table(block)
+        finally:
+            if writer is not None:
+                writer.close()
+
+    def summary(self, seed: int, under_covered: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the measures of the rows that `blocks` read.
+
+        Args:
+            seed: Seed of the random selection beside which coverage is reported.
+            under_covered: Domains that the base model lacks, where known.
+
+        Returns:
+            What `Measures.summary` returns, with ``coverage`` and ``targets`` (what each
+            target received; ``None`` without an explainer).
+        """
+        ranked = self.ranked
+        summary = self._measures.summary(ranked.pool, domain_shares(ranked.target), under_covered)
+        summary["coverage"] = coverage(
+            ranked.best, self.budget, ranked.candidates, ranked.target, seed
+        )
+        summary["targets"] = None if self._explainer is None else self._explainer.summary()
+        return summary
+
+    def _vectors(self, start: int, block: pa.Table) -> np.ndarray:
+        """Return the embeddings of a block whose first row has rank ``start`` + 1."""
+        if self.ranked.candidates[0].embeddings is not None:
+            positions = np.arange(start, start + len(block))
+            return embeddings_of(self.ranked.best, self.ranked.candidates, positions)
+        assert self._embed is not None
+        return self._embed(block["text"].to_pylist())

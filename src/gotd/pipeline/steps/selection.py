@@ -1,0 +1,194 @@
+"""Steps of a selection: screen domains, score once, take the first rows of the ranking."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.engine.local import Engine
+from gotd.engine.progress import Watched
+from gotd.pipeline.ranked_pool import (
+    DOMAINS,
+    FACTS,
+    POTENTIAL,
+    RANKING,
+    RankedPool,
+    open_pools,
+    scores_file,
+)
+from gotd.storage import progress
+from gotd.storage.artifacts import Step, write_json
+from gotd.storage.keys import identity
+from gotd.storage.memmap import create_array
+
+SCREENED_ROWS = 10_000
+"""Rows of each domain that are measured (paper, App. C.3)."""
+
+
+def screened(
+    pools: Mapping[str, Step],
+    keep: int,
+    epsilon: float,
+    tolerance: float,
+    seed: int,
+    engine: Engine,
+) -> Step:
+    """Measure how far each domain of the pool is from the target, and keep the nearest.
+
+    Args:
+        pools: The steps ``target`` and ``candidates`` and their embeddings.
+        keep: Domains to keep.
+        epsilon: Regularisation, relative to the mean cost.
+        tolerance: Marginal error at which a solve has converged.
+        seed: Seed of the sample that is measured.
+        engine: Maps over shards.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        from gotd.selectors.domains import screen
+
+        target, candidates = open_pools(inputs)
+        distances = screen(
+            target,
+            candidates,
+            sample=SCREENED_ROWS,
+            epsilon=epsilon,
+            tolerance=tolerance,
+            seed=seed,
+            engine=engine,
+        )
+        write_json(
+            folder / DOMAINS,
+            {
+                "kept": [row.domain for row in distances[:keep]],
+                "distances": {row.domain: row.distance for row in distances},
+            },
+        )
+
+    return Step(
+        kind="screened",
+        version=2,
+        name=pools["target"].name,
+        parameters={
+            "keep": keep,
+            "sample": SCREENED_ROWS,
+            "epsilon": epsilon,
+            "tolerance": tolerance,
+            "seed": seed,
+        },
+        build=build,
+        inputs=pools,
+    )
+
+
+def scored(
+    selector: Any,
+    name: str,
+    inputs: Mapping[str, Step],
+    limit: int | None,
+    seed: int,
+    engine: Engine,
+) -> Step:
+    """Score every candidate, or rank the first ``limit`` where a selector makes lists.
+
+    Scores hold for every budget. A list holds for budgets up to its limit.
+
+    Args:
+        selector: The selector.
+        name: Its name in tables.
+        inputs: The steps ``target`` and ``candidates``; their embeddings where the selector
+            reads them; ``screened``, whose domains alone compete; ``toxicity``, the scores
+            of a toxicity scorer, for a selector that reads them.
+        limit: Rows to rank; ``None``: all.
+        seed: Seed of the selection.
+        engine: Maps over shards.
+    """
+    every = callable(getattr(selector, "scores", None))
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        engine_ = Watched(engine, progress.tick)
+        method = selector
+        if "toxicity" in inputs:
+            method = dataclasses.replace(selector, scores=inputs["toxicity"] / "scores.parquet")
+        target, candidates = open_pools(inputs, least=limit or 1)
+        if every:
+            out = [
+                create_array(folder / scores_file(number), (len(shard),), "<f8")
+                for number, shard in enumerate(candidates)
+            ]
+            result = method.scores(target, candidates, seed, engine_, out)
+            for array in out:
+                array.flush()
+            if result.target_potential is not None:
+                np.save(folder / POTENTIAL, result.target_potential)
+            with_replacement = False
+        else:
+            rows = limit or sum(map(len, candidates))
+            result = method.rank(target, candidates, rows, seed, engine_)
+            table = pa.table({"id": result.ids, "score": result.scores})
+            pq.write_table(table, folder / RANKING, compression="zstd")
+            with_replacement = result.with_replacement
+        # Without its time, which the manifest has and which is never the same twice.
+        diagnostics = {k: v for k, v in result.diagnostics.items() if k != "elapsed_s"}
+        if "screened" in inputs:
+            diagnostics["screened"] = json.loads((inputs["screened"] / DOMAINS).read_text("utf-8"))
+        write_json(
+            folder / FACTS, {"with_replacement": with_replacement, "diagnostics": diagnostics}
+        )
+
+    return Step(
+        kind="pool_scores" if every else "pool_ranking",
+        version=2,
+        name=f"{name}-{inputs['target'].name}",
+        parameters={
+            "method": identity(selector),
+            "seed": seed,
+            **({} if every else {"limit": limit}),
+        },
+        build=build,
+        inputs=inputs,
+    )
+
+
+def selection(
+    scored: Step,
+    pools: Mapping[str, Step],
+    budget: int | None,
+    under_covered: list[str],
+    seed: int,
+    engine: Engine,
+) -> Step:
+    """Write the first ``budget`` rows of a ranking, with texts, and their report.
+
+    Args:
+        scored: The step of `scored`.
+        pools: The steps ``target`` and ``candidates``, their embeddings where there are
+            some, and ``screened`` where domains were screened.
+        budget: Rows to take; ``None``: all.
+        under_covered: Domains that the base model lacks, where known.
+        seed: Seed of the random selection beside which coverage is reported.
+        engine: Maps over shards.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        ranked = RankedPool(inputs, budget, engine)
+        selected = ranked.select(ranked.limit)
+        selected.write(folder / "selection.parquet")
+        report = selected.summary(seed, under_covered)
+        write_json(folder / "report.json", {**report, **ranked.outcome})
+
+    return Step(
+        kind="selection",
+        version=2,
+        name=f"{scored.name}-{budget or 'all'}",
+        parameters={"budget": budget, "under_covered": under_covered, "seed": seed},
+        build=build,
+        inputs={**pools, "scored": scored},
+    )

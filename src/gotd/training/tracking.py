@@ -1,0 +1,81 @@
+"""The tracker of the current cell, to which training sends its loss while it runs.
+
+The build of a step takes no tracker, because no cache key may depend on one. Training
+finds the run of the current cell in a context variable instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+
+class LossLogger(Protocol):
+    """Receiver of the points of a loss curve."""
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values at an optimiser step; must neither block nor raise."""
+        ...
+
+
+class Run(LossLogger, Protocol):
+    """One cell while it is tracked."""
+
+    def finish(self, record: Mapping[str, Any] | None = None, failed: bool = False) -> None:
+        """Record what a finished cell measured and close the run; a second call does nothing."""
+        ...
+
+
+class Tracker(Protocol):
+    """Factory of runs."""
+
+    def start(
+        self, key: str, experiment: str, axes: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> Run:
+        """Open the run of a cell."""
+        ...
+
+
+current_logger: ContextVar[LossLogger | None] = ContextVar("current_logger", default=None)
+"""Where training logs its loss; ``None`` outside a tracked cell."""
+
+
+@contextmanager
+def tracking(
+    tracker: Tracker,
+    key: str,
+    experiment: str,
+    axes: Mapping[str, Any],
+    config: Mapping[str, Any],
+) -> Iterator[Run]:
+    """Track what is trained inside the block, as the run of one cell.
+
+    Args:
+        tracker: What opens the run.
+        key: Key of the cell's record; identifies the run.
+        experiment: Name of the experiment; groups runs.
+        axes: Task, arm and so on of the cell.
+        config: Configuration of the cell, JSON-able.
+
+    Yields:
+        The run, to be finished with the record of the cell. Otherwise it is closed at the
+        end of the block, as failed if the block raises.
+    """
+    run = tracker.start(key, experiment, axes, config)
+    token = current_logger.set(run)
+    failed = True
+    try:
+        yield run
+        failed = False
+    finally:
+        current_logger.reset(token)
+        run.finish(failed=failed)
+
+
+def log_loss(step: int, values: Mapping[str, float]) -> None:
+    """Send values to the tracker of the current cell, if there is one."""
+    logger = current_logger.get()
+    if logger is not None:
+        logger.log(step, values)
