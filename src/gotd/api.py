@@ -19,12 +19,13 @@ import pyarrow.parquet as pq
 from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, named_parts, table_parts
+from gotd.data.pool import Unit
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.output import describe
-from gotd.pipeline.select import Prepared, Request, Unit
+from gotd.pipeline.select import Prepared, Request
 from gotd.selection_report.markdown import report
-from gotd.selectors.registry import build_method
+from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class GOTD:
             if "epsilon" in given:
                 raise ValueError("epsilon is given twice: drop it, or the one in settings")
             given["epsilon"] = float(epsilon)
-        self._method, self._name = build_method(method, given), method
+        self._method, self._name = build_selector(method, given), method
         self._encoder = named_encoder(encoder, device)
         self._unit: Unit = unit
         self._seed, self._length_chars = (

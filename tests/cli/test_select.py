@@ -23,8 +23,10 @@ from gotd.cli.main import main
 from gotd.data.pool import as_one, open_pool
 from gotd.engine.local import LocalEngine
 from gotd.pipeline.output import Output
-from gotd.selectors.registry import METHODS, build_method
+from gotd.selectors.registry import build_selector, entries
 from gotd.storage.artifacts import checksum
+
+METHODS = [one.name for one in entries() if one.offered]
 
 
 def select(given, out: Path, *more: str, **where) -> dict:
@@ -90,7 +92,7 @@ def test_every_method_gives_what_the_selector_gives(given, tmp_path, name):
     }
     target = as_one(open_pool(folders["target"], folders.get("target_embeddings")))
     pool = open_pool(folders["candidates"], folders.get("candidates_embeddings"))
-    ranking = build_method(name, {}).rank(target, pool, 50, 3, LocalEngine())
+    ranking = build_selector(name, {}).rank(target, pool, 50, 3, LocalEngine())
     assert rows["id"].to_pylist() == ranking.ids.to_pylist()
     np.testing.assert_allclose(rows["score"].to_numpy(), ranking.scores, rtol=1e-9, atol=1e-12)
     assert manifest["with_replacement"] == ranking.with_replacement

@@ -15,7 +15,8 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
-from gotd.config.schemas import TARGETS, build, conf_folder, schema
+from gotd.config.build import build, schema, targets
+from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import plan_cell
 from gotd.pipeline.steps import RUN_ONLY, identity
 from gotd.runs.expand import SweepError, _configured, expand, expand_cells, experiments
@@ -292,7 +293,7 @@ def test_a_value_that_cannot_be_is_refused_before_anything_runs(slip, names):
 # Schemas ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", TARGETS.values())
+@pytest.mark.parametrize("target", targets().values())
 def test_every_target_is_a_frozen_dataclass_with_named_fields_only(target):
     cls = constructor(target)
     assert dataclasses.is_dataclass(cls)
@@ -303,7 +304,7 @@ def test_every_target_is_a_frozen_dataclass_with_named_fields_only(target):
         assert parameter.annotation is not inspect.Parameter.empty, f"{target}: {name}"
 
 
-@pytest.mark.parametrize("target", TARGETS.values())
+@pytest.mark.parametrize("target", targets().values())
 def test_a_schema_has_the_fields_and_defaults_of_its_constructor(target):
     cls = constructor(target)
     node = OmegaConf.structured(schema(target))
@@ -323,7 +324,7 @@ def test_a_schema_has_the_fields_and_defaults_of_its_constructor(target):
         assert build(node) == plain
 
 
-@pytest.mark.parametrize("target", TARGETS.values())
+@pytest.mark.parametrize("target", targets().values())
 def test_a_schema_refuses_other_types_and_names(target):
     cls = constructor(target)
     hints = typing.get_type_hints(cls)
@@ -346,18 +347,18 @@ def test_every_constructor_is_named_by_a_file_of_conf():
         for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip().startswith("- base_")
     }
-    assert {f"base_{name}" for _, name in TARGETS} <= named
+    assert {f"base_{name}" for _, name in targets()} <= named
 
 
 def test_lists_are_built_as_tuples():
-    node = OmegaConf.structured(schema(TARGETS["fine_tune", "classifier"]))
+    node = OmegaConf.structured(schema(targets()["fine_tune", "classifier"]))
     node.learning_rate, node.epochs, node.betas = 1e-3, 1, [0.5, 0.6]
     assert build(node).betas == (0.5, 0.6)
     assert build(None) is None
 
 
 def test_a_field_without_a_value_is_named():
-    node = OmegaConf.structured(schema(TARGETS["fine_tune", "classifier"]))
+    node = OmegaConf.structured(schema(targets()["fine_tune", "classifier"]))
     with pytest.raises(ValueError, match="learning_rate"):
         build(node)
 
@@ -432,7 +433,7 @@ def test_names_are_in_no_key_but_the_records(name):
     assert cell.record.key != keys[-1]
 
 
-@pytest.mark.parametrize("target", TARGETS.values())
+@pytest.mark.parametrize("target", targets().values())
 def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(target):
     """A new field whose name is on the list by accident would be lost from every key."""
     cls = constructor(target)

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gotd.config.schemas import build, conf_folder
+from gotd.config.build import build
+from gotd.config.discovery import conf_folder
 from gotd.evaluation.likelihood import Likelihood, load_causal_lm
 from gotd.evaluation.utility import (
     OWN,

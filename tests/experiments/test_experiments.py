@@ -5,7 +5,7 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from gotd.config.schemas import conf_folder
+from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import plan_cell, run_cell
 from gotd.runs.expand import expand
 

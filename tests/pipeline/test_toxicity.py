@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gotd.config.schemas import build
+from gotd.config.build import build
 from gotd.data.hub import source as hub
 from gotd.pipeline.experiment import plan_cell, run_cell
 from gotd.runs.expand import expand

@@ -4,9 +4,9 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+from gotd.selection_report.report import coverage, jaccard, plain_excerpt, selection_report
 
 from gotd.data.rows import Rows
-from gotd.selection_report.report import coverage, jaccard, plain_excerpt, selection_report
 
 TEXTS = [f"text number {i}" for i in range(16)]
 TEXTS[3] = "Text, NUMBER: 2!"

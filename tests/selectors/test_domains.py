@@ -6,7 +6,8 @@ import pytest
 
 from gotd.data.rows import Rows
 from gotd.engine.local import LocalEngine
-from gotd.selectors.domains import domain_names, ids_in_domains, only_domains, screen
+from gotd.selectors import domains
+from gotd.selectors.domains import domain_names, ids_in_domains, only_domains
 
 
 def make_shard(centres, per_domain, prefix, seed):
@@ -19,6 +20,10 @@ def make_shard(centres, per_domain, prefix, seed):
 
 POOL = make_shard({"far": 8.0, "near": 1.0, "middle": 3.0}, 150, "c", 0)
 TARGET = make_shard({"target": 0.0}, 60, "t", 1)
+
+
+def screen(target, candidates, epsilon=0.05, **settings):
+    return domains.screen(target, candidates, epsilon=epsilon, tolerance=5e-3, **settings)
 
 
 def test_domains_are_ranked_by_how_far_they_are():
@@ -88,27 +93,46 @@ def test_screening_asks_for_embeddings():
         screen(TARGET, [replace(POOL, embeddings=None)])
 
 
-def test_a_pool_is_narrowed_to_its_domains_and_stays_on_the_disk_where_it_can():
-    near, far = only_domains(POOL, ["near", "far"], least=300)
-    assert near.domains.to_pylist() == ["near"] * 150
-    assert far.ids.equals(POOL.ids.slice(0, 150))  # the first 150 rows of the pool
-    assert np.shares_memory(far.embeddings, POOL.embeddings)
-    order = np.random.default_rng(5).permutation(len(POOL))
-    mixed = Rows(
-        POOL.ids.take(pa.array(order)),
-        POOL.texts.take(pa.array(order)),
-        POOL.domains.take(pa.array(order)),
-        POOL.embeddings[order],
+def test_a_pool_is_narrowed_to_its_domains_without_a_copy():
+    order = np.concatenate([np.arange(100, 450), np.arange(100)])  # far, near, middle, far
+    shards = [POOL.take(np.arange(450)), rows_of(order)]
+    runs = only_domains(shards, ["near", "far"], least=600)
+    assert [len(run) for run in runs] == [300, 200, 100]
+    assert runs[0].domains.to_pylist() == ["far"] * 150 + ["near"] * 150
+    assert all(
+        np.shares_memory(run.embeddings, shard.embeddings)
+        for run, shard in zip(runs, [shards[0], shards[1], shards[1]], strict=True)
     )
-    (scattered,) = only_domains(mixed, ["far"], least=1)
+    assert sorted(ids_of(runs)) == sorted(2 * POOL.ids.to_pylist()[:300])
+
+
+def test_a_fragmented_shard_is_one_copy(monkeypatch):
+    mixed = rows_of(np.random.default_rng(5).permutation(len(POOL)))
+    assert len(only_domains([mixed], ["far"], least=1)) == 1
+    monkeypatch.setattr(domains, "MOST_RUNS", 450)
+    runs = only_domains([mixed], ["far"], least=1)
+    assert len(runs) > 64
+    (copied,) = only_domains([POOL], ["far"], least=1)
+    assert sorted(ids_of(runs)) == sorted(ids_of([copied])) == POOL.ids.to_pylist()[:150]
     where = {name: row for row, name in enumerate(POOL.ids.to_pylist())}
-    rows = [where[name] for name in scattered.ids.to_pylist()]
-    assert sorted(rows) == list(range(150))
-    np.testing.assert_array_equal(scattered.embeddings, POOL.embeddings[rows])
+    for run in runs:
+        rows = [where[name] for name in run.ids.to_pylist()]
+        np.testing.assert_array_equal(run.embeddings, POOL.embeddings[rows])
+
+
+def rows_of(order):
+    rows = pa.array(order)
+    return Rows(
+        POOL.ids.take(rows), POOL.texts.take(rows), POOL.domains.take(rows), POOL.embeddings[order]
+    )
+
+
+def ids_of(shards):
+    return [name for shard in shards for name in shard.ids.to_pylist()]
 
 
 def test_too_few_rows_in_the_nearest_domains_are_named():
-    with pytest.raises(ValueError, match="near.*hold 150 candidates, fewer than the 151 to rank"):
-        only_domains(POOL, ["near"], least=151)
+    with pytest.raises(ValueError, match="near.*have 150 candidates, fewer than the 151 to rank"):
+        only_domains([POOL], ["near"], least=151)
     with pytest.raises(ValueError, match="no domain 'nowhere'"):
-        only_domains(POOL, ["nowhere"], least=1)
+        only_domains([POOL], ["nowhere"], least=1)

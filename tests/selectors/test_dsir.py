@@ -150,7 +150,7 @@ def test_smoothing_keeps_unseen_ngrams_from_deciding():
 
 def test_texts_that_cannot_be_counted_are_refused():
     pool = shard(["a", "b"], "c")
-    with pytest.raises(ValueError, match="target hold no word"):
+    with pytest.raises(ValueError, match="no word in the target"):
         DSIR().rank(shard(["", " "], "t"), [pool], 1, 0, ENGINE)
     missing = Rows(pa.array(["x", "y"]), pa.array(["a", None]))
     with pytest.raises(ValueError, match="text of row 1 is missing"):

@@ -124,7 +124,6 @@ def test_diagnostics_carry_the_certificate(pool, target):
     assert facts["marginal_error"] <= 5e-3
     assert facts["converged"] is True
     assert facts["passes"] >= 1
-    assert facts["elapsed_s"] > 0
 
 
 def test_coverage_sees_a_selection_collapse(pool, target):

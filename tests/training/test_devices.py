@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch.multiprocessing.spawn import ProcessExitedException
 
-from gotd.config.schemas import build
+from gotd.config.build import build
 from gotd.runs.expand import expand
 from gotd.storage.keys import identity
 from gotd.training.causal_lm import CausalLMSettings

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gotd.config.schemas import conf_folder
+from gotd.config.discovery import conf_folder
 from gotd.storage.environment import hardware, versions
 
 _OPTIONAL = {

@@ -95,7 +95,7 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _fetch(options: argparse.Namespace) -> int:
-    from gotd.config.schemas import build
+    from gotd.config.build import build
     from gotd.runs.expand import expand
 
     source = build(expand(options.overrides)[0][0].source)
@@ -109,7 +109,7 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _report(options: argparse.Namespace) -> int:
-    from gotd.config.schemas import conf_folder
+    from gotd.config.discovery import conf_folder
     from gotd.reporting.records import read_jsonl
     from gotd.reporting.report import write_report
 

@@ -20,7 +20,7 @@ from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.output import Output, write_selection
 from gotd.pipeline.select import Prepared, Request
-from gotd.selectors.registry import build_method
+from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Store
 
@@ -123,7 +123,7 @@ def _request(options: argparse.Namespace) -> Request:
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device
     encoder = named_encoder(options.encoder, device)
-    method = build_method(options.method, settings)
+    method = build_selector(options.method, settings)
     columns = Columns(
         text=tuple(options.text_column.split(",")),
         id=options.id_column,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gotd.selectors.registry import METHODS
+from gotd.selectors.registry import entries
 
 _EXAMPLES = """
 examples:
@@ -28,7 +28,7 @@ def add_select(commands: Any, run: Any) -> None:
         help="choose candidates for your own target: files in, a folder out",
         description="Choose the candidates that serve a target best.",
         epilog="methods:\n"
-        + "\n".join(f"  {name:<24}{line}" for name, (_, _, line) in METHODS.items())
+        + "\n".join(f"  {one.name:<24}{one.help}" for one in entries() if one.offered)
         + "\n"
         + _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -23,14 +23,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gotd.config.schemas import PROTOCOLS, build, typed
+from gotd.config.build import build, typed
+from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.embedding.encoders import Encoder
 from gotd.engine.build import build_engine
 from gotd.pipeline import steps
 from gotd.pipeline.record import failed_record, read_record, record_step, write_cost
-from gotd.selectors.target_itself import FULL_TARGET
+from gotd.selectors.base import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.seeds import derive_seeds
 

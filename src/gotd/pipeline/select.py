@@ -14,14 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
-from gotd.data.pool import pool_facts
+from gotd.data.pool import Unit, pool_facts
 from gotd.data.rows import Rows
 from gotd.embedding.embedders import Embedder, HashedEmbedder
 from gotd.embedding.encoders import Encoder
@@ -31,7 +31,6 @@ from gotd.pipeline.ranked_pool import RankedPool, SelectedRows
 from gotd.storage.artifacts import Step, Store
 from gotd.transport import Geometry, NotConverged, Whitening
 
-Unit = Literal["whole", "fixed"]
 SIDES = ("target", "candidates")
 
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from gotd.config.schemas import build, conf_folder
+from gotd.config.build import build
+from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.planning.cost_model import CostModel
 from gotd.planning.estimates import (

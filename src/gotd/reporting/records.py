@@ -1,8 +1,8 @@
-"""What one cell of an experiment left behind: its record, on disk and in memory.
+"""The record of one cell of an experiment, on disk and in memory.
 
 A record is a plain JSON object, one line of a ``.jsonl`` file. Axes are fields, never
 parsed from file names. Everything outside ``cost`` is reproducible byte for byte, so the
-fingerprint of a set of records names the numbers a table was built from.
+fingerprint of a set of records identifies the numbers that a table was built from.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,30 +20,11 @@ from gotd.storage.files import write_text
 Record = dict[str, Any]
 
 SCHEMA_VERSION = 1
-FIELDS = (
-    "schema_version",
-    "key",
-    "experiment",
-    "scale",
-    "status",
-    "axes",
-    "metrics",
-    "n_eval",
-    "selection",
-    "curves",
-    "seeds",
-    "config",
-    "versions",
-    "data",
-    "parents",
-    "error",
-    "cost",
-)
 AXES = ("task", "arm", "model", "budget", "seed", "tuning", "source", "protocol")
 
 
 class RecordError(ValueError):
-    """A record does not follow the schema; the message names file, line and field."""
+    """Violation of the schema by a record; the message names file, line and field."""
 
 
 def _is_count(value: Any) -> bool:
@@ -54,33 +35,91 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
+def _is_curve(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(point, list | tuple) and len(point) == 2 and all(map(_is_number, point))
+        for point in value
+    )
 
 
-_TYPES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "schema_version": (lambda v: v == SCHEMA_VERSION, f"{SCHEMA_VERSION}"),
-    "key": (_is_name, "a non-empty string"),
-    "experiment": (_is_name, "a non-empty string"),
-    "scale": (_is_name, "a non-empty string"),
-    "status": (lambda v: v in ("done", "failed"), "'done' or 'failed'"),
-    "axes": (lambda v: isinstance(v, dict), "an object"),
-    "metrics": (lambda v: isinstance(v, dict), "an object"),
-    "n_eval": (lambda v: v is None or _is_count(v), "a count or null"),
-    "selection": (lambda v: v is None or isinstance(v, dict), "an object or null"),
-    "curves": (lambda v: isinstance(v, dict), "an object"),
-    "seeds": (lambda v: isinstance(v, dict), "an object"),
-    "config": (lambda v: isinstance(v, dict), "an object"),
-    "versions": (lambda v: isinstance(v, dict), "an object"),
-    "data": (lambda v: isinstance(v, dict), "an object"),
-    "parents": (lambda v: isinstance(v, list), "a list"),
-    "error": (lambda v: v is None or isinstance(v, dict), "an object or null"),
-    "cost": (lambda v: isinstance(v, dict), "an object"),
+Rule = tuple[str, Callable[[Any], bool]]
+"""What a field must be, in words and as a test."""
+
+_VERSION: Rule = (f"{SCHEMA_VERSION}", lambda v: v == SCHEMA_VERSION)
+_NAME: Rule = ("a non-empty string", lambda v: isinstance(v, str) and v != "")
+_STRING: Rule = ("a string, because the cell failed", lambda v: isinstance(v, str))
+_STATUS: Rule = ("'done' or 'failed'", lambda v: v in ("done", "failed"))
+_OBJECT: Rule = ("an object", lambda v: isinstance(v, dict))
+_OBJECT_OR_NULL: Rule = ("an object or null", lambda v: v is None or isinstance(v, dict))
+_LIST: Rule = ("a list", lambda v: isinstance(v, list))
+_COUNT: Rule = ("a count", _is_count)
+_COUNT_OR_NULL: Rule = ("a count or null", lambda v: v is None or _is_count(v))
+_SCORE: Rule = ("a finite number; a cell without a score is a failed cell", _is_number)
+_NUMBER_OR_NULL: Rule = ("a finite number or null", lambda v: v is None or _is_number(v))
+_SINGLE: Rule = ("a single value", lambda v: not isinstance(v, dict | list))
+_TRUTH: Rule = ("true or false", lambda v: isinstance(v, bool))
+_CURVE: Rule = ("a list of [step, value]", _is_curve)
+_SHARE_OR_NULL: Rule = (
+    "a number in [0, 1] or null",
+    lambda v: v is None or (_is_number(v) and 0 <= v <= 1),
+)
+_DOMAINS: Rule = (
+    "an object of domains with numbers, or null",
+    lambda v: v is None or (isinstance(v, dict) and all(map(_is_number, v.values()))),
+)
+_NULL: Rule = ("null, because the cell is done", lambda v: v is None)
+_EMPTY: Rule = ("empty, because the cell failed", lambda v: v == {})
+
+_FIELDS: dict[str, Rule] = {
+    "schema_version": _VERSION,
+    "key": _NAME,
+    "experiment": _NAME,
+    "scale": _NAME,
+    "status": _STATUS,
+    "axes": _OBJECT,
+    "metrics": _OBJECT,
+    "n_eval": _COUNT_OR_NULL,
+    "selection": _OBJECT_OR_NULL,
+    "curves": _OBJECT,
+    "seeds": _OBJECT,
+    "config": _OBJECT,
+    "versions": _OBJECT,
+    "data": _OBJECT,
+    "parents": _LIST,
+    "error": _OBJECT_OR_NULL,
+    "cost": _OBJECT,
+}
+FIELDS = tuple(_FIELDS)
+_OF_STATUS: dict[str, dict[str, Rule]] = {
+    "done": {"error": _NULL, "metrics.headline_name": _NAME, "metrics.headline": _SCORE},
+    "failed": {"error.type": _STRING, "error.message": _STRING, "metrics": _EMPTY},
+}
+_AXES = {"task": _NAME, "arm": _NAME, "model": _NAME, "seed": _COUNT, "budget": _COUNT_OR_NULL}
+_METRICS = {"headline_name": _NAME, "headline_higher_is_better": _TRUTH}
+_SELECTION = {
+    "rows": _COUNT,
+    "distinct_rows": _COUNT,
+    "domains": _DOMAINS,
+    "target_domains": _DOMAINS,
+    "under_covered_share": _SHARE_OR_NULL,
 }
 
 
+def _rules(record: Record) -> Iterator[tuple[str, Rule]]:
+    """Yield every field that a record must have or has, with its rule."""
+    yield from _FIELDS.items()
+    yield from ((f"axes.{name}", rule) for name, rule in _AXES.items())
+    yield from ((f"axes.{name}", _SINGLE) for name in record["axes"])
+    yield from _OF_STATUS[record["status"]].items()
+    for name in record["metrics"]:
+        yield f"metrics.{name}", _METRICS.get(name, _NUMBER_OR_NULL)
+    yield from ((f"curves.{name}", _CURVE) for name in record["curves"])
+    if record["selection"] is not None:
+        yield from ((f"selection.{name}", rule) for name, rule in _SELECTION.items())
+
+
 def validate(record: Any, where: str = "record") -> Record:
-    """Check a record against the schema and return it unchanged.
+    """Validate a record against the schema and return it unchanged.
 
     Args:
         record: What was read; anything JSON can hold.
@@ -91,116 +130,29 @@ def validate(record: Any, where: str = "record") -> Record:
     """
     if not isinstance(record, dict):
         raise RecordError(f"{where}: a record is a JSON object, not {type(record).__name__}")
-    for field in FIELDS:
-        if field not in record:
-            raise RecordError(f"{where}: field '{field}' is missing")
-        accepts, wanted = _TYPES[field]
-        if not accepts(record[field]):
-            raise RecordError(
-                f"{where}: field '{field}' must be {wanted}, not {_short(record[field])}"
-            )
-    unknown = sorted(set(record) - set(FIELDS))
-    if unknown:
-        raise RecordError(f"{where}: field '{unknown[0]}' is not in schema {SCHEMA_VERSION}")
-    _validate_axes(record["axes"], where)
-    _validate_outcome(record, where)
-    _validate_selection(record["selection"], where)
-    _validate_curves(record["curves"], where)
-    return record
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _validate_axes(axes: Mapping[str, Any], where: str) -> None:
-    for name in ("task", "arm", "model"):
-        if not _is_name(axes.get(name)):
-            raise RecordError(
-                f"{where}: field 'axes.{name}' must be a non-empty string, "
-                f"not {_short(axes.get(name))}"
-            )
-    if "seed" not in axes or not _is_count(axes["seed"]):
-        raise RecordError(
-            f"{where}: field 'axes.seed' must be a count, not {_short(axes.get('seed'))}"
-        )
-    if axes.get("budget") is not None and not _is_count(axes["budget"]):
-        raise RecordError(
-            f"{where}: field 'axes.budget' must be a count or null, not {_short(axes['budget'])}"
-        )
-    for name, value in axes.items():
-        if isinstance(value, dict | list):
-            raise RecordError(f"{where}: field 'axes.{name}' must be a single value")
-
-
-def _validate_outcome(record: Record, where: str) -> None:
-    """Hold a done record to a finite headline, a failed one to its error."""
-    metrics = record["metrics"]
-    if record["status"] == "failed":
-        error = record["error"] or {}
-        for name in ("type", "message"):
-            if not isinstance(error.get(name), str):
-                raise RecordError(
-                    f"{where}: field 'error.{name}' must be a string, because the cell failed"
-                )
-        if metrics:
-            raise RecordError(f"{where}: field 'metrics' must be empty, because the cell failed")
-        return
-    if record["error"] is not None:
-        raise RecordError(f"{where}: field 'error' must be null, because the cell is done")
-    if not _is_name(metrics.get("headline_name")):
-        raise RecordError(f"{where}: field 'metrics.headline_name' must be a non-empty string")
-    if not _is_number(metrics.get("headline")):
-        raise RecordError(
-            f"{where}: field 'metrics.headline' must be a finite number, "
-            f"not {_short(metrics.get('headline'))}; a cell without a score is a failed cell"
-        )
-    for name, value in metrics.items():
-        if name != "headline_name" and value is not None and not _is_number(value):
-            raise RecordError(
-                f"{where}: field 'metrics.{name}' must be a finite number or null, "
-                f"not {_short(value)}"
-            )
-
-
-def _validate_selection(selection: Mapping[str, Any] | None, where: str) -> None:
-    if selection is None:
-        return
-    for name in ("rows", "distinct_rows"):
-        if not _is_count(selection.get(name)):
-            raise RecordError(
-                f"{where}: field 'selection.{name}' must be a count, "
-                f"not {_short(selection.get(name))}"
-            )
-    if selection["distinct_rows"] > selection["rows"]:
+    if unlike := set(FIELDS) ^ set(record):
+        field = min(unlike)
+        problem = "is missing" if field in FIELDS else f"is not in schema {SCHEMA_VERSION}"
+        raise RecordError(f"{where}: field '{field}' {problem}")
+    for field, (wanted, accepts) in _rules(record):
+        # A metric's name may hold dots, so only the first one divides.
+        parent, _, name = field.partition(".")
+        value = (record[parent] or {}).get(name) if name else record[parent]
+        if not accepts(value):
+            text = repr(value)
+            shown = text if len(text) <= 60 else text[:57] + "..."
+            raise RecordError(f"{where}: field '{field}' must be {wanted}, not {shown}")
+    selection = record["selection"]
+    if selection is not None and selection["distinct_rows"] > selection["rows"]:
         raise RecordError(f"{where}: field 'selection.distinct_rows' exceeds 'selection.rows'")
-    for name in ("domains", "target_domains"):
-        shares = selection.get(name) or {}
-        if not isinstance(shares, dict) or not all(_is_number(v) for v in shares.values()):
-            raise RecordError(f"{where}: field 'selection.{name}' must map domains to numbers")
-    share = selection.get("under_covered_share")
-    if share is not None and not (_is_number(share) and 0 <= share <= 1):
-        raise RecordError(
-            f"{where}: field 'selection.under_covered_share' must lie in [0, 1] or be null, "
-            f"not {_short(share)}"
-        )
-
-
-def _validate_curves(curves: Mapping[str, Any], where: str) -> None:
-    for name, points in curves.items():
-        if not isinstance(points, list) or not all(
-            isinstance(p, list | tuple) and len(p) == 2 and all(_is_number(v) for v in p)
-            for p in points
-        ):
-            raise RecordError(f"{where}: field 'curves.{name}' must be a list of [step, value]")
+    return record
 
 
 def to_line(record: Record) -> str:
     """Write a record as one line of JSON with its keys in canonical order.
 
-    Top-level fields stand in the order of ``FIELDS``, axes in the order of ``AXES`` (others
-    after them by name), everything deeper by name. NaN and infinity are refused.
+    Top-level fields are in the order of ``FIELDS``, axes in the order of ``AXES`` (others
+    after them by name), everything deeper by name. NaN and infinity are errors.
     """
     ordered = {field: _sorted(record[field]) for field in FIELDS if field in record}
     axes = ordered.get("axes", {})
@@ -259,7 +211,7 @@ def write_jsonl(records: Iterable[Record], path: Path) -> None:
 
 
 def merge(*sets: Sequence[Record]) -> list[Record]:
-    """Join record sets, keep the latest of each key, and sort them canonically.
+    """Merge record sets, with the latest record of each key, in canonical order.
 
     A cell that failed and was run again has one key and two records. A done one wins over a
     failed one, then the later ``cost.started_at``, then the later position.
@@ -283,7 +235,7 @@ def _started(record: Record) -> float:
 
 
 def canonical_order(record: Record) -> tuple[Any, ...]:
-    """Sort key of a record: experiment, scale, the axes in their order, then the key."""
+    """Return the sort key of a record: experiment, scale, the axes in their order, then the key."""
     axes = record["axes"]
     values = [natural_order(axes.get(name)) for name in AXES]
     others = tuple(sorted((k, str(v)) for k, v in axes.items() if k not in AXES))
@@ -291,7 +243,7 @@ def canonical_order(record: Record) -> tuple[Any, ...]:
 
 
 def natural_order(value: Any) -> tuple[int, float, str]:
-    """Order axis values of mixed kinds: absent first, then numbers, then words."""
+    """Return the sort key of an axis value: absent first, then numbers, then words."""
     if value is None:
         return (0, 0.0, "")
     if isinstance(value, int | float) and not isinstance(value, bool):

@@ -1,10 +1,10 @@
-"""How sure a number is: intervals over seeds, paired tests, what could have been seen.
+"""Intervals over seeds, paired tests, and the smallest difference they could have detected.
 
-The unit of chance is the seed. In the generated benchmark a seed draws a whole new world,
-its base model included; on real data it draws the rows held out for the model choice, the
-labelled subset where labels are limited, the head and the training order. Either way cells
-that share a seed are not independent. So tests and intervals over several tasks
-first average within a seed and then look at how the seeds differ.
+The unit of chance is the seed. In the generated benchmark a seed draws a new world, its base
+model included; on real data it draws the rows held out for the model choice, the labelled
+subset where labels are limited, the head and the training order. Either way cells that share
+a seed are not independent. So tests and intervals over several tasks first average within a
+seed and then compare seeds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from scipy import optimize, stats
 
 Floats = NDArray[np.float64]
 
-EXACT_LIMIT = 20  # 2^19 sign patterns after symmetry: some ten milliseconds
-DRAWS = 100_000
+DRAWS = 100_000  # all 2^n sign patterns are enumerated up to n = 16
 RESAMPLES = 10_000
-_CHUNK = 4096
+_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,13 @@ class Interval:
 
     @property
     def half_width(self) -> float:
-        """Half the length of the interval; NaN when there is none."""
+        """Return half the length of the interval; NaN when there is none."""
         return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
 class PairedTest:
-    """What paired differences say about two arms.
+    """The test of paired differences between two arms.
 
     Args:
         difference: Mean difference with its t-interval over pairs.
@@ -69,17 +68,12 @@ class PairedTest:
         return self.difference.n
 
 
-def _present(values: Sequence[float] | Floats) -> Floats:
-    array = np.asarray(values, dtype=np.float64).ravel()
-    return array[~np.isnan(array)]
-
-
 def t_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> Interval:
-    """Give the mean and its t-interval, ``mean ± t_{n-1} s / sqrt(n)``.
+    """Compute the mean and its t-interval, ``mean ± t_{n-1} s / sqrt(n)``.
 
     Args:
         values: One value per independent unit (a seed, which in the generated benchmark is
-            a world); NaN marks a missing one and is left out, ``n`` tells how many stayed.
+            a world); NaN marks a missing one and is left out, ``n`` counts the others.
         confidence: Coverage of the interval.
     """
     present = _present(values)
@@ -89,26 +83,25 @@ def t_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> In
     mean = float(present.mean())
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1)
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * present.std(ddof=1) / np.sqrt(n))
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * stats.sem(present))
     return Interval(mean, mean - half, mean + half, n)
 
 
-def plain_mean(cells: Floats) -> Floats:
-    """Average over the last axis."""
-    return cells.mean(axis=-1)
+def _present(values: Sequence[float] | Floats) -> Floats:
+    array = np.asarray(values, dtype=np.float64).ravel()
+    return array[~np.isnan(array)]
 
 
-def interquartile_mean(cells: Floats) -> Floats:
-    """Average the middle half along the last axis, so that one odd cell cannot decide."""
-    return np.asarray(stats.trim_mean(cells, 0.25, axis=-1))
+def interquartile_mean(cells: Floats, axis: int = -1) -> Floats:
+    """Average the middle half along an axis, so that one odd cell has no influence."""
+    return np.asarray(stats.trim_mean(cells, 0.25, axis=axis))
 
 
 def stratified_bootstrap(
     scores: Floats,
     rng: np.random.Generator,
-    statistic: Callable[[Floats], Floats] = plain_mean,
+    statistic: Callable[..., Floats] = np.mean,
     whole_seeds: bool = False,
-    resamples: int = RESAMPLES,
 ) -> Interval:
     """Bootstrap an aggregate over tasks with the tasks held fixed.
 
@@ -121,9 +114,8 @@ def stratified_bootstrap(
     Args:
         scores: ``[n_seed, n_task]`` without gaps.
         rng: Source of the resamples.
-        statistic: From ``[b, n_seed * n_task]`` to ``[b]``, over the last axis.
+        statistic: Reduces ``[…, n_seed * n_task]`` along ``axis``.
         whole_seeds: Draw rows (a seed with all its tasks) instead of cells.
-        resamples: Number of bootstrap samples.
 
     Raises:
         ValueError: If a cell is missing; aggregate over complete seeds only.
@@ -135,21 +127,23 @@ def stratified_bootstrap(
         raise ValueError(f"scores must be [n_seed, n_task], not of shape {scores.shape}")
     if np.isnan(scores).any():
         raise ValueError("scores have gaps; aggregate over seeds for which every task is done")
-    n_seed, n_task = scores.shape
+    n_seed = len(scores)
     if scores.size == 0:
         return Interval(np.nan, np.nan, np.nan, n_seed)
-    centre = float(statistic(scores.reshape(1, -1))[0])
+    centre = float(statistic(scores.ravel(), axis=-1))
     if n_seed == 1:
         return Interval(centre, np.nan, np.nan, 1)
-    drawn = np.empty(resamples)
-    width = 1 if whole_seeds else n_task
-    for start in range(0, resamples, _CHUNK):
-        stop = min(start + _CHUNK, resamples)
-        rows = rng.integers(n_seed, size=(stop - start, n_seed, width))
-        sample = scores[rows, np.arange(n_task)]
-        drawn[start:stop] = statistic(sample.reshape(stop - start, -1))
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(centre, float(low), float(high), n_seed)
+    ends = stats.bootstrap(
+        tuple(scores.T),
+        lambda *tasks, axis: statistic(np.concatenate(tasks, axis=axis), axis=axis),
+        paired=whole_seeds,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=_BATCH,
+        method="percentile",
+        rng=rng,
+    ).confidence_interval
+    return Interval(centre, float(ends.low), float(ends.high), n_seed)
 
 
 def p_floor(n: int) -> float:
@@ -157,41 +151,41 @@ def p_floor(n: int) -> float:
     return 1.0 if n < 1 else 2.0 / 2.0**n
 
 
-def sign_flip_p(
-    differences: Sequence[float] | Floats, rng: np.random.Generator, draws: int = DRAWS
-) -> float:
+def sign_flip_p(differences: Sequence[float] | Floats, rng: np.random.Generator) -> float:
     """Test by sign flips whether paired differences are centred on zero (two-sided).
 
     Under the null each difference is as likely as its negative. The statistic is
-    ``|mean|``; all ``2^n`` patterns are enumerated up to ``n = EXACT_LIMIT``, beyond that
-    ``(1 + hits) / (1 + draws)`` over random patterns, which is valid and never zero.
+    ``|mean|``; all ``2^n`` patterns are enumerated while they are at most ``DRAWS``, beyond
+    that ``(1 + hits) / (1 + DRAWS)`` over random patterns, which is valid and never zero.
 
     Args:
         differences: One per independent pair; NaN marks a missing pair and is left out.
         rng: Source of the random patterns; unused when the test is exact.
-        draws: Random patterns beyond ``EXACT_LIMIT``.
     """
     present = _present(differences)
-    n = len(present)
-    if n == 0:
-        return float("nan")
-    # Sums that are equal on paper may differ in the last bits; they count as ties.
-    threshold = abs(float(present.sum())) - 1e-9 * float(np.abs(present).sum())
-    if n <= EXACT_LIMIT:
-        sums = np.array([present[0]])  # by symmetry the first sign may stay positive
-        for value in present[1:]:
-            sums = np.concatenate([sums + value, sums - value])
-        return float(np.mean(np.abs(sums) >= threshold))
-    hits = 0
-    for start in range(0, draws, _CHUNK):
-        size = min(_CHUNK, draws - start)
-        signs = 2.0 * rng.integers(2, size=(size, n)) - 1.0
-        hits += int(np.sum(np.abs(signs @ present) >= threshold))
-    return (1 + hits) / (1 + draws)
+    if len(present) < 2:  # one difference is as large as its negative
+        return 1.0 if len(present) else float("nan")
+    most = float(np.abs(present).sum()) or 1.0
+
+    def size(values: Floats, axis: int) -> Floats:
+        # Sums that are equal on paper may differ in the last bits; rounding makes them ties.
+        return np.round(np.abs(values.sum(axis=axis)) / most, 9)
+
+    test = stats.permutation_test(
+        (present,),
+        size,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=DRAWS,
+        batch=_BATCH,
+        alternative="greater",
+        rng=rng,
+    )
+    return float(test.pvalue)
 
 
 def detectable_effect(spread: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Find the smallest true mean difference a paired t-test would detect.
+    """Compute the smallest true mean difference a paired t-test would detect.
 
     Solves ``P(T > t_{n-1, 1-alpha/2}) = power`` for the non-centrality
     ``delta * sqrt(n) / spread`` of a non-central t with ``n - 1`` degrees of freedom.
@@ -222,7 +216,7 @@ def detectable_effect(spread: float, n: int, power: float = 0.8, alpha: float = 
 
 
 def paired_test(differences: Sequence[float] | Floats, rng: np.random.Generator) -> PairedTest:
-    """Summarise paired differences, one per independent unit.
+    """Test paired differences, one per independent unit.
 
     Args:
         differences: Arm minus reference, NaN where either is missing.

@@ -20,7 +20,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gotd.config.schemas import build, conf_folder, register
+from gotd.config.build import build, register
+from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.pipeline.steps import RUN_ONLY
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from gotd.config.schemas import build
+from gotd.config.build import build
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.runs.expand import expand
 from gotd.storage.artifacts import MANIFEST, Step

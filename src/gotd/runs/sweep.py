@@ -23,7 +23,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from gotd.config.schemas import conf_folder, register
+from gotd.config.build import register
+from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell
 from gotd.runs.expand import SweepError, expand, expand_cells, holds_task, resolve, variant
 from gotd.storage.artifacts import ArtifactError

@@ -1,16 +1,19 @@
-"""What a selector sees, what it returns, and the pieces every ranking needs.
+"""The base classes of selectors, and the checks that all of them share.
 
-A selector ranks the candidates once; every budget is a prefix of that ranking.
-Rows are known by their ids, never by their position: ties are broken by id and
-chance is a hash of (seed, id), so shards, workers and row order cannot change
-what is chosen.
+A selector ranks the candidates once; every budget is a prefix of that ranking. Rows are
+known by their ids, never by their position: ties are broken by id, and random numbers are
+a hash of (seed, id). So shards, workers and row order cannot change what is selected.
+
+A new selector is a frozen dataclass with one method: `ScoringSelector.compute_scores` where
+candidates are scored one by one, `Selector.compute_ranking` otherwise (docs/extending.md).
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,29 +22,33 @@ from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.topk import smallest
 from gotd.storage.memmap import FileArray
+from gotd.storage.work import Work
 
-__all__ = [
-    "Ranking",
-    "Scorer",
-    "Scores",
-    "Selector",
-    "Rows",
-    "check_request",
-    "place",
-    "rank_by_scores",
-    "smallest",
-]
+Out = Sequence[np.ndarray]
+"""Arrays to write scores into, per shard ``[n]`` float64, possibly files."""
+
+FULL_TARGET = "full_target"
+"""Requirement: the candidates are the target's own texts, and no budget cuts them."""
+
+REQUIREMENTS = frozenset(
+    {"embeddings", "texts", "domains", "labels", "scores", "model", FULL_TARGET}
+)
+"""What a selector can require.
+
+``embeddings``, ``texts``, ``domains`` and ``labels`` are fields of the rows; ``scores`` and
+``model`` are fields of the selector, paths that a step of the pipeline fills in.
+"""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates in the order in which an arm would take them.
+    """Candidates in the order in which a selector takes them.
 
     Args:
         ids: ``[limit]`` row ids, best first.
-        scores: ``[limit]`` float64; **lower is selected first**, whatever the method.
-        with_replacement: Whether an id may stand more than once.
-        diagnostics: JSON-able facts: certificate of the solver, counts, seconds.
+        scores: ``[limit]`` float64; **lower is selected first**, whatever the selector.
+        with_replacement: Whether an id may occur more than once.
+        diagnostics: Values for JSON: the solver's certificate, counts.
     """
 
     ids: pa.Array
@@ -52,47 +59,87 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Scores:
-    """What an arm that scores rows one by one thinks of every candidate.
-
-    A ranking is these scores and ``smallest``; any budget is then a matter of seconds.
+    """One number per candidate, whose order is the ranking.
 
     Args:
         values: Per shard ``[n]`` float64; **lower is selected first**.
-        diagnostics: JSON-able facts: certificate of the solver, counts, seconds.
-        target_potential: ``[m]`` price of each target in cost units, from transport; with
-            it each candidate's share of the plan can be told.
+        diagnostics: Values for JSON: the solver's certificate, counts.
+        target_potential: ``[m]`` potential of each target in cost units, from transport;
+            from it follows each candidate's share of the plan.
     """
 
     values: Sequence[np.ndarray]
     diagnostics: dict[str, Any] = field(default_factory=dict)
     target_potential: np.ndarray | None = None
 
+    def ranking(self, candidates: Sequence[Rows], limit: int) -> Ranking:
+        """Rank the ``limit`` smallest scores, ties by id."""
+        ids, best = smallest(self.values, [shard.ids for shard in candidates], limit)
+        return Ranking(ids, best, diagnostics=self.diagnostics)
 
-class Selector(Protocol):
-    """An arm: ranks candidates for a target."""
+
+class Selector(ABC):
+    """A method that ranks candidates for a target.
+
+    A subclass is a frozen dataclass: its fields are its settings, and with ``key_name`` and
+    ``version`` they make up the cache key. It states ``name`` and ``requires``.
+    """
 
     name: ClassVar[str]
-    requires: ClassVar[frozenset[str]]
+    """Name in messages."""
+    requires: ClassVar[frozenset[str]] = frozenset()
+    """What it needs beside ids, some of `REQUIREMENTS`."""
+
+    def __init_subclass__(cls) -> None:
+        requires = cls.requires
+        if isinstance(requires, frozenset) and not requires <= REQUIREMENTS:
+            raise TypeError(
+                f"{cls.__name__}.requires: {sorted(requires - REQUIREMENTS)[0]!r} is none of "
+                f"{', '.join(sorted(REQUIREMENTS))}"
+            )
 
     def rank(
-        self,
-        target: Rows,
-        candidates: Sequence[Rows],
-        limit: int,
-        seed: int,
-        engine: Engine,
+        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
         """Rank the ``limit`` best candidates for ``target``.
 
+        Args:
+            target: What to select for.
+            candidates: The pool, in shards.
+            limit: Rows to rank; a smaller limit gives a prefix.
+            seed: Seed of the selection.
+            engine: Maps over shards.
+
         Raises:
-            ValueError: If ``limit`` exceeds the number of candidates, or a shard
-                lacks a field named in ``requires``.
+            ValueError: If the request cannot be answered, see `check_request`.
         """
-        ...
+        check_request(self, target, candidates, limit)
+        return self.compute_ranking(target, candidates, limit, seed, engine)
+
+    @abstractmethod
+    def compute_ranking(
+        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
+    ) -> Ranking:
+        """Rank; the request is checked."""
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of a ranking, for `gotd plan`; rows in memory not included.
+
+        By default all texts are read once, or all pairs of embeddings are compared once.
+
+        Args:
+            n_candidates: Rows of the pool.
+            n_targets: Rows of the target.
+            width: Numbers per embedding; 0 where there are none.
+            limit: Rows to rank.
+        """
+        if "embeddings" in self.requires:
+            return Work(flops=2.0 * n_candidates * n_targets * width)
+        return Work(texts=n_candidates + n_targets)
 
 
-class Scorer(Selector, Protocol):
-    """An arm whose ranking is the order of one number per candidate, ties by id."""
+class ScoringSelector(Selector):
+    """A selector whose ranking is the order of one number per candidate, ties by id."""
 
     def scores(
         self,
@@ -100,66 +147,62 @@ class Scorer(Selector, Protocol):
         candidates: Sequence[Rows],
         seed: int,
         engine: Engine,
-        out: Sequence[np.ndarray] | None = None,
+        out: Out | None = None,
     ) -> Scores:
-        """Score every candidate, lower is selected first.
+        """Score every candidate; lower is selected first.
 
         Args:
             target: What to select for.
-            candidates: The pool.
+            candidates: The pool, in shards.
             seed: Seed of the selection.
             engine: Maps over shards.
             out: Per shard ``[n]`` float64, such as a file, to write the scores into.
+
+        Raises:
+            ValueError: If the request cannot be answered, see `check_request`.
         """
-        ...
+        check_request(self, target, candidates, 1)
+        out = empty_scores(candidates) if out is None else out
+        return self.compute_scores(target, candidates, seed, engine, out)
+
+    def compute_ranking(
+        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
+    ) -> Ranking:
+        """Rank by the scores."""
+        out = empty_scores(candidates)
+        scored = self.compute_scores(target, candidates, seed, engine, out)
+        return scored.ranking(candidates, limit)
+
+    @abstractmethod
+    def compute_scores(
+        self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
+    ) -> Scores:
+        """Write the scores into ``out`` (see `fill`) and return them; the request is checked."""
 
 
-def place(
-    per_shard: Iterable[np.ndarray],
-    candidates: Sequence[Rows],
-    out: Sequence[np.ndarray] | None,
-) -> Sequence[np.ndarray]:
-    """Put each shard's scores, as they come, where they are wanted.
+def empty_scores(candidates: Sequence[Rows]) -> Out:
+    """Allocate ``[n]`` float64 per shard."""
+    return [np.empty(len(shard)) for shard in candidates]
+
+
+def fill(out: Out, per_shard: Iterable[np.ndarray]) -> Out:
+    """Copy each shard's scores into ``out`` as they are computed, and return ``out``.
 
     Args:
+        out: Per shard ``[n]`` float64.
         per_shard: Per shard ``[n]`` scores, such as an engine's results.
-        candidates: The shards.
-        out: Arrays to fill; new ones when ``None``.
-
-    Returns:
-        The filled arrays, float64.
     """
-    filled = [np.empty(len(shard)) for shard in candidates] if out is None else out
-    for array, values in zip(filled, per_shard, strict=True):
+    for array, values in zip(out, per_shard, strict=True):
         array[:] = values
-    return filled
-
-
-def rank_by_scores(
-    selector: Scorer,
-    target: Rows,
-    candidates: Sequence[Rows],
-    limit: int,
-    seed: int,
-    engine: Engine,
-) -> Ranking:
-    """Rank by a selector's scores.
-
-    Raises:
-        ValueError: If the request cannot be answered (see `check_request`).
-    """
-    check_request(selector, target, candidates, limit)
-    scored = selector.scores(target, candidates, seed, engine)
-    ids, best = smallest(scored.values, [shard.ids for shard in candidates], limit)
-    return Ranking(ids, best, diagnostics=scored.diagnostics)
+    return out
 
 
 def check_request(selector: Selector, target: Rows, candidates: Sequence[Rows], limit: int) -> None:
-    """Refuse what no selector can answer, naming what is missing.
+    """Validate a request.
 
     Raises:
-        ValueError: If there is no target or candidate row, a needed field is
-            absent, embeddings are not finite or differ in width, or the budget
+        ValueError: If there is no target or candidate row, a required field is
+            missing, embeddings are not finite or differ in width, or the budget
             exceeds the pool.
     """
     n_candidates = sum(len(shard) for shard in candidates)
@@ -175,9 +218,9 @@ def check_request(selector: Selector, target: Rows, candidates: Sequence[Rows], 
     if "embeddings" not in selector.requires:
         return
     widths = set()
-    for name, shard in [("target", target), *(("candidates", s) for s in candidates)]:
+    for side, shard in [("target", target), *(("candidates", shard) for shard in candidates)]:
         if shard.embeddings is None:
-            raise ValueError(f"{selector.name}: the {name} have no embeddings; choose an embedder")
+            raise ValueError(f"{selector.name}: the {side} have no embeddings; choose an embedder")
         widths.add(shard.embeddings.shape[1])
         if isinstance(shard.embeddings, FileArray):
             continue  # checked when they were written; reading all of them again takes long
@@ -185,7 +228,7 @@ def check_request(selector: Selector, target: Rows, candidates: Sequence[Rows], 
         if bad.any():
             row = shard.ids[int(np.argmax(bad))].as_py()
             raise ValueError(
-                f"{selector.name}: the embedding of {name} row {row!r} is not finite "
+                f"{selector.name}: the embedding of {side} row {row!r} is not finite "
                 f"({int(bad.sum())} such rows); embed that text again or drop it"
             )
     if len(widths) > 1:

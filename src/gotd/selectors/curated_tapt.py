@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, check_request
-from gotd.selectors.neighbours import nearest_neighbours
+from gotd.selectors.base import Ranking, Selector
+from gotd.selectors.neighbours import growing_neighbours, neighbours_work, take_ids
+from gotd.storage.work import Work
 
 
 @dataclass(frozen=True)
-class CuratedTAPT:
-    """Rank candidates by the best place they take among any target's neighbours.
+class CuratedTAPT(Selector):
+    """Rank candidates by their best neighbour rank over all targets.
 
-    The score is that place (1 for a first neighbour); within one place the smaller
-    distance comes first, then the id. A row that two targets share is taken once, so
-    a target in a crowd brings fewer rows of its own than one that stands alone:
-    ``RoundRobin`` gives both the same number.
+    The score is that rank (1 for a first neighbour); within one rank the smaller distance
+    comes first, then the id. A row that two targets share is selected once, so a target in
+    a crowd contributes fewer rows than an isolated one: in ``RoundRobin`` both contribute
+    the same number.
 
-    Embeddings are whatever the arm is given. The original embeds by VAMPIRE, a
-    variational model of word counts; the paper's appendix E by MiniLM.
+    Any embeddings will do. The original uses VAMPIRE, a variational model of word counts;
+    the paper's appendix E uses MiniLM.
 
     Args:
         duplicates: Keep repeated rows, as the published copy does, in which about
@@ -41,45 +41,39 @@ class CuratedTAPT:
     """
 
     key_name: ClassVar[str] = "CuratedTAPT"
+    name: ClassVar[str] = "curated_tapt"
+    requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
 
     duplicates: bool = False
     normalise: bool = False
 
-    name: ClassVar[str] = "curated_tapt"
-    requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
-
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
-        """Rank by place among the neighbours; nothing is left to chance.
-
-        Raises:
-            ValueError: If the request cannot be met (see ``check_request``).
-        """
-        check_request(self, target, candidates, limit)
-        n_candidates = sum(map(len, candidates))
+        """Rank by neighbour rank; the seed has no effect."""
         # Enough if no row is shared; doubled until the distinct rows suffice.
-        k = min(n_candidates, -(-limit // len(target)))
-        while True:
-            found = nearest_neighbours(target, candidates, k, engine, normalise=self.normalise)
-            place = np.broadcast_to(np.arange(1, k + 1), found.rows.shape).ravel()
-            order = np.lexsort((found.order.ravel(), found.distances.ravel(), place))
+        first = -(-limit // len(target))
+        for near in growing_neighbours(target, candidates, first, engine, self.normalise):
+            rank = np.broadcast_to(np.arange(1, near.k + 1), near.rows.shape).ravel()
+            rows = near.rows.ravel()
+            order = np.lexsort((near.order.ravel(), near.distances.ravel(), rank))
             if not self.duplicates:
                 # The first time that each row is met, in the order of the ranking.
-                order = order[np.sort(np.unique(found.rows.ravel()[order], return_index=True)[1])]
+                order = order[np.sort(np.unique(rows[order], return_index=True)[1])]
             if len(order) >= limit:
                 break
-            k = min(n_candidates, 2 * k)
-        chosen = order[:limit]
-        rows = found.rows.ravel()[chosen]
-        ids = pa.chunked_array([shard.ids for shard in candidates]).take(pa.array(rows))
+        order = order[:limit]
         return Ranking(
-            ids.combine_chunks(),
-            place[chosen].astype(np.float64),
+            take_ids(candidates, rows[order]),
+            rank[order].astype(np.float64),
             with_replacement=self.duplicates,
             diagnostics={
-                "neighbours_per_target": k,
-                "distinct_rows": len(np.unique(rows)),
-                "last_place": int(place[chosen[-1]]),
+                "neighbours_per_target": near.k,
+                "distinct_rows": len(np.unique(rows[order])),
+                "last_neighbour": int(rank[order[-1]]),
             },
         )
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of one search for all neighbours of the first lists."""
+        return neighbours_work(n_candidates, n_targets, width, -(-limit // n_targets))

@@ -1,9 +1,9 @@
-"""How crowded it is around each candidate: the kernel density that TSDS weighs by.
+"""The kernel density of the pool around each candidate, by which TSDS weights.
 
     rho_j = sum_x max(0, 1 - |x_j - x|^2 / sigma^2)
 
 over the nearest rows of the pool, the row itself included, so that ``rho_j >= 1``. It
-belongs to the pool and not to a target, so it is measured once and kept.
+depends on the pool and not on a target, so it is computed once and cached.
 
 Source: TSDS (NeurIPS 2024), section on near-duplicates; the published code measures it
 among the rows that any target looked up, which is nearly the pool.
@@ -28,8 +28,9 @@ from gotd.data.rows import Rows
 from gotd.selectors.neighbours import gather
 from gotd.storage.files import atomic_write
 from gotd.storage.memmap import FileArray
+from gotd.storage.work import Work
 
-# Up to so many rows all pairs are looked at twice, in double precision.
+# Up to so many rows all pairs are computed twice, in double precision.
 SMALL_ROWS = 4096
 
 # Kernel values held at once: 2^22 float64 are 32 MiB, near what a cache holds.
@@ -42,28 +43,28 @@ BINS = 64
 # Largest |x|^2 / sigma^2 at which float32 still gives a kernel value to about 1e-3.
 FLOAT32_RANGE = 1e3
 
-_kept: list[tuple[tuple[weakref.ref, ...], float, int, np.ndarray]] = []
+_cached: list[tuple[tuple[weakref.ref, ...], float, int, np.ndarray]] = []
 _lock = threading.Lock()
 
 
 def pool_density(candidates: Sequence[Rows], sigma: float, neighbours: int) -> np.ndarray:
-    """Measure each candidate's density in the pool, or recall it.
+    """Compute each candidate's density in the pool, or load it.
 
-    Kept beside the embeddings where these are files of one folder, otherwise in memory as
-    long as the embeddings are (of the last pool), so a second target finds them. Rows are
-    compared in the order of their ids: the order in which they are stored decides nothing.
+    Cached next to the embeddings where these are files of one folder, otherwise in memory
+    for as long as the embeddings are (of the last pool), for the next target. Rows are
+    compared sorted by id, so the order in which they are stored has no effect.
 
     Args:
         candidates: Shards with embeddings; all of them are copied into memory.
         sigma: Width of the kernel, in embedding units.
-        neighbours: Rows that count at most, the row itself included.
+        neighbours: The most rows that count, the row itself included.
 
     Returns:
         ``[n]`` float64 by global row: through the shards laid end to end.
     """
     arrays = [shard.embeddings for shard in candidates]
     with _lock:
-        for references, *settings, density in _kept:
+        for references, *settings, density in _cached:
             same = len(references) == len(arrays) and all(
                 reference() is array for reference, array in zip(references, arrays, strict=True)
             )
@@ -79,20 +80,26 @@ def pool_density(candidates: Sequence[Rows], sigma: float, neighbours: int) -> n
         if stored is not None:
             _write(stored, density)
         references = tuple(weakref.ref(array) for array in arrays if array is not None)
-        _kept[:] = [(references, sigma, neighbours, density)]
+        _cached[:] = [(references, sigma, neighbours, density)]
         return density
 
 
+def density_work(n_candidates: int, width: int) -> Work:
+    """Return the work of the density of a pool: each pair once, all rows in memory."""
+    held = 2 * 4 * n_candidates * (width + 2) + 8 * BINS * n_candidates
+    return Work(flops=float(n_candidates) ** 2 * width, memory_bytes=held)
+
+
 def _file(arrays: Sequence[np.ndarray | None], sigma: float, neighbours: int) -> Path | None:
-    """Say where the densities of files of embeddings belong, if the files share a folder."""
+    """Return the file for the densities of embeddings, if those are files of one folder."""
     sources = [array.source for array in arrays if isinstance(array, FileArray)]
     paths = [Path(source[0]) for source in sources if source is not None]
     folders = {path.parent for path in paths}
     if len(paths) < len(arrays) or len(folders) != 1:
         return None
     # Files of a store never change under their name; a pool may be some of them.
-    told = json.dumps([[path.name for path in paths], sigma, neighbours])
-    return folders.pop() / f"density-{hashlib.sha256(told.encode()).hexdigest()[:12]}.npy"
+    content = json.dumps([[path.name for path in paths], sigma, neighbours])
+    return folders.pop() / f"density-{hashlib.sha256(content.encode()).hexdigest()[:12]}.npy"
 
 
 def _write(path: Path, density: np.ndarray) -> None:
@@ -102,16 +109,16 @@ def _write(path: Path, density: np.ndarray) -> None:
 
 
 def kernel_density(embeddings: np.ndarray, sigma: float, neighbours: int) -> np.ndarray:
-    """Measure how crowded it is around each row.
+    """Compute the kernel density around each row.
 
     Quadratic in the rows. More than a few thousand are compared in float32 and each pair
-    once; where more than ``neighbours`` rows lie inside ``sigma``, the sum of the nearest
-    is then read off a histogram, right to a few thousandths.
+    once; where more than ``neighbours`` rows are inside ``sigma``, the sum of the nearest
+    is then estimated from a histogram, to a few thousandths.
 
     Args:
         embeddings: ``[n, d]`` rows.
         sigma: Width of the kernel.
-        neighbours: Rows that count at most, the row itself included.
+        neighbours: The most rows that count, the row itself included.
 
     Returns:
         ``[n]`` float64, at least 1.
@@ -124,7 +131,7 @@ def kernel_density(embeddings: np.ndarray, sigma: float, neighbours: int) -> np.
 
 
 def _sides(embeddings: np.ndarray, sigma: float, dtype: type) -> tuple[np.ndarray, np.ndarray]:
-    """Give two ``[n, d + 2]`` matrices whose product is ``1 - |x - y|^2 / sigma^2``."""
+    """Return two ``[n, d + 2]`` matrices whose product is ``1 - |x - y|^2 / sigma^2``."""
     # About their mean, because differences of large norms lose digits.
     rows = embeddings.astype(dtype) - embeddings.mean(axis=0, dtype=np.float64).astype(dtype)
     rows *= dtype(np.sqrt(2.0) / sigma)
@@ -178,8 +185,8 @@ def _tally(kernel, start, other, count, total):
             value = kernel[i, j]
             if value > 0:
                 value = min(value, np.float32(1.0))
-                place = min(np.int64(value * BINS), BINS - 1)
-                count[start + i, place] += 1
-                total[start + i, place] += value
-                count[other + j, place] += 1
-                total[other + j, place] += value
+                bin_ = min(np.int64(value * BINS), BINS - 1)
+                count[start + i, bin_] += 1
+                total[start + i, bin_] += value
+                count[other + j, bin_] += 1
+                total[other + j, bin_] += value

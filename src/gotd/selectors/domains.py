@@ -1,6 +1,6 @@
-"""Which domains of the pool are near the target at all?
+"""Domains of the pool: which are near the target, and the rows that belong to them.
 
-GOT-D first keeps the two to four domains nearest to the target and ranks only their
+GOT-D first selects the two to four domains nearest to the target and ranks only their
 rows. ``screen`` measures a small sample of each domain by entropic transport.
 """
 
@@ -16,16 +16,26 @@ import pyarrow.compute as pc
 from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine, LocalEngine
+from gotd.storage.work import Work
 
 ROLE = "domains"
 
 SAME_POINT = 1e-12
 """Costs under this share of the target's mean square are rounding of float32."""
 
+SAMPLE_ROWS = 10_000
+"""Rows measured per domain (paper, App. C.3; its code: 20,000)."""
+
+TYPICAL_DOMAINS, SCREEN_PASSES = 7, 4
+"""Domains of the paper's pool, and passes over a sample in one solve, for `screen_work`."""
+
+MOST_RUNS = 64
+"""A shard whose rows of some domains form more runs than this is copied, not sliced."""
+
 
 @dataclass(frozen=True)
 class DomainDistance:
-    """How far a domain is from the target.
+    """Distance of a domain from the target.
 
     Args:
         domain: The domain.
@@ -54,28 +64,28 @@ def screen(
     target: Rows,
     candidates: Sequence[Rows],
     *,
-    sample: int = 10_000,
-    epsilon: float = 0.05,
-    tolerance: float = 5e-3,
+    epsilon: float,
+    tolerance: float,
+    sample: int = SAMPLE_ROWS,
     seed: int = 0,
     engine: Engine | None = None,
 ) -> list[DomainDistance]:
     """Rank the pool's domains by their transport distance to the target.
 
     The distance is ``OT_eps(target, domain)`` with uniform masses and squared
-    Euclidean cost. All domains share one epsilon in cost units, so that a domain far
-    away is not smoothed more than one nearby.
+    Euclidean cost. All domains share one epsilon in cost units, so that a distant domain
+    is not smoothed more than a near one.
 
-    It is not debiased: of two domains at the same place the more varied one has the
+    It is not debiased: of two domains with the same mean the more varied one has the
     larger distance. A domain with fewer rows than ``sample`` is measured on all of
     them, and the distance of a small sample is slightly too large.
 
     Args:
         target: Target rows with embeddings.
         candidates: Shards with embeddings and domains.
-        sample: Rows measured per domain; the paper takes 10,000 (its code 20,000).
         epsilon: Regularisation as a share of the mean cost over all domains.
         tolerance: Marginal error (L1) at which a solve counts as converged.
+        sample: Rows measured per domain.
         seed: Seed of the samples, a hash of (seed, id).
         engine: Maps over shards; this machine, one shard at a time, when ``None``.
 
@@ -88,7 +98,7 @@ def screen(
 
     Source: GOT-D (ICLR 2024) App. C.3, the domain relevance test.
     """
-    # Imported here, so that arms which only read domain names do not load torch.
+    # Imported here, so that selectors which only read domain names do not load torch.
     from gotd.transport.problem import Problem
     from gotd.transport.semidual import solve_semidual
 
@@ -98,73 +108,89 @@ def screen(
     wanted = np.asarray(target.embeddings, dtype=np.float32)
     mean_cost = float(np.mean([_mean_cost(s.embeddings, wanted) for s in samples.values()]))
     if mean_cost <= SAME_POINT * float(np.square(wanted).sum(axis=1).mean()):
-        # All texts are alike, so no domain is farther away than another.
+        # All texts are the same, so no domain is farther away than another.
         return [
-            DomainDistance(domain, 0.0, drawn.rows, len(drawn.embeddings), 0.0)
-            for domain, drawn in sorted(samples.items())
+            DomainDistance(domain, 0.0, part.rows, len(part.embeddings), 0.0)
+            for domain, part in sorted(samples.items())
         ]
     absolute = epsilon * mean_cost
-    found = []
-    for domain, drawn in samples.items():
-        problem = Problem(wanted, [drawn.embeddings], epsilon=absolute, epsilon_is="absolute")
-        solved = solve_semidual(problem, [drawn.priority], tolerance=tolerance)
-        found.append(
+    distances = []
+    for domain, part in samples.items():
+        problem = Problem(wanted, [part.embeddings], epsilon=absolute, epsilon_is="absolute")
+        solved = solve_semidual(problem, [part.priority], tolerance=tolerance)
+        distances.append(
             DomainDistance(
                 domain=domain,
                 distance=solved.value,
-                rows=drawn.rows,
-                sampled=len(drawn.embeddings),
+                rows=part.rows,
+                sampled=len(part.embeddings),
                 marginal_error=solved.marginal_error,
             )
         )
-    return sorted(found, key=lambda row: (row.distance, row.domain))
+    return sorted(distances, key=lambda row: (row.distance, row.domain))
 
 
-def only_domains(pool: Rows, domains: Sequence[str], least: int) -> list[Rows]:
-    """Narrow a pool to some of its domains, one shard for each.
+def screen_work(n_candidates: int, n_targets: int, width: int) -> Work:
+    """Return the work of `screen` for a pool of `TYPICAL_DOMAINS` domains."""
+    rows = min(n_candidates, TYPICAL_DOMAINS * SAMPLE_ROWS)
+    return Work(
+        flops=2.0 * rows * n_targets * width * SCREEN_PASSES,
+        memory_bytes=4 * rows * (width + n_targets / TYPICAL_DOMAINS),
+    )
 
-    A domain whose rows stand together, as they do in a pool read from one file after
-    another, is a view: its embeddings stay on the disk.
+
+def only_domains(pool: Sequence[Rows], domains: Sequence[str], least: int) -> list[Rows]:
+    """Select the rows of some domains, as contiguous runs that copy no embeddings.
+
+    A pool read from one file after another has few runs, and their embeddings remain on
+    disk. A shard with more than `MOST_RUNS` runs is copied.
 
     Args:
-        pool: Candidates with domains.
-        domains: The domains to keep.
-        least: Rows that must be left.
+        pool: Shards with domains.
+        domains: The domains.
+        least: The fewest rows that must be left.
 
     Raises:
         ValueError: If fewer are left, or a domain is nowhere in the pool.
     """
-    names = domains_of(pool, "domain screening")
-    shards = []
-    for domain in domains:
-        rows = np.flatnonzero(pc.equal(names, domain))
-        if not len(rows):
-            raise ValueError(f"domain screening: the pool has no domain {domain!r}")
-        shards.append(pool.take(rows))
-    left = sum(map(len, shards))
+    wanted = pa.array(list(domains), type=pa.string())
+    runs: list[Rows] = []
+    seen: set[str] = set()
+    for shard in pool:
+        names = domains_of(shard, "domain screening")
+        seen.update(pc.unique(names).to_pylist())
+        rows = np.flatnonzero(pc.is_in(names, value_set=wanted))
+        parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+        if len(parts) > MOST_RUNS:
+            parts = [rows]
+        runs += [shard.take(part) for part in parts if len(part)]
+    missing = [domain for domain in domains if domain not in seen]
+    if missing:
+        raise ValueError(f"domain screening: the pool has no domain {missing[0]!r}")
+    left = sum(map(len, runs))
     if left < least:
         raise ValueError(
-            f"the domains nearest to the target ({', '.join(domains)}) hold {left:,} candidates, "
+            f"the domains nearest to the target ({', '.join(domains)}) have {left:,} candidates, "
             f"fewer than the {least:,} to rank; raise candidates.screen or lower the budget"
         )
-    return shards
+    return runs
 
 
 def domains_of(shard: Rows, reader: str) -> pa.Array:
-    """Return the shard's domains as strings, or say what is missing.
+    """Return the shard's domains as strings.
 
     Args:
-        shard: Rows that should know their domain.
-        reader: Who asks, for the message.
+        shard: Rows with domains.
+        reader: Name of the caller, for the message.
 
     Raises:
         ValueError: If the shard has no domains or a row has none.
     """
     if shard.domains is None:
-        raise ValueError(f"{reader}: the candidates have no domains; give a `domain` column")
+        raise ValueError(f"{reader}: the candidates have no domains; add a `domain` column")
     if shard.domains.null_count:
         row = shard.ids.filter(pc.is_null(shard.domains))[0].as_py()
-        raise ValueError(f"{reader}: candidate {row!r} has no domain; name one or drop the row")
+        raise ValueError(f"{reader}: candidate {row!r} has no domain; add one or drop the row")
     return shard.domains.cast(pa.string())
 
 
@@ -173,7 +199,7 @@ def domain_names(candidates: Sequence[Rows], reader: str) -> list[str]:
 
     Args:
         candidates: Shards with domains.
-        reader: Who asks, for the message.
+        reader: Name of the caller, for the message.
     """
     arrays = [domains_of(shard, reader) for shard in candidates]
     return sorted({name for array in arrays for name in pc.unique(array).to_pylist()})
@@ -186,8 +212,8 @@ def ids_in_domains(
 
     Args:
         candidates: Shards with domains.
-        domains: The domains to keep.
-        reader: Who asks, for the message.
+        domains: The domains.
+        reader: Name of the caller, for the message.
 
     Raises:
         ValueError: If a shard has no domains or a domain is nowhere in the pool.
@@ -217,8 +243,8 @@ def _sample_domains(
         members = [np.flatnonzero(pc.equal(array, domain)) for array in domains]
         numbers = np.concatenate([u[rows] for u, rows in zip(chance, members, strict=True)])
         rows = np.concatenate([start + m for start, m in zip(starts, members, strict=False)])
-        drawn = np.argsort(numbers)[:sample]
-        samples[domain] = _Sample(len(rows), gather(candidates, rows[drawn]), numbers[drawn])
+        first = np.argsort(numbers)[:sample]
+        samples[domain] = _Sample(len(rows), gather(candidates, rows[first]), numbers[first])
     return samples
 
 

@@ -15,16 +15,17 @@ import numpy as np
 from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, Scores, check_request, place, rank_by_scores
+from gotd.selectors.base import Out, Scores, ScoringSelector, fill
 from gotd.selectors.hashed_ngrams import FastNgrams, NgramFeatures, Sha256Ngrams
+from gotd.storage.work import Work
 
 # The package's constant: keeps the logarithm finite in a bucket one side never fills.
 LOG_FLOOR = 1e-8
 
 
 @dataclass(frozen=True)
-class DSIR:
-    """Resample candidates by their n-gram importance weight.
+class DSIR(ScoringSelector):
+    """Resampling of candidates by their n-gram importance weight.
 
     Two passes over the pool: count the n-grams, then score each text by
 
@@ -34,8 +35,8 @@ class DSIR:
     (seed, id). Taking the largest of these is sampling without replacement in
     proportion to ``w``.
 
-    The weight grows with length, and a text without n-grams has weight 1: give it
-    chunks of one length. The package's quality filter (it drops texts under 100
+    The weight grows with length, and a text without n-grams has weight 1: use chunks of
+    one length. The package's quality filter (it drops texts under 100
     tokens) is left out, because it would empty a pool of short chunks.
 
     Args:
@@ -50,15 +51,14 @@ class DSIR:
     """
 
     key_name: ClassVar[str] = "DSIR"
+    name: ClassVar[str] = "dsir"
+    requires: ClassVar[frozenset[str]] = frozenset({"texts"})
 
     hash: Literal["fast", "sha256"] = "fast"
     ngrams: int = 2
     buckets: int = 10_000
     noise: bool = True
     target_smoothing: float = 0.0
-
-    name: ClassVar[str] = "dsir"
-    requires: ClassVar[frozenset[str]] = frozenset({"texts"})
 
     def __post_init__(self) -> None:
         if self.hash not in ("fast", "sha256"):
@@ -70,31 +70,14 @@ class DSIR:
         if self.target_smoothing < 0:
             raise ValueError(f"dsir: target_smoothing is negative: {self.target_smoothing}")
 
-    def rank(
-        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
-    ) -> Ranking:
-        """Rank by noisy log importance weight; the score is its negative.
-
-        Raises:
-            ValueError: If the request cannot be met, a text is missing, or one side
-                has no n-gram at all.
-        """
-        return rank_by_scores(self, target, candidates, limit, seed, engine)
-
-    def scores(
-        self,
-        target: Rows,
-        candidates: Sequence[Rows],
-        seed: int,
-        engine: Engine,
-        out: Sequence[np.ndarray] | None = None,
+    def compute_scores(
+        self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
     ) -> Scores:
-        """Score every candidate by its negative noisy log importance weight.
+        """Score by the negative noisy log importance weight.
 
         Raises:
-            ValueError: If a text is missing, or one side has no n-gram at all.
+            ValueError: If a text is missing, or one side has no n-gram.
         """
-        check_request(self, target, candidates, 1)
         features = self._features()
         target_counts = features.count(target.texts)
         pool_counts = np.zeros(self.buckets, dtype=np.int64)
@@ -113,10 +96,14 @@ class DSIR:
             "target_ngrams": int(target_counts.sum()),
             "candidate_ngrams": int(pool_counts.sum()),
         }
-        return Scores(place(engine.map(score, candidates), candidates, out), diagnostics)
+        return Scores(fill(out, engine.map(score, candidates)), diagnostics)
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of two passes over the candidates and one over the target."""
+        return Work(texts=2 * n_candidates + n_targets)
 
     def log_ratio(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
-        """Weigh each bucket by the log of its share in the target over the pool's.
+        """Compute the log ratio of each bucket's share in the target to that in the pool.
 
         Args:
             target_counts: ``[buckets]`` n-gram counts of the target.
@@ -130,7 +117,7 @@ class DSIR:
         """
         for side, counts in (("target", target_counts), ("candidates", pool_counts)):
             if counts.sum() == 0:
-                raise ValueError(f"{self.name}: the {side} hold no word; are the texts empty?")
+                raise ValueError(f"{self.name}: no word in the {side}; are the texts empty?")
         smoothed = target_counts + self.target_smoothing
         share_target = smoothed / smoothed.sum()
         share_pool = pool_counts / pool_counts.sum()

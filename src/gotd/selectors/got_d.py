@@ -1,15 +1,14 @@
-"""GOT-D: take the candidates that pull the pool fastest towards the target.
+"""GOT-D: the candidates that move the pool fastest towards the target.
 
-The pool stands in for what the model was pre-trained on. The gradient of the transport
-cost ``OT(candidates, target)`` in the candidates' masses says which of them move it
-towards the target; the most negative come first. One solve, one sort.
+The pool represents what the model was pre-trained on. The gradient of the transport cost
+``OT(candidates, target)`` in the candidates' masses says which of them move it towards the
+target; the most negative come first. One solve, one sort.
 
 Source: GOT-D (ICLR 2024), section 2 and Theorem 1.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -20,8 +19,9 @@ import pyarrow.compute as pc
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, Scores, check_request, smallest
+from gotd.selectors.base import Out, Ranking, Scores, ScoringSelector, empty_scores, fill
 from gotd.selectors.transport_settings import TransportSettings, certificate, reference_priority
+from gotd.storage.work import Work
 from gotd.transport import Compute, Potentials, Problem, score
 from gotd.transport.debias import self_potential
 from gotd.transport.gradient import calibrate
@@ -32,22 +32,23 @@ from gotd.transport.sinkhorn import solve_dense
 Solver = Literal["semidual", "dense", "pot", "published"]
 Direction = Literal["towards", "away"]
 
-# A target counts as starved by a selection that gives it under this share of its mass.
+# A selection starves a target to which it assigns less than this share of its mass.
 STARVED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class GotD(TransportSettings):
+class GotD(TransportSettings, ScoringSelector):
     """Rank candidates by the calibrated gradient of the transport cost, lowest first.
 
     ``score_i = N / (N - 1) * (f_i - mean f)``; ``f`` is the candidates' potential.
-    GOT-D_contrast is ``direction="away"`` with a target of what is *not* wanted.
+    GOT-D_contrast is ``direction="away"`` with a target of what is *not* wanted. The seed
+    only draws the reference sample of a large pool; within the tolerance it does not matter.
 
     Args:
         solver: ``semidual`` for any size; ``dense`` (float64) and ``pot`` as oracles
             for small pools; ``published`` repeats the notebook's stopping rule
-            (threshold 0.1, momentum 1.3), which leaves the solve unfinished and does not
-            look at ``tolerance``. ``max_passes``, ``reference_rows`` and ``on_failure``
+            (threshold 0.1, momentum 1.3), which leaves the solve unfinished and ignores
+            ``tolerance``. ``max_passes``, ``reference_rows`` and ``on_failure``
             are the semidual's.
         debias: Subtract the candidates' potential against themselves. Not GOT-D; can
             help at epsilon of 0.1 and more.
@@ -56,7 +57,6 @@ class GotD(TransportSettings):
     """
 
     key_name: ClassVar[str] = "GOTD"
-
     name: ClassVar[str] = "got_d"
 
     solver: Solver = "semidual"
@@ -72,65 +72,42 @@ class GotD(TransportSettings):
             }
         )
 
-    def rank(
-        self,
-        target: Rows,
-        candidates: Sequence[Rows],
-        limit: int,
-        seed: int,
-        engine: Engine,
+    def compute_ranking(
+        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
-        """Rank the ``limit`` best candidates for ``target``.
-
-        The seed decides only which candidates form the reference sample of a large
-        pool; within the tolerance it does not matter.
+        """Rank by the scores, and report how the selection covers the target.
 
         Raises:
-            ValueError: If the request cannot be answered, or the pool has one row.
+            ValueError: If the pool has one row.
             NotConverged: If the solve misses its tolerance.
         """
-        check_request(self, target, candidates, limit)
-        started = time.perf_counter()
         problem = self.problem(target, candidates)
         compute = self.compute(problem, engine)
-        scores, potentials = self._score(problem, candidates, seed, engine, compute, None)
-        ids, best = smallest(scores.values, [shard.ids for shard in candidates], limit)
-        diagnostics = {
-            **scores.diagnostics,
-            "coverage": self._coverage(problem, potentials, candidates, ids, compute),
-            "elapsed_s": time.perf_counter() - started,
-        }
-        return Ranking(ids=ids, scores=best, diagnostics=diagnostics)
+        out = empty_scores(candidates)
+        scored, potentials = self._score(problem, candidates, seed, engine, compute, out)
+        ranking = scored.ranking(candidates, limit)
+        coverage = _coverage(problem, potentials, candidates, ranking.ids, compute)
+        return replace(ranking, diagnostics={**ranking.diagnostics, "coverage": coverage})
 
-    def scores(
-        self,
-        target: Rows,
-        candidates: Sequence[Rows],
-        seed: int,
-        engine: Engine,
-        out: Sequence[np.ndarray] | None = None,
+    def compute_scores(
+        self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
     ) -> Scores:
-        """Score every candidate; the ranking is the smallest of these, ties by id.
-
-        Args:
-            target: The target's rows.
-            candidates: The pool.
-            seed: Seed of the reference sample.
-            engine: Maps over blocks.
-            out: Per shard ``[n]`` float64, such as a file, to write the scores into; then
-                nothing in memory grows with the pool (semidual).
+        """Score by the calibrated gradient; with ``semidual`` only ``out`` grows with the pool.
 
         Raises:
-            ValueError: If there is nothing to score, or the pool has one row.
+            ValueError: If the pool has one row.
             NotConverged: If the solve misses its tolerance.
         """
-        check_request(self, target, candidates, 1)
-        started = time.perf_counter()
         problem = self.problem(target, candidates)
         compute = self.compute(problem, engine)
-        scores, _ = self._score(problem, candidates, seed, engine, compute, out)
-        elapsed_s = time.perf_counter() - started
-        return replace(scores, diagnostics={**scores.diagnostics, "elapsed_s": elapsed_s})
+        return self._score(problem, candidates, seed, engine, compute, out)[0]
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of one solve; ``dense`` and ``pot`` hold all costs several times."""
+        work = super().work(n_candidates, n_targets, width, limit)
+        if self.solver in ("dense", "pot"):
+            return replace(work, memory_bytes=4 * 8 * n_candidates * n_targets)
+        return work
 
     def _score(
         self,
@@ -139,7 +116,7 @@ class GotD(TransportSettings):
         seed: int,
         engine: Engine,
         compute: Compute,
-        out: Sequence[np.ndarray] | None,
+        out: Out,
     ) -> tuple[Scores, Potentials]:
         priority = reference_priority(candidates, seed, engine)
         potentials = self._solve(problem, priority, compute, out)
@@ -165,53 +142,41 @@ class GotD(TransportSettings):
         problem: Problem,
         priority: Callable[[], Iterable[np.ndarray]],
         compute: Compute,
-        out: Sequence[np.ndarray] | None,
+        out: Out,
     ) -> Potentials:
         if self.solver == "semidual":
             return self.solve_semidual(problem, priority, compute, out)
-        if self.solver == "dense":
-            solved = solve_dense(problem, tolerance=self.tolerance)
-        elif self.solver == "pot":
-            solved = solve_pot(problem, tolerance=self.tolerance)
-        else:
+        if self.solver == "published":
             solved = solve_published(problem, compute=compute)
-        if out is None:
-            return solved
-        for given, values in zip(out, solved.candidate, strict=True):
-            given[:] = values
-        return replace(solved, candidate=tuple(out))
+        else:
+            solve = solve_dense if self.solver == "dense" else solve_pot
+            solved = solve(problem, tolerance=self.tolerance)
+        return replace(solved, candidate=tuple(fill(out, solved.candidate)))
 
-    def _coverage(
-        self,
-        problem: Problem,
-        potentials: Potentials,
-        candidates: Sequence[Rows],
-        ids: pa.Array,
-        compute: Compute,
-    ) -> dict[str, float]:
-        """Summarise how the selected candidates' mass spreads over the targets.
 
-        All candidates together cover every target by construction; a selection may
-        collapse onto the one mode that the pool lacks most, and this shows it.
-        """
-        lookup = pc.SetLookupOptions(ids)
-        chosen = [
-            rows[pc.call_function("is_in", [shard.ids], lookup).to_numpy(zero_copy_only=False)]
-            for rows, shard in zip(problem.candidates, candidates, strict=True)
-        ]
-        new = Problem(
-            target=problem.target,
-            candidates=chosen,
-            geometry=problem.geometry,
-            epsilon=problem.epsilon,
-            epsilon_is=problem.epsilon_is,
-        )
-        _, share = score(new, potentials, compute)
-        positive = share[share > 0]
-        effective = float(np.exp(-(positive * np.log(positive)).sum()))
-        return {
-            "effective_targets": effective,
-            "effective_share": effective / problem.n_target,
-            "largest_share": float(share.max()),
-            "starved_targets": float((share < STARVED_SHARE * problem.b).mean()),
-        }
+def _coverage(
+    problem: Problem,
+    potentials: Potentials,
+    candidates: Sequence[Rows],
+    ids: pa.Array,
+    compute: Compute,
+) -> dict[str, float]:
+    """Compute how the selected candidates' mass is distributed over the targets.
+
+    All candidates together cover every target by construction; a selection may
+    collapse onto the one mode that the pool lacks most, and this shows it.
+    """
+    lookup = pc.SetLookupOptions(ids)
+    selected = [
+        rows[pc.call_function("is_in", [shard.ids], lookup).to_numpy(zero_copy_only=False)]
+        for rows, shard in zip(problem.candidates, candidates, strict=True)
+    ]
+    _, share = score(replace(problem, candidates=selected), potentials, compute)
+    positive = share[share > 0]
+    effective = float(np.exp(-(positive * np.log(positive)).sum()))
+    return {
+        "effective_targets": effective,
+        "effective_share": effective / problem.n_target,
+        "largest_share": float(share.max()),
+        "starved_targets": float((share < STARVED_SHARE * problem.b).mean()),
+    }

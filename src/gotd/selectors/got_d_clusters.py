@@ -1,18 +1,16 @@
-"""GOT-D part by part: each part of the target ranks the pool and has its share.
+"""GOT-D per cluster of the target: each cluster ranks the pool and has its share.
 
-Where GOT-D gives all its budget to the one part of the target that lies farthest from
-the pool, here the target is cut into clusters, each ranks the candidates by its own
-transport problem, and they take turns in proportion to their size.
+GOT-D spends all its budget on the one part of the target that is farthest from the pool.
+Here the target is divided into clusters, each ranks the candidates by its own transport
+problem, and they take turns in proportion to their size.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heapify, heapreplace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,33 +19,39 @@ import torch
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, check_request, smallest
+from gotd.selectors.base import Ranking, empty_scores, smallest
 from gotd.selectors.transport_settings import TransportSettings, reference_priority
+from gotd.storage.work import Work
 
 LLOYD_STEPS = 100
+
+READ_TARGETS = 8
+"""A pass for fewer targets takes as long as one for so many: reading candidates dominates."""
+
+ID_BYTES = 80
+"""Memory of an id as a Python string."""
 
 
 @dataclass(frozen=True)
 class GotDClusters(TransportSettings):
-    """Let clusters of the target take turns, each by its own GOT-D ranking.
+    """Clusters of the target take turns, each by its own GOT-D ranking.
 
-    A cluster with ``n`` of ``m`` targets takes its ``k``-th row at ``(k - 1/2) m / n``,
+    A cluster with ``n`` of ``m`` targets takes its ``k``-th row at time ``(k - 1/2) m / n``,
     the score; the smallest comes first. So every prefix of the ranking has the target's
-    shares to within a row per cluster. A row that another cluster has taken already is
-    skipped.
+    shares to within a row per cluster. A row that another cluster has already taken is
+    skipped. The seed starts the clustering and draws the reference samples.
 
     All clusters together cost about as much as one GOT-D ranking, because their targets
     add up; with very few targets per cluster, reading the candidates dominates.
 
     Args:
-        clusters: Parts to cut the target into; rather too many than too few, since the
-            parts of one theme together have its share. No more than there are targets.
+        clusters: Parts of the target; rather too many than too few, since the parts of
+            one theme together have its share. No more than there are targets.
         epsilon: This and the others: see `TransportSettings`; relative to each cluster's
             own mean cost.
     """
 
     key_name: ClassVar[str] = "GOTDClusters"
-
     name: ClassVar[str] = "got_d_clusters"
 
     clusters: int = 64
@@ -55,49 +59,53 @@ class GotDClusters(TransportSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.clusters < 1:
-            raise ValueError(f"{self.name}: clusters must be positive, not {self.clusters}")
+            raise ValueError(f"{self.name}: clusters must be at least 1, not {self.clusters}")
 
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
-        """Rank by turns; the seed starts the clustering and draws reference samples.
+        """Rank by turns.
 
         Raises:
-            ValueError: If the request cannot be answered.
             NotConverged: If a solve misses its tolerance.
         """
-        check_request(self, target, candidates, limit)
-        started = time.perf_counter()
-        whole = self.problem(target, candidates)
-        # In the order of ids, so that the order in which targets are given is no matter.
+        problem = self.problem(target, candidates)
+        # Sorted by id, so that the order of the targets has no effect.
         by_id = pc.sort_indices(target.ids).to_numpy()
-        rows = np.asarray(whole.target, dtype=np.float64)[by_id]
-        label = cluster(whole.geometry.embed(torch.from_numpy(rows)).numpy(), self.clusters, seed)
+        rows = np.asarray(problem.target, dtype=np.float64)[by_id]
+        space = problem.geometry.embed(torch.from_numpy(rows)).numpy()
+        label = cluster(space, self.clusters, seed)
         priority = reference_priority(candidates, seed, engine)
         orders, sizes, errors, passes = [], [], [], 0
-        out = [np.empty(len(shard)) for shard in candidates]
+        out = empty_scores(candidates)
         for number in np.unique(label):
-            part = dataclasses.replace(whole, target=whole.target[by_id[label == number]])
-            compute = self.compute(part, engine)
-            solved = self.solve_semidual(part, priority, compute, out)
+            part = replace(problem, target=problem.target[by_id[label == number]])
+            solved = self.solve_semidual(part, priority, self.compute(part, engine), out)
             orders.append(smallest(out, [shard.ids for shard in candidates], limit)[0])
             sizes.append(part.n_target)
             errors.append(solved.marginal_error)
             passes += solved.passes
         ids, turns = take_turns(orders, sizes, limit)
-        diagnostics: dict[str, Any] = {
+        diagnostics = {
             "cluster_sizes": sizes,
             "marginal_error": max(errors),
             "passes_of_all_clusters": passes,
-            "elapsed_s": time.perf_counter() - started,
         }
         return Ranking(ids, turns, diagnostics=diagnostics)
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of one solve per cluster, and the rankings that are merged."""
+        clusters = min(self.clusters, n_targets)
+        targets = max(READ_TARGETS, -(-n_targets // clusters))
+        once = super().work(n_candidates, targets, width, limit)
+        held = once.memory_bytes + 8 * n_candidates + ID_BYTES * clusters * limit
+        return replace(once, flops=clusters * once.flops, memory_bytes=held)
 
 
 def take_turns(
     orders: Sequence[pa.Array], sizes: Sequence[int], limit: int
 ) -> tuple[pa.Array, np.ndarray]:
-    """Merge rankings so that each contributes in proportion to its size.
+    """Merge rankings; each contributes in proportion to its size.
 
     Args:
         orders: Rankings of the same rows, at least ``limit`` long.
@@ -112,25 +120,24 @@ def take_turns(
     heapify(queue)
     names = [order.to_pylist() for order in orders]
     taken: dict[str, float] = {}
-    place = [0] * len(orders)
+    position = [0] * len(orders)
     while len(taken) < limit:
         turn, number, count = queue[0]
-        while names[number][place[number]] in taken:
-            place[number] += 1
-        taken[names[number][place[number]]] = turn
+        while names[number][position[number]] in taken:
+            position[number] += 1
+        taken[names[number][position[number]]] = turn
         heapreplace(queue, ((count + 1.5) * total / sizes[number], number, count + 1))
     return pa.array(taken, type=pa.string()), np.fromiter(taken.values(), np.float64)
 
 
 def cluster(rows: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Cut rows into clusters by k-means, started by k-means++.
+    """Assign rows to clusters by k-means, started by k-means++.
 
-    Written out, because a library's parallel sums would let the number of threads decide
-    where a row on the border belongs.
+    Not a library's, whose parallel sums make border cases depend on the number of threads.
 
     Args:
         rows: ``[m, d]`` float64.
-        clusters: How many at most; equal rows are never parted.
+        clusters: The most clusters; equal rows are always in one.
         seed: Draws the first centres.
 
     Returns:

@@ -1,26 +1,23 @@
-"""GOT-D in steps: what has been taken counts as seen, and prices are found again.
+"""GOT-D in steps: rows already taken count as part of the pool, and prices are solved again.
 
-GOT-D's ranking is first order: it asks what the *first* bit of mass should be. Where two
-parts of the target are short of candidates, the one that lies farther from the pool's
-surplus has the higher price, and every row of it comes before any row of the other.
-Here the budget is taken in steps, and before each the pool is mixed with what has been
-taken,
+GOT-D's ranking is first order: it answers where the *first* bit of mass should go. Where
+two parts of the target lack candidates, the one farther from the rest of the pool has the
+higher price, and all of its rows precede those of the other. Here the budget is taken in
+steps, and before each step the pool is mixed with the rows taken so far,
 
     (1 - weight) pool + weight taken,
 
-which is what Lemma 1 says a model has then seen. A part that has enough of the mixture
-loses its price, and the next one has its turn.
+which by Lemma 1 is what a model has then been trained on. A part with enough rows in the
+mixture loses its price, and the next part follows.
 
 Source: GOT-D (ICLR 2024), Lemma 1 and Theorem 1; the steps are ours.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,34 +25,35 @@ import pyarrow.compute as pc
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, check_request, smallest
+from gotd.selectors.base import Ranking, smallest
 from gotd.selectors.transport_settings import TransportSettings, certificate, reference_priority
+from gotd.storage.work import Work
 from gotd.transport import Potentials
 
 
 @dataclass(frozen=True)
 class GotDPath(TransportSettings):
-    """Take the budget in steps, solving again with the taken rows mixed into the pool.
+    """A selection in steps, each solved with the rows taken so far mixed into the pool.
 
-    A part of the target with share ``t`` and share ``p`` of the pool ends up with
+    A part of the target with share ``t`` and share ``p`` of the pool gets
     ``(t - (1 - weight) p) / weight`` of the selection, as far as that is possible. So a
-    weight below the summed share of all under-covered parts leaves the collapse as it
-    is; towards 1 the selection takes the target's shares.
+    weight below the summed share of all under-covered parts does not prevent the collapse;
+    with a weight near 1 the selection has the target's shares.
 
     Rows are ranked by step, within a step by potential, ties by id; the score is the
     step, counted from 1. Steps do not depend on the budget, so a budget is a prefix of a
     larger one. Every step costs a fit and one or two passes, and masses take eight bytes
-    per candidate: for a large pool see `GotDClusters`.
+    per candidate: for a large pool see `GotDClusters`. The seed only draws the reference
+    sample of a large pool.
 
     Args:
         weight: Share of the taken rows in the mixture, in (0, 1).
-        first: Rows of the first step, and of every step at least.
+        first: Rows of the first step, and the fewest of any step.
         growth: Rows of a later step as a share of those taken before.
         epsilon: This and the others: see `TransportSettings`.
     """
 
     key_name: ClassVar[str] = "GOTDPath"
-
     name: ClassVar[str] = "got_d_path"
 
     weight: float = 0.9
@@ -65,21 +63,18 @@ class GotDPath(TransportSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.weight < 1:
-            raise ValueError(f"{self.name}: weight must lie between 0 and 1, not {self.weight}")
+            raise ValueError(f"{self.name}: weight must be between 0 and 1, not {self.weight}")
         if self.first < 1 or self.growth < 0:
             raise ValueError(f"{self.name}: first must be positive and growth not negative")
 
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
-        """Rank step by step; the seed decides only the reference sample of a large pool.
+        """Rank step by step.
 
         Raises:
-            ValueError: If the request cannot be answered.
             NotConverged: If a solve misses its tolerance.
         """
-        check_request(self, target, candidates, limit)
-        started = time.perf_counter()
         problem = self.problem(target, candidates)
         compute = self.compute(problem, engine)
         priority = reference_priority(candidates, seed, engine)
@@ -88,35 +83,43 @@ class GotDPath(TransportSettings):
         solved = self.solve_semidual(problem, priority, compute)
         first, errors, passes = certificate(solved), [solved.marginal_error], solved.passes
         # One epsilon for all steps, that of the pool: a mixture has another mean cost.
-        problem = dataclasses.replace(
-            problem, epsilon=solved.epsilon_absolute, epsilon_is="absolute"
-        )
-        taken: list[pa.Array] = []
-        sizes: list[int] = []
-        while True:
-            left = limit - sum(sizes)
-            wanted = min(left, max(self.first, int(self.growth * sum(sizes))))
-            chosen = _cheapest(solved, ids, free, wanted)
-            taken.append(chosen)
-            sizes.append(len(chosen))
-            if sum(sizes) == limit:
-                break
+        problem = replace(problem, epsilon=solved.epsilon_absolute, epsilon_is="absolute")
+        sizes = list(self._steps(limit))
+        steps = [_cheapest(solved, ids, free, sizes[0])]
+        taken = sizes[0]
+        for size in sizes[1:]:
             for shard, mask in zip(candidates, free, strict=True):
-                mask &= ~_among(shard.ids, chosen)
-            mixture = dataclasses.replace(problem, candidate_mass=self._mass(free, sum(sizes)))
+                mask &= ~_among(shard.ids, steps[-1])
+            mixture = replace(problem, candidate_mass=self._mass(free, taken))
             solved = self.solve_semidual(mixture, priority, compute, start=solved.target)
             errors.append(solved.marginal_error)
             passes += solved.passes
-        diagnostics: dict[str, Any] = {
+            steps.append(_cheapest(solved, ids, free, size))
+            taken += size
+        diagnostics = {
             **first,
             "marginal_error": max(errors),
             "steps": len(sizes),
             "passes_of_all_steps": passes,
             "precision": compute.precision,
-            "elapsed_s": time.perf_counter() - started,
         }
-        steps = np.repeat(np.arange(1.0, len(sizes) + 1.0), sizes)
-        return Ranking(pa.concat_arrays(taken), steps, diagnostics=diagnostics)
+        scores = np.repeat(np.arange(1.0, len(sizes) + 1.0), sizes)
+        return Ranking(pa.concat_arrays(steps), scores, diagnostics=diagnostics)
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of one solve per step, and the masses of the candidates."""
+        once = super().work(n_candidates, n_targets, width, limit)
+        steps = sum(1 for _ in self._steps(limit))
+        held = once.memory_bytes + 2 * 8 * n_candidates
+        return replace(once, flops=steps * once.flops, memory_bytes=held)
+
+    def _steps(self, limit: int) -> Iterator[int]:
+        """Yield the rows of each step."""
+        taken = 0
+        while taken < limit:
+            size = min(limit - taken, max(self.first, int(self.growth * taken)))
+            yield size
+            taken += size
 
     def _mass(self, free: Sequence[np.ndarray], taken: int) -> list[np.ndarray]:
         share = (1.0 - self.weight) / sum(map(len, free))
@@ -133,5 +136,5 @@ def _cheapest(
 
 
 def _among(ids: pa.Array, chosen: pa.Array) -> np.ndarray:
-    found = pc.call_function("is_in", [ids.cast(pa.string())], pc.SetLookupOptions(chosen))
-    return found.to_numpy(zero_copy_only=False)
+    mask = pc.call_function("is_in", [ids.cast(pa.string())], pc.SetLookupOptions(chosen))
+    return mask.to_numpy(zero_copy_only=False)

@@ -77,7 +77,7 @@ class Sha256Ngrams:
         return scores
 
     def _block(self, rows: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Bucket and row of every n-gram, by length of the n-gram, then in text order."""
+        """Compute bucket and row of every n-gram, by length of the n-gram, then in text order."""
         tokens, row, words = self._tokens(rows)
         grams, distinct = tokens, words
         buckets, owners = [self._hash(words)[tokens]], [row]
@@ -98,7 +98,7 @@ class Sha256Ngrams:
         return np.concatenate(buckets), np.concatenate(owners)
 
     def _tokens(self, rows: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Token numbers of all rows, the row of each token, and the words by number."""
+        """Tokenise; return all token numbers, the row of each token, and the words by number."""
         vocabulary = _Vocabulary()
         numbers, lengths = [np.zeros(0, dtype=np.int64)], []
         for text in rows:
@@ -110,12 +110,12 @@ class Sha256Ngrams:
         return np.concatenate(numbers), owner, list(vocabulary)
 
     def _hash(self, grams: list[str]) -> np.ndarray:
-        found = (int.from_bytes(sha256(g.encode()).digest(), "big") % self.buckets for g in grams)
-        return np.fromiter(found, np.int64, len(grams))
+        buckets = (int.from_bytes(sha256(g.encode()).digest()) % self.buckets for g in grams)
+        return np.fromiter(buckets, np.int64, len(grams))
 
 
 class _Vocabulary(dict[str, int]):
-    """Number words in the order in which they are first seen."""
+    """Numbers of words, in the order in which they are first seen."""
 
     def __missing__(self, word: str) -> int:
         self[word] = number = len(self)
@@ -156,11 +156,11 @@ class FastNgrams:
         data, offsets = _bytes_of(pa.array([text]))
         kind, lower = code_points()
         history = np.zeros(self.ngrams, dtype=np.uint64)
-        found = np.empty(self.ngrams * (len(data) + 1), dtype=np.int64)
-        n_found = row_buckets(
-            data, offsets[0], offsets[1], kind, lower, self.ngrams, self.buckets, history, found
+        buckets = np.empty(self.ngrams * (len(data) + 1), dtype=np.int64)
+        count = row_buckets(
+            data, offsets[0], offsets[1], kind, lower, self.ngrams, self.buckets, history, buckets
         )
-        return found[:n_found]
+        return buckets[:count]
 
 
 def _blocks(texts: pa.Array) -> Iterator[list[str]]:
@@ -169,7 +169,7 @@ def _blocks(texts: pa.Array) -> Iterator[list[str]]:
 
 
 def check_texts(texts: pa.Array) -> pa.Array:
-    """Refuse missing texts, naming the row.
+    """Return the texts if none is missing.
 
     Raises:
         ValueError: If a text is null.
@@ -181,7 +181,7 @@ def check_texts(texts: pa.Array) -> pa.Array:
 
 
 def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    """View an Arrow string array as UTF-8 bytes and int64 offsets, without a copy."""
+    """Return an Arrow string array as UTF-8 bytes and int64 offsets, without a copy."""
     texts = check_texts(texts).cast(pa.large_string())
     _, offsets, data = texts.buffers()
     bounds = np.frombuffer(offsets, dtype=np.int64)[texts.offset : texts.offset + len(texts) + 1]

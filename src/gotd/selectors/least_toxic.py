@@ -1,8 +1,8 @@
 """The candidates with the lowest toxicity score, whatever their content.
 
-The second step of RealToxicityPrompts' detoxification by data: score every
-candidate with a classifier, keep the cleanest. The scores come from the step
-``pool_scores``, or from a file, and are joined here by id.
+The second step of RealToxicityPrompts' detoxification by data: score every candidate with
+a classifier and select the lowest. The scores come from the step ``pool_scores``, or from
+a file, and are joined here by id.
 """
 
 from __future__ import annotations
@@ -19,33 +19,32 @@ import pyarrow.parquet as pq
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, check_request, smallest
+from gotd.selectors.base import Ranking, Scores, Selector
 
 
 @dataclass(frozen=True)
-class LeastToxic:
+class LeastToxic(Selector):
     """Rank candidates by a toxicity score, lowest first; the target is not read.
 
     Args:
         scores: Parquet file with columns ``id`` (string) and ``score`` (number,
-            higher is more toxic), one row per candidate; more rows do no harm. ``None``
+            higher is more toxic), one row per candidate; other rows are ignored. ``None``
             until the experiment's scorer has scored the pool.
 
     Source: GOT-D (ICLR 2024) §3.1, the "RTP" arm, after Gehman et al. (2020).
     """
 
     key_name: ClassVar[str] = "LeastToxic"
-
-    scores: Path | None = None
-
     name: ClassVar[str] = "least_toxic"
     requires: ClassVar[frozenset[str]] = frozenset({"scores"})
+
+    scores: Path | None = None
 
     def __post_init__(self) -> None:
         if self.scores is not None:
             object.__setattr__(self, "scores", Path(self.scores))
 
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
         """Rank by the score in the file, ties by id.
@@ -54,10 +53,9 @@ class LeastToxic:
             FileNotFoundError: If the file of scores does not exist.
             ValueError: If it lacks a column or a candidate, or repeats an id.
         """
-        check_request(self, target, candidates, limit)
-        known, values = self._read()
-        per_shard = list(engine.map(lambda shard: self._join(shard, known, values), candidates))
-        return Ranking(*smallest(per_shard, [shard.ids for shard in candidates], limit))
+        ids, values = self._read()
+        per_shard = list(engine.map(lambda shard: self._join(shard, ids, values), candidates))
+        return Scores(per_shard).ranking(candidates, limit)
 
     def _read(self) -> tuple[pa.Array, np.ndarray]:
         if self.scores is None:
@@ -69,19 +67,19 @@ class LeastToxic:
             raise ValueError(f"{self.name}: {self.scores} has no column {sorted(missing)[0]!r}")
         table = pq.read_table(self.scores, columns=["id", "score"])
         if len(pc.unique(table["id"])) < len(table):
-            raise ValueError(f"{self.name}: an id stands twice in {self.scores}")
+            raise ValueError(f"{self.name}: an id occurs twice in {self.scores}")
         ids = table["id"].cast(pa.string()).combine_chunks()
         return ids, table["score"].cast(pa.float64()).to_numpy()
 
-    def _join(self, shard: Rows, known: pa.Array, values: np.ndarray) -> np.ndarray:
-        found = pc.index_in(shard.ids.cast(pa.string()), value_set=known)
-        if found.null_count:
-            row = shard.ids.filter(pc.is_null(found))[0].as_py()
+    def _join(self, shard: Rows, ids: pa.Array, values: np.ndarray) -> np.ndarray:
+        rows = pc.index_in(shard.ids.cast(pa.string()), value_set=ids)
+        if rows.null_count:
+            row = shard.ids.filter(pc.is_null(rows))[0].as_py()
             raise ValueError(
                 f"{self.name}: {self.scores} has no score for candidate {row!r} "
-                f"({found.null_count} such rows); score the whole pool"
+                f"({rows.null_count} such rows); score all candidates of the pool"
             )
-        scores = values[found.to_numpy()]
+        scores = values[rows.to_numpy()]
         if np.isnan(scores).any():
             row = shard.ids[int(np.argmax(np.isnan(scores)))].as_py()
             raise ValueError(f"{self.name}: the score of candidate {row!r} is not a number")

@@ -8,7 +8,7 @@ the library that searched cannot change the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -19,6 +19,7 @@ from numba import njit
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
+from gotd.storage.work import Work
 
 # Costs held at once by the search without faiss: 2^24 float32 are 64 MiB.
 BLOCK_ENTRIES = 1 << 24
@@ -31,19 +32,23 @@ ROUNDOFF = 2.0**-24
 class Neighbours:
     """The ``k`` nearest candidates of each target, nearest first, ties by id.
 
-    Targets stand in the order of their ids, so that sums over targets do not depend
-    on the order in which they were given.
+    Targets are sorted by id, so that sums over targets do not depend on their order.
 
     Args:
         distances: ``[m, k]`` float64 squared Euclidean distances.
         rows: ``[m, k]`` int64 global rows: positions in the shards laid end to end.
-        order: ``[m, k]`` int64 place of each row among all found rows sorted by id,
+        order: ``[m, k]`` int64 position of each row among all these rows sorted by id,
             the key for breaking ties.
     """
 
     distances: np.ndarray
     rows: np.ndarray
     order: np.ndarray
+
+    @property
+    def k(self) -> int:
+        """Neighbours per target."""
+        return self.rows.shape[1]
 
 
 def nearest_neighbours(
@@ -87,8 +92,41 @@ def nearest_neighbours(
     best = (np.empty((len(wanted), 0)), np.empty((len(wanted), 0), dtype=np.int64))
     for distances, rows in engine.map(search, range(len(candidates))):
         merged = np.hstack([best[0], distances]), np.hstack([best[1], rows])
-        best = _keep_best(*merged, ids, k)
+        best = _best(*merged, ids, k)
     return Neighbours(*best, _order_by_id(best[1], ids))
+
+
+def growing_neighbours(
+    target: Rows, candidates: Sequence[Rows], first: int, engine: Engine, normalise: bool
+) -> Iterator[Neighbours]:
+    """Yield ever longer lists of neighbours, twice as long each time, up to the full pool.
+
+    Args:
+        target: Rows with embeddings.
+        candidates: Shards with embeddings.
+        first: Neighbours per target in the first lists.
+        engine: Maps over shards.
+        normalise: Scale every embedding to unit length first.
+    """
+    n_candidates, k = sum(map(len, candidates)), first
+    while True:
+        k = min(k, n_candidates)
+        yield nearest_neighbours(target, candidates, k, engine, normalise=normalise)
+        if k == n_candidates:
+            return
+        k *= 2
+
+
+def neighbours_work(n_candidates: int, n_targets: int, width: int, k: int) -> Work:
+    """Return the work of one search for ``k`` neighbours of every target."""
+    lists = 3 * 8 * n_targets * min(k, n_candidates)
+    return Work(flops=2.0 * n_candidates * n_targets * width, memory_bytes=lists)
+
+
+def take_ids(candidates: Sequence[Rows], rows: np.ndarray) -> pa.Array:
+    """Return the ids of global rows, in the order of ``rows``."""
+    ids = pa.chunked_array([shard.ids for shard in candidates])
+    return ids.take(pa.array(rows)).combine_chunks()
 
 
 def gather(candidates: Sequence[Rows], rows: np.ndarray) -> np.ndarray:
@@ -114,7 +152,7 @@ def gather(candidates: Sequence[Rows], rows: np.ndarray) -> np.ndarray:
 def nearest_distances(
     target: np.ndarray, candidates: Sequence[Rows], engine: Engine
 ) -> list[np.ndarray]:
-    """Measure each candidate's distance to its nearest target.
+    """Compute each candidate's distance to its nearest target.
 
     Args:
         target: ``[m, d]`` target embeddings.
@@ -128,13 +166,14 @@ def nearest_distances(
 
     def measure(shard: Rows) -> np.ndarray:
         rows = _rows_of(shard, False)
-        found = np.empty(len(rows))
+        distances = np.empty(len(rows))
         step = max(1, BLOCK_ENTRIES // len(wanted))
         for start in range(0, len(rows), step):
             block = rows[start : start + step]
             nearest = np.argmin(_squared(block, wanted), axis=1)
-            found[start : start + step] = _pair_distances(block, wanted, nearest[:, None])[:, 0]
-        return found
+            pairs = _pair_distances(block, wanted, nearest[:, None])
+            distances[start : start + step] = pairs[:, 0]
+        return distances
 
     return list(engine.map(measure, candidates))
 
@@ -158,10 +197,10 @@ def _search_shard(
     """Find one shard's ``k`` nearest rows of every target, and their distances."""
     # The margin is proposals to choose from; the check below says whether it was enough.
     proposed = min(len(rows), k + max(16, k // 8))
-    coarse, found = _propose(target, rows, proposed)
-    distances, found = _keep_best(_pair_distances(target, rows, found), found, ids, k)
+    coarse, nearest = _propose(target, rows, proposed)
+    distances, nearest = _best(_pair_distances(target, rows, nearest), nearest, ids, k)
     if proposed == len(rows):
-        return found, distances
+        return nearest, distances
     # Whatever was not proposed is at least this far away: the farthest proposal in
     # float32, less the rounding error of |x|^2 + |y|^2 - 2 x y.
     norms = np.square(target, dtype=np.float64).sum(axis=1)
@@ -170,31 +209,31 @@ def _search_shard(
     for row in np.flatnonzero(distances[:, -1] >= coarse - error):
         everything = np.arange(len(rows))[None, :]
         exact = _pair_distances(target[row : row + 1], rows, everything)
-        distances[row], found[row] = (x[0] for x in _keep_best(exact, everything, ids, k))
-    return found, distances
+        distances[row], nearest[row] = (x[0] for x in _best(exact, everything, ids, k))
+    return nearest, distances
 
 
 def _propose(target: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search in float32: the ``[m]`` largest proposed distances and ``[m, k]`` rows."""
+    """Search in float32; return the ``[m]`` largest proposed distances and ``[m, k]`` rows."""
     if find_spec("faiss") is not None:
         import faiss
 
-        distances, found = faiss.knn(target, rows, k)
-        return distances.max(axis=1).astype(np.float64), found
+        distances, neighbours = faiss.knn(target, rows, k)
+        return distances.max(axis=1).astype(np.float64), neighbours
     best = np.empty((len(target), 0), dtype=np.float32)
-    found = np.empty((len(target), 0), dtype=np.int64)
+    neighbours = np.empty((len(target), 0), dtype=np.int64)
     step = max(k, BLOCK_ENTRIES // len(target))
     for start in range(0, len(rows), step):
         block = _squared(target, rows[start : start + step])
         numbers = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
-        best, found = np.hstack([best, block]), np.hstack([found, numbers])
-        kept = np.argpartition(best, min(k, best.shape[1]) - 1, axis=1)[:, :k]
-        best, found = (np.take_along_axis(x, kept, axis=1) for x in (best, found))
-    return best.max(axis=1).astype(np.float64), found
+        best, neighbours = np.hstack([best, block]), np.hstack([neighbours, numbers])
+        nearest = np.argpartition(best, min(k, best.shape[1]) - 1, axis=1)[:, :k]
+        best, neighbours = (np.take_along_axis(x, nearest, axis=1) for x in (best, neighbours))
+    return best.max(axis=1).astype(np.float64), neighbours
 
 
 def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Form ``[len(x), len(y)]`` float32 squared distances by one matrix product."""
+    """Compute ``[len(x), len(y)]`` float32 squared distances by one matrix product."""
     product = x @ y.T
     product *= -2.0
     product += np.square(x).sum(axis=1)[:, None]
@@ -202,7 +241,7 @@ def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return product
 
 
-def _keep_best(
+def _best(
     distances: np.ndarray, rows: np.ndarray, ids: pa.Array | pa.ChunkedArray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     order = np.lexsort((_order_by_id(rows, ids), distances), axis=1)[:, :k]
@@ -211,20 +250,20 @@ def _keep_best(
 
 def _order_by_id(rows: np.ndarray, ids: pa.Array | pa.ChunkedArray) -> np.ndarray:
     unique, inverse = np.unique(rows, return_inverse=True)
-    place = np.empty(len(unique), dtype=np.int64)
-    place[pc.sort_indices(ids.take(pa.array(unique))).to_numpy()] = np.arange(len(unique))
-    return place[inverse].reshape(rows.shape)
+    position = np.empty(len(unique), dtype=np.int64)
+    position[pc.sort_indices(ids.take(pa.array(unique))).to_numpy()] = np.arange(len(unique))
+    return position[inverse].reshape(rows.shape)
 
 
 # Sums may be reordered by the compiler, but alike for every pair.
 @njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
-def _pair_distances(target: np.ndarray, rows: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Compute float64 distances of target ``i`` to ``rows[found[i, j]]``."""
+def _pair_distances(target: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Compute float64 distances of target ``i`` to ``rows[pairs[i, j]]``."""
     width = target.shape[1]
-    out = np.empty(found.shape, np.float64)
-    for i in range(found.shape[0]):
-        for j in range(found.shape[1]):
-            row = found[i, j]
+    out = np.empty(pairs.shape, np.float64)
+    for i in range(pairs.shape[0]):
+        for j in range(pairs.shape[1]):
+            row = pairs[i, j]
             total = 0.0
             for c in range(width):
                 gap = np.float64(target[i, c]) - np.float64(rows[row, c])

@@ -15,7 +15,7 @@ from numba import njit
 SPACE, WORD, PUNCTUATION = np.uint8(0), np.uint8(1), np.uint8(2)
 
 # Code points with a class of their own: the basic plane and the one with emoji.
-# What lies above is taken for letters; nearly all of it is Chinese characters.
+# All above count as letters; nearly all of them are Chinese characters.
 TABLE_SIZE = 0x20000
 
 # FNV-1a over code points, then the finaliser of MurmurHash3: FNV alone leaves the
@@ -29,7 +29,7 @@ SHIFT = np.uint64(32)
 
 @cache
 def code_points() -> tuple[np.ndarray, np.ndarray]:
-    """Tabulate the class and the lower case of code points: uint8 and uint64."""
+    """Compute the class and the lower case of every code point: uint8 and uint64."""
     characters = "".join(map(chr, range(TABLE_SIZE)))
     kind = np.full(TABLE_SIZE, PUNCTUATION, dtype=np.uint8)
     for pattern, value in ((r"\w+", WORD), (r"\s+", SPACE)):

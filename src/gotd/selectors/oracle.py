@@ -1,6 +1,6 @@
-"""The arm that is told which domains are right, for the generated benchmark.
+"""A selection from domains that are known to be right, for the generated benchmark.
 
-It is a yardstick, not a method: real pools do not say which domain a target lacks.
+It is a yardstick, not a method: in real pools nobody knows which domain a target lacks.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import pyarrow as pa
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, check_request
+from gotd.selectors.base import Ranking, Selector
 from gotd.selectors.domains import ids_in_domains
 from gotd.selectors.random import draw
 
 
 @dataclass(frozen=True)
-class Oracle:
-    """Draw from the named domains, a fixed share of every prefix.
+class Oracle(Selector):
+    """A draw from the named domains, a fixed share of every prefix.
 
-    The first ``p`` rows hold ``ceil(share * p)`` rows of ``domains`` and otherwise
-    rows of ``fill``; both are drawn at random. With ``share=0.5`` this is the half
-    oracle, which rehearses what the model already knows. It is no upper bound: a
-    task may need more than the under-covered domains.
+    Of the first ``p`` rows, ``ceil(share * p)`` are of ``domains`` and the others of
+    ``fill``; both are drawn at random. With ``share=0.5`` this is the half oracle, which
+    repeats what the model already knows. It is no upper bound: a task may need more than
+    the under-covered domains.
 
     Args:
         domains: The domains that the target needs.
@@ -35,16 +35,15 @@ class Oracle:
     """
 
     key_name: ClassVar[str] = "Oracle"
+    name: ClassVar[str] = "oracle"
+    requires: ClassVar[frozenset[str]] = frozenset({"domains"})
 
     domains: tuple[str, ...]
     fill: tuple[str, ...] = ()
     share: float = 1.0
 
-    name: ClassVar[str] = "oracle"
-    requires: ClassVar[frozenset[str]] = frozenset({"domains"})
-
     def __post_init__(self) -> None:
-        # Hydra hands over lists; a frozen value should not be changeable.
+        # Lists become tuples, so that a frozen value cannot change.
         object.__setattr__(self, "domains", tuple(self.domains))
         object.__setattr__(self, "fill", tuple(self.fill))
         if not self.domains:
@@ -58,18 +57,17 @@ class Oracle:
             )
         both = set(self.domains) & set(self.fill)
         if both:
-            raise ValueError(f"oracle: {sorted(both)[0]!r} stands in `domains` and in `fill`")
+            raise ValueError(f"oracle: {sorted(both)[0]!r} is in both `domains` and `fill`")
 
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
         """Rank true and fill rows in turn; the score is the position.
 
         Raises:
-            ValueError: If a domain is not in the pool, or the pool holds too few
+            ValueError: If a domain is not in the pool, or the pool has too few
                 rows of ``domains`` or ``fill`` for the budget.
         """
-        check_request(self, target, candidates, limit)
         # Rounded first, so that 0.56 * 25 counts as 14 and not as 14.000000000000002.
         held = np.ceil(np.round(self.share * np.arange(limit + 1), 9)).astype(np.int64)
         n_true, is_true = int(held[-1]), np.diff(held) == 1
@@ -90,10 +88,10 @@ class Oracle:
         if count == 0:
             return pa.array([], type=pa.string())
         ids = ids_in_domains(candidates, domains, self.name)
-        found = sum(map(len, ids))
-        if found < count:
+        rows = sum(map(len, ids))
+        if rows < count:
             raise ValueError(
-                f"{self.name}: domains {', '.join(domains)} hold {found:,} candidates, the budget "
+                f"{self.name}: domains {', '.join(domains)} have {rows:,} candidates, the budget "
                 f"needs {count:,} of them; lower the budget or enlarge the pool"
             )
         return draw(ids, count, seed, self.name, engine)[0]

@@ -1,15 +1,14 @@
-"""Candidates at random: the arms every other arm must beat.
+"""Random selections: the baselines that every other selector has to beat.
 
-``Random`` draws from the whole pool, ``RandomInDomain`` from one domain (domain-
-adaptive pre-training at equal budget), ``AllDomains`` the same number of rows from
-every domain. Chance is a hash of (seed, id), so a budget is a prefix of a larger one.
+``Random`` draws from the pool, ``RandomInDomain`` from one domain (domain-adaptive
+pre-training at equal budget), ``AllDomains`` the same number of rows from every domain.
+Random numbers are a hash of (seed, id), so a budget is a prefix of a larger one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -18,102 +17,94 @@ import pyarrow as pa
 from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, Scores, check_request, place, rank_by_scores, smallest
-from gotd.selectors.domains import domain_names, ids_in_domains, screen
+from gotd.selectors.base import Out, Ranking, Scores, ScoringSelector, Selector, fill, smallest
+from gotd.selectors.domains import domain_names, ids_in_domains, screen, screen_work
+from gotd.storage.work import Work
 
 
 @dataclass(frozen=True)
-class Random:
-    """Draw from the whole pool, every candidate alike, without replacement."""
+class Random(ScoringSelector):
+    """A uniform draw from the pool without replacement."""
 
     key_name: ClassVar[str] = "Random"
-
     name: ClassVar[str] = "random"
-    requires: ClassVar[frozenset[str]] = frozenset()
 
-    def rank(
-        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
-    ) -> Ranking:
-        """Rank by a uniform number per id; the score is that number.
-
-        Raises:
-            ValueError: If the request cannot be met (see ``check_request``).
-        """
-        return rank_by_scores(self, target, candidates, limit, seed, engine)
-
-    def scores(
-        self,
-        target: Rows,
-        candidates: Sequence[Rows],
-        seed: int,
-        engine: Engine,
-        out: Sequence[np.ndarray] | None = None,
+    def compute_scores(
+        self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
     ) -> Scores:
-        """Give every candidate a uniform number, a hash of (seed, id).
-
-        Raises:
-            ValueError: If there is no target or no candidate.
-        """
-        check_request(self, target, candidates, 1)
-        chance = engine.map(partial(_chance, seed, self.name), candidates)
-        return Scores(place(chance, candidates, out))
+        """Score by a uniform number, a hash of (seed, id)."""
+        numbers = engine.map(lambda shard: uniform_by_id(shard.ids, seed, "random"), candidates)
+        return Scores(fill(out, numbers))
 
 
 @dataclass(frozen=True)
-class RandomInDomain:
-    """Draw from one domain: domain-adaptive pre-training (DAPT) at equal budget.
+class RandomInDomain(Selector):
+    """A uniform draw from one domain: domain-adaptive pre-training (DAPT) at equal budget.
 
     Args:
-        domain: The domain to draw from. ``None`` takes the domain whose sample is
-            nearest to the target in entropic transport distance (``domains.screen``),
-            which needs embeddings; with a name they are not read.
+        domain: The domain. ``None``: the one whose sample is nearest to the target in
+            entropic transport distance (`domains.screen`), which needs embeddings.
+        epsilon: Regularisation of that distance, as a share of the mean cost.
+        tolerance: Marginal error (L1) at which its solve counts as converged.
 
     Source: GOT-D (ICLR 2024) App. C.5, the DAPT rows of Tables 2 and 3.
     """
 
     key_name: ClassVar[str] = "RandomInDomain"
+    name: ClassVar[str] = "random_in_domain"
 
     domain: str | None = None
+    epsilon: float = 0.05
+    tolerance: float = 5e-3
 
-    name: ClassVar[str] = "random_in_domain"
-    requires: ClassVar[frozenset[str]] = frozenset({"domains", "embeddings"})
+    @property
+    def requires(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Domains, and embeddings where no domain is given."""
+        return frozenset({"domains"} if self.domain else {"domains", "embeddings"})
 
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
-        """Rank the domain's rows by a uniform number per id; that is the score.
+        """Rank the domain's rows by a uniform number per id.
 
         Raises:
-            ValueError: If no domains are given, the domain is not in the pool or
-                holds fewer than ``limit`` rows, or ``domain`` is ``None`` and
-                there are no embeddings.
+            ValueError: If rows have no domain, or the domain is not in the pool or has
+                fewer than ``limit`` rows.
         """
-        check_request(Random(), target, candidates, limit)
-        diagnostics: dict[str, object] = {"domain": self.domain}
-        domain = self.domain
+        domain, diagnostics = self.domain, {}
         if domain is None:
-            check_request(self, target, candidates, limit)
-            screened = screen(target, candidates, seed=seed, engine=engine)
+            screened = screen(
+                target,
+                candidates,
+                epsilon=self.epsilon,
+                tolerance=self.tolerance,
+                seed=seed,
+                engine=engine,
+            )
             domain = screened[0].domain
-            diagnostics = {
-                "domain": domain,
-                "distances": {row.domain: row.distance for row in screened},
-            }
+            diagnostics = {"distances": {row.domain: row.distance for row in screened}}
         ids = ids_in_domains(candidates, (domain,), self.name)
-        found = sum(map(len, ids))
-        if found < limit:
+        rows = sum(map(len, ids))
+        if rows < limit:
             raise ValueError(
-                f"{self.name}: domain {domain!r} holds {found:,} candidates, fewer than the "
+                f"{self.name}: domain {domain!r} has {rows:,} candidates, fewer than the "
                 f"budget {limit:,}; lower the budget or name another domain"
             )
-        return Ranking(*draw(ids, limit, seed, self.name, engine), diagnostics=diagnostics)
+        drawn = draw(ids, limit, seed, self.name, engine)
+        return Ranking(*drawn, diagnostics={"domain": domain, **diagnostics})
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of the screening, or of reading the ids."""
+        if self.domain is None:
+            return screen_work(n_candidates, n_targets, width)
+        return Work(texts=n_candidates)
 
 
 @dataclass(frozen=True)
-class AllDomains:
-    """Draw the same number of rows from every domain.
+class AllDomains(Selector):
+    """A uniform draw of the same number of rows from every domain.
 
-    In turn, each domain gives one random row; a domain that is used up drops out.
+    In every turn each domain contributes one random row; an exhausted domain drops out.
     The score is the turn plus a uniform number in (0, 1) that orders the domains
     within the turn.
 
@@ -121,32 +112,26 @@ class AllDomains:
     """
 
     key_name: ClassVar[str] = "AllDomains"
-
     name: ClassVar[str] = "all_domains"
     requires: ClassVar[frozenset[str]] = frozenset({"domains"})
 
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
         """Rank by turn over the domains.
 
         Raises:
-            ValueError: If no domains are given or the request cannot be met.
+            ValueError: If rows have no domain.
         """
-        check_request(self, target, candidates, limit)
         ids: list[pa.Array] = []
         scores: list[np.ndarray] = []
         for domain in domain_names(candidates, self.name):
             rows = ids_in_domains(candidates, (domain,), self.name)
-            kept = min(limit, sum(map(len, rows)))
-            drawn, chance = draw(rows, kept, seed, self.name, engine)
-            ids.append(drawn)
-            scores.append(np.arange(kept) + chance)
+            count = min(limit, sum(map(len, rows)))
+            domain_ids, numbers = draw(rows, count, seed, self.name, engine)
+            ids.append(domain_ids)
+            scores.append(np.arange(count) + numbers)
         return Ranking(*smallest(scores, ids, limit))
-
-
-def _chance(seed: int, role: str, shard: Rows) -> np.ndarray:
-    return uniform_by_id(shard.ids, seed, role)
 
 
 def draw(
@@ -158,11 +143,11 @@ def draw(
         ids: Per shard ``[n]`` row ids.
         limit: Rows to draw.
         seed: Seed of the role.
-        role: What the chance is for.
+        role: Purpose of the random numbers; each role has numbers of its own.
         engine: Maps over shards.
 
     Returns:
         ``[limit]`` ids and their uniform numbers, smallest first.
     """
-    chance = list(engine.map(lambda shard_ids: uniform_by_id(shard_ids, seed, role), ids))
-    return smallest(chance, ids, limit)
+    numbers = list(engine.map(lambda shard_ids: uniform_by_id(shard_ids, seed, role), ids))
+    return smallest(numbers, ids, limit)

@@ -1,114 +1,189 @@
-"""The methods of ``gotd select`` by name. Imports nothing heavy: ``--help`` lists them."""
+"""Selectors by name: what conf/selector and installed packages offer.
+
+A selector is a module and a YAML file (docs/extending.md). The file has all that tables,
+figures, ``gotd select --help`` and published rows need to know, so nothing heavy is
+imported before a selector is built.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-METHODS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "got_d": ("gotd.selectors.got_d.GotD", {}, "pulls the pool fastest towards the target"),
-    "got_d_contrast": (
-        "gotd.selectors.got_d.GotD",
-        {"direction": "away"},
-        "away from a target of what is not wanted",
-    ),
-    "got_d_path": (
-        "gotd.selectors.got_d_path.GotDPath",
-        {},
-        "in steps: what was taken counts as seen",
-    ),
-    "got_d_clusters": (
-        "gotd.selectors.got_d_clusters.GotDClusters",
-        {},
-        "every cluster of the target takes its turn",
-    ),
-    "nearest": ("gotd.selectors.nearest.Nearest", {}, "closest to any target"),
-    "round_robin": ("gotd.selectors.round_robin.RoundRobin", {}, "every target takes its turn"),
-    "curated_tapt": (
-        "gotd.selectors.curated_tapt.CuratedTAPT",
-        {},
-        "nearest neighbours of every target",
-    ),
-    "curated_tapt_duplicates": (
-        "gotd.selectors.curated_tapt.CuratedTAPT",
-        {"duplicates": True},
-        "the same, rows may repeat",
-    ),
-    "tsds": ("gotd.selectors.tsds.TSDS", {}, "transport with a term for diversity"),
-    "tsds_kde": (
-        "gotd.selectors.tsds.TSDS",
-        {"variant": "kde"},
-        "the same, near-duplicates share their weight",
-    ),
-    "dsir": ("gotd.selectors.dsir.DSIR", {}, "n-gram importance weights, needs no encoder"),
-    "random": ("gotd.selectors.random.Random", {}, "the baseline to beat"),
-    "random_in_domain": (
-        "gotd.selectors.random.RandomInDomain",
-        {},
-        "random rows of one domain (--set domain=…, else the nearest)",
-    ),
-    "all_domains": ("gotd.selectors.random.AllDomains", {}, "an equal share of every domain"),
-    "least_toxic": (
-        "gotd.selectors.least_toxic.LeastToxic",
-        {},
-        "lowest score in a file (--set scores=FILE)",
-    ),
-}
-"""By name: what to build, the fields that make the variant, and a line for the help."""
+from gotd.config.discovery import Option, options
+
+UNORDERED = 500
+"""Table order of a selector that states none: after the usual ones, by name."""
 
 
-def build_method(name: str, settings: Mapping[str, Any]) -> Any:
-    """Build a selector.
+@dataclass(frozen=True)
+class Entry:
+    """A selector and how it is shown; the fields below ``preset`` are ``about`` in its file.
 
     Args:
-        name: One of `METHODS`.
+        name: Name in ``selector=…``, in ``--method`` and in the tables.
+        target: Dotted path of its class; ``None`` for the arm without pre-fine-tuning.
+        preset: Fields of the class that make this variant.
+        package: The package that provides it.
+        help: One line for ``gotd select --help``.
+        order: Position in tables and figures, ascending, ties by name.
+        colour: Colour in figures, ``#RRGGBB``; ``None``: the next spare colour.
+        published: Rows of the paper's tables that this selector stands for.
+        reference: Whether the others are compared with it, one block of tests each.
+        offered: Whether ``gotd select`` offers it: it knows no truth of a benchmark.
+    """
+
+    name: str
+    target: str | None
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    package: str = "gotd"
+    help: str = ""
+    order: int = UNORDERED
+    colour: str | None = None
+    published: tuple[str, ...] = ()
+    reference: bool = False
+    offered: bool = True
+
+
+_ABOUT = {item.name for item in dataclasses.fields(Entry)[4:]}
+
+
+@cache
+def entries() -> tuple[Entry, ...]:
+    """Return every selector, in table order.
+
+    Raises:
+        ValueError: If a file or an entry point is broken; names the package.
+    """
+    known = options("selector")
+    found = [_entry(option, known) for option in known.values()]
+    return tuple(sorted(found, key=lambda one: (one.order, one.name)))
+
+
+def entry(name: str) -> Entry:
+    """Return a selector's entry.
+
+    Raises:
+        ValueError: If there is none; suggests the nearest name.
+    """
+    known = {one.name: one for one in entries()}
+    if name not in known:
+        raise ValueError(f"unknown selector {name!r}; {did_you_mean(name, known)}")
+    return known[name]
+
+
+def order_key(name: str) -> tuple[int, str]:
+    """Return a key that sorts arms into table order, those without an entry included."""
+    orders = {one.name: one.order for one in entries()}
+    return orders.get(name, UNORDERED), name
+
+
+def selector_class(name: str) -> Any:
+    """Return the class of a selector.
+
+    Raises:
+        ValueError: If there is no such selector, or it has no class.
+    """
+    one = entry(name)
+    if one.target is None:
+        raise ValueError(f"the selector {name} selects nothing")
+    module, _, kind = one.target.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), kind)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"the selector {name} of the package {one.package} cannot be loaded: {error}"
+        ) from error
+
+
+def build_selector(name: str, settings: Mapping[str, Any]) -> Any:
+    """Build a selector that ``gotd select`` offers.
+
+    Args:
+        name: Its name.
         settings: Its fields; strings, as from a command line, become what the field holds.
 
     Raises:
-        ValueError: If there is no such method or field, a value is refused, or a needed
+        ValueError: If there is no such selector or field, a value is refused, or a needed
             one is missing; suggests the nearest name.
     """
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; {did_you_mean(name, METHODS)}")
-    target, preset, _ = METHODS[name]
-    module, _, kind = target.rpartition(".")
-    constructor = getattr(importlib.import_module(module), kind)
+    offered = {one.name: one for one in entries() if one.offered}
+    if name not in offered:
+        raise ValueError(f"unknown method {name!r}; {did_you_mean(name, offered)}")
+    constructor = selector_class(name)
     fields = {f.name: f for f in dataclasses.fields(constructor) if f.init}
-    for field in settings:
-        if field not in fields:
+    for key in settings:
+        if key not in fields:
             raise ValueError(
-                f"the method {name} has no setting {field!r}; "
-                + (did_you_mean(field, fields) if fields else "it has none")
+                f"the method {name} has no setting {key!r}; "
+                + (did_you_mean(key, fields) if fields else "it has none")
             )
-    values = {field: _as(fields[field], value) for field, value in settings.items()}
-    for field, value in values.items():
+    given = {**offered[name].preset, **settings}
+    values = {key: _as(fields[key], value) for key, value in given.items()}
+    for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"the method {name}: {field} must be a finite number, not {value}")
+            raise ValueError(f"the method {name}: {key} must be a finite number, not {value}")
         if isinstance(value, Path) and not value.is_file():
-            raise ValueError(f"the method {name}: {field}: there is no file {value}")
-    for field in fields:
+            raise ValueError(f"the method {name}: {key}: there is no file {value}")
+    for key in fields:
         # In an experiment a step fills it in; here nobody else will.
-        if field in constructor.requires and values.get(field) is None:
-            raise ValueError(f"the method {name} needs a setting: give --set {field}=…")
-    return constructor(**{**preset, **values})
+        if key in constructor.requires and values.get(key) is None:
+            raise ValueError(f"the method {name} needs a setting: give --set {key}=…")
+    return constructor(**values)
 
 
-def did_you_mean(name: str, known: Any) -> str:
-    """Suggest the nearest of the known names, or list them all."""
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint: the nearest of the known names, or all of them."""
     near = get_close_matches(name, list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known)}"
 
 
-def _as(field: dataclasses.Field[Any], value: Any) -> Any:
-    """Read a string as what the field's annotation says."""
+def _entry(option: Option, known: Mapping[str, Option]) -> Entry:
+    where = f"the selector {option.name} of the package {option.package}"
+    if option.path is None:
+        raise ValueError(f"{where} has no file {option.name}.yaml beside its module")
+    node = option.node
+    if node.get("arm") != option.name:
+        raise ValueError(f"{option.path}: arm must be {option.name}, not {node.get('arm')!r}")
+    about = dict(node.get("about") or {})
+    for key in about.keys() - _ABOUT:
+        raise ValueError(f"{option.path}: about has no field {key!r}; {did_you_mean(key, _ABOUT)}")
+    about["published"] = tuple(about.get("published", ()))
+    method = _method(option, known)
+    target = method.pop("_target_", option.target)
+    if option.target not in (None, target):
+        raise ValueError(f"{where}: its file names {target}, its entry point {option.target}")
+    # What the experiment fills in (`${transport.epsilon}`) is the class's own default here.
+    preset = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in method.items()
+        if not (isinstance(value, str) and value.startswith("${"))
+    }
+    return Entry(option.name, target, preset, option.package, **about)
+
+
+def _method(option: Option, known: Mapping[str, Option]) -> dict[str, Any]:
+    """Return the node ``method`` of a file over those of the options that it extends."""
+    node = option.node
+    method: dict[str, Any] = {}
+    for parent in node.get("defaults", ()):
+        if parent in known:
+            method |= _method(known[parent], known)
+    return method | dict(node.get("method") or {})
+
+
+def _as(item: dataclasses.Field[Any], value: Any) -> Any:
+    """Convert a string to what the annotation of a field says."""
     if not isinstance(value, str):
         return value
-    kind = str(field.type)
+    kind = str(item.type)
     try:
         if value.lower() in ("none", "null") and "None" in kind:
             return None
@@ -120,5 +195,5 @@ def _as(field: dataclasses.Field[Any], value: Any) -> Any:
             if kind.split(" |")[0] == name:
                 return read(value)
     except (ValueError, KeyError) as error:
-        raise ValueError(f"--set {field.name}={value}: that is no {kind}") from error
+        raise ValueError(f"--set {item.name}={value}: that is no {kind}") from error
     return value

@@ -1,8 +1,8 @@
 """The k best of any number of scores, without sorting or holding them all.
 
-Scores stay where they are, shard by shard. A histogram of their leading bits finds the
-bin in which the k-th smallest lies; that bin is split again until it is small; only then
-are the rows at or under the threshold looked at.
+Scores are read shard by shard. A histogram of their leading bits finds the bin of the k-th
+smallest; that bin is split again until it is small; only then are the rows at or under the
+threshold read.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from gotd.engine.local import Engine, LocalEngine
 
 BITS = 16
-"""Bits of a key that one histogram tells apart: 65,536 bins."""
+"""Bits of a key that one histogram distinguishes: 65,536 bins."""
 
 SLACK_ROWS = 1 << 16
 """Rows above the budget that are simply sorted instead of splitting their bin again."""
@@ -33,8 +33,8 @@ class Best:
     Args:
         ids: ``[k]`` strings.
         scores: ``[k]`` float64.
-        shard: ``[k]`` int64 number of the shard that holds the row.
-        row: ``[k]`` int64 place of the row in its shard.
+        shard: ``[k]`` int64 number of the shard that has the row.
+        row: ``[k]`` int64 position of the row in its shard.
     """
 
     ids: pa.Array
@@ -66,7 +66,7 @@ def smallest(
 def smallest_rows(
     scores: Sequence[np.ndarray], ids: Sequence[pa.Array], limit: int, engine: Engine
 ) -> Best:
-    """Find the ``limit`` smallest scores and where they stand.
+    """Find the ``limit`` smallest scores and their positions.
 
     Memory is ``O(limit)`` beside the scores and ids themselves, which may be memory maps.
 
@@ -80,17 +80,17 @@ def smallest_rows(
         ValueError: If a score is NaN.
     """
     prefix, bits = _threshold(scores, limit, engine)
-    kept = _table(np.empty(0), pa.array([], pa.string()), 0, np.empty(0))
+    rows_left = _table(np.empty(0), pa.array([], pa.string()), 0, np.empty(0))
     for number, rows in enumerate(engine.map(partial(_at_or_under, prefix, bits), scores)):
-        kept = pa.concat_tables([kept, _table(scores[number], ids[number], number, rows)])
-        if kept.num_rows > 2 * (limit + SLACK_ROWS):  # a crowd that is tied with the threshold
-            kept = _first(kept, limit)
-    kept = _first(kept, limit)
+        rows_left = pa.concat_tables([rows_left, _table(scores[number], ids[number], number, rows)])
+        if rows_left.num_rows > 2 * (limit + SLACK_ROWS):  # many ties with the threshold
+            rows_left = _first(rows_left, limit)
+    rows_left = _first(rows_left, limit)
     return Best(
-        ids=kept["id"].combine_chunks(),
-        scores=kept["score"].to_numpy(),
-        shard=kept["shard"].to_numpy(),
-        row=kept["row"].to_numpy(),
+        ids=rows_left["id"].combine_chunks(),
+        scores=rows_left["score"].to_numpy(),
+        shard=rows_left["shard"].to_numpy(),
+        row=rows_left["row"].to_numpy(),
     )
 
 
@@ -102,7 +102,7 @@ def sortable(scores: np.ndarray) -> np.ndarray:
 
 
 def _threshold(scores: Sequence[np.ndarray], limit: int, engine: Engine) -> tuple[int, int]:
-    """Find leading bits such that the keys at or under them hold the ``limit`` smallest.
+    """Find leading bits such that the keys at or under them include the ``limit`` smallest.
 
     Returns:
         The prefix and its length in bits, 64 at most; few rows share it unless they are tied.
@@ -113,12 +113,12 @@ def _threshold(scores: Sequence[np.ndarray], limit: int, engine: Engine) -> tupl
         for part in engine.map(partial(_histogram, prefix, bits), scores):
             counts += part
         reached = under + np.cumsum(counts)
-        place = int(np.searchsorted(reached, limit))
-        if place == len(counts):  # fewer rows than asked for: all of them
+        bin_ = int(np.searchsorted(reached, limit))
+        if bin_ == len(counts):  # fewer rows than asked for: all of them
             return (1 << (bits + BITS)) - 1, bits + BITS
-        prefix, bits = (prefix << BITS) | place, bits + BITS
-        under = int(reached[place] - counts[place])
-        if reached[place] <= limit + SLACK_ROWS:
+        prefix, bits = (prefix << BITS) | bin_, bits + BITS
+        under = int(reached[bin_] - counts[bin_])
+        if reached[bin_] <= limit + SLACK_ROWS:
             break
     return prefix, bits
 
@@ -141,17 +141,17 @@ def _histogram(prefix: int, bits: int, scores: np.ndarray) -> np.ndarray:
 
 
 def _at_or_under(prefix: int, bits: int, scores: np.ndarray) -> np.ndarray:
-    """List a shard's rows whose key begins with ``prefix`` or less."""
-    found = []
+    """List the rows of a shard whose key begins with ``prefix`` or less."""
+    blocks = []
     for start in range(0, len(scores), BLOCK_ROWS):
         keys = sortable(scores[start : start + BLOCK_ROWS]) >> np.uint64(64 - bits)
-        found.append(start + np.flatnonzero(keys <= np.uint64(prefix)))
-    return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        blocks.append(start + np.flatnonzero(keys <= np.uint64(prefix)))
+    return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.int64)
 
 
-def _first(kept: pa.Table, limit: int) -> pa.Table:
+def _first(rows: pa.Table, limit: int) -> pa.Table:
     keys = [("score", "ascending"), ("id", "ascending")]
-    return kept.take(pc.sort_indices(kept, sort_keys=keys)[:limit])
+    return rows.take(pc.sort_indices(rows, sort_keys=keys)[:limit])
 
 
 def _table(scores: np.ndarray, ids: pa.Array, shard: int, rows: np.ndarray) -> pa.Table:

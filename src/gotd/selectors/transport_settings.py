@@ -1,10 +1,10 @@
-"""What every arm that solves a transport problem is told, and how it solves it."""
+"""Settings of the selectors that compare embeddings, and how they solve a transport problem."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
+from gotd.selectors.base import Out, Selector
+from gotd.storage.work import Work
 from gotd.transport import Compute, Geometry, Potentials, Problem, Whitening, solve_semidual
 from gotd.transport.blocks import Precision
 from gotd.transport.cost import Cost
@@ -22,59 +24,37 @@ from gotd.transport.semidual import OnFailure
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float64"]
 
 CHOICES = {
-    "epsilon_is": ("relative", "absolute"),
     "cost": ("squared_euclidean", "cosine"),
     "precision": ("auto", "float32", "bfloat16", "float64"),
+    "epsilon_is": ("relative", "absolute"),
     "on_failure": ("raise", "warn"),
 }
 
+SOLVE_PASSES = 4
+"""Passes over all candidates in a solve, the fit counted as one (measured)."""
+
 
 @dataclass(frozen=True)
-class TransportSettings:
-    """Cost, regularisation and certificate of a transport problem.
+class Comparison(Selector):
+    """Cost and arithmetic with which a selector compares embeddings.
 
     Args:
-        epsilon: Regularisation. 0.05 of the mean cost ranks best among 0.01 to 0.2 in
-            our tests; the published notebook has 0.1 absolute.
-        epsilon_is: ``relative`` to the mean cost, or ``absolute`` in cost units.
-        tolerance: Marginal error to reach, an L1 distance in [0, 2]; 5e-4 is strict.
-        max_passes: Passes over all candidates at most.
-        reference_rows: Candidates held in memory during the fit; ``None`` for all of a
-            small pool and otherwise ten per target.
         cost: ``squared_euclidean`` (published) or ``cosine``.
         whiten: Whiten both sides by the candidates' covariance.
         precision: ``auto`` is float64 for small pools and float32 for others;
             ``bfloat16`` doubles the speed and changes about 1 % of a top 1 %.
-        on_failure: ``raise`` or ``warn`` when the tolerance is missed.
         device: ``auto``, ``cpu``, ``cuda`` ...
     """
 
-    name: ClassVar[str]
     requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
 
-    epsilon: float = 0.05
-    epsilon_is: EpsilonIs = "relative"
-    tolerance: float = 5e-3
-    max_passes: int = 10
-    reference_rows: int | None = None
     cost: Cost = "squared_euclidean"
     whiten: bool = False
     precision: PrecisionChoice = "auto"
-    on_failure: OnFailure = "raise"
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        self._choose(CHOICES)
-        for field in ("epsilon", "tolerance"):
-            value = getattr(self, field)
-            if not 0 < value < math.inf:
-                raise ValueError(f"{self.name}: {field} must be positive and finite, not {value}")
-        if self.max_passes < 1:
-            raise ValueError(f"{self.name}: max_passes must be at least 1, not {self.max_passes}")
-        if self.reference_rows is not None and self.reference_rows < 1:
-            raise ValueError(
-                f"{self.name}: reference_rows must be positive, not {self.reference_rows}"
-            )
+        self._choose({name: CHOICES[name] for name in CHOICES if hasattr(self, name)})
 
     def _choose(self, choices: dict[str, tuple[str, ...]]) -> None:
         for field, allowed in choices.items():
@@ -85,35 +65,73 @@ class TransportSettings:
                 )
 
     def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
-        """Pose the transport problem between the pool and the target."""
+        """Return the transport problem between the pool and the target."""
         rows = embeddings_of(candidates)
         whitening = Whitening.fit(rows) if self.whiten else None
         return Problem(
             target=embeddings_of([target])[0],
             candidates=rows,
             geometry=Geometry(cost=self.cost, whitening=whitening),
-            epsilon=self.epsilon,
-            epsilon_is=self.epsilon_is,
         )
 
     def compute(self, problem: Problem, engine: Engine) -> Compute:
-        """Decide where and in which precision the problem is solved."""
+        """Choose where and in which precision the problem is solved."""
         precision = choose_precision(problem) if self.precision == "auto" else self.precision
         return Compute(precision=precision, device=self.device, map_blocks=engine.map)
+
+
+@dataclass(frozen=True)
+class TransportSettings(Comparison):
+    """Regularisation and certificate of a transport problem.
+
+    Args:
+        epsilon: Regularisation. 0.05 of the mean cost ranks best among 0.01 to 0.2 in
+            our tests; the published notebook has 0.1 absolute.
+        epsilon_is: ``relative`` to the mean cost, or ``absolute`` in cost units.
+        tolerance: Marginal error to reach, an L1 distance in [0, 2]; 5e-4 is strict.
+        max_passes: Passes over all candidates at most.
+        reference_rows: Candidates held in memory during the fit; ``None`` for all of a
+            small pool and otherwise ten per target.
+        on_failure: ``raise`` or ``warn`` when the tolerance is missed.
+        cost: This and the others: see `Comparison`.
+    """
+
+    epsilon: float = 0.05
+    epsilon_is: EpsilonIs = "relative"
+    tolerance: float = 5e-3
+    max_passes: int = 10
+    reference_rows: int | None = None
+    on_failure: OnFailure = "raise"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field in ("epsilon", "tolerance"):
+            value = getattr(self, field)
+            if not 0 < value < math.inf:
+                raise ValueError(f"{self.name}: {field} must be positive and finite, not {value}")
+        for field in ("max_passes", "reference_rows"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"{self.name}: {field} must be at least 1, not {value}")
+
+    def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
+        """Return the transport problem between the pool and the target."""
+        problem = super().problem(target, candidates)
+        return replace(problem, epsilon=self.epsilon, epsilon_is=self.epsilon_is)
 
     def solve_semidual(
         self,
         problem: Problem,
         priority: Callable[[], Iterable[np.ndarray]],
         compute: Compute,
-        out: Sequence[np.ndarray] | None = None,
+        out: Out | None = None,
         start: np.ndarray | None = None,
     ) -> Potentials:
         """Solve at any size; see `gotd.transport.solve_semidual`.
 
         Args:
             problem: The problem.
-            priority: Gives a number per candidate, if a sample is needed.
+            priority: Returns a number per candidate, if a sample is needed.
             compute: Precision, device and map.
             out: Per shard ``[n]`` float64 to write the candidates' potential into.
             start: ``[m]`` target potential to begin with.
@@ -134,13 +152,22 @@ class TransportSettings:
             out=out,
         )
 
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of one solve: passes over all pairs, and the sample's kernel."""
+        rows = reference_size(n_candidates, n_targets, self.reference_rows)
+        return Work(
+            flops=2.0 * n_candidates * n_targets * width * SOLVE_PASSES,
+            memory_bytes=8 * n_targets * rows + 4 * width * rows,
+        )
+
 
 def reference_priority(
     candidates: Sequence[Rows], seed: int, engine: Engine
 ) -> Callable[[], Iterator[np.ndarray]]:
-    """Number the candidates at random, by id; the smallest are the reference sample.
+    """Return a function that draws a number per candidate; the smallest are the sample.
 
-    Read anew wherever it is needed, so that no number per candidate is kept.
+    The numbers are a hash of (seed, id), computed anew at each call, so that none is held
+    in memory.
     """
     return lambda: engine.map(
         lambda shard: uniform_by_id(shard.ids, seed, "got_d reference"), candidates
@@ -148,18 +175,18 @@ def reference_priority(
 
 
 def choose_precision(problem: Problem) -> Precision:
-    """Use float64 where it is cheap, so that rounding decides no small ranking."""
+    """Choose float64 where it is cheap, so that rounding changes no small ranking."""
     small = problem.n_candidates * problem.n_target <= SMALL_PROBLEM
     return "float64" if small else "float32"
 
 
 def embeddings_of(shards: Sequence[Rows]) -> list[np.ndarray]:
-    """Return the shards' embeddings, which `check_request` has found to be there."""
+    """Return the shards' embeddings; `check_request` has made sure that there are some."""
     return [shard.embeddings for shard in shards if shard.embeddings is not None]
 
 
 def certificate(potentials: Potentials) -> dict[str, Any]:
-    """List what proves, or disproves, that a solve can be trusted."""
+    """Return what shows whether a solve can be trusted."""
     relative = potentials.epsilon_absolute / potentials.mean_cost if potentials.mean_cost else 0.0
     return {
         "epsilon_absolute": potentials.epsilon_absolute,

@@ -24,13 +24,20 @@ import pyarrow.compute as pc
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, check_request, smallest
-from gotd.selectors.density import pool_density
-from gotd.selectors.neighbours import Neighbours, nearest_distances, nearest_neighbours
+from gotd.selectors.base import Ranking, Selector, smallest
+from gotd.selectors.density import density_work, pool_density
+from gotd.selectors.neighbours import (
+    Neighbours,
+    nearest_distances,
+    nearest_neighbours,
+    neighbours_work,
+    take_ids,
+)
+from gotd.storage.work import Work
 
-# Neighbours looked up at first, and by what factor more if the plan needs them. It mostly
-# does not, and a list of thousands takes longer than the search.
-FIRST_LOOK, LOOK_FURTHER = 256, 5
+# Neighbours in the first search, and the factor by which it grows if the plan needs more. It
+# mostly does not, and a list of thousands takes longer than the search.
+FIRST_SEARCH, GROWTH = 256, 5
 
 
 @dataclass(frozen=True)
@@ -41,7 +48,7 @@ class Assignment:
         mass: ``[m, k]`` float64; each row sums to ``1/m``.
         reached: Neighbours in use: K, or the largest number over the targets.
         exhausted: Whether the list of neighbours ended before the optimum; the plan
-            is then too concentrated, and ``prefetch`` should grow.
+            is then too concentrated, and ``prefetch`` should be larger.
     """
 
     mass: np.ndarray
@@ -50,8 +57,8 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class TSDS:
-    """Rank candidates by the mass that the targets put on them.
+class TSDS(Selector):
+    """Rank candidates by the mass that the targets assign to them.
 
     ``sampling="top"`` ranks by mass, largest first, ties by the distance to the
     nearest target and then by id; the score is the negative mass. When fewer rows
@@ -67,13 +74,16 @@ class TSDS:
         C: Scale of the distances, in embedding units.
         sigma: Width of the kernel in embedding units; pairs farther apart do not
             count as near-duplicates. Only for ``"kde"``.
-        prefetch: Neighbours looked up per target at most, and at most a tenth of the pool.
-        kde_neighbours: Neighbours that a density counts at most, the row itself
-            included; at most a tenth of the pool.
+        prefetch: The most neighbours per target; never more than a tenth of the pool.
+        kde_neighbours: The most neighbours that a density counts, the row itself
+            included; never more than a tenth of the pool.
         sampling: ``"top"`` or ``"multinomial"``.
     """
 
     key_name: ClassVar[str] = "TSDS"
+    name: ClassVar[str] = "tsds"
+    version: ClassVar[int] = 2  # 2: a density counts the full pool, not only the prefetched rows
+    requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
 
     variant: Literal["uniform", "kde"] = "uniform"
     alpha: float = 0.5
@@ -82,10 +92,6 @@ class TSDS:
     prefetch: int = 5000
     kde_neighbours: int = 1000
     sampling: Literal["top", "multinomial"] = "top"
-
-    name: ClassVar[str] = "tsds"
-    version: ClassVar[int] = 2  # 2: a density counts the whole pool, not the prefetched rows alone
-    requires: ClassVar[frozenset[str]] = frozenset({"embeddings"})
 
     def __post_init__(self) -> None:
         if self.variant not in ("uniform", "kde"):
@@ -100,70 +106,72 @@ class TSDS:
             if not getattr(self, field) > least:
                 raise ValueError(f"tsds: {field} must exceed {least}, not {getattr(self, field)}")
 
-    def rank(
+    def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
-        """Rank by received mass; the seed matters only to the multinomial.
-
-        Raises:
-            ValueError: If the request cannot be met (see ``check_request``).
-        """
-        check_request(self, target, candidates, limit)
+        """Rank by received mass; the seed has an effect only on the multinomial."""
         n_candidates = sum(map(len, candidates))
         # A tenth of the pool, but at least two: the step from K to K + 1 needs both.
         cap = min(n_candidates, max(2, n_candidates // 10))
-        found, plan = self._assign(target, candidates, cap, engine)
-        ids = pa.chunked_array([shard.ids for shard in candidates])
-        # In the order of ids, so that no sum or draw depends on the order of rows.
-        rows = np.empty(int(found.order.max()) + 1, dtype=np.int64)
-        rows[found.order] = found.rows
-        mass = np.bincount(found.order.ravel(), weights=plan.mass.ravel())
+        near, plan = self._assign(target, candidates, cap, engine)
+        # Sorted by id, so that no sum or draw depends on the order of rows.
+        rows = np.empty(int(near.order.max()) + 1, dtype=np.int64)
+        rows[near.order] = near.rows
+        mass = np.bincount(near.order.ravel(), weights=plan.mass.ravel())
         diagnostics: dict[str, Any] = {
             "rows_with_mass": int(np.count_nonzero(mass)),
             "neighbours_used": plan.reached,
-            "neighbours_fetched": found.rows.shape[1],
+            "neighbours_fetched": near.k,
             "neighbours_exhausted": plan.exhausted,
         }
         if self.sampling == "multinomial":
-            drawn = rows[draw(mass, limit, seed)]
+            ids = take_ids(candidates, rows[draw(mass, limit, seed)])
             scores = np.arange(limit, dtype=np.float64)
-            chosen = ids.take(pa.array(drawn)).combine_chunks()
-            return Ranking(chosen, scores, with_replacement=True, diagnostics=diagnostics)
-        order = rank_by_mass(found, mass)[:limit]
-        chosen, scores = ids.take(pa.array(rows[order])).combine_chunks(), -mass[order]
+            return Ranking(ids, scores, with_replacement=True, diagnostics=diagnostics)
+        order = rank_by_mass(near, mass)[:limit]
+        ids, scores = take_ids(candidates, rows[order]), -mass[order]
         if len(order) < limit:
-            others = _nearest_others(target, candidates, chosen, limit - len(order), engine)
-            chosen = pa.concat_arrays([chosen, others])
+            others = _nearest_others(target, candidates, ids, limit - len(order), engine)
+            ids = pa.concat_arrays([ids, others])
             scores = np.concatenate([scores, np.zeros(len(others))])
-        return Ranking(chosen, scores, diagnostics=diagnostics)
+        return Ranking(ids, scores, diagnostics=diagnostics)
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of one search, and for ``"kde"`` of the density of the pool."""
+        search = neighbours_work(n_candidates, n_targets, width, min(FIRST_SEARCH, self.prefetch))
+        if self.variant == "uniform":
+            return search
+        density = density_work(n_candidates, width)
+        held = max(search.memory_bytes, density.memory_bytes)
+        return Work(flops=search.flops + density.flops, memory_bytes=held)
 
     def _assign(
         self, target: Rows, candidates: Sequence[Rows], cap: int, engine: Engine
     ) -> tuple[Neighbours, Assignment]:
-        """Look up neighbours until the plan needs no more of them."""
+        """Search for neighbours until the plan needs no more of them."""
         density = None
         if self.variant == "kde":
             density = pool_density(candidates, self.sigma, min(self.kde_neighbours, cap))
         most = min(self.prefetch, cap)
-        fetched = min(FIRST_LOOK, most)
+        k = min(FIRST_SEARCH, most)
         while True:
-            found = nearest_neighbours(target, candidates, fetched, engine)
-            distances = np.sqrt(found.distances)
+            near = nearest_neighbours(target, candidates, k, engine)
+            distances = np.sqrt(near.distances)
             if density is None:
                 plan = knn_uniform(distances, self.alpha, self.C)
             else:
-                plan = knn_kde(distances, density[found.rows], self.alpha, self.C)
-            if not plan.exhausted or fetched == most:
-                return found, plan
-            fetched = min(most, LOOK_FURTHER * fetched)
+                plan = knn_kde(distances, density[near.rows], self.alpha, self.C)
+            if not plan.exhausted or k == most:
+                return near, plan
+            k = min(most, GROWTH * k)
 
 
 def knn_uniform(distances: np.ndarray, alpha: float, scale: float) -> Assignment:
-    """Spread each target's mass evenly over its K nearest candidates.
+    """Distribute each target's mass evenly over its K nearest candidates.
 
-    K is the smallest for which widening the neighbourhood by one costs more than it
-    brings: ``(alpha / C) sum_i sum_{k<=K} (d_i,K+1 - d_ik) >= (1 - alpha) m``. The
-    left side grows with K, so all K are looked at together.
+    K is the smallest for which one more neighbour costs more than it gains:
+    ``(alpha / C) sum_i sum_{k<=K} (d_i,K+1 - d_ik) >= (1 - alpha) m``. The
+    left side grows with K, so all K are computed together.
 
     Args:
         distances: ``[m, k]`` float64, each row ascending.
@@ -185,7 +193,7 @@ def knn_uniform(distances: np.ndarray, alpha: float, scale: float) -> Assignment
 def knn_kde(distances: np.ndarray, density: np.ndarray, alpha: float, scale: float) -> Assignment:
     """Fill each target's neighbours up to a cap inverse to their density.
 
-    The cap is ``1 / (m s rho)``. A target has used its first ``k`` neighbours up when
+    The cap is ``1 / (m s rho)``. A target has used up its first ``k`` neighbours when
     ``s`` reaches ``count_k = sum_{l<=k} 1/rho_l``, and growing ``s`` further then costs
     ``(d_k+1 - d_k) count_k`` more per unit. The published code walks through these
     events with a heap; here they are sorted and their costs summed up. ``s`` is the
@@ -213,7 +221,7 @@ def knn_kde(distances: np.ndarray, density: np.ndarray, alpha: float, scale: flo
     s = events[order[last]]
     before = np.hstack([np.zeros((m, 1)), count[:, :-1]])
     mass = np.clip(s - before, 0.0, weight) / (m * s)
-    # Targets whose whole list is used up keep their remainder on the last neighbour.
+    # A target whose list is used up has its remaining mass on the last neighbour.
     mass[:, -1] += np.maximum(1.0 / m - mass.sum(axis=1), 0.0)
     reached = int(np.count_nonzero(mass, axis=1).max())
     # Beyond its last neighbour nothing is known of a target: its events are missing there.
@@ -239,25 +247,25 @@ def draw(mass: np.ndarray, limit: int, seed: int) -> np.ndarray:
     return held[np.searchsorted(cumulative, chance, side="right").clip(max=len(held) - 1)]
 
 
-def rank_by_mass(found: Neighbours, mass: np.ndarray) -> np.ndarray:
-    """Order the rows that have mass: most first, then the nearest, then by id.
+def rank_by_mass(near: Neighbours, mass: np.ndarray) -> np.ndarray:
+    """Sort the rows that have mass: largest first, then the nearest, then by id.
 
     Args:
-        found: The neighbours of every target.
-        mass: ``[n]`` received mass by place in the order of ids.
+        near: The neighbours of every target.
+        mass: ``[n]`` received mass, sorted by id.
 
     Returns:
-        Places of the rows with mass, best first.
+        Positions in ``mass`` of the rows with mass, best first.
     """
     nearest = np.full(len(mass), np.inf)
-    np.minimum.at(nearest, found.order.ravel(), found.distances.ravel())
+    np.minimum.at(nearest, near.order.ravel(), near.distances.ravel())
     return np.lexsort((nearest, -mass))[: np.count_nonzero(mass)]
 
 
 def _nearest_others(
     target: Rows, candidates: Sequence[Rows], taken: pa.Array, limit: int, engine: Engine
 ) -> pa.Array:
-    """Take the ids nearest to any target among those not yet taken."""
+    """Return the ids nearest to any target among those not yet taken."""
     distances = nearest_distances(np.asarray(target.embeddings), candidates, engine)
     for shard, distance in zip(candidates, distances, strict=True):
         distance[pc.is_in(shard.ids, value_set=taken).to_numpy(zero_copy_only=False)] = np.inf

@@ -1,4 +1,4 @@
-"""The work of a step, from which its time, memory and disk space are estimated."""
+"""The work of a step, in units that do not depend on the machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Work:
-    """What a step does, in units of a machine."""
+    """What a step does; `gotd plan` converts it to seconds and memory of a machine."""
 
     texts: float = 0.0
     """Texts read, cut or tokenised."""
@@ -16,6 +16,6 @@ class Work:
     steps: float = 0.0
     """Optimiser steps."""
     memory_bytes: float = 0.0
-    """Most that it holds at once, the process itself not counted."""
+    """Peak memory beside that of the process itself."""
     disk_bytes: float = 0.0
-    """What it leaves behind."""
+    """Bytes that remain on disk."""
