@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gotd.pipeline.experiment import plan_cell, run_cell
-from gotd.pipeline.record import seal
+from gotd.pipeline.record import write_cost
 from gotd.reporting.records import validate
 from gotd.runs.expand import expand
 from gotd.runs.sweep import run
@@ -262,7 +262,7 @@ def test_a_cell_that_ends_twice_at_once_is_sealed_once(tmp_path):
 
     def end(elapsed_s: float) -> bool:
         together.wait()
-        return seal(cell.store, cell.record, elapsed_s)
+        return write_cost(cell.store, cell.record, elapsed_s)
 
     for _ in range(10):
         cost.unlink()

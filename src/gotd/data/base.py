@@ -106,6 +106,10 @@ class Source(Protocol):
 
     name: ClassVar[str]
     """Short name for records: ``microworld``, ``folder`` or ``hub``."""
+    generated: ClassVar[bool]
+    """Whether the texts are generated: they may then be published in records."""
+    candidate_options: ClassVar[frozenset[str]]
+    """The fields of conf/candidates that this source reads: ``files``, ``limit``."""
 
     @property
     def under_covered(self) -> list[str]:

@@ -60,6 +60,8 @@ class Folder:
     limit: int | None = None
 
     name: ClassVar[str] = "folder"
+    generated: ClassVar[bool] = False
+    candidate_options: ClassVar[frozenset[str]] = frozenset({"files", "limit"})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "candidate_files", tuple(self.candidate_files))

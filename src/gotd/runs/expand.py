@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gotd.config.build import build, register
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
-from gotd.pipeline.steps import RUN_ONLY
+from gotd.storage.keys import RUN_ONLY
 
 AXES = ("task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale")
 """Overrides that name a cell by themselves; any other one goes into its variant."""

@@ -75,6 +75,8 @@ class Hub:
     revisions: dict[str, str] = field(default_factory=dict)
 
     name: ClassVar[str] = "hub"
+    generated: ClassVar[bool] = False
+    candidate_options: ClassVar[frozenset[str]] = frozenset({"files"})
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "domains", tuple(self.domains) or tuple(CORPORA))
