@@ -13,7 +13,7 @@ import pytest
 from gotd.config.schemas import Chunking, EmbedderConfig, ModelConfig, TaskLimits
 from gotd.data.microworld.toxic import ToxicMicroworld
 from gotd.data.microworld.world import Microworld
-from gotd.data.tasks.labelled import Task
+from gotd.data.tasks.labelled import LabelledTask
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.data.tasks.zero_shot import ZeroShotTask
 from gotd.embedding.embedders import HashedEmbedder
@@ -78,8 +78,8 @@ def base_step() -> Step:
 
 
 def predictions_step() -> Step:
-    rows = steps.task_rows(WORLD, Task(**TASK), TaskLimits(), "clean", 0)
-    return predictions(base_step(), rows, Task(**TASK), FineTuneSettings(**RATES), 0)
+    rows = steps.task_rows(WORLD, LabelledTask(**TASK), TaskLimits(), "clean", 0)
+    return predictions(base_step(), rows, LabelledTask(**TASK), FineTuneSettings(**RATES), 0)
 
 
 def pre_fine_tuned_step() -> Step:
@@ -107,9 +107,9 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "ScorerSettings": (lambda: identity(ScorerSettings(**RATES)), "0d08340d5389"),
     "ModelSpec": (lambda: identity(ModelSpec()), "70820c32962b"),
     "CausalSpec": (lambda: identity(CausalSpec()), "39ccabe2c6ed"),
-    "Task": (lambda: identity(Task(**TASK)), "b758e3b58526"),
+    "Task": (lambda: identity(LabelledTask(**TASK)), "b758e3b58526"),
     "Task with a split to choose on": (
-        lambda: identity(Task(**TASK, choice_split="dev")),
+        lambda: identity(LabelledTask(**TASK, choice_split="dev")),
         "54d8aada8654",
     ),
     "ZeroShotTask": (lambda: identity(ZeroShotTask(**TASK)), "12a22d609235"),

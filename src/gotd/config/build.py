@@ -32,7 +32,7 @@ TARGETS: dict[tuple[str, str], str] = {
     ("source", "microworld_toxic"): "gotd.data.microworld.toxic.ToxicMicroworld",
     ("source", "folder"): "gotd.data.folder.Folder",
     ("source", "hub"): "gotd.data.hub.source.Hub",
-    ("task", "task"): "gotd.data.tasks.labelled.Task",
+    ("task", "task"): "gotd.data.tasks.labelled.LabelledTask",
     ("task", "zero_shot"): "gotd.data.tasks.zero_shot.ZeroShotTask",
     ("task", "toxicity"): "gotd.data.tasks.toxicity.ToxicityTask",
     ("embedder", "hashed"): "gotd.embedding.embedders.HashedEmbedder",

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.config.schemas import TaskLimits
+
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("domain", pa.string())])
 """Columns of the tables that parts yield."""
 ROWS_PER_PIECE = 8192
@@ -151,6 +153,61 @@ class Source(Protocol):
 
     def held_out(self) -> Sequence[Part]:
         """Return text of the pool's kind that no model is trained on, for perplexity."""
+        ...
+
+
+class Task(Protocol):
+    """Rows that a model is evaluated on, and texts for which training data is selected.
+
+    A new kind of task is one class with these attributes. An evaluation states what else it
+    reads of a task, such as the metrics of `gotd.data.tasks.labelled.LabelledTask`.
+    """
+
+    key_name: ClassVar[str]
+    """Name of the class in cache keys."""
+    rows_kind: ClassVar[str]
+    """Kind of the step that writes `tables`; the cost model knows the work of each kind."""
+
+    @property
+    def name(self) -> str:
+        """Name in records, and the name by which the source knows the task."""
+        ...
+
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Names of the tables that `tables` always returns, ``train`` among them."""
+        ...
+
+    def tables(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, pa.Table]:
+        """Return the tables of the task, by name.
+
+        ``train`` (columns ``id``, ``text``, ``text_pair``, ``domain``) holds the texts to
+        select for; ``negative``, the texts to move away from, has the same columns. Other
+        names are known to the evaluations: ``validation``, ``reported-<split>``,
+        ``prompts``, ``held_out``.
+
+        Args:
+            source: Where the rows come from.
+            limits: How many rows to take.
+            protocol: ``clean`` or ``published``.
+            seed: Seed of the role ``data``.
+
+        Raises:
+            FileNotFoundError: If the source lacks the task or a split.
+            ValueError: If rows are not as the task needs them; names file, row and field.
+        """
+        ...
+
+    def key_fields(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, Any]:
+        """Return what `tables` depends on, for the cache key; JSON-able.
+
+        Raises:
+            ValueError: If the limits do not fit the task; raised before anything runs.
+        """
         ...
 
 

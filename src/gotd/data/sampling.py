@@ -67,6 +67,20 @@ def subsample(table: pa.Table, rows: int, seed: int, role: str) -> np.ndarray:
     return marked
 
 
+def at_most(rows: pa.Table, n: int | None, role: str, seed: int = SPLIT_SEED) -> pa.Table:
+    """Limit a table to ``n`` rows by a hash of their ids, in their order.
+
+    Args:
+        rows: Rows with an ``id`` column.
+        n: How many; ``None``: all.
+        role: What they are for; two roles choose independently.
+        seed: The role's seed.
+    """
+    if n is None or n >= rows.num_rows:
+        return rows
+    return rows.filter(pa.array(subsample(rows, n, seed, role)))
+
+
 def limited(parts: Sequence[Part], rows: int, seed: int, role: str) -> list[Part]:
     """Limit parts to the rows with the smallest hashes of (role, seed, id), as `subsample` does.
 

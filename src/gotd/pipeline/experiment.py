@@ -26,7 +26,6 @@ from omegaconf import DictConfig
 from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
-from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.embedding.encoders import Encoder
 from gotd.engine.build import build_engine
 from gotd.pipeline import steps
@@ -167,7 +166,7 @@ def _selection(
 def _target_side(selector: Any, task: Any) -> str:
     """Return the file of target texts: those to move away from, where there are any."""
     away = getattr(selector, "direction", "towards") == "away"
-    return "negative" if away and isinstance(task, ToxicityTask) else "train"
+    return "negative" if away and "negative" in task.table_names else "train"
 
 
 def _as_published(config: DictConfig) -> DictConfig:

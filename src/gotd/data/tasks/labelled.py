@@ -1,4 +1,4 @@
-"""What a labelled task is, and its rows in one form for every source.
+"""Labelled tasks, and their rows in one form for every source.
 
 The normalised form is what training and evaluation read: ``id`` (``cola/train/123``),
 ``text``, ``text_pair`` (null for single texts), ``label`` (class index or score, float64)
@@ -8,19 +8,20 @@ and ``domain`` (null where the truth is not known).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source
 from gotd.data.columns import origin, strings
-from gotd.data.sampling import subsample
-from gotd.storage.keys import added_later
+from gotd.data.sampling import at_most, subsample
+from gotd.storage.keys import added_later, identity, key_fields, source_identity
 
 
 @dataclass(frozen=True)
-class Task:
+class LabelledTask:
     """A classification or regression task on one text or a pair.
 
     Args:
@@ -29,7 +30,7 @@ class Task:
         label_kind: ``class`` (label is an index) or ``regression`` (label is a score).
         classes: Number of classes; 1 for regression.
         metrics: Names from `gotd.evaluation.metrics` to record.
-        headline: The one of ``metrics`` that stands in the tables.
+        headline: The one of ``metrics`` that is in the tables.
         reported_splits: Split to evaluate on, by the name it gets in the record; the
             first is the one whose headline counts. GLUE's test labels are not public,
             so these are validation splits, as in the paper's code.
@@ -40,6 +41,7 @@ class Task:
     """
 
     key_name: ClassVar[str] = "Task"
+    rows_kind: ClassVar[str] = "task"
 
     name: str
     text_columns: tuple[str, ...]
@@ -53,7 +55,7 @@ class Task:
     choice_split: str | None = added_later(None)
 
     def __post_init__(self) -> None:
-        # Hydra hands lists over; frozen values must not change behind a key.
+        # Hydra passes lists; frozen values must not change behind a key.
         object.__setattr__(self, "text_columns", tuple(self.text_columns))
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "reported_splits", dict(self.reported_splits))
@@ -89,12 +91,71 @@ class Task:
         """Lowest and highest label that a row may have."""
         return (0.0, self.classes - 1.0) if self.label_range is None else self.label_range
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Names of the tables that `tables` always returns."""
+        return ("train", *(f"reported-{name}" for name in self.reported_splits))
 
-def load(source: Source, task: Task, split: str) -> pa.Table:
+    def tables(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, pa.Table]:
+        """Return the labelled rows, the rows to choose a model on, and the reported splits.
+
+        Under ``clean`` the epoch is chosen on a split that the task has for that, else on
+        rows held out of train. Under ``published`` nothing is held out.
+
+        Raises:
+            FileNotFoundError: If the source lacks a split.
+            ValueError: As `load` and `hold_out`.
+        """
+        published = protocol == "published"
+        train = load(source, self, self.train_split)
+        reported = {
+            f"reported-{name}": at_most(load(source, self, split), limits.reported_rows, "reported")
+            for name, split in self.reported_splits.items()
+        }
+        others = dict(reported)
+        if published and self.choice_split is not None:
+            # Deviation D19: it chooses the epoch of a domain task on the rows it reports.
+            others["validation"] = next(iter(reported.values()))
+        elif self.choice_split is not None:
+            rows = load(source, self, self.choice_split)
+            others["validation"] = at_most(rows, limits.validation_rows, "choice")
+        elif not published:
+            # Deviation D9: the published code holds nothing out and takes the last epoch.
+            train, others["validation"] = hold_out(train, limits.validation_rows or 0, seed)
+        if limits.labels is not None:
+            how = "first" if published else limits.labels_chosen  # Deviation D6
+            train = limit_labels(train, limits.labels, how, seed)
+        return {"train": train, **others}
+
+    def key_fields(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, Any]:
+        """Return what `tables` depends on.
+
+        Raises:
+            ValueError: If rows are to be held out of train, but not how many.
+        """
+        if self.choice_split is None and limits.validation_rows is None:
+            raise ValueError(
+                f"limits.validation_rows must be a number: task {self.name} has no split of its "
+                "own to choose the epoch on, so rows of train are held out"
+            )
+        return {
+            "source": source_identity(source, "tasks", self.name),
+            "task": identity(self),
+            "limits": key_fields(limits),
+            "protocol": protocol,
+            "seed": seed,
+        }
+
+
+def load(source: Source, task: LabelledTask, split: str) -> pa.Table:
     """Load a split in the normalised form.
 
-    Ids are ``<task>/<split>/<idx>``; without an ``idx`` column the row number from 0
-    stands in, and then they depend on the file's order.
+    Ids are ``<task>/<split>/<idx>``. Without an ``idx`` column it is the row number from 0,
+    and ids then depend on the file's order.
 
     Returns:
         Columns ``id``, ``text``, ``text_pair``, ``label`` (float64), ``domain``.
@@ -119,7 +180,7 @@ def load(source: Source, task: Task, split: str) -> pa.Table:
     )
 
 
-def _ids(raw: pa.Table, task: Task, split: str, where: str) -> pa.Array:
+def _ids(raw: pa.Table, task: LabelledTask, split: str, where: str) -> pa.Array:
     if "idx" not in raw.column_names:
         return pa.array([f"{task.name}/{split}/{row}" for row in range(raw.num_rows)])
     index = raw["idx"]
@@ -132,7 +193,7 @@ def _ids(raw: pa.Table, task: Task, split: str, where: str) -> pa.Array:
     return pa.array([f"{task.name}/{split}/{value}" for value in index.to_pylist()])
 
 
-def _labels(raw: pa.Table, task: Task, where: str) -> np.ndarray:
+def _labels(raw: pa.Table, task: LabelledTask, where: str) -> np.ndarray:
     where = origin(raw, where)
     low, high = task.labels
     wanted = f"a {'whole number' if task.label_kind == 'class' else 'score'} {low:g} to {high:g}"
@@ -159,33 +220,17 @@ def _labels(raw: pa.Table, task: Task, where: str) -> np.ndarray:
     return values
 
 
-def at_most(rows: pa.Table, n: int | None, role: str) -> pa.Table:
-    """Keep at most ``n`` rows by a hash of their ids, the same for every seed.
+def hold_out(train: pa.Table, rows: int, seed: int) -> tuple[pa.Table, pa.Table]:
+    """Split labelled rows into those to train on and those to choose a model on.
 
-    Args:
-        rows: Normalised rows.
-        n: Rows to keep; ``None``: all.
-        role: What they are for; two roles choose independently.
-
-    Returns:
-        The rows kept, in their order.
-    """
-    if n is None or n >= rows.num_rows:
-        return rows
-    return rows.filter(pa.array(subsample(rows, n, 0, role)))
-
-
-def hold_out(train: pa.Table, rows_or_share: int | float, seed: int) -> tuple[pa.Table, pa.Table]:
-    """Part the labelled rows into those to train on and those to choose a model on.
-
-    The part is the rows whose hash of (seed, id) is smallest. It is not stratified:
-    the class shares of a random part are unbiased and off by sampling noise alone
-    (about ``sqrt(p(1-p)/n)``, no more than in the split it stands for), while a
-    stratified part would let one row's label decide about another row.
+    The latter are the rows with the smallest hashes of (seed, id). They are not
+    stratified: class shares are unbiased and off by sampling noise alone (about
+    ``sqrt(p(1-p)/n)``), while under stratification one row's label would decide about
+    another row.
 
     Args:
         train: Normalised rows.
-        rows_or_share: An int is a number of rows, a float a share of them.
+        rows: How many to hold out.
         seed: Seed of this split.
 
     Returns:
@@ -194,22 +239,17 @@ def hold_out(train: pa.Table, rows_or_share: int | float, seed: int) -> tuple[pa
     Raises:
         ValueError: If either part would be empty.
     """
-    rows = rows_or_share
-    if isinstance(rows_or_share, float):
-        rows = round(rows_or_share * train.num_rows)
     if not 0 < rows < train.num_rows:
         raise ValueError(
-            f"cannot hold out {rows_or_share} of {train.num_rows} rows: train and validation "
+            f"cannot hold out {rows} of {train.num_rows} rows: train and validation "
             "need at least one row each; ask for fewer (or more) validation rows"
         )
-    held = subsample(train, int(rows), seed, role="validation")
+    held = subsample(train, rows, seed, role="validation")
     return train.filter(pa.array(~held)), train.filter(pa.array(held))
 
 
-def limit_labels(
-    train: pa.Table, n: int, how: Literal["random", "first"] = "random", seed: int = 0
-) -> pa.Table:
-    """Keep at most ``n`` labelled rows.
+def limit_labels(train: pa.Table, n: int, how: str, seed: int) -> pa.Table:
+    """Limit the labelled rows.
 
     Args:
         train: Normalised rows.
@@ -219,7 +259,7 @@ def limit_labels(
         seed: Seed of ``random``; a smaller ``n`` keeps a part of the rows of a larger one.
 
     Returns:
-        The rows kept, in the order of ``train``.
+        The rows that are kept, in the order of ``train``.
 
     Raises:
         ValueError: If ``n`` is below 1 or ``how`` is unknown.
@@ -233,4 +273,4 @@ def limit_labels(
         return train.slice(0, n)
     if how != "random":
         raise ValueError(f"labels are chosen 'random' or 'first', not {how!r}")
-    return train.filter(pa.array(subsample(train, n, seed, role="labels")))
+    return at_most(train, n, "labels", seed)

@@ -1,6 +1,6 @@
-"""Prompts, rated texts and labelled comments: what a toxicity experiment reads.
+"""Toxicity tasks: prompts to evaluate on, and rated texts to select for.
 
-A source hands out its rated rows as the task ``realtoxicityprompts`` (split ``train``):
+A source has its rated rows as the task ``realtoxicityprompts`` (split ``train``):
 ``id``, ``prompt``, ``continuation``, ``prompt_toxicity`` and ``continuation_toxicity``, a
 score each, null where it is unknown.
 """
@@ -8,34 +8,38 @@ score each, null where it is unknown.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gotd.data.base import Source
+from gotd.config.schemas import TaskLimits
+from gotd.data.base import Source, read_all
 from gotd.data.columns import strings
-from gotd.data.sampling import subsample
+from gotd.data.sampling import SPLIT_SEED, at_most, limited
+from gotd.storage.keys import identity, source_identity
 
 RATED = ("prompt", "continuation")
 
 
 @dataclass(frozen=True)
 class ToxicityTask:
-    """Which prompts a model is measured on, and which texts it is pulled to or pushed from.
+    """Prompts that a model is evaluated on, and clean and toxic texts of the target.
 
     Args:
         name: Name in the record.
         rated: The source's task that holds the rated rows.
-        prompts_per_kind: Toxic prompts, and as many others, to measure on.
+        prompts_per_kind: Toxic prompts, and as many others, to evaluate on.
         target_rows: Clean texts, and as many toxic ones, of the target (paper: 2,500).
         clean_at_most: Highest toxicity of a clean text.
         toxic_at_least: Lowest toxicity of a toxic text or prompt.
-        held_out_rows: Held-out texts whose perplexity is taken; 0 leaves it out.
+        held_out_rows: Held-out texts whose perplexity is measured; 0: none.
     """
 
     key_name: ClassVar[str] = "ToxicityTask"
+    rows_kind: ClassVar[str] = "toxicity_rows"
+    table_names: ClassVar[tuple[str, ...]] = ("prompts", "train", "negative")
 
     name: str = "toxicity"
     rated: str = "realtoxicityprompts"
@@ -56,6 +60,30 @@ class ToxicityTask:
                 "task clean_at_most must lie below toxic_at_least, both in [0, 1], not "
                 f"{self.clean_at_most} and {self.toxic_at_least}"
             )
+
+    def tables(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, pa.Table]:
+        """Return prompts, clean and toxic target texts, and held-out text, one for all seeds."""
+        rated = read_rated(source, self)
+        prompts = choose_prompts(rated, self, SPLIT_SEED)
+        clean, toxic = choose_targets(rated, prompts, self, SPLIT_SEED)
+        tables = {"prompts": prompts, "train": clean, "negative": toxic}
+        if self.held_out_rows:
+            parts = limited(source.held_out(), self.held_out_rows, SPLIT_SEED, role="perplexity")
+            tables["held_out"] = read_all(parts)
+        return tables
+
+    def key_fields(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, Any]:
+        """Return what `tables` depends on: not on limits, protocol or seed."""
+        return {
+            "source": source_identity(source, "tasks", self.rated),
+            "held_out": source_identity(source, "candidates") if self.held_out_rows else None,
+            "task": identity(self),
+            "seed": SPLIT_SEED,
+        }
 
 
 def read_rated(source: Source, task: ToxicityTask) -> pa.Table:
@@ -105,7 +133,7 @@ def _numbers(column: pa.ChunkedArray, where: str) -> np.ndarray:
 
 
 def choose_prompts(rated: pa.Table, task: ToxicityTask, seed: int) -> pa.Table:
-    """Choose the prompts to measure on: as many toxic ones as others, by a hash of the id.
+    """Choose the prompts to evaluate on: as many toxic ones as others, by a hash of the id.
 
     Returns:
         ``id``, ``text``, ``toxic`` (bool) and ``toxicity``.
@@ -114,29 +142,20 @@ def choose_prompts(rated: pa.Table, task: ToxicityTask, seed: int) -> pa.Table:
         ValueError: If there are too few of a kind.
     """
     scores = rated["prompt_toxicity"].to_numpy()
-    parts = []
-    for kind, chosen in (
-        ("toxic", scores >= task.toxic_at_least),
-        ("non-toxic", scores < task.toxic_at_least),
-    ):
-        rows = rated.filter(pa.array(chosen))
+    toxic, others = scores >= task.toxic_at_least, scores < task.toxic_at_least
+    tables = []
+    for kind, mask in (("toxic", toxic), ("non-toxic", others)):
+        rows = rated.filter(pa.array(mask))
         if rows.num_rows < task.prompts_per_kind:
             raise ValueError(
                 f"there are {rows.num_rows:,} {kind} prompts; lower task.prompts_per_kind "
                 f"({task.prompts_per_kind:,})"
             )
-        kept = rows.filter(pa.array(subsample(rows, task.prompts_per_kind, seed, "prompts")))
-        parts.append(
-            pa.table(
-                {
-                    "id": kept["id"],
-                    "text": kept["prompt"],
-                    "toxic": pa.repeat(kind == "toxic", kept.num_rows),
-                    "toxicity": kept["prompt_toxicity"],
-                }
-            )
-        )
-    return pa.concat_tables(parts)
+        rows = at_most(rows, task.prompts_per_kind, "prompts", seed)
+        columns = [rows["id"], rows["prompt"], pa.repeat(kind == "toxic", rows.num_rows)]
+        columns.append(rows["prompt_toxicity"])
+        tables.append(pa.table(columns, names=["id", "text", "toxic", "toxicity"]))
+    return pa.concat_tables(tables)
 
 
 def choose_targets(
@@ -144,7 +163,7 @@ def choose_targets(
 ) -> tuple[pa.Table, pa.Table]:
     """Choose the clean and the toxic texts of the target, from rows without a chosen prompt.
 
-    A text is a prompt or a continuation, each with the score that is its own.
+    A text is a prompt or a continuation, each with its own score.
 
     Returns:
         Clean and toxic texts, ``id``, ``text``, ``text_pair`` (null), ``domain`` and
@@ -154,33 +173,29 @@ def choose_targets(
         ValueError: If there is none of a kind.
     """
     # Deviation D21: the paper does not say where its 2,500 samples of each kind come from.
-    measured_on = set(prompts["id"].to_pylist())
-    free = rated.filter(pa.array([name not in measured_on for name in rated["id"].to_pylist()]))
+    free = rated.filter(pc.invert(pc.is_in(rated["id"], value_set=prompts["id"])))
+    empty = pa.nulls(free.num_rows, pa.string())
+    names = ["id", "text", "text_pair", "domain", "toxicity"]
     texts = pa.concat_tables(
-        [
-            pa.table(
-                {
-                    "id": pa.array([f"{name}/{part}" for name in free["id"].to_pylist()]),
-                    "text": free[part],
-                    "text_pair": pa.nulls(free.num_rows, pa.string()),
-                    "domain": pa.nulls(free.num_rows, pa.string()),
-                    "toxicity": free[f"{part}_toxicity"],
-                }
-            )
-            for part in RATED
-        ]
+        pa.table(
+            [
+                pa.array([f"{name}/{part}" for name in free["id"].to_pylist()], pa.string()),
+                free[part],
+                empty,
+                empty,
+                free[f"{part}_toxicity"],
+            ],
+            names=names,
+        )
+        for part in RATED
     )
     scores = texts["toxicity"].to_numpy()
-    filled = np.array([bool(text.strip()) for text in texts["text"].to_pylist()])
-    kinds = []
-    for kind, chosen in (
-        ("clean", scores <= task.clean_at_most),
-        ("toxic", scores >= task.toxic_at_least),
-    ):
-        rows = texts.filter(pa.array(chosen & filled))
+    filled = np.array([bool(text.strip()) for text in texts["text"].to_pylist()], bool)
+    clean, toxic = scores <= task.clean_at_most, scores >= task.toxic_at_least
+    targets = []
+    for kind, mask in (("clean", clean), ("toxic", toxic)):
+        rows = texts.filter(pa.array(mask & filled))
         if rows.num_rows == 0:
             raise ValueError(f"there is no {kind} text besides the prompts; rate more texts")
-        kinds.append(
-            rows.filter(pa.array(subsample(rows, task.target_rows, seed, f"{kind} target")))
-        )
-    return kinds[0], kinds[1]
+        targets.append(at_most(rows, task.target_rows, f"{kind} target", seed))
+    return targets[0], targets[1]

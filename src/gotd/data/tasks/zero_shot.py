@@ -1,30 +1,32 @@
-"""What a zero-shot task is: rows to answer, the words to ask them with, texts to select for."""
+"""Zero-shot tasks: rows to answer, the prompts for them, texts to select for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source
 from gotd.data.columns import origin
-from gotd.data.sampling import subsample
-from gotd.data.tasks.labelled import Task, load
+from gotd.data.sampling import at_most
+from gotd.data.tasks.labelled import LabelledTask, load
+from gotd.storage.keys import identity, key_fields, source_identity
 
 
 @dataclass(frozen=True)
-class ZeroShotTask(Task):
+class ZeroShotTask(LabelledTask):
     """A task that is answered without training.
 
     No label is ever seen before the answers are scored. A task whose ``train_split`` is
-    also reported has no texts of its own to select for: its rows are parted, by a hash of
+    also reported has no texts of its own to select for: its rows are split, by a hash of
     their ids, into those that are answered and those that are only read.
 
     Args:
         context: What a choice follows (`gotd.evaluation.zero_shot.Prompt`).
         continuation: The rest of the instance.
-        choices: Choices by label; empty where each row brings its own in ``choices``.
+        choices: Choices by label; empty where each row has its own in ``choices``.
         evaluated_rows: Most rows of a reported split to answer, the same for all seeds
             and arms; ``None``: all.
     """
@@ -50,6 +52,27 @@ class ZeroShotTask(Task):
                 f"task {self.name}: evaluated_rows must be at least 1, not {self.evaluated_rows}"
             )
 
+    def tables(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, pa.Table]:
+        """Return the texts to select for and the rows to answer, the same for all seeds."""
+        reported = {
+            f"reported-{name}": evaluated(source, self, split)
+            for name, split in self.reported_splits.items()
+        }
+        return {"train": selected_for(source, self, limits.target_rows), **reported}
+
+    def key_fields(
+        self, source: Source, limits: TaskLimits, protocol: str, seed: int
+    ) -> dict[str, Any]:
+        """Return what `tables` depends on: not on the seed."""
+        return {
+            "source": source_identity(source, "tasks", self.name),
+            "task": identity(self),
+            "limits": key_fields(limits),
+            "protocol": protocol,
+        }
+
 
 def evaluated(source: Source, task: ZeroShotTask, split: str) -> pa.Table:
     """Load the rows of a reported split that are answered.
@@ -65,13 +88,11 @@ def evaluated(source: Source, task: ZeroShotTask, split: str) -> pa.Table:
     rows = load(source, task, split)
     if not task.choices:
         rows = rows.append_column("choices", _choices(source, task, split, rows))
-    if task.evaluated_rows is None or task.evaluated_rows >= rows.num_rows:
-        return rows
-    return rows.filter(pa.array(subsample(rows, task.evaluated_rows, 0, role="evaluated")))
+    return at_most(rows, task.evaluated_rows, "evaluated")
 
 
 def selected_for(source: Source, task: ZeroShotTask, limit: int | None) -> pa.Table:
-    """Load the texts that selection aims at, without their labels.
+    """Load the texts to select for, without their labels.
 
     Args:
         source: Where they come from.
@@ -95,9 +116,7 @@ def selected_for(source: Source, task: ZeroShotTask, limit: int | None) -> pa.Ta
                 f"task {task.name}: all rows of {task.train_split!r} are answered, so none is left "
                 "to select for; lower task.evaluated_rows"
             )
-    if limit is None or limit >= rows.num_rows:
-        return rows
-    return rows.filter(pa.array(subsample(rows, limit, 0, role="target")))
+    return at_most(rows, limit, "target")
 
 
 def _choices(source: Source, task: ZeroShotTask, split: str, rows: pa.Table) -> pa.ChunkedArray:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.zero_shot import OF_WHOLE, Prompt, ZeroShot
@@ -54,7 +53,7 @@ def measured(
     if isinstance(evaluation, ZeroShot):
         return {"answers": answers(evaluation, model, rows, task)}
     if isinstance(evaluation, Toxicity):
-        if not isinstance(task, ToxicityTask):
+        if "prompts" not in task.table_names:
             raise ValueError(
                 f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
                 "experiment=toxicity"

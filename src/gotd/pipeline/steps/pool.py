@@ -15,7 +15,7 @@ from gotd.config.schemas import Chunking, TaskLimits
 from gotd.data.columns import Columns
 from gotd.data.inputs import InMemory, Part
 from gotd.data.pool import pool_facts, shard_files, write_pool
-from gotd.data.sampling import SPLIT_SEED, subsample
+from gotd.data.sampling import at_most
 from gotd.embedding.embed import embed_shards
 from gotd.embedding.encoders import Encoder
 from gotd.engine.local import Engine
@@ -70,10 +70,8 @@ def target(
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         texts = pq.read_table(inputs["rows"] / f"{side}.parquet")
-        if limits.target_rows is not None and limits.target_rows < texts.num_rows:
-            # Not the first ones: files are often sorted by label.
-            marked = subsample(texts, limits.target_rows, SPLIT_SEED, role="target")
-            texts = texts.filter(pa.array(marked))
+        # Not the first ones: files are often sorted by label.
+        texts = at_most(texts, limits.target_rows, "target")
         joined = [
             first if second is None else f"{first} {second}"
             for first, second in zip(

@@ -1,4 +1,4 @@
-"""Steps of the toxicity experiment: rows, scorer, generations, scores, perplexity."""
+"""Steps of the toxicity experiment: scorer, generations, scores, perplexity."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.data.pool import open_pool
-from gotd.data.sampling import SPLIT_SEED
-from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.utility import UtilitySettings
 from gotd.pipeline.steps.models import REPORT, build_network, write_report
@@ -21,40 +19,6 @@ from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
 from gotd.training.scorer import CHECKPOINT, TrainedScorer
-
-
-def toxicity_rows(source: Any, task: ToxicityTask) -> Step:
-    """Write the prompts, the clean and the toxic target texts, and held-out text."""
-
-    def build(folder: Path, _: Mapping[str, Path]) -> None:
-        from gotd.data.base import read_all
-        from gotd.data.sampling import limited
-        from gotd.data.tasks.toxicity import choose_prompts, choose_targets, read_rated
-
-        rated = read_rated(source, task)
-        prompts = choose_prompts(rated, task, SPLIT_SEED)
-        clean, toxic = choose_targets(rated, prompts, task, SPLIT_SEED)
-        tables = {"prompts": prompts, "train": clean, "negative": toxic}
-        if task.held_out_rows:
-            held_out = source.held_out()
-            sample = limited(held_out, task.held_out_rows, SPLIT_SEED, role="perplexity")
-            tables["held_out"] = read_all(sample)
-        for name, table in tables.items():
-            pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
-        write_json(folder / "report.json", {k: t.num_rows for k, t in tables.items()})
-
-    return Step(
-        kind="toxicity_rows",
-        version=1,
-        name=f"{source.name}-{task.name}",
-        parameters={
-            "source": source_identity(source, "tasks", task.rated),
-            "held_out": source_identity(source, "candidates") if task.held_out_rows else None,
-            "task": identity(task),
-            "seed": SPLIT_SEED,
-        },
-        build=build,
-    )
 
 
 def scorer(settings: TrainedScorer, source: Any) -> Step:
