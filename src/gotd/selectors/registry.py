@@ -79,10 +79,26 @@ def entry(name: str) -> Entry:
     return known[name]
 
 
-def order_key(name: str) -> tuple[int, str]:
+def order_key(arm: str) -> tuple[int, str]:
     """Return a key that sorts arms into table order, those without an entry included."""
     orders = {one.name: one.order for one in entries()}
-    return orders.get(name, UNORDERED), name
+    return orders.get(arm, UNORDERED), arm
+
+
+def colours() -> dict[str, str]:
+    """Return the colours of the arms that state one."""
+    return {one.name: one.colour for one in entries() if one.colour}
+
+
+def references() -> tuple[str, ...]:
+    """Return the arms with which others are compared, in table order."""
+    return tuple(one.name for one in entries() if one.reference)
+
+
+def arm_of(published: str) -> str | None:
+    """Return the arm that a row of the paper's tables is; ``None`` for rows of no arm."""
+    arms = [one.name for one in entries() if published in one.published]
+    return arms[0] if arms else None
 
 
 def selector_class(name: str) -> Any:
