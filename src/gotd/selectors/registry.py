@@ -162,20 +162,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _entry(option: Option, known: Mapping[str, Option]) -> Entry:
-    where = f"the selector {option.name} of the package {option.package}"
     if option.path is None:
-        raise ValueError(f"{where} has no file {option.name}.yaml beside its module")
+        raise ValueError(
+            f"the package {option.package} has no file {option.name}.yaml beside the module of "
+            f"its selector {option.name}"
+        )
     node = option.node
     if node.get("arm") != option.name:
-        raise ValueError(f"{option.path}: arm must be {option.name}, not {node.get('arm')!r}")
+        raise ValueError(f"{option.where}: arm must be {option.name}, not {node.get('arm')!r}")
     about = dict(node.get("about") or {})
     for key in about.keys() - _ABOUT:
-        raise ValueError(f"{option.path}: about has no field {key!r}; {did_you_mean(key, _ABOUT)}")
+        raise ValueError(f"{option.where}: about has no field {key!r}; {did_you_mean(key, _ABOUT)}")
     about["published"] = tuple(about.get("published", ()))
     method = _method(option, known)
     target = method.pop("_target_", option.target)
     if option.target not in (None, target):
-        raise ValueError(f"{where}: its file names {target}, its entry point {option.target}")
+        raise ValueError(f"{option.where} has {target}, but its entry point has {option.target}")
     # What the experiment fills in (`${transport.epsilon}`) is the class's own default here.
     preset = {
         key: tuple(value) if isinstance(value, list) else value
