@@ -173,6 +173,8 @@ def _entry(option: Option, known: Mapping[str, Option]) -> Entry:
     about = dict(node.get("about") or {})
     for key in about.keys() - _ABOUT:
         raise ValueError(f"{option.where}: about has no field {key!r}; {did_you_mean(key, _ABOUT)}")
+    if not isinstance(about.get("order", 0), int):
+        raise ValueError(f"{option.where}: about.order must be a whole number")
     about["published"] = tuple(about.get("published", ()))
     method = _method(option, known)
     target = method.pop("_target_", option.target)
