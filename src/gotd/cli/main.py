@@ -16,7 +16,11 @@ from gotd.cli.select_arguments import add_diff, add_select
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors that a user can mend are one line, status 2."""
-    parser = _parser()
+    try:
+        parser = _parser()
+    except ValueError as error:  # a broken file or entry point of a selector
+        print(f"gotd: {error}", file=sys.stderr)
+        return 2
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from gotd.storage.artifacts import ArtifactError

@@ -17,19 +17,8 @@ import numpy as np
 
 from gotd.reporting.records import Record, RecordError, canonical_order, natural_order
 from gotd.reporting.statistics import Floats, Interval, t_interval
+from gotd.selectors.registry import order_key
 
-ARM_ORDER = (
-    "none",
-    "random",
-    "all_domains",
-    "random_in_domain",
-    "nearest",
-    "dsir",
-    "curated_tapt",
-    "curated_tapt_duplicates",
-    "got_d",
-)
-BOUNDS = ("half_oracle", "oracle")  # they know the answer: last in every table
 # The paper's tasks in its column order (Tables 4 and 2), by the start of an experiment's name.
 SUITES = {
     "glue": ("cola", "mnli", "mrpc", "qqp", "rte", "sst2", "stsb", "qnli"),
@@ -57,16 +46,8 @@ def display_factor(metric: str) -> float:
 
 
 def order_arms(arms: Iterable[str]) -> tuple[str, ...]:
-    """Sort arms: the usual ones, others by name, those that know the answer last."""
-
-    def place(arm: str) -> tuple[int, int, str]:
-        if arm in ARM_ORDER:
-            return (0, ARM_ORDER.index(arm), arm)
-        if arm in BOUNDS:
-            return (2, BOUNDS.index(arm), arm)
-        return (1, 0, arm)
-
-    return tuple(sorted(set(arms), key=place))
+    """Sort arms in the order that their files state, those without one by name."""
+    return tuple(sorted(set(arms), key=order_key))
 
 
 def order_tasks(tasks: Iterable[str]) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 Differences are paired by task and seed and pairs exist only where both cells are done.
 Over several tasks the unit is the seed. Holm's correction runs over the pairs with one
-reference in one block; each pair counts once, with the first of its two arms in `REFERENCES`.
+reference in one block; each pair counts once, with the first of its two arms in `references`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from gotd.reporting.cells import Block, lower_is_better
 from gotd.reporting.statistics import PairedTest, holm, paired_test, seed_differences
+from gotd.selectors.registry import references
 
-REFERENCES = ("none", "random", "nearest", "dsir")
 MAIN = "got_d"  # the arm the project is about
 BASELINES = ("none", "random")
 LEVEL = 0.05
@@ -105,7 +105,7 @@ def pairs(block: Block) -> list[tuple[str, str]]:
         if reference not in (None, row) and not {(row, reference), (reference, row)} & {*listed}:
             listed.append((row, reference))
 
-    for arm in (*REFERENCES, MAIN):
+    for arm in (*references(), MAIN):
         for row in block.arms:
             own, variant = block.names[row]
             if own != arm:

@@ -18,19 +18,8 @@ from matplotlib.figure import Figure
 from gotd.reporting.cells import Block, display_factor, lower_is_better
 from gotd.reporting.render import one_line
 from gotd.reporting.statistics import Interval
+from gotd.selectors.registry import colours
 
-COLOURS = {
-    "none": "#999999",
-    "random": "#555555",
-    "random_in_domain": "#56B4E9",
-    "nearest": "#E69F00",
-    "dsir": "#009E73",
-    "curated_tapt": "#CC79A7",
-    "curated_tapt_duplicates": "#CC79A7",
-    "got_d": "#D55E00",
-    "half_oracle": "#0072B2",
-    "oracle": "#0072B2",
-}
 _SPARE = ("#7F6A00", "#8B4A9E", "#3C8C8C", "#A0522D", "#4B6CB7", "#6B8E23")
 FILLS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
 LOWER = "lower is better"
@@ -114,8 +103,9 @@ def whisker(axis: Axes, interval: Interval, y: int, factor: float, block: Block,
 def colour(block: Block, row: str) -> str:
     """Give an arm its colour, the same in every figure of a block."""
     arm = block.names[row][0]
-    others = sorted({a for a, _ in block.names.values()} - set(COLOURS))
-    return COLOURS.get(arm) or _SPARE[others.index(arm) % len(_SPARE)]
+    stated = colours()
+    others = sorted({a for a, _ in block.names.values()} - set(stated))
+    return stated.get(arm) or _SPARE[others.index(arm) % len(_SPARE)]
 
 
 def look(block: Block, row: str) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from gotd.reporting.cells import (
     lower_is_better,
     task_interval,
 )
-from gotd.reporting.comparisons import REFERENCES
 from gotd.reporting.drawing import (
     FILLS,
     LOWER,
@@ -33,6 +32,7 @@ from gotd.reporting.labels import labels_figure
 from gotd.reporting.render import one_line
 from gotd.reporting.statistics import seed_differences, t_interval
 from gotd.reporting.tables import AVERAGE
+from gotd.selectors.registry import references
 
 
 def block_figures(block: Block) -> dict[str, Figure]:
@@ -77,14 +77,14 @@ def scores_figure(block: Block) -> Figure | None:
 
 def differences_figure(block: Block) -> Figure | None:
     """Draw paired differences with 95 % intervals, one panel per reference arm."""
-    references = [arm for arm in REFERENCES if arm in block.arms]
-    if not references or not block.comparable or len(block.arms) < 2:
+    shown = [arm for arm in references() if arm in block.arms]
+    if not shown or not block.comparable or len(block.arms) < 2:
         return None
     factor = display_factor(block.metric)
     with mpl.rc_context(STYLE):
         height = 0.8 + 0.26 * len(block.arms)
-        figure, axes = grid(len(references), 2.9, height, block, most_columns=2)
-        for axis, reference in zip(axes, references, strict=True):
+        figure, axes = grid(len(shown), 2.9, height, block, most_columns=2)
+        for axis, reference in zip(axes, shown, strict=True):
             axis.axvline(0, color="#444444", linewidth=1)
             for y, arm in enumerate(block.arms):
                 if arm != reference:

@@ -16,29 +16,11 @@ from gotd.reporting.cells import Block, display_factor
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import t_interval
 from gotd.reporting.tables import format_interval
+from gotd.selectors.registry import arm_of
 
 COLUMNS = ("table", "block", "row", "column", "mean", "sd", "source_page_or_section")
 
 TABLES_OF = {"glue": (4, 12), "domain": (2, 3), "toxicity": (1, 6, 7), "zeroshot": (16, 17, 18)}
-ARM_OF = {
-    "BERT_vanilla": "none",
-    "GPT-2 base": "none",
-    "GPT-2": "none",
-    "GPT-2 XL": "none",
-    "GPT-Neo 2.7B": "none",
-    "RANDOM": "random",
-    "All domains": "all_domains",
-    "DAPT": "random_in_domain",  # at the same budget, not the original's millions
-    "DSIR": "dsir",
-    "TAPT/c": "curated_tapt_duplicates",  # the published code keeps duplicates
-    "RTP": "least_toxic",
-    "GOT-D": "got_d",
-    "GOT-D_clean": "got_d",
-    "GOT-D_contrast": "got_d_contrast",
-    "DistilBERT (target-tuned)": "got_d",
-    "sentence-transformer MiniLM-L6": "got_d",
-    "BERT token space": "got_d",
-}
 # Rows of Table 17 that tell embedding spaces apart: the embedder's name.
 SPACE_OF = {
     "DistilBERT (target-tuned)": "distilbert",
@@ -165,7 +147,7 @@ class Ours:
         """Whether every record is of a published method: its arm and, if told, its space."""
         space = SPACE_OF.get(method)
         same_space = space is None or self.spaces == {space}
-        return self.arm == ARM_OF.get(method) and same_space
+        return self.arm == arm_of(method) and same_space
 
     def is_at(self, budget: int, labels: int | None) -> bool:
         """Whether every record was made at a published setting."""
@@ -293,12 +275,12 @@ def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence
     columns = tuple(dict.fromkeys(entry.column for entry in entries))
     setting = _setting(number, name)
     rows = []
-    base = {e.column: e for e in entries if ARM_OF.get(e.row) == "none"}
+    base = {e.column: e for e in entries if arm_of(e.row) == "none"}
     methods = dict.fromkeys(entry.row for entry in entries)
     for method in methods:
         printed = {e.column: e for e in entries if e.row == method}
         rows.append((method, "published", *[_as_printed(printed.get(c)) for c in columns]))
-        if ARM_OF.get(method) != "none" and base:
+        if arm_of(method) != "none" and base:
             gains = [_printed_gain(printed.get(c), base.get(c)) for c in columns]
             rows.append((method, "published minus base", *gains))
         at = [one for one in ours if one.is_as(method) and one.is_at(*setting)]

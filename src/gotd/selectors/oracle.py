@@ -24,9 +24,9 @@ class Oracle(Selector):
     """A draw from the named domains, a fixed share of every prefix.
 
     Of the first ``p`` rows, ``ceil(share * p)`` are of ``domains`` and the others of
-    ``fill``; both are drawn at random. With ``share=0.5`` this is the half oracle, which
-    repeats what the model already knows. It is no upper bound: a task may need more than
-    the under-covered domains.
+    ``fill``; both are random. With ``share=0.5`` this is the half oracle, which repeats
+    what the model already knows. It is no upper bound: a task may need more than the
+    under-covered domains.
 
     Args:
         domains: The domains that the target needs.

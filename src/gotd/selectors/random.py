@@ -90,8 +90,8 @@ class RandomInDomain(Selector):
                 f"{self.name}: domain {domain!r} has {rows:,} candidates, fewer than the "
                 f"budget {limit:,}; lower the budget or name another domain"
             )
-        drawn = draw(ids, limit, seed, self.name, engine)
-        return Ranking(*drawn, diagnostics={"domain": domain, **diagnostics})
+        names, numbers = draw(ids, limit, seed, self.name, engine)
+        return Ranking(names, numbers, diagnostics={"domain": domain, **diagnostics})
 
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
         """Return the work of the screening, or of reading the ids."""

@@ -33,6 +33,9 @@ CHOICES = {
 SOLVE_PASSES = 4
 """Passes over all candidates in a solve, the fit counted as one (measured)."""
 
+READ_TARGETS = 100
+"""Targets whose comparison takes as long as reading the candidates once (measured)."""
+
 
 @dataclass(frozen=True)
 class Comparison(Selector):
@@ -156,7 +159,7 @@ class TransportSettings(Comparison):
         """Return the work of one solve: passes over all pairs, and the sample's kernel."""
         rows = reference_size(n_candidates, n_targets, self.reference_rows)
         return Work(
-            flops=2.0 * n_candidates * n_targets * width * SOLVE_PASSES,
+            flops=2.0 * n_candidates * (n_targets + READ_TARGETS) * width * SOLVE_PASSES,
             memory_bytes=8 * n_targets * rows + 4 * width * rows,
         )
 
