@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd.cli.main import main
-from gotd.engine.ray import HELD_PER_WORKER, RayEngine, _groups
+from gotd.engine.ray import BUFFERED_PER_WORKER, RayEngine, _groups
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray")
@@ -102,7 +102,7 @@ def test_a_long_iterable_is_not_held(cluster):
 
     results = cluster.map(partial(square, None), items())
     assert next(results) == 0
-    assert len(drawn) <= (HELD_PER_WORKER + 1) * cluster.workers
+    assert len(drawn) <= (BUFFERED_PER_WORKER + 1) * cluster.workers
     results.close()
 
 

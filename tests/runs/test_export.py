@@ -98,9 +98,9 @@ def test_it_is_pushed_on_request_only_and_private(finished, tmp_path, hub):
     ("change", "said"),
     [
         (["seed=1,2"], "name 2 cells"),
-        (["selector=dsir"], "run it first: python experiments/zeroshot.py"),
-        (["selector=dsir", "experiment_name=mine"], "run it first: python experiments/zeroshot.py"),
-        ([], "exists; name a folder that does not"),
+        (["selector=dsir"], "run it first: gotd run experiment=zeroshot"),
+        (["selector=dsir", "experiment_name=mine"], "run it first: gotd run experiment=zeroshot"),
+        ([], "exists; choose a new folder"),
     ],
 )
 def test_what_cannot_be_exported_is_said_in_one_line(finished, tmp_path, capsys, change, said):

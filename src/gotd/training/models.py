@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gotd.storage.model_files import hub_commit
 from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
@@ -166,8 +167,9 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
+            commit = hub_commit(str(model), revision)
             folder = Path(
-                snapshot_download(str(model), revision=revision, allow_patterns=list(FOLDER_FILES))
+                snapshot_download(str(model), revision=commit, allow_patterns=list(FOLDER_FILES))
             )
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
