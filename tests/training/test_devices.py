@@ -1,6 +1,7 @@
 """Several processes that share every step learn what one process learns."""
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from gotd.training.classifier import FineTuneSettings
 from gotd.training.devices import on_devices
 from gotd.training.language_model import pre_fine_tune
 from gotd.training.randomness import TrainingSeeds
+from gotd.training.tracking import current_logger
 from gotd.training.trainer import StepModule
 
 SEEDS = TrainingSeeds.derive(1)
@@ -69,7 +71,13 @@ def test_processes_that_share_each_step_write_the_model_of_one(tmp_path, tuning)
         assert not (work / "last.ckpt").exists()
 
     run("alone")
+    points: list[Any] = []
+    token = current_logger.set(SimpleNamespace(log=lambda *point: points.append(point)))
     run("ddp", devices=2)
+    current_logger.reset(token)
+    # The first process sends its losses to this one.
+    curve = [[step, values["causal_lm_loss"]] for step, values in points]
+    assert curve == reports["ddp"]["loss_curve"]
     run("fsdp", devices=2, strategy="fsdp", gradient_checkpointing=True)
     with pytest.raises(ProcessExitedException):
         run("killed", killed, devices=2, strategy="fsdp")

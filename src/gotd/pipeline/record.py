@@ -24,7 +24,7 @@ _NOT_RECORDED = ("store", "workers", "threads", "tracker")
 _ROLES = ("selection", "pre_fine_tune")
 
 
-def _settings(config: DictConfig) -> dict[str, Any]:
+def recorded_config(config: DictConfig) -> dict[str, Any]:
     """Give the configuration without what moves no number: paths, workers, trackers."""
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
@@ -64,7 +64,7 @@ def record_step(
         chosen: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
-    settings = _settings(config)
+    settings = recorded_config(config)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
@@ -200,7 +200,7 @@ def failed_record(
         "selection": None,
         "curves": {},
         "seeds": {},
-        "config": _settings(config),
+        "config": recorded_config(config),
         "versions": versions(),
         "data": {},
         "parents": [],
