@@ -28,6 +28,7 @@ def record(seed=1, **fields):
         "axes": AXES | {"seed": seed, "model": "m", "tuning": "full", "source": "s"},
         "status": "done",
         "n_eval": 100,
+        "data": {"name": "microworld"},
         "seeds": {"selection": seed},
         "metrics": {"headline": 0.5, "headline_name": "accuracy"},
         "selection": {

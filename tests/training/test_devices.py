@@ -13,10 +13,11 @@ from gotd.config.schemas import build
 from gotd.runs.expand import expand
 from gotd.storage.keys import identity
 from gotd.training.causal_lm import CausalLMSettings
-from gotd.training.causal_models import CausalSpec, build_causal_model
+from gotd.training.causal_models import CausalSpec
 from gotd.training.classifier import FineTuneSettings
 from gotd.training.devices import on_devices
 from gotd.training.language_model import pre_fine_tune
+from gotd.training.models import build_model
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.tracking import current_logger
 from gotd.training.trainer import StepModule
@@ -57,7 +58,7 @@ def weights(folder):
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_processes_that_share_each_step_write_the_model_of_one(tmp_path, tuning):
     spec = CausalSpec(tokenizer="word_level", hidden_size=32, feed_forward_size=64, dropout=0.0)
-    build_causal_model(spec, WORDS, 1, tmp_path / "base")
+    build_model(spec, WORDS, 1, tmp_path / "base")
     reports = {}
 
     def run(name, train=pre_fine_tune, **how):
