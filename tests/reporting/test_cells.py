@@ -91,7 +91,7 @@ def test_one_task_has_one_headline(record):
     second["metrics"] = {"headline": 0.5, "headline_name": "accuracy"}
     (block,) = blocks([first, second])
     with pytest.raises(RecordError, match="accuracy, matthews_correlation"):
-        block.metric_name("cola")
+        block.metric_of("cola")
 
 
 def test_unlike_metrics_are_never_averaged(record):

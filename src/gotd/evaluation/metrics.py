@@ -74,9 +74,7 @@ BUILT_IN = (
     Metric("f1", compute=classification.f1),
     Metric("macro_f1", compute=classification.macro_f1),
     Metric("micro_f1", compute=classification.micro_f1),
-    Metric(
-        "matthews_correlation", unit="correlation", compute=classification.matthews_correlation
-    ),
+    Metric("matthews_correlation", unit="correlation", compute=classification.matthews_correlation),
     Metric("pearson", unit="correlation", compute=classification.pearson),
     Metric("spearman", unit="correlation", compute=classification.spearman),
     Metric(

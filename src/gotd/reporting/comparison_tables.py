@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gotd.reporting.cells import Block, display_factor
+from gotd.reporting.cells import Block
 from gotd.reporting.comparisons import (
     LEVEL,
     Comparison,
@@ -50,8 +50,7 @@ def _comparisons(
         return None
     rows = []
     for c in comparisons:
-        factor = display_factor(block.metric_name(c.task) if c.task else block.metric)
-        digits = 2 if factor > 1 else 3
+        factor, digits = c.metric.factor, c.metric.digits
         mean = c.test.difference
         spread = not np.isnan(mean.half_width)
         rows.append(
@@ -85,7 +84,7 @@ def _comparisons(
         "verdict",
     )
     few = _too_few(len(block.seeds))
-    points = " in points" if display_factor(block.metric) > 1 else ""
+    points = " in points" if block.metric.factor > 1 else ""
     notes = (
         f"Arm minus reference{points}, paired by task and seed: {unit}. {seeds_note(block)}",
         "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "

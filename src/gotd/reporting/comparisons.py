@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gotd.reporting.cells import Block, lower_is_better
+from gotd.evaluation.metrics import Metric
+from gotd.reporting.cells import Block
 from gotd.reporting.statistics import PairedTest, holm, paired_test, seed_differences
 
 REFERENCES = ("none", "random", "nearest", "dsir")
@@ -33,7 +34,7 @@ class Comparison:
         holm_p: The p-value after Holm's correction within the family; NaN without pairs.
         holm_floor: Below this Holm's p cannot fall, whatever the differences.
         expected: Pairs there would be if every cell were done.
-        lower_is_better: Polarity of the metric.
+        metric: What the differences are of.
     """
 
     arm: str
@@ -43,7 +44,7 @@ class Comparison:
     holm_p: float
     holm_floor: float
     expected: int
-    lower_is_better: bool
+    metric: Metric
 
     @property
     def verdict(self) -> str:
@@ -52,8 +53,8 @@ class Comparison:
             return "not measured"
         if self.test.n == 1:
             return "one seed: nothing can be said"
-        gain = -self.test.difference.mean if self.lower_is_better else self.test.difference.mean
-        word = "better" if gain > 0 else "worse"
+        is_higher = self.test.difference.mean > 0
+        word = "better" if is_higher == self.metric.higher_is_better else "worse"
         partial = "" if self.test.n == self.expected else " (incomplete)"
         if self.holm_p <= LEVEL:
             return f"{word} than {self.reference}{partial}"
@@ -136,7 +137,6 @@ def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
         # The smallest of m adjusted values is m times the smallest p; no other is below it.
         least = len(floors) * min(floors, default=1.0)
         for (arm, task), test, p in zip(asked, tests, adjusted, strict=True):
-            metric = block.metric if task is None else block.metric_name(task)
             found.append(
                 Comparison(
                     arm=arm,
@@ -146,7 +146,7 @@ def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
                     holm_p=float(p),
                     holm_floor=min(1.0, max(test.floor, least)),
                     expected=len(block.seeds),
-                    lower_is_better=lower_is_better(metric),
+                    metric=block.metric if task is None else block.metric_of(task),
                 )
             )
     return found

@@ -1,4 +1,4 @@
-"""One table, four looks: Markdown, LaTeX, HTML and the terminal.
+"""Tables as Markdown, LaTeX, HTML and terminal output.
 
 Names of arms, tasks and domains, error messages and selected texts come from outside, so
 everything is escaped here, at the edge, and nowhere else.
@@ -44,11 +44,27 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """A figure for a file and for the page.
+
+    Args:
+        name: End of its file's name, different from the experiment's other figures.
+        caption: What it shows.
+        svg: The figure.
+    """
+
+    name: str
+    caption: str
+    svg: str
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading with its tables."""
+    """A heading with its tables and figures."""
 
     title: str
     tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
@@ -102,7 +118,7 @@ def escape_html(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Make text safe inside an HTML comment."""
+    """Escape text for an HTML comment."""
     return one_line(text).replace("-->", "--&gt;").replace("--!>", "--!&gt;")
 
 
@@ -185,7 +201,7 @@ def to_html(table: Table) -> str:
 
 
 def to_terminal(sections: Sequence[Section]) -> RichTable:
-    """Stack the first table of each section for a terminal; markup in names stays text.
+    """Build a terminal table of the first table of each section; markup in names stays text.
 
     On a narrow terminal a cell breaks before its ± and a heading after its hyphen; names of
     arms never break.

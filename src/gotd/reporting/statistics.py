@@ -9,7 +9,7 @@ seed and then compare seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,32 @@ class Interval:
     def half_width(self) -> float:
         """Return half the length of the interval; NaN when there is none."""
         return (self.high - self.low) / 2
+
+
+def decimals(intervals: Iterable[Interval], factor: float) -> int:
+    """Return one decimal where intervals are wider than a point, else two."""
+    widths = [i.half_width * factor for i in intervals if not np.isnan(i.half_width)]
+    return 1 if widths and factor > 1 and float(np.median(widths)) >= 1 else 2
+
+
+def format_interval(interval: Interval, expected: int, factor: float, digits: int) -> str:
+    """Format ``mean ± half-width``; mark what is incomplete; leave the unmeasured empty.
+
+    Args:
+        interval: Mean and interval in metric units.
+        expected: Seeds a complete cell has; zero when the cell was never asked for.
+        factor: 100 for scores, 1 for perplexities.
+        digits: Decimals.
+    """
+    if expected == 0:
+        return ""
+    mark = "" if interval.n == expected else f" ({interval.n}/{expected})"
+    if interval.n == 0:
+        return "–" + mark
+    text = f"{interval.mean * factor:.{digits}f}"
+    if not np.isnan(interval.half_width):
+        text += f" ± {interval.half_width * factor:.{digits}f}"
+    return text + mark
 
 
 @dataclass(frozen=True)
