@@ -144,7 +144,7 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
     figures = [curve_figures(sweep) for sweep in swept]
     several = Counter(kind for of in figures for kind in of)
     for sweep, of in zip(swept, figures, strict=True):
-        curves.update(of)
+        curves.update(list(of))
         names = {k: f"{k}_{curves[k]}" if several[k] > 1 else k for k in of}
         worth = labels_table(sweep)
         built = (*sweep_tables(sweep), *([worth] if worth else []))

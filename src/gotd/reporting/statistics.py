@@ -20,7 +20,6 @@ Floats = NDArray[np.float64]
 
 DRAWS = 100_000  # all 2^n sign patterns are enumerated up to n = 16
 RESAMPLES = 10_000
-_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def t_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> In
     mean = float(present.mean())
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1)
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * stats.sem(present))
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * present.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -153,23 +152,16 @@ def stratified_bootstrap(
         raise ValueError(f"scores must be [n_seed, n_task], not of shape {scores.shape}")
     if np.isnan(scores).any():
         raise ValueError("scores have gaps; aggregate over seeds for which every task is done")
-    n_seed = len(scores)
+    n_seed, n_task = scores.shape
     if scores.size == 0:
         return Interval(np.nan, np.nan, np.nan, n_seed)
     centre = float(statistic(scores.ravel(), axis=-1))
     if n_seed == 1:
         return Interval(centre, np.nan, np.nan, 1)
-    ends = stats.bootstrap(
-        tuple(scores.T),
-        lambda *tasks, axis: statistic(np.concatenate(tasks, axis=axis), axis=axis),
-        paired=whole_seeds,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=_BATCH,
-        method="percentile",
-        rng=rng,
-    ).confidence_interval
-    return Interval(centre, float(ends.low), float(ends.high), n_seed)
+    seeds = rng.integers(n_seed, size=(RESAMPLES, n_seed, 1 if whole_seeds else n_task))
+    resamples = scores[seeds, np.arange(n_task)].reshape(RESAMPLES, -1)
+    low, high = np.quantile(statistic(resamples, axis=-1), [0.025, 0.975])
+    return Interval(centre, float(low), float(high), n_seed)
 
 
 def p_floor(n: int) -> float:
@@ -203,7 +195,7 @@ def sign_flip_p(differences: Sequence[float] | Floats, rng: np.random.Generator)
         permutation_type="samples",
         vectorized=True,
         n_resamples=DRAWS,
-        batch=_BATCH,
+        batch=4096,
         alternative="greater",
         rng=rng,
     )
