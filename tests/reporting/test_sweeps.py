@@ -62,7 +62,7 @@ def test_an_arm_that_an_axis_does_not_concern_is_in_every_column_but_in_no_avera
     tables = tables_of(grid)
     first = tables["Scores by arm and budget"]
     assert cell(first, "none", "budget 100") == cell(first, "none", "budget 400")
-    assert "arm got_d, random;" in tables["Scores by budget and model"].notes[0]
+    assert "arm random, got_d;" in tables["Scores by budget and model"].notes[0]
 
 
 def test_only_settings_that_all_cells_have_are_averaged(grid):

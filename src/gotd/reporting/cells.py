@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -82,12 +83,12 @@ class Block:
     cells: dict[tuple[str, str, int], Record]
     names: dict[str, tuple[str, str]]
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
         """Return the tasks in table order."""
         return order_tasks(task for task, _, _ in self.cells)
 
-    @property
+    @cached_property
     def arms(self) -> tuple[str, ...]:
         """Return the rows in table order: arms, each followed by its variants."""
         order = order_arms(arm for arm, _ in self.names.values())
@@ -98,7 +99,7 @@ class Block:
 
         return tuple(sorted(self.names, key=rank))
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Return every seed that any arm ran with: those of a complete row."""
         return tuple(sorted({seed for _, _, seed in self.cells}))
@@ -121,6 +122,10 @@ class Block:
             for key in sorted(self.cells)
             if key[1] == arm and task in (None, key[0]) and self.cells[key]["status"] == "done"
         ]
+
+    def selections(self, arm: str, task: str | None = None) -> list[dict[str, Any]]:
+        """Return the selection reports of an arm's done records, in table order."""
+        return [s for record in self.of(arm, task) if (s := record["selection"]) is not None]
 
     def failed(self) -> list[Record]:
         """Return the failed records in table order."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -30,6 +29,8 @@ from gotd.reporting.drawing import (
 from gotd.reporting.render import one_line
 from gotd.reporting.statistics import seed_differences, t_interval
 from gotd.reporting.tables import AVERAGE
+
+LOSSES = "pre_fine_tune_loss"
 
 
 def block_figures(block: Block) -> dict[str, Figure]:
@@ -98,16 +99,11 @@ def differences_figure(block: Block) -> Figure | None:
 def composition_figure(block: Block) -> Figure | None:
     """Plot the domains of what each arm selected, beside the target's own."""
     bars: dict[str, dict[str, float]] = {}
-    targets = [
-        record["selection"].get("target_domains") or {}
-        for arm in block.arms
-        for record in block.of(arm)
-        if record["selection"] is not None
-    ]
+    targets = []
     for arm in block.arms:
-        chosen = [r["selection"] for r in block.of(arm) if r["selection"] is not None]
-        shares = _mean_shares([s.get("domains") or {} for s in chosen])
-        if shares:
+        selections = block.selections(arm)
+        targets += [s.get("target_domains") or {} for s in selections]
+        if shares := _mean_shares([s.get("domains") or {} for s in selections]):
             bars[arm] = shares
     if not bars:
         return None
@@ -135,20 +131,20 @@ def composition_figure(block: Block) -> Figure | None:
         axis.set_xlim(0, 100)
         axis.set_xlabel("share of rows, %, mean over tasks and seeds")
         axis.grid(visible=False, axis="y")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+        legend(figure, [axis])
         axis.set_title("What each arm selected, by domain", loc="left")
     return figure
 
 
 def losses_figure(block: Block) -> Figure | None:
     """Plot the pre-fine-tuning loss, mean over seeds, one panel per task."""
-    curves: dict[tuple[str, str], list[list[tuple[float, float]]]] = defaultdict(list)
-    for arm in block.arms:
-        for task in block.tasks:
-            for record in block.of(arm, task):
-                if record["curves"].get("pre_fine_tune_loss"):
-                    curves[task, arm].append(record["curves"]["pre_fine_tune_loss"])
-    tasks = [task for task in block.tasks if any(of == task for of, _ in curves)]
+    curves = {
+        (task, arm): losses
+        for task in block.tasks
+        for arm in block.arms
+        if (losses := [c for r in block.of(arm, task) if (c := r["curves"].get(LOSSES))])
+    }
+    tasks = list(dict.fromkeys(task for task, _ in curves))
     if not tasks:
         return None
     with mpl.rc_context(STYLE):
@@ -173,17 +169,13 @@ def _mean_shares(counts: Sequence[dict[str, float]]) -> dict[str, float]:
     """Average shares over selections, each scaled to sum to one."""
     filled = [c for c in counts if sum(c.values()) > 0]
     names = sorted({name for c in filled for name in c})
-    return {
-        name: float(np.mean([c.get(name, 0.0) / sum(c.values()) for c in filled])) for name in names
-    }
+    return {n: float(np.mean([c.get(n, 0.0) / sum(c.values()) for c in filled])) for n in names}
 
 
 def _largest(bars: dict[str, dict[str, float]], most: int) -> list[str]:
     """Choose the domains that get a colour: the largest anywhere, in order of name."""
-    peak: dict[str, float] = defaultdict(float)
-    for shares in bars.values():
-        for domain, share in shares.items():
-            peak[domain] = max(peak[domain], share)
+    domains = {domain for shares in bars.values() for domain in shares}
+    peak = {d: max(shares.get(d, 0.0) for shares in bars.values()) for d in domains}
     return sorted(sorted(peak, key=lambda d: (-peak[d], d))[:most])
 
 

@@ -107,9 +107,8 @@ def first_rows_table(block: Block) -> Table | None:
     rows = []
     for task in block.tasks:
         for arm in block.arms:
-            done = [s for r in block.of(arm, task) if (s := r["selection"]) is not None]
-            first = done[0].get("first_rows") if done else None
-            for rank, row in enumerate((first or [])[:SHOWN_ROWS], start=1):
+            first = [s.get("first_rows") or [] for s in block.selections(arm, task)[:1]]
+            for rank, row in enumerate(sum(first, [])[:SHOWN_ROWS], start=1):
                 text = html.unescape(str(row.get("excerpt") or ""))
                 shown = text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …"
                 domain = str(row.get("domain") or "")

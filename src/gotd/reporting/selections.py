@@ -36,7 +36,7 @@ def selections_table(block: Block) -> Table | None:
     """Describe each arm's selections, means over tasks and seeds; ``None`` without any."""
     rows = []
     for arm in block.arms:
-        reports = [r["selection"] for r in block.of(arm) if r["selection"] is not None]
+        reports = block.selections(arm)
         if not reports:
             continue
         cells = [arm]
@@ -64,8 +64,8 @@ def overlap_table(block: Block) -> Table | None:
     """
     pairs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for arm in block.arms:
-        for record in block.of(arm):
-            for other, index in ((record["selection"] or {}).get("overlap") or {}).items():
+        for report in block.selections(arm):
+            for other, index in (report.get("overlap") or {}).items():
                 pairs[arm, other].append(100 * index)
     arms = [arm for arm in block.arms if any(arm in pair for pair in pairs)]
     if len(arms) < 2:

@@ -191,11 +191,13 @@ def _pair_table(sweep: Sweep, first: str, second: str) -> Table | None:
         if value in of_rows
     )
     used["task"] = list(order_tasks(used["task"]))
+    if "arm" in used:
+        used["arm"] = list(order_arms(used["arm"]))
     shown = "; ".join(f"{plain(a)} {', '.join(map(str, values))}" for a, values in used.items())
     notes = (
         f"Mean ± half-width of the 95 % t-interval over {n_seed} seeds; (n/N) marks n of N seeds. "
-        "Every number is an average over the same settings: those that all cells of this table "
-        f"have. They are: {shown}.",
+        f"Every mean is over the settings that all cells of this table have: {shown}.",
+        "An arm that an axis does not concern has the same number at all its values.",
     )
     headings = tuple(f"{plain(column)} {value}" for value in columns)
     title = f"Scores by {plain(row)} and {plain(column)}"

@@ -29,10 +29,10 @@ HEADLINE = {"headline", "headline_name", "headline_higher_is_better"}
 AVERAGE = "average"
 NOISE = "(test rows)"
 NOISE_NOTE = (
-    f"{NOISE}: standard error of one score because just these rows were drawn to be reported "
+    f"{NOISE}: standard error of one score of the choice of the reported rows "
     "(bootstrap, mean over cells), and their number: one row is worth about 100 / rows points, 1.5 "
-    "of 65. All arms see the same rows, so a paired difference has less of this noise. It counts "
-    "the errors that were made, so it is 0 where a small set happens to hold none."
+    "of 65. All arms see the same rows, so a paired difference has less of this noise. It is 0 "
+    "where a small set has no errors."
 )
 
 
@@ -83,7 +83,7 @@ def scores_table(block: Block) -> Table:
             row.append(format_interval(average, n_seed, block.metric.factor, digits))
         else:
             row.append("")
-        row.append(_range([cells[arm, task].n for task in asked], "d"))
+        row.append(_range([cells[arm, task].n for task in asked]))
         rows.append((*row, *_selection_columns(block, arm)))
     if noise := _noise_row(block, factors, digits):
         rows.append((NOISE, *noise, "", "", "", ""))
@@ -104,7 +104,7 @@ def _noise_row(block: Block, factors: Mapping[str, float], digits: int) -> tuple
     for task in block.tasks:
         records = [record for arm in block.arms for record in block.of(arm, task)]
         errors = [e for r in records if (e := r["metrics"].get(ROW_NOISE)) is not None]
-        rows = _range([r["n_eval"] for r in records], "d")
+        rows = _range([r["n_eval"] for r in records])
         error = float(np.mean(errors)) * factors[task] if errors else 0.0
         cells.append(f"±{error:.{digits}f}, {rows} rows" if errors else "")
     return tuple(cells) if any(cells) else ()
@@ -127,23 +127,21 @@ def _metrics_note(block: Block) -> str:
     return "; ".join(f"{metric}: {', '.join(of)}" for metric, of in tasks.items()) + "."
 
 
-def _range(values: Sequence[float], form: str) -> str:
+def _range(values: Sequence[int]) -> str:
     if not values:
         return ""
-    low, high = format(min(values), form), format(max(values), form)
-    return low if low == high else f"{low}–{high}"
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def _selection_columns(block: Block, arm: str) -> tuple[str, str]:
     """Describe what an arm selected: distinct of all rows, share from under-covered domains."""
-    selections = [r["selection"] for r in block.of(arm) if r["selection"] is not None]
+    selections = block.selections(arm)
     if not selections:
         return ("", "")
-    distinct = _range([s["distinct_rows"] for s in selections], "d")
-    rows = _range([s["rows"] for s in selections], "d")
-    shares = [
-        s["under_covered_share"] for s in selections if s.get("under_covered_share") is not None
-    ]
+    distinct, rows = (_range([s[n] for s in selections]) for n in ("distinct_rows", "rows"))
+    values = [s.get("under_covered_share") for s in selections]
+    shares = [value for value in values if value is not None]
     share = f"{100 * float(np.mean(shares)):.1f}" if shares else ""
     return (f"{distinct}/{rows}", share)
 
