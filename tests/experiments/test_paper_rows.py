@@ -6,15 +6,8 @@ import pytest
 
 from gotd.data.hub.corpora import CORPORA
 from gotd.pipeline.experiment import run_cell
-from gotd.reporting.published import (
-    ARM_OF,
-    AVERAGES,
-    MEASURES_OF_TABLE,
-    SETTING_OF,
-    TASK_OF,
-    TOXICITY,
-    read_published,
-)
+from gotd.reporting.paper import AVERAGES, MEASURES_OF_TABLE, SETTING_OF, TASK_OF, TOXICITY
+from gotd.reporting.published import ARM_OF, read_published
 from gotd.runs.expand import expand
 
 PUBLISHED = read_published(Path(__file__).parents[2] / "results" / "paper")

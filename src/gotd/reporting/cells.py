@@ -284,8 +284,8 @@ def _block(experiment: str, scale: str, axes: dict[str, Any], members: Sequence[
             closest[row][1].append(record)
     cells = {
         (record["axes"]["task"], row, record["axes"]["seed"]): record
-        for row, (_, chosen) in closest.items()
-        for record in chosen
+        for row, (_, own) in closest.items()
+        for record in own
     }
     if common:
         axes = {**axes, VARIANT: common}

@@ -20,8 +20,8 @@ from gotd.reporting.tables import AVERAGE, WORDS, seeds_note
 
 _ON_AVERAGE = (
     "differences averaged over tasks within a seed. Holm's families: the pairs with one "
-    "reference, a pair once (none, random, nearest, dsir, got_d in this order), whether it stands "
-    "in the first table or among the remaining ones"
+    "reference, a pair once (none, random, nearest, dsir, got_d in this order), in whichever of "
+    "the two tables it is shown"
 )
 
 
@@ -88,7 +88,7 @@ def _comparisons(
     notes = (
         f"Arm minus reference{points}, paired by task and seed: {unit}. {seeds_note(block)}",
         "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
-        "give, 2 / 2^n; detectable: smallest true difference found with power 0.8 by a paired "
+        "give, 2 / 2^n; detectable: smallest true difference that has power 0.8 in a paired "
         "t-test at level 0.05 with the spread seen.",
         *([few] if few else []),
     )
@@ -96,7 +96,7 @@ def _comparisons(
 
 
 def _too_few(n: int) -> str:
-    """Say what so few seeds cannot show; empty where they are enough for one test."""
+    """Return a warning that the seeds are too few for a test; empty where they are enough."""
     if p_floor(n) <= LEVEL:
         return ""
     return (

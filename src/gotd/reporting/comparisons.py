@@ -1,6 +1,6 @@
-"""Is one arm better than another? Paired answers, with what could not have been seen.
+"""Paired comparisons of arms, with the smallest difference they could have detected.
 
-Differences are paired by task and seed and pairs exist only where both cells are done.
+Differences are paired by task and seed, and pairs exist only where both cells are done.
 Over several tasks the unit is the seed. Holm's correction runs over the pairs with one
 reference in one block; each pair counts once, with the first of its two arms in `REFERENCES`.
 """
@@ -27,12 +27,12 @@ class Comparison:
     """An arm against a reference.
 
     Args:
-        arm: The arm asked about.
+        arm: The arm that is compared.
         reference: The arm it is compared with.
         task: One task, or ``None`` for the average over all.
         test: Paired differences, arm minus reference, in metric units.
         holm_p: The p-value after Holm's correction within the family; NaN without pairs.
-        holm_floor: Below this Holm's p cannot fall, whatever the differences.
+        holm_floor: The smallest Holm's p possible, whatever the differences.
         expected: Pairs there would be if every cell were done.
         metric: What the differences are of.
     """
@@ -48,7 +48,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What may be said, in words."""
+        """Return the conclusion in words."""
         if self.test.n == 0:
             return "not measured"
         if self.test.n == 1:
@@ -118,26 +118,24 @@ def pairs(block: Block) -> list[tuple[str, str]]:
 
 
 def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
+    """Compare every pair on every task, ``None`` for the average over tasks."""
     scores = {arm: block.scores(arm) for arm in block.arms}
-    found = []
+    comparisons = []
     listed = pairs(block)
     for reference in dict.fromkeys(reference for _, reference in listed):
-        asked = [(arm, task) for task in tasks for arm, r in listed if r == reference]
+        family = [(arm, task) for task in tasks for arm, r in listed if r == reference]
         tests = []
-        for arm, task in asked:
-            if task is None:
-                differences = seed_differences(scores[arm], scores[reference])
-            else:
-                row = block.tasks.index(task)
-                differences = scores[arm][row] - scores[reference][row]
+        for arm, task in family:
+            rows = slice(None) if task is None else [block.tasks.index(task)]
+            differences = seed_differences(scores[arm][rows], scores[reference][rows])
             # A fresh generator each: the p of one row cannot depend on the rows before it.
             tests.append(paired_test(differences, np.random.default_rng(0)))
         adjusted = holm([test.p_value for test in tests])
         floors = [test.floor for test in tests if test.n > 0]
         # The smallest of m adjusted values is m times the smallest p; no other is below it.
         least = len(floors) * min(floors, default=1.0)
-        for (arm, task), test, p in zip(asked, tests, adjusted, strict=True):
-            found.append(
+        for (arm, task), test, p in zip(family, tests, adjusted, strict=True):
+            comparisons.append(
                 Comparison(
                     arm=arm,
                     reference=reference,
@@ -149,4 +147,4 @@ def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
                     metric=block.metric if task is None else block.metric_of(task),
                 )
             )
-    return found
+    return comparisons

@@ -97,7 +97,7 @@ def differences_figure(block: Block) -> Figure | None:
 
 
 def composition_figure(block: Block) -> Figure | None:
-    """Plot the domains of what each arm selected, beside the target's own."""
+    """Plot the domains of what each arm selected, and those of the target."""
     bars: dict[str, dict[str, float]] = {}
     targets = []
     for arm in block.arms:

@@ -60,7 +60,7 @@ class Published:
         column: Task or metric as the paper names it.
         mean: The mean, as printed.
         sd: The standard deviation, as printed; empty where none is.
-        place: Where in the paper.
+        source: Page or section of the paper.
     """
 
     table: int
@@ -69,7 +69,7 @@ class Published:
     column: str
     mean: str
     sd: str
-    place: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -284,7 +284,7 @@ def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence
         away = [one for one in ours if one.is_as(method) and one.block.scale != SCALE]
         rows += _our_rows(number, method, away, columns, "ours, not this setting")
     notes = (
-        f"Published: {entries[0].place}; mean (s.d. over runs) as printed. Ours: mean ± "
+        f"Published: {entries[0].source}; mean (s.d. over runs) as printed. Ours: mean ± "
         "half-width of the 95 % t-interval over seeds; empty where not measured, and the "
         "average empty unless our tasks are the published ones.",
         f"This block: budget {setting[0]}, labels {setting[1] or 'all'}. Ours follow a published "

@@ -213,9 +213,9 @@ def to_terminal(sections: Sequence[Section]) -> RichTable:
         title = Text(one_line(section.title), style="bold")
         shown = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         rows = [[one_line(cell).replace(" ± ", " ±") for cell in row] for row in table.rows]
-        for place, heading in enumerate(table.columns):
+        for index, heading in enumerate(table.columns):
             head = one_line(heading).replace("-", "- ")
-            words = " ".join([head, *(row[place] for row in rows)]).split()
+            words = " ".join([head, *(row[index] for row in rows)]).split()
             is_name = heading in table.words
             shown.add_column(
                 Text(head),

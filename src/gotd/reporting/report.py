@@ -116,10 +116,10 @@ def write_report(
 
 
 def without_places(command: str) -> str:
-    """Shorten every absolute path of a command to its last component.
+    """Replace every absolute path of a command by its last component.
 
-    Where a store lies moves no number and is nobody else's concern. Relative paths and
-    web addresses stay.
+    The folder of a store changes no number, and it is private. Relative paths and web
+    addresses are left as they are.
     """
     return _ABSOLUTE.sub(lambda match: Path(match.group()).name or match.group(), command)
 
@@ -154,8 +154,8 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
         names = {k: f"{number}_{k}" if len(members) > 1 else k for k in of}
         (section,) = _sections([block], _MAIN)
         sections.append(Section(section.title, section.tables, _pictures(of, names)))
-    if beside := published_tables(published, members):
-        sections.append(Section(f"{members[0].experiment}: published numbers", tuple(beside)))
+    if compared := published_tables(published, members):
+        sections.append(Section(f"{members[0].experiment}: published numbers", tuple(compared)))
     return sections
 
 
@@ -189,7 +189,7 @@ def _write_tables(
 
 
 def _file_name(experiment: str) -> str:
-    """Make an experiment's name safe as a file name; names made by people stay as they are."""
+    """Convert an experiment's name to a file name; letters, digits and ``._-`` stay."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", experiment).strip("._") or "experiment"
 
 

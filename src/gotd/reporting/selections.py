@@ -50,8 +50,8 @@ def selections_table(block: Block) -> Table | None:
         return None
     notes = (
         "Means over tasks and seeds; the marginal error is the largest of all solves.",
-        "Distances are Euclidean, from each target point to the nearest selected row, beside a "
-        "random selection of as many distinct rows.",
+        "Distances are Euclidean, from each target point to the nearest selected row; at random: to "
+        "the nearest row of a random selection of as many distinct rows.",
     )
     return Table("Selections", ("arm", *_MEASURES), tuple(rows), _ARM, notes)
 

@@ -128,7 +128,7 @@ def stratified_bootstrap(
     statistic: Callable[..., Floats] = np.mean,
     whole_seeds: bool = False,
 ) -> Interval:
-    """Bootstrap an aggregate over tasks with the tasks held fixed.
+    """Resample an aggregate over tasks with the tasks held fixed.
 
     Every resample keeps all tasks and draws, within each, as many seeds as there are. This
     treats the tasks as independent given the seeds' draw; where a seed is a world that all
@@ -268,7 +268,7 @@ def seed_differences(arm: Floats, reference: Floats) -> Floats:
 
 
 def holm(p_values: Sequence[float] | Floats) -> Floats:
-    """Adjust p-values for multiplicity by Holm's step-down method.
+    """Compute p-values that are adjusted for multiplicity by Holm's step-down method.
 
     The k-th smallest of m is multiplied by ``m - k + 1``, then made non-decreasing and cut
     at 1. NaN (nothing to test) stays NaN and does not count towards m.

@@ -125,7 +125,7 @@ def averages(
 
     Args:
         cells: As in `Sweep`.
-        by: Axes whose values are kept apart.
+        by: Axes that an average is for one value of.
         over: Axes to average over.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The tables of a report, built from records and from nothing else.
+"""The tables of a block, built from records and from nothing else.
 
-A cell without a record stays empty; a cell with fewer seeds than the block has says so; an
-average over tasks uses only seeds for which every task is done.
+A cell without a record is empty, a cell with fewer seeds than the block has is marked, and
+an average over tasks uses only seeds for which every task is done.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEADLINE = {"headline", "headline_name", "headline_higher_is_better"}
 AVERAGE = "average"
 NOISE = "(test rows)"
 NOISE_NOTE = (
-    f"{NOISE}: standard error of one score of the choice of the reported rows "
+    f"{NOISE}: standard error of one score over the choice of the reported rows "
     "(bootstrap, mean over cells), and their number: one row is worth about 100 / rows points, 1.5 "
     "of 65. All arms see the same rows, so a paired difference has less of this noise. It is 0 "
     "where a small set has no errors."
