@@ -16,7 +16,7 @@ from gotd.reporting.comparisons import (
 )
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import p_floor
-from gotd.reporting.tables import AVERAGE, WORDS, seeds_note
+from gotd.reporting.tables import AVERAGE, seeds_note
 
 _ON_AVERAGE = (
     "differences averaged over tasks within a seed. Holm's families: the pairs with one "
@@ -92,7 +92,7 @@ def _comparisons(
         "t-test at level 0.05 with the spread seen.",
         *([few] if few else []),
     )
-    return Table(title, columns, tuple(rows), WORDS, notes)
+    return Table(title, columns, tuple(rows), notes)
 
 
 def _too_few(n: int) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import Interval
 from gotd.reporting.sweeps import Sweep, averages, numbers
-from gotd.reporting.tables import WORDS
 
 LABELS = "limits.labels="
 """The axis of a sweep that limits the labels of the target."""
@@ -40,7 +39,7 @@ def labels_table(sweep: Sweep) -> Table | None:
         "the means carry the intervals of the table of scores.",
     )
     columns = ("arm", "labels", "score", "labels without a selection")
-    return Table("What a selection is worth in labels", columns, rows, WORDS, notes)
+    return Table("What a selection is worth in labels", columns, rows, notes)
 
 
 def _needed(score: float, curve: Sequence[tuple[int, Interval]]) -> str:

@@ -75,7 +75,7 @@ def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence
         f"Mean ± half-width of the 95 % t-interval; {seeds_note}",
         NOTES_OF[block.metric.name],
     )
-    return Table("Scores", columns, tuple(rows), frozenset({"arm"}), notes)
+    return Table("Scores", columns, tuple(rows), notes)
 
 
 def _cell(interval: Interval, of: Metric, expected: int) -> str:
@@ -105,7 +105,7 @@ def prompts_table(block: Block) -> Table | None:
         "prompts are asked, training and sampling held fixed.",
     )
     columns = ("arm", *measures.values())
-    return Table("Noise of the prompts", columns, tuple(rows), frozenset({"arm"}), notes)
+    return Table("Noise of the prompts", columns, tuple(rows), notes)
 
 
 def _ends_of(name: str) -> tuple[str, str]:

@@ -17,7 +17,6 @@ from gotd.reporting.render import Section, Table, escape_html, to_html
 
 SHOWN_ROWS = 5
 SHOWN_CHARS = 240
-_WORDS = frozenset({"arm", "task", "id", "domain", "text", "what", "value"})
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #6b6b70; --line: #dcdce0; --back: #fff;
@@ -116,7 +115,7 @@ def first_rows_table(block: Block) -> Table | None:
     if not rows:
         return None
     columns = ("task", "arm", "rank", "id", "domain", "text")
-    return Table("First selected rows", columns, tuple(rows), _WORDS)
+    return Table("First selected rows", columns, tuple(rows))
 
 
 def provenance_table(records: Sequence[Record]) -> Table:
@@ -136,4 +135,4 @@ def provenance_table(records: Sequence[Record]) -> Table:
         for kind, values in parts.items():
             counts.update((f"{kind}{name}", str(value)) for name, value in values.items())
     rows = tuple((what, value[:200], str(n)) for (what, value), n in sorted(counts.items()))
-    return Table("Provenance", ("what", "value", "records"), rows, _WORDS)
+    return Table("Provenance", ("what", "value", "records"), rows)

@@ -293,10 +293,9 @@ def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence
         "differences, never levels.",
     )
     title = f"Published beside ours: table {number}, {name}"
-    words = frozenset({"method", "who"})
     # The arm without a selection is the same row at every budget.
     distinct = tuple(dict.fromkeys(rows))
-    return Table(title, ("method", "who", *columns), distinct, words, notes)
+    return Table(title, ("method", "who", *columns), distinct, notes)
 
 
 def _our_rows(

@@ -15,9 +15,6 @@ import numpy as np
 from gotd.reporting.cells import Block
 from gotd.reporting.render import Table
 
-_ARM = frozenset({"arm"})
-
-
 # Where a selection report has each measure; older records have the second path.
 _MEASURES: dict[str, tuple[str, ...]] = {
     "rows": ("rows",),
@@ -50,10 +47,10 @@ def selections_table(block: Block) -> Table | None:
         return None
     notes = (
         "Means over tasks and seeds; the marginal error is the largest of all solves.",
-        "Distances are Euclidean, from each target point to the nearest selected row; at random: to "
-        "the nearest row of a random selection of as many distinct rows.",
+        "Distances are Euclidean, from each target point to the nearest selected row; at random: "
+        "the same for a random selection of as many distinct rows.",
     )
-    return Table("Selections", ("arm", *_MEASURES), tuple(rows), _ARM, notes)
+    return Table("Selections", ("arm", *_MEASURES), tuple(rows), notes)
 
 
 def overlap_table(block: Block) -> Table | None:
@@ -75,7 +72,7 @@ def overlap_table(block: Block) -> Table | None:
         for arm in arms
     )
     notes = ("Rows chosen by both arms in % of the rows chosen by either, for the same task.",)
-    return Table("Overlap of selections", ("arm", *arms), rows, _ARM, notes)
+    return Table("Overlap of selections", ("arm", *arms), rows, notes)
 
 
 def _at(report: Mapping[str, Any], paths: Sequence[str]) -> float | None:

@@ -141,7 +141,9 @@ def averages(
     if not common:
         return {}, {}
     intervals = {
-        key: t_interval([np.mean([of[s].get(seed, np.nan) for s in common]) for seed in seeds])
+        key: t_interval(
+            np.array([[of[s].get(seed, np.nan) for s in common] for seed in seeds]).mean(axis=1)
+        )
         for key, of in scores.items()
     }
     used = {
@@ -201,7 +203,7 @@ def _pair_table(sweep: Sweep, first: str, second: str) -> Table | None:
     )
     headings = tuple(f"{plain(column)} {value}" for value in columns)
     title = f"Scores by {plain(row)} and {plain(column)}"
-    return Table(title, (plain(row), *headings), rows, frozenset({plain(row)}), notes)
+    return Table(title, (plain(row), *headings), rows, notes)
 
 
 def plain(axis: str) -> str:

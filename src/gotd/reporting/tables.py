@@ -24,7 +24,6 @@ from gotd.reporting.statistics import (
     stratified_bootstrap,
 )
 
-WORDS = frozenset({"arm", "task", "against", "verdict", "error", "message", "where", "metric"})
 HEADLINE = {"headline", "headline_name", "headline_higher_is_better"}
 AVERAGE = "average"
 NOISE = "(test rows)"
@@ -95,7 +94,7 @@ def scores_table(block: Block) -> Table:
         *([NOISE_NOTE] if noise else []),
     )
     columns = ("arm", *block.tasks, AVERAGE, "seeds", "distinct / rows", "under-covered %")
-    return Table("Scores", columns, tuple(rows), WORDS, notes)
+    return Table("Scores", columns, tuple(rows), notes)
 
 
 def _noise_row(block: Block, factors: Mapping[str, float], digits: int) -> tuple[str, ...]:
@@ -178,7 +177,7 @@ def aggregates_table(block: Block) -> Table | None:
         "seeds it is too short, so the t-interval is the one to quote. IQM: mean of the middle "
         "half of all cells.",
     )
-    return Table("Average over tasks", columns, tuple(rows), WORDS, notes)
+    return Table("Average over tasks", columns, tuple(rows), notes)
 
 
 def _ends(interval: Interval, factor: float) -> str:
@@ -214,7 +213,7 @@ def metrics_table(block: Block, title: str, choose: Callable[[str], bool]) -> Ta
             rows.append(tuple(cells))
     headings = tuple(name.removeprefix(DOMAIN_PREFIX) for name in names)
     notes = ("Mean ± half-width of the 95 % t-interval; " + seeds_note(block),)
-    return Table(title, ("task", "arm", *headings), tuple(rows), WORDS, notes)
+    return Table(title, ("task", "arm", *headings), tuple(rows), notes)
 
 
 def domains_table(block: Block) -> Table | None:
@@ -242,7 +241,7 @@ def failed_table(block: Block) -> Table | None:
         message = error["message"].strip().splitlines() or [""]
         rows.append((record["key"][:12], where, error["type"], message[0][:200]))
     columns = ("key", "where", "error", "message")
-    return Table("Failed cells", columns, tuple(rows), WORDS) if rows else None
+    return Table("Failed cells", columns, tuple(rows)) if rows else None
 
 
 def cost_table(block: Block) -> Table:
@@ -272,7 +271,7 @@ def cost_table(block: Block) -> Table:
         "Seconds are means over done cells; total hours include failed cells.",
         hardware(block),
     )
-    return Table("Cost", (*columns, "total h", "peak GiB"), tuple(rows), WORDS, notes)
+    return Table("Cost", (*columns, "total h", "peak GiB"), tuple(rows), notes)
 
 
 def _mean(values: Sequence[float]) -> str:
