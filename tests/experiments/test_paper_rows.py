@@ -6,14 +6,8 @@ import pytest
 
 from gotd.data.hub.corpora import CORPORA
 from gotd.pipeline.experiment import run_cell
-from gotd.reporting.published import (
-    AVERAGES,
-    MEASURES_OF_TABLE,
-    SETTING_OF,
-    TASK_OF,
-    TOXICITY,
-    read_published,
-)
+from gotd.reporting.paper import AVERAGES, MEASURES_OF_TABLE, SETTING_OF, TASK_OF, TOXICITY
+from gotd.reporting.published import read_published
 from gotd.runs.expand import expand
 from gotd.selectors.registry import arm_of
 

@@ -40,7 +40,7 @@ class Metric:
     Args:
         name: Name in records.
         higher_is_better: Direction.
-        unit: What a value is; decides how it is shown.
+        unit: What a value is, and so how it is shown.
         compute: From ``[n]`` predictions and ``[n]`` labels to the score; ``None`` for a
             metric of something else, such as generated text.
     """
@@ -203,24 +203,24 @@ def _metric_class() -> type[Any]:
 
 
 def bootstrap_error(
-    name: str, predictions: np.ndarray, labels: np.ndarray, draws: int = 200
+    name: str, predictions: np.ndarray, labels: np.ndarray, resamples: int = 200
 ) -> float:
-    """Estimate a score's standard error over the draw of the rows it is measured on.
+    """Estimate a score's standard error over the choice of the rows it is measured on.
 
-    Rows are drawn again with replacement, always by the same random numbers; with 200
-    draws the error is itself known to about 5 %.
+    Rows are resampled with replacement, always by the same random numbers; with 200
+    resamples the error is itself known to about 5 %.
 
     Args:
         name: Name of the metric.
         predictions: ``[n]`` class indices, or scores for regression.
         labels: ``[n]`` true class indices or scores.
-        draws: How often rows are drawn.
+        resamples: How often rows are resampled.
 
     Returns:
-        Standard deviation of the score over the draws, in the score's unit.
+        Standard deviation of the score over the resamples, in the score's unit.
     """
     rng = np.random.default_rng(0)
-    rows = (rng.integers(len(labels), size=len(labels)) for _ in range(draws))
+    rows = (rng.integers(len(labels), size=len(labels)) for _ in range(resamples))
     return float(np.std([score(name, predictions[r], labels[r]) for r in rows], ddof=1))
 
 
