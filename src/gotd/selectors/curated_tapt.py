@@ -62,7 +62,9 @@ class CuratedTAPT(Selector):
 
         # Enough if no row is shared; doubled until the distinct rows suffice.
         first = -(-limit // len(target))
-        near, best = enough_neighbours(target, candidates, first, engine, self.normalise, order)
+        near, best = enough_neighbours(
+            target, candidates, first, engine, order, normalise=self.normalise
+        )
         rows, rank = near.rows.ravel()[best], near.rank.ravel()[best]
         return Ranking(
             take_ids(candidates, rows),

@@ -109,8 +109,10 @@ def enough_neighbours(
     candidates: Sequence[Rows],
     first: int,
     engine: Engine,
-    normalise: bool,
     attempt: Callable[[Neighbours], Result | None],
+    *,
+    most: int | None = None,
+    normalise: bool = False,
 ) -> tuple[Neighbours, Result]:
     """Search with ever longer lists until an attempt succeeds.
 
@@ -119,16 +121,16 @@ def enough_neighbours(
         candidates: Shards with embeddings.
         first: Neighbours per target in the first lists; doubled each time.
         engine: Maps over shards.
+        attempt: Returns ``None`` for lists that are too short; the longest never are.
+        most: Neighbours per target in the longest lists; ``None``: all candidates.
         normalise: Scale every embedding to unit length first.
-        attempt: Returns ``None`` for lists that are too short; lists of all candidates
-            are never that.
 
     Returns:
         The lists, and what the attempt returned.
     """
-    n_candidates, k = sum(map(len, candidates)), first
+    most, k = most or sum(map(len, candidates)), first
     while True:
-        k = min(k, n_candidates)
+        k = min(k, most)
         near = nearest_neighbours(target, candidates, k, engine, normalise=normalise)
         result = attempt(near)
         if result is not None:

@@ -148,11 +148,12 @@ def build_selector(name: str, settings: Mapping[str, Any]) -> Any:
             raise ValueError(f"the method {name}: {key} must be a finite number, not {value}")
         if isinstance(value, Path) and not value.is_file():
             raise ValueError(f"the method {name}: {key}: there is no file {value}")
-    for key in fields:
-        # In an experiment a step fills it in; here nobody else will.
-        if key in constructor.requires and values.get(key) is None:
+    selector = constructor(**values)
+    for key in fields.keys() & selector.requires:
+        # In an experiment a step fills it in; `gotd select` has no such step.
+        if getattr(selector, key) is None:
             raise ValueError(f"the method {name} needs a setting: give --set {key}=…")
-    return constructor(**values)
+    return selector
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

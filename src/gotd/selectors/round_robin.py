@@ -56,7 +56,7 @@ class RoundRobin(Selector):
             return take_turns(near, limit, complete=near.k == n_candidates)
 
         near, (rows, turns) = enough_neighbours(
-            target, candidates, first, engine, self.normalise, turns_of
+            target, candidates, first, engine, turns_of, normalise=self.normalise
         )
         diagnostics = {"neighbours_per_target": near.k, "turns": int(turns[-1])}
         return Ranking(take_ids(candidates, rows), turns, diagnostics=diagnostics)

@@ -57,15 +57,7 @@ class Comparison(Selector):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        self._choose({name: CHOICES[name] for name in CHOICES if hasattr(self, name)})
-
-    def _choose(self, choices: dict[str, tuple[str, ...]]) -> None:
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"{self.name}: {field} must be one of {', '.join(allowed)}, "
-                    f"not {getattr(self, field)!r}"
-                )
+        self.check_choices({name: CHOICES[name] for name in CHOICES if hasattr(self, name)})
 
     def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
         """Return the transport problem between the pool and the target."""
