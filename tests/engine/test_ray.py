@@ -165,7 +165,7 @@ class Killer(threading.Thread):
         while self.killed is None and not self.over.wait(0.02):
             if list(self.store.glob("pool_embeddings/candidates*.part/.work/*-*")):
                 for pid in descendants(os.getpid()):
-                    if "MapWorker" in name_of(pid):
+                    if "ray::_Actor" in name_of(pid):
                         os.kill(pid, signal.SIGKILL)
                         self.killed = pid
                         return

@@ -13,7 +13,9 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -26,7 +28,7 @@ MOST_IN_GROUP = 64
 """Largest number of items in one task."""
 
 BUFFERED_PER_WORKER = 4
-"""Completed tasks buffered per worker while an earlier task still runs."""
+"""Tasks per worker that are queued or done while an earlier task still runs."""
 
 CONNECT_S = 15.0
 """Seconds to wait for a cluster to answer."""
@@ -93,7 +95,9 @@ class RayEngine:
                     ready, _ = ray.wait(list(running), num_returns=1, timeout=wait_s)
                     finished |= {running.pop(reference): reference for reference in ready}
                 if wanted in finished:
-                    yield from _results(ray, finished.pop(wanted))
+                    with _errors_unwrapped(ray):
+                        results = ray.get(finished.pop(wanted))
+                    yield from results
                     wanted += 1
                 elif not running:
                     return
@@ -109,45 +113,30 @@ class RayEngine:
         function: Callable[[Tool, Item], Result],
         items: Iterable[Item],
     ) -> Iterator[Result]:
-        """Yield ``function(tool, item)`` in order; each actor of a Ray Data pool has one tool.
+        """Yield ``function(tool, item)`` in order; each actor of a pool has one tool.
 
         Raises:
             ModuleNotFoundError: If Ray is not installed.
             ConnectionError: If the cluster cannot be reached.
             ValueError: If actors need GPUs and the cluster has none.
+            RuntimeError: If actors keep dying.
             Exception: The error of ``make`` or ``function``.
         """
         ray = self._connect()
-        importlib.import_module("ray.data")
-        ray.data.DataContext.get_current().enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         listed = list(items)
-        if not listed:
-            return
-        actors = min(self.workers, len(listed), self._most_actors(ray))
-        rows = ray.data.from_items(
-            [{"number": number} for number in range(len(listed))],
-            override_num_blocks=min(len(listed), 16 * self.workers),
+        actor = ray.remote(_Actor).options(
+            num_gpus=self.gpus_per_worker or None, max_restarts=-1, max_task_retries=RETRIES
         )
-        outcomes = rows.map_batches(
-            _Actor,
-            fn_constructor_args=(make, function, listed, self.threads),
-            batch_size=1,
-            batch_format="pyarrow",
-            compute=ray.data.ActorPoolStrategy(size=actors),
-            num_cpus=None if self.gpus_per_worker else 1,
-            num_gpus=self.gpus_per_worker or None,
-        )
-        results: dict[int, Result] = {}
-        wanted = 0
-        for row in outcomes.iter_rows():
-            error, result = ray.cloudpickle.loads(row["outcome"])
-            if error is not None:
-                raise error
-            results[row["number"]] = result
-            while wanted in results:
-                yield results.pop(wanted)
-                wanted += 1
+        count = min(self.workers, len(listed), self._most_actors(ray))
+        actors = [actor.remote(make, function, self.threads) for _ in range(count)]
+        # Each actor several times, so that it has further tasks while an earlier one still runs.
+        pool = importlib.import_module("ray.util").ActorPool(actors * BUFFERED_PER_WORKER)
+        try:
+            with _errors_unwrapped(ray):
+                yield from pool.map(lambda worker, item: worker.call.remote(item), listed)
+        finally:
+            for worker in actors:
+                ray.kill(worker)
 
     def _group_size(self, items: Iterable[Any]) -> int:
         if not isinstance(items, Sized):
@@ -155,16 +144,17 @@ class RayEngine:
         return max(1, min(MOST_IN_GROUP, len(items) // (GROUPS_PER_WORKER * self.workers)))
 
     def _most_actors(self, ray: Any) -> int:
-        """Return how many actors the cluster's GPUs suffice for."""
+        """Return how many actors the free GPUs suffice for; 1 waits for a GPU to become free."""
         if not self.gpus_per_worker:
             return self.workers
         gpus = ray.cluster_resources().get("GPU", 0.0)
+        free = ray.available_resources().get("GPU", 0.0)
         if gpus < self.gpus_per_worker:
             raise ValueError(
                 f"each worker needs {self.gpus_per_worker:g} GPU and the Ray cluster has "
                 f"{gpus:g}; leave out --device cuda or join another cluster"
             )
-        return int(gpus / self.gpus_per_worker)
+        return max(1, int(free / self.gpus_per_worker))
 
     def _connect(self) -> Any:
         """Import Ray and connect to the cluster, or start one on this machine."""
@@ -211,21 +201,18 @@ def _groups(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield group
 
 
-def _results(ray: Any, reference: Any) -> list[Any]:
+@contextmanager
+def _errors_unwrapped(ray: Any) -> Iterator[None]:
+    """Raise the errors of functions themselves, without Ray's wrapper."""
     try:
-        return ray.get(reference)
+        yield
     except ray.exceptions.RayTaskError as error:
-        raise _cause(error) from None
-    except ray.exceptions.WorkerCrashedError as error:
+        cause = getattr(error, "cause", None)
+        raise (cause if isinstance(cause, BaseException) else error) from None
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.RayActorError) as error:
         raise RuntimeError(
             f"a Ray worker died {RETRIES + 1} times at one task; check that it has enough memory"
         ) from error
-
-
-def _cause(error: Any) -> BaseException:
-    """Return the error of the function itself, without Ray's wrapper."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, BaseException) else error
 
 
 # In the workers -------------------------------------------------------------------------
@@ -250,28 +237,18 @@ class _Actor:
     """A worker of a pool, which makes its tool, such as a loaded model, once."""
 
     def __init__(
-        self,
-        make: Callable[[], Any],
-        function: Callable[[Any, Any], Any],
-        items: list[Any],
-        threads: int,
+        self, make: Callable[[], Any], function: Callable[[Any, Any], Any], threads: int
     ) -> None:
         _limit_threads(threads)
-        self._make, self._function, self._items = make, function, items
-        self._tool: Any = None
+        self._make, self._function = make, function
 
-    def __call__(self, batch: Any) -> dict[str, list[Any]]:
-        import ray
+    # Not in the constructor: if `make` fails there, Ray reports a dead actor, not the error.
+    @cached_property
+    def _tool(self) -> Any:
+        return self._make()
 
-        (number,) = batch["number"].to_pylist()
-        try:
-            # Not in the constructor: if that fails, Ray starts the actor again and again.
-            if self._tool is None:
-                self._tool = self._make()
-            outcome = (None, self._function(self._tool, self._items[number]))
-        except Exception as error:  # noqa: BLE001 - returned, to be raised in the driver
-            outcome = (error, None)
-        return {"number": [number], "outcome": [ray.cloudpickle.dumps(outcome)]}
+    def call(self, item: Any) -> Any:
+        return self._function(self._tool, item)
 
 
 def _limit_threads(threads: int) -> None:
