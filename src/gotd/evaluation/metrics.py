@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gotd.evaluation import classification
+from gotd.evaluation.classification import (
+    accuracy,
+    f1,
+    macro_f1,
+    matthews_correlation,
+    micro_f1,
+    pearson,
+    pearson_spearman_mean,
+    spearman,
+)
 
 if TYPE_CHECKING:
     import evaluate
@@ -69,17 +78,11 @@ class Metric:
         return self.higher_is_better, "points" if self.factor > 1 else self.unit
 
 
+_SHARES = (accuracy, f1, macro_f1, micro_f1)
+_CORRELATIONS = (matthews_correlation, pearson, spearman, pearson_spearman_mean)
 BUILT_IN = (
-    Metric("accuracy", compute=classification.accuracy),
-    Metric("f1", compute=classification.f1),
-    Metric("macro_f1", compute=classification.macro_f1),
-    Metric("micro_f1", compute=classification.micro_f1),
-    Metric("matthews_correlation", unit="correlation", compute=classification.matthews_correlation),
-    Metric("pearson", unit="correlation", compute=classification.pearson),
-    Metric("spearman", unit="correlation", compute=classification.spearman),
-    Metric(
-        "pearson_spearman_mean", unit="correlation", compute=classification.pearson_spearman_mean
-    ),
+    *(Metric(compute.__name__, compute=compute) for compute in _SHARES),
+    *(Metric(c.__name__, unit="correlation", compute=c) for c in _CORRELATIONS),
     Metric("utility_accuracy", unit="probability"),
     *(
         Metric(f"{name}{end}", higher_is_better=False, unit="probability")

@@ -52,37 +52,22 @@ def _comparisons(
     for c in comparisons:
         factor, digits = c.metric.factor, c.metric.digits
         mean = c.test.difference
-        spread = not np.isnan(mean.half_width)
-        rows.append(
-            (
-                c.arm,
-                c.reference,
-                c.task or AVERAGE,
-                f"{c.test.n}/{c.expected}",
-                f"{mean.mean * factor:+.{digits}f}" if c.test.n else "",
-                f"{mean.low * factor:+.{digits}f} to {mean.high * factor:+.{digits}f}"
-                if spread
-                else "",
-                _p(c.test.p_value),
-                _p(c.holm_p),
-                _p(c.test.floor) if c.test.n else "",
-                f"{c.test.detectable * factor:.{digits}f}" if spread else "",
-                c.verdict,
-            )
-        )
-    columns = (
-        "arm",
-        "against",
-        "task",
-        "pairs",
-        "difference",
-        "95 % interval",
-        "p",
-        "Holm p",
-        "least p",
-        "detectable",
-        "verdict",
-    )
+        low, high = (f"{end * factor:+.{digits}f}" for end in (mean.low, mean.high))
+        has_spread = not np.isnan(mean.half_width)
+        row = {
+            "arm": c.arm,
+            "against": c.reference,
+            "task": c.task or AVERAGE,
+            "pairs": f"{c.test.n}/{c.expected}",
+            "difference": f"{mean.mean * factor:+.{digits}f}" if c.test.n else "",
+            "95 % interval": f"{low} to {high}" if has_spread else "",
+            "p": _p(c.test.p_value),
+            "Holm p": _p(c.holm_p),
+            "least p": _p(c.test.floor) if c.test.n else "",
+            "detectable": f"{c.test.detectable * factor:.{digits}f}" if has_spread else "",
+            "verdict": c.verdict,
+        }
+        rows.append(row)
     few = _too_few(len(block.seeds))
     points = " in points" if block.metric.factor > 1 else ""
     notes = (
@@ -92,7 +77,7 @@ def _comparisons(
         "t-test at level 0.05 with the spread seen.",
         *([few] if few else []),
     )
-    return Table(title, columns, tuple(rows), notes)
+    return Table(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes)
 
 
 def _too_few(n: int) -> str:

@@ -132,7 +132,7 @@ def stratified_bootstrap(
 
     Every resample keeps all tasks and draws, within each, as many seeds as there are. This
     treats the tasks as independent given the seeds' draw; where a seed is a world that all
-    tasks share, complete rows must be drawn instead or the interval comes out too short.
+    tasks share, complete rows must be resampled or the interval comes out too short.
     Percentile intervals from few seeds are short anyway (with five seeds of one task they
     cover about 83 % where 95 % are meant): read the t-interval first.
 
