@@ -121,7 +121,7 @@ def words(random: np.random.Generator, n: int, length: int) -> list[str]:
 
 def build(model: str, folder: Path) -> None:
     """Write a model of a shape with random weights, bf16 where it is large."""
-    from gotd.training.causal_models import CausalSpec, build_causal_model
+    from gotd.training.causal_models import CausalSpec
     from gotd.training.models import ModelSpec, build_model
 
     shape, family, size = SHAPES[model]
@@ -147,7 +147,7 @@ def build(model: str, folder: Path) -> None:
         dropout=0.1 if family == "gpt2" else 0.0,
         weights="bf16" if size == "2.7B" else "float32",
     )
-    build_causal_model(spec, words(np.random.default_rng(0), 50, 100), 0, folder)
+    build_model(spec, words(np.random.default_rng(0), 50, 100), 0, folder)
 
 
 def measure(row: Row, folder: Path) -> dict[str, Any]:
@@ -158,11 +158,11 @@ def measure(row: Row, folder: Path) -> dict[str, Any]:
     if row.task == "score":
         import pyarrow as pa
 
-        from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+        from gotd.evaluation.likelihood import Likelihood, load_for_scoring
         from gotd.evaluation.zero_shot import Prompt, score_choices
 
         reset_peak_memory()
-        network, tokenizer = load_causal_lm(folder, row.settings["precision"])
+        network, tokenizer = load_for_scoring(folder, row.settings["precision"])
         cut = [
             tokenizer.decode(tokenizer(text)["input_ids"][: row.length_tokens - 8])
             for text in texts[: 2 * row.rows]

@@ -46,10 +46,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from zero_shot import alone, padded
 
 from gotd.evaluation.generation import GenerationSettings, continue_prompts
-from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 from gotd.evaluation.perplexity import PerplexitySettings, text_losses
 from gotd.evaluation.scorers.detoxify import DetoxifyScorer
-from gotd.training.causal_models import CausalSpec, build_causal_model
+from gotd.training.causal_models import CausalSpec
 from gotd.training.models import ModelSpec, build_model
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.scorer import CHECKPOINT, ScorerSettings, train_scorer
@@ -132,8 +132,8 @@ def make_models(folder: Path, sizes: Sizes, texts: Texts, seed: int) -> float:
         feed_forward_size=4 * sizes.hidden_size,
         max_length_tokens=1024,
     )
-    build_causal_model(spec, known, seed, folder / "gpt")
-    network, tokenizer = load_causal_lm(folder / "gpt")
+    build_model(spec, known, seed, folder / "gpt")
+    network, tokenizer = load_for_scoring(folder / "gpt")
     # All write as many tokens: the one that ends a text has a middling logit, off the nucleus.
     network.get_output_embeddings().weight.data[tokenizer.eos_token_id] = 0.0
     entropy, least, most = math.nan, 1.0, 64.0
@@ -183,7 +183,7 @@ def generation(model: Path, prompts: list[str], seed: int) -> list[Contender]:
     tokens = len(prompts) * SETTINGS.samples * SETTINGS.max_new_tokens
 
     def ours() -> Callable[[], int]:
-        network, tokenizer = load_causal_lm(model)
+        network, tokenizer = load_for_scoring(model)
 
         def run() -> int:
             written = continue_prompts(network, tokenizer, rows, SETTINGS, seed)
@@ -258,7 +258,7 @@ def perplexity(model: Path, passages: list[str]) -> list[Contender]:
     settings = PerplexitySettings(long_texts="cut")
 
     def prepare(way: str) -> Callable[[], np.ndarray]:
-        network, tokenizer = load_causal_lm(model)
+        network, tokenizer = load_for_scoring(model)
         most = network.config.max_position_embeddings
         likelihood = Likelihood(network)
 

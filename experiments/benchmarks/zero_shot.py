@@ -27,11 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 from gotd.evaluation.perplexity import PerplexitySettings, text_losses
 from gotd.evaluation.zero_shot import Prompt, score_choices
 from gotd.storage.environment import hardware
-from gotd.training.causal_models import CausalSpec, build_causal_model
+from gotd.training.causal_models import CausalSpec
+from gotd.training.models import build_model
 
 TOPICS = ("World", "Sports", "Business", "Science/Technology")
 NEWS = Prompt("{text}", choices=TOPICS)
@@ -206,9 +207,9 @@ def main() -> None:
     races = []
     with tempfile.TemporaryDirectory() as name:
         spec = CausalSpec(vocabulary_size=50_257, max_length_tokens=1024, **SIZES[arguments.model])  # type: ignore[arg-type]
-        build_causal_model(spec, passages, 0, Path(name))
+        build_model(spec, passages, 0, Path(name))
         for precision in arguments.precisions.split(","):
-            network, tokenizer = load_causal_lm(Path(name), precision)
+            network, tokenizer = load_for_scoring(Path(name), precision)
             for task, (rows, prompt) in tables.items():
                 found = choices_race(network, tokenizer, rows, prompt, arguments.repeats)
                 races.append({"what": f"choices of {task}", "precision": precision, **found})

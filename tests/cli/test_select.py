@@ -251,7 +251,10 @@ REFUSED = [
     (("--budget", "many"), "--budget must be a whole number"),
     (("--budget", "361"), "budget 361 is larger than the pool of 360 candidates"),
     (("--budget", "9", "--method", "gotd"), "unknown method 'gotd'; did you mean 'got_d'"),
-    (("--budget", "9", "--method", "magic"), "unknown method 'magic'; there is: got_d,"),
+    (
+        ("--budget", "9", "--method", "magic"),
+        "unknown method 'magic'; there is: random, all_domains,",
+    ),
     (("--budget", "9", "--encoder", "minilmm"), "unknown encoder 'minilmm'; did you mean 'minilm'"),
     (("--budget", "9", "--encoder", "no/such-model"), "no encoder 'no/such-model': it is neither"),
     (("--budget", "9", "--method", "dsir", "--epsilon", "1"), "dsir has no setting 'epsilon'"),

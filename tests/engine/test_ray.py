@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd.cli.main import main
-from gotd.engine.ray import HELD_PER_WORKER, RayEngine, _groups
+from gotd.engine.ray import BUFFERED_PER_WORKER, RayEngine, _groups
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray")
@@ -102,7 +102,7 @@ def test_a_long_iterable_is_not_held(cluster):
 
     results = cluster.map(partial(square, None), items())
     assert next(results) == 0
-    assert len(drawn) <= (HELD_PER_WORKER + 1) * cluster.workers
+    assert len(drawn) <= (BUFFERED_PER_WORKER + 1) * cluster.workers
     results.close()
 
 
@@ -165,7 +165,7 @@ class Killer(threading.Thread):
         while self.killed is None and not self.over.wait(0.02):
             if list(self.store.glob("pool_embeddings/candidates*.part/.work/*-*")):
                 for pid in descendants(os.getpid()):
-                    if "MapWorker" in name_of(pid):
+                    if "ray::_Actor" in name_of(pid):
                         os.kill(pid, signal.SIGKILL)
                         self.killed = pid
                         return

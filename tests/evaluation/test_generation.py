@@ -6,7 +6,7 @@ from transformers import TopPLogitsWarper
 
 from gotd.evaluation import generation
 from gotd.evaluation.generation import GenerationSettings, continue_prompts, sample_nucleus
-from gotd.evaluation.likelihood import load_causal_lm
+from gotd.evaluation.likelihood import load_for_scoring
 
 SETTINGS = GenerationSettings(samples=3, max_new_tokens=6)
 ALPHABET = list("the cat sat on a mat.")
@@ -14,7 +14,9 @@ ALPHABET = list("the cat sat on a mat.")
 
 @pytest.fixture(scope="module", params=["gpt2", "gpt_neo"])
 def model(request):
-    return load_causal_lm(request.getfixturevalue(f"{request.param}_folder".replace("gpt2", "gpt")))
+    return load_for_scoring(
+        request.getfixturevalue(f"{request.param}_folder".replace("gpt2", "gpt"))
+    )
 
 
 def letters(n, seed=0):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 
 from .conftest import POSITIONS, plain_losses
 
@@ -11,7 +11,7 @@ VOCABULARY = 257
 
 @pytest.fixture(scope="module", params=["gpt_folder", "gpt_neo_folder"])
 def network(request):
-    return load_causal_lm(request.getfixturevalue(request.param))[0]
+    return load_for_scoring(request.getfixturevalue(request.param))[0]
 
 
 def draw(random, n):
@@ -67,8 +67,8 @@ def test_equal_choices_of_the_most_tokens_are_read(network):
 
 
 def test_bf16_is_near_float32_and_padding_moves_it_no_farther(gpt_folder):
-    exact, _ = load_causal_lm(gpt_folder)
-    rounded, _ = load_causal_lm(gpt_folder, "bf16")
+    exact, _ = load_for_scoring(gpt_folder)
+    rounded, _ = load_for_scoring(gpt_folder, "bf16")
     assert next(rounded.parameters()).dtype is torch.bfloat16
     random = np.random.default_rng(2)
     rows = [[draw(random, 9)] * 2, [draw(random, 30)] * 2]
@@ -87,7 +87,7 @@ def test_what_cannot_be_scored_is_refused(network, gpt_folder, tmp_path):
     with pytest.raises(ValueError, match="reads 64 positions"):
         Likelihood(network).losses([[1] * (POSITIONS + 2)], [1])
     with pytest.raises(ValueError, match="precision"):
-        load_causal_lm(gpt_folder, "fp8")
+        load_for_scoring(gpt_folder, "fp8")
     odd = torch.nn.Module()
     odd.config = type("Config", (), {"model_type": "gemma2"})()
     with pytest.raises(ValueError, match="gemma2"):
@@ -103,4 +103,4 @@ def test_missing_weights_are_refused(gpt_folder, tmp_path):
     del state["transformer.h.1.mlp.c_fc.weight"]
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 1 weights.*h\.1\.mlp"):
-        load_causal_lm(tmp_path)
+        load_for_scoring(tmp_path)

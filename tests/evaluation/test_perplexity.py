@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gotd.evaluation import ranges
-from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 from gotd.evaluation.perplexity import (
     PerplexitySettings,
     as_rows,
@@ -22,7 +22,7 @@ TEXTS = ["the cat sat", "is the answer yes or no ?", "a", "zebra " * 40]
 
 @pytest.fixture(scope="module")
 def loaded(gpt_folder):
-    return load_causal_lm(gpt_folder)
+    return load_for_scoring(gpt_folder)
 
 
 def test_cut_texts_give_what_plain_transformers_give_text_by_text(loaded):

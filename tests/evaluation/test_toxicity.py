@@ -5,8 +5,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gotd.evaluation.metrics import metric
 from gotd.evaluation.toxicity import Toxicity, bootstrap, measure
-from gotd.reporting.cells import lower_is_better
 
 ROWS = [
     (True, [0.1, 0.9, None]),
@@ -74,5 +74,5 @@ def test_second_scorer_stands_beside_and_lower_is_better(tmp_path):
     assert metrics["headline"] == metrics["expected_max_toxicity/toxic"]
     assert metrics["second/expected_max_toxicity/toxic"] == pytest.approx(metrics["headline"] + 0.1)
     assert metrics["cut_prompts"] == 2
-    assert lower_is_better(metrics["headline_name"])
+    assert not metric(metrics["headline_name"]).higher_is_better
     assert "corpus_perplexity" not in metrics

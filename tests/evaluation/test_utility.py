@@ -9,7 +9,7 @@ import pytest
 
 from gotd.config.build import build
 from gotd.config.discovery import conf_folder
-from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 from gotd.evaluation.utility import (
     OWN,
     TASKS,
@@ -64,7 +64,7 @@ def test_our_numbers_are_the_harness_s(kind, questions, tmp_path, monkeypatch, r
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     folder = request.getfixturevalue(kind)
     theirs = utility(folder, questions, tmp_path, batch_size=4, samples=True)
-    network, tokenizer = load_causal_lm(folder)
+    network, tokenizer = load_for_scoring(folder)
     for name, table in questions.items():
         rows = table.rename_columns({"question": "text"})
         if "passage" in rows.column_names:

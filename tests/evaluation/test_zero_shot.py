@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd.evaluation import ranges
-from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 from gotd.evaluation.zero_shot import METHODS, Prompt, ZeroShot, decide, score_choices
 
 from .conftest import POSITIONS, plain_losses
@@ -26,7 +26,7 @@ ROWS = pa.table(
 
 @pytest.fixture(scope="module", params=["gpt_folder", "gpt_neo_folder"])
 def loaded(request):
-    return load_causal_lm(request.getfixturevalue(request.param))
+    return load_for_scoring(request.getfixturevalue(request.param))
 
 
 @pytest.mark.parametrize("prompt", [NEWS, QUESTION, GAP])

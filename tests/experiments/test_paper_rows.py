@@ -6,16 +6,10 @@ import pytest
 
 from gotd.data.hub.corpora import CORPORA
 from gotd.pipeline.experiment import run_cell
-from gotd.reporting.published import (
-    ARM_OF,
-    AVERAGES,
-    MEASURES_OF_TABLE,
-    SETTING_OF,
-    TASK_OF,
-    TOXICITY,
-    read_published,
-)
+from gotd.reporting.paper import AVERAGES, MEASURES_OF_TABLE, SETTING_OF, TASK_OF, TOXICITY
+from gotd.reporting.published import read_published
 from gotd.runs.expand import expand
+from gotd.selectors.registry import arm_of
 
 PUBLISHED = read_published(Path(__file__).parents[2] / "results" / "paper")
 
@@ -104,7 +98,7 @@ TINY_WORLD = [
 
 def choices(table: int, rows: set[str]) -> dict[tuple[str, ...], set[str]]:
     """Give the overrides that add a table's rows to its command, each with the arms it means."""
-    arms = {ARM_OF[row] for row in rows if (table, row) not in ROWS}
+    arms = {arm_of(row) for row in rows if (table, row) not in ROWS}
     found: dict[tuple[str, ...], set[str]] = {}
     if arms:
         found[(f"selector={','.join(sorted(arms))}",)] = arms

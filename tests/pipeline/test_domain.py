@@ -70,7 +70,7 @@ def test_the_published_code_chooses_it_on_the_rows_it_reports(store):
 def test_the_published_mean_is_over_padding_and_leaves_other_spaces_alone(store, embedder, pooling):
     _, cell = cell_of(store, "selector=got_d", f"embedder={embedder}", "protocol=published")
     spaces = [s for s in cell.record.ancestors() if s.kind == "embeddings"]
-    assert {space.parameters["pooling"] for space in spaces} == {pooling}
+    assert {space.parameters["encoder"]["pooling"] for space in spaces} == {pooling}
 
 
 def settings_of(cell):

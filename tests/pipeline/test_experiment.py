@@ -90,7 +90,7 @@ def test_selections_have_the_budget_and_know_their_domains(records):
 
 def test_arms_share_one_base_model_and_one_pool(records, store):
     assert len(list((store / "base_model").glob("micro-*"))) == 1
-    assert len([p for p in (store / "candidates").iterdir() if p.is_dir()]) == 1
+    assert len(list((store / "pool").glob("candidates-*"))) == 1
 
 
 def test_a_finished_cell_is_not_run_again(records, store):
@@ -116,7 +116,7 @@ def test_budgets_are_prefixes_of_one_ranking(records, store):
         plan_cell(config).record.inputs["selection"]
         for config in cells(store, "selector=got_d", "budget=10,30", "rank_rows=30")
     )
-    assert small.inputs["ranking"].key == large.inputs["ranking"].key
+    assert small.inputs["scored"].key == large.inputs["scored"].key
     place = plan_cell(cells(store, "selector=got_d")[0]).store
     ids = [
         pq.read_table(place.get(step) / "selection.parquet")["id"].to_pylist()
@@ -132,7 +132,7 @@ def test_a_budget_larger_than_the_pool_fails_that_cell_only(tmp_path):
     assert "900" in record["error"]["message"]
     assert "800" in record["error"]["message"]
     validate(record)
-    assert not list(tmp_path.glob("ranking/*[!t]/manifest.json"))
+    assert not list(tmp_path.glob("pool_scores/*[!t]/manifest.json"))
 
 
 def broken(*_, **__):
@@ -181,7 +181,7 @@ def test_a_refused_value_is_named(tmp_path, override, named):
 def test_a_limit_that_the_hub_would_not_keep_is_refused():
     overrides = ["experiment=glue/paper", "task=rte", "selector=none", "seed=1"]
     ((config, _),) = expand([*overrides, "candidates.limit=1000"])
-    with pytest.raises(ValueError, match=r"bounded by source\.chars_per_domain"):
+    with pytest.raises(ValueError, match=r"candidates\.limit has no effect with source=hub"):
         plan_cell(config)
 
 

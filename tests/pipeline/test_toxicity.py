@@ -17,7 +17,7 @@ from gotd.config.build import build
 from gotd.data.hub import source as hub
 from gotd.pipeline.experiment import plan_cell, run_cell
 from gotd.runs.expand import expand
-from gotd.training.causal_models import CausalSpec, build_causal_model
+from gotd.training.causal_models import CausalSpec
 from gotd.training.models import ModelSpec, build_model
 
 CELL = [
@@ -169,7 +169,7 @@ def fake_hub(monkeypatch):
 def test_the_paper_s_setting_runs_from_the_hub(fake_hub, tmp_path):
     shape: dict[str, Any] = {"layers": 1, "hidden_size": 16, "heads": 2, "feed_forward_size": 32}
     causal = CausalSpec(tokenizer="word_level", **shape)
-    build_causal_model(causal, WORDS, 0, tmp_path / "gpt")
+    build_model(causal, WORDS, 0, tmp_path / "gpt")
     build_model(ModelSpec(**shape), WORDS, 0, tmp_path / "bert")
     cells = expand(
         [

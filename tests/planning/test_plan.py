@@ -178,7 +178,7 @@ class TestComposing:
             ("selector=nope", "nope"),
             ("buget=3", "buget"),
             ("seed=1,2,x", "seed"),
-            ("source.path=a,b", "no axis of a sweep"),
+            ("source.path=a,b", "not an axis of a sweep"),
         ],
     )
     def test_a_wrong_override_is_one_line(self, override, word):

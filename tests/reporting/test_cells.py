@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gotd.reporting.cells import average_interval, blocks, order_arms, order_tasks
-from gotd.reporting.records import RecordError
+from gotd.reporting.records import RecordError, validate
 
 
 def test_orders_are_the_papers_with_bounds_last():
@@ -91,7 +91,19 @@ def test_one_task_has_one_headline(record):
     second["metrics"] = {"headline": 0.5, "headline_name": "accuracy"}
     (block,) = blocks([first, second])
     with pytest.raises(RecordError, match="accuracy, matthews_correlation"):
-        block.metric_name("cola")
+        block.metric_of("cola")
+
+
+def test_a_record_may_state_the_direction_of_a_metric_that_is_not_installed(record):
+    plain = record("cola", "got_d", 1, score=0.5)
+    plain["metrics"] = {"headline": 0.5, "headline_name": "brier"}
+    (block,) = blocks([plain])
+    assert block.metric_of("cola").higher_is_better
+    stated = {**plain, "metrics": {**plain["metrics"], "headline_higher_is_better": False}}
+    (block,) = blocks([validate(stated)])
+    assert not block.metric_of("cola").higher_is_better
+    with pytest.raises(RecordError, match="headline_higher_is_better' must be true or false"):
+        validate({**plain, "metrics": {**plain["metrics"], "headline_higher_is_better": 1}})
 
 
 def test_unlike_metrics_are_never_averaged(record):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gotd.reporting.cells import blocks
-from gotd.reporting.labels import labels_figure, labels_table
+from gotd.reporting.labels import labels_table
 from gotd.reporting.report import write_report
+from gotd.reporting.sweeps import sweeps
 
 NEEDED = "labels without a selection"
 
@@ -25,8 +26,8 @@ def swept(record):
 
 
 def test_the_table_reads_the_labels_off_the_curve_and_says_where_it_ends(swept):
-    (block,) = blocks(swept)
-    table = labels_table(block)
+    (sweep,) = sweeps(blocks(swept))
+    table = labels_table(sweep)
     needed = {row[1]: row[table.columns.index(NEEDED)] for row in table.rows}
     assert needed == {
         "100": "400",
@@ -48,17 +49,18 @@ def test_between_two_points_and_before_the_first(swept):
         rest = [r for r in swept if r["axes"]["arm"] == "none"]
         made = [r for r in swept if r["axes"]["arm"] == "got_d" and r["axes"]["seed"] == 1][:1]
         metrics = {**made[0]["metrics"], "headline": value}
-        (block,) = blocks([*rest, {**made[0], "metrics": metrics}])
-        ((*_, needed),) = labels_table(block).rows
+        (sweep,) = sweeps(blocks([*rest, {**made[0], "metrics": metrics}]))
+        ((*_, needed),) = labels_table(sweep).rows
         return needed
 
     assert scored(0.65) == "283"  # half way between 200 and 400 on a logarithmic scale
     assert scored(0.3) == "at most 100"
 
 
-def test_the_report_has_the_figure_and_others_have_none(swept, make_records, tmp_path):
+def test_the_report_has_the_figure_and_others_have_no_table(swept, make_records, tmp_path):
     written = write_report(swept, tmp_path, paper=None, command="labels")
     assert tmp_path / "figures" / "labels_labels.svg" in written
-    (block,) = blocks(make_records(seeds=2))
-    assert labels_figure(block) is None
-    assert labels_table(block) is None
+    assert sweeps(blocks(make_records(seeds=2))) == []
+    budgets = [r for budget in (200, 400) for r in make_records(seeds=2, budget=budget)]
+    (sweep,) = sweeps(blocks(budgets))
+    assert labels_table(sweep) is None

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from gotd.reporting.cells import blocks
-from gotd.reporting.published import AVERAGES, Published, published_tables, read_published
+from gotd.reporting.paper import AVERAGES
+from gotd.reporting.published import Published, published_tables, read_published
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 

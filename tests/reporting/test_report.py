@@ -10,8 +10,8 @@ from gotd.reporting.cells import blocks
 from gotd.reporting.records import fingerprint
 from gotd.reporting.render import escape_html, escape_latex, escape_markdown
 from gotd.reporting.report import console_table, without_places, write_report
-from gotd.reporting.statistics import Interval
-from gotd.reporting.tables import decimals, format_interval, scores_table
+from gotd.reporting.statistics import Interval, decimals, format_interval
+from gotd.reporting.tables import scores_table
 
 PAPER = Path(__file__).parents[2] / "results" / "paper"
 HOSTILE = "<script>alert(1)</script>|`x`$\\input{a}$_&%#\n--> evil"

@@ -1,11 +1,11 @@
 """A cell's model leaves as a folder that anybody's tools load, and goes nowhere unasked."""
 
 import dataclasses
-import json
 
 import huggingface_hub
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
@@ -98,9 +98,9 @@ def test_it_is_pushed_on_request_only_and_private(finished, tmp_path, hub):
     ("change", "said"),
     [
         (["seed=1,2"], "name 2 cells"),
-        (["selector=dsir"], "run it first: python experiments/zeroshot.py"),
-        (["selector=dsir", "experiment_name=mine"], "run it first: python experiments/zeroshot.py"),
-        ([], "exists; name a folder that does not"),
+        (["selector=dsir"], "run it first: gotd run experiment=zeroshot"),
+        (["selector=dsir", "experiment_name=mine"], "run it first: gotd run experiment=zeroshot"),
+        ([], "exists; choose a new folder"),
     ],
 )
 def test_what_cannot_be_exported_is_said_in_one_line(finished, tmp_path, capsys, change, said):
@@ -125,9 +125,9 @@ def test_a_card_names_the_base_where_it_is_published():
         licences=["a/b: unknown"],
     )
     text = model_card(facts, "me/warm", masked=False, adapted=True)
-    block = dict(line.split(": ", 1) for line in text.split("---")[1].strip().splitlines())
-    assert json.loads(block["base_model"]) == "openai-community/gpt2"
-    assert json.loads(block["pipeline_tag"]) == "text-generation"
+    data = ModelCard(text).data
+    assert (data.base_model, data.base_model_relation) == ("openai-community/gpt2", "finetune")
+    assert data.pipeline_tag == "text-generation"
     assert "base = AutoModelForCausalLM.from_pretrained('openai-community/gpt2', revision=" in text
     assert "## Measured" not in text
     row = next(line for line in text.splitlines() if line.startswith("| domains |"))

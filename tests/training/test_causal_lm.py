@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from gotd.training.causal_lm import BlockCollator, CausalLM, CausalLMSettings, pack
 from gotd.training.causal_models import (
     CausalSpec,
-    build_causal_model,
     load_causal_lm,
     load_causal_tokenizer,
 )
 from gotd.training.data import IGNORED
 from gotd.training.language_model import pre_fine_tune
+from gotd.training.models import build_model
 from gotd.training.randomness import TrainingSeeds
 
 SEEDS = TrainingSeeds.derive(1)
@@ -43,7 +43,7 @@ def build(folder, **fields):
             **fields,
         }
     )
-    build_causal_model(spec, WORDS, 1, folder)
+    build_model(spec, WORDS, 1, folder)
     return folder
 
 
@@ -136,6 +136,7 @@ import os, signal, sys
 from pathlib import Path
 from gotd.training.causal_lm import CausalLMSettings
 from gotd.training.language_model import pre_fine_tune
+from gotd.training.models import build_model
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 base, out, stop = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -191,7 +192,7 @@ def test_byte_level_vocabulary_is_reproducible_and_knows_every_text(tmp_path):
     texts = [" ".join(random.choice(words, 40)) for _ in range(50)]
     spec = CausalSpec(vocabulary_size=300, hidden_size=32, feed_forward_size=64)
     for name in "ab":
-        build_causal_model(spec, texts, 1, tmp_path / name)
+        build_model(spec, texts, 1, tmp_path / name)
     one, two = (tmp_path / name for name in "ab")
     assert (one / "tokenizer.json").read_bytes() == (two / "tokenizer.json").read_bytes()
     assert weights(one) == weights(two)
@@ -207,7 +208,7 @@ def test_what_cannot_be_built_or_trained_is_refused(base, tmp_path, texts):
     with pytest.raises(ValueError, match="pairs of layers"):
         CausalSpec(architecture="gpt_neo", layers=3)
     with pytest.raises(ValueError, match="list is empty"):
-        build_causal_model(CausalSpec(), [], 1, tmp_path / "none")
+        build_model(CausalSpec(), [], 1, tmp_path / "none")
     with pytest.raises(ValueError, match="list is empty"):
         pack(load_causal_tokenizer(base), [], 24, True, 1)
     settings = CausalLMSettings(**SETTINGS | {"max_length_tokens": 64})

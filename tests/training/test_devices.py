@@ -1,6 +1,7 @@
 """Several processes that share every step learn what one process learns."""
 
 import os
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from gotd.config.build import build
 from gotd.runs.expand import expand
 from gotd.storage.keys import identity
 from gotd.training.causal_lm import CausalLMSettings
-from gotd.training.causal_models import CausalSpec, build_causal_model
+from gotd.training.causal_models import CausalSpec
 from gotd.training.classifier import FineTuneSettings
 from gotd.training.devices import on_devices
 from gotd.training.language_model import pre_fine_tune
+from gotd.training.models import build_model
 from gotd.training.randomness import TrainingSeeds
+from gotd.training.tracking import current_logger
 from gotd.training.trainer import StepModule
 
 SEEDS = TrainingSeeds.derive(1)
@@ -55,7 +58,7 @@ def weights(folder):
 @pytest.mark.parametrize("tuning", ["lora", "full"])
 def test_processes_that_share_each_step_write_the_model_of_one(tmp_path, tuning):
     spec = CausalSpec(tokenizer="word_level", hidden_size=32, feed_forward_size=64, dropout=0.0)
-    build_causal_model(spec, WORDS, 1, tmp_path / "base")
+    build_model(spec, WORDS, 1, tmp_path / "base")
     reports = {}
 
     def run(name, train=pre_fine_tune, **how):
@@ -69,7 +72,13 @@ def test_processes_that_share_each_step_write_the_model_of_one(tmp_path, tuning)
         assert not (work / "last.ckpt").exists()
 
     run("alone")
+    points: list[Any] = []
+    token = current_logger.set(SimpleNamespace(log=lambda *point: points.append(point)))
     run("ddp", devices=2)
+    current_logger.reset(token)
+    # The first process sends its losses to this one.
+    curve = [[step, values["causal_lm_loss"]] for step, values in points]
+    assert curve == reports["ddp"]["loss_curve"]
     run("fsdp", devices=2, strategy="fsdp", gradient_checkpointing=True)
     with pytest.raises(ProcessExitedException):
         run("killed", killed, devices=2, strategy="fsdp")

@@ -1,4 +1,4 @@
-"""Say whether this machine is ready: versions, GPU, memory, disk, hub, optional parts."""
+"""Check whether this machine is ready: versions, GPU, memory, disk, Hub, optional packages."""
 
 from __future__ import annotations
 
@@ -25,44 +25,42 @@ _OPTIONAL = {
 
 
 def examine(store: Path = Path("artifacts")) -> int:
-    """Print one line per thing looked at.
+    """Print one line for each check.
 
     Args:
         store: Folder of the artifacts, whose disk is measured.
 
     Returns:
-        0 if the embedded default can run, 1 if not.
+        0 if ``scale=micro`` can run, 1 if not.
     """
+    machine = hardware()
+    free_gib = shutil.disk_usage(store if store.exists() else Path.cwd()).free / 2**30
+    enough_memory, enough_disk = machine["memory_gib"] >= 4, free_gib >= 2
+    configured = (conf_folder() / "config.yaml").is_file()
+    rows = [
+        ("processor", f"{machine['cpu']}, {machine['cores']} cores", ""),
+        ("GPU", machine["gpu"] or "none", "" if machine["gpu"] else "scale=paper needs one"),
+        (
+            "memory",
+            f"{machine['memory_gib']} GiB",
+            "" if enough_memory else "4 GiB are needed",
+        ),
+        ("disk", f"{free_gib:.0f} GiB free", "" if enough_disk else "2 GiB are needed"),
+        ("configuration", "found" if configured else "missing", str(conf_folder())),
+        ("hub", *_hub()),
+        ("DATA", *_data()),
+    ]
+    for package, remark in _OPTIONAL.items():
+        present = importlib.util.find_spec(package) is not None
+        rows.append(
+            (package, "installed" if present else "absent", "" if present else escape(remark))
+        )
+    rows.append(("versions", " ".join(f"{k} {v}" for k, v in versions().items()), ""))
     table = Table(title="gotd doctor", show_lines=False)
     for column in ("what", "state", "remark"):
         table.add_column(column, overflow="fold")
-    machine = hardware()
-    enough_memory = machine["memory_gib"] >= 4
-    free_gib = shutil.disk_usage(store if store.exists() else Path.cwd()).free / 2**30
-    enough_disk = free_gib >= 2
-    configured = (conf_folder() / "config.yaml").is_file()
-    table.add_row("processor", f"{machine['cpu']}, {machine['cores']} cores", "")
-    table.add_row(
-        "GPU", machine["gpu"] or "none", "" if machine["gpu"] else "scale=paper needs one"
-    )
-    table.add_row(
-        "memory", f"{machine['memory_gib']} GiB", "" if enough_memory else "4 GiB are needed"
-    )
-    table.add_row("disk", f"{free_gib:.0f} GiB free", "" if enough_disk else "2 GiB are needed")
-    table.add_row("configuration", "found" if configured else "missing", str(conf_folder()))
-    table.add_row("hub", *_hub())
-    data = os.environ.get("DATA", "")
-    if data:
-        there = (Path(data) / "candidates").is_dir()
-        table.add_row("DATA", "found" if there else "no candidates/ in it", data)
-    else:
-        table.add_row("DATA", "not set", "scale=folder reads the folder it names")
-    for package, remark in _OPTIONAL.items():
-        present = importlib.util.find_spec(package) is not None
-        table.add_row(
-            package, "installed" if present else "absent", "" if present else escape(remark)
-        )
-    table.add_row("versions", " ".join(f"{k} {v}" for k, v in versions().items()), "")
+    for row in rows:
+        table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     ready = enough_memory and enough_disk and configured
@@ -70,9 +68,17 @@ def examine(store: Path = Path("artifacts")) -> int:
     return 0 if ready else 1
 
 
+def _data() -> tuple[str, str]:
+    """Return the state of the folder that the environment variable DATA names."""
+    data = os.environ.get("DATA", "")
+    if not data:
+        return "not set", "scale=folder reads the folder it names"
+    return "found" if (Path(data) / "candidates").is_dir() else "no candidates/ in it", data
+
+
 def _hub() -> tuple[str, str]:
-    """Look for an offline switch and a cache; nothing is sent anywhere."""
+    """Return whether the Hub is switched off and where its cache is; nothing is sent."""
     if os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"):
-        return "offline", "HF_HUB_OFFLINE is set: only what is in the cache loads"
+        return "offline", "HF_HUB_OFFLINE is set: only models and data in the cache load"
     cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     return "not asked", f"cache {'found' if cache.exists() else 'empty'}: {cache}"

@@ -1,6 +1,6 @@
-"""The command line: ``gotd select | diff | plan | fetch | report | export | doctor``.
+"""The command line ``gotd``: one subcommand for each task.
 
-Everything heavy is imported by the command that needs it, so ``--help`` answers at once.
+Each command imports what it needs when it runs, so ``gotd --help`` stays fast.
 """
 
 from __future__ import annotations
@@ -8,26 +8,34 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from gotd.cli.select_arguments import add_diff, add_select
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; errors that a user can mend are one line, status 2."""
-    parser = _parser()
+    """Run one command and return its exit status.
+
+    An error that the user can fix is printed as one line, with status 2.
+    """
+    try:
+        parser = _parser()
+    except ValueError as error:  # a broken file or entry point of a selector
+        print(f"gotd: {error}", file=sys.stderr)
+        return 2
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     from gotd.storage.artifacts import ArtifactError
 
     try:
-        return int(options.run(options))
+        return int(options.run(options) or 0)
     except (ValueError, OSError, ArtifactError) as error:
         print(f"gotd {options.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"gotd {options.command}: interrupted; run it again to go on", file=sys.stderr)
+        print(f"gotd {options.command}: interrupted; run it again to resume", file=sys.stderr)
         return 130
 
 
@@ -38,38 +46,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
+    def add(name: str, run: Callable[[Any], int | None], text: str, nargs: str = "") -> Any:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(run=run)
+        if nargs:
+            example = "Hydra overrides, such as experiment=glue scale=folder seed=1,2"
+            command.add_argument("overrides", nargs=nargs, help=example)
+        return command
+
     add_select(commands, _select)
     add_diff(commands, _diff)
+    add("run", _run, "run an experiment, or any sweep of it", argparse.REMAINDER)
+    add("plan", _plan, "what a sweep would run, what is done, hours, memory, disk", "*")
+    add("fetch", _fetch, "download an experiment's rows from the Hub, to run it offline", "*")
 
-    plan = commands.add_parser(
-        "plan", help="what a sweep would run, what is done, hours, memory, disk"
-    )
-    plan.add_argument("overrides", nargs="*", help="Hydra overrides, such as experiment=glue")
-    plan.set_defaults(run=_plan)
-
-    fetch = commands.add_parser(
-        "fetch", help="get an experiment's rows from the Hub, to run it later without a network"
-    )
-    fetch.add_argument("overrides", nargs="*", help="such as experiment=glue scale=paper")
-    fetch.set_defaults(run=_fetch)
-
-    report = commands.add_parser(
-        "report", help="tables (Markdown, LaTeX), figures and one HTML page from records"
+    report = add(
+        "report", _report, "tables (Markdown, LaTeX), figures and one HTML page from records"
     )
     report.add_argument("records", nargs="*", type=Path, help="JSONL files; default: all committed")
     report.add_argument("--out", type=Path, default=Path("results"), help="folder to write into")
-    report.set_defaults(run=_report)
 
-    export = commands.add_parser(
-        "export", help="a finished cell's model as a Hugging Face folder with a model card"
+    export = add(
+        "export", _export, "a finished cell's model as a Hugging Face folder with a card", "+"
     )
-    export.add_argument("overrides", nargs="+", help="one cell, such as experiment=toxicity seed=1")
     export.add_argument("--out", type=Path, required=True, help="folder to write")
     export.add_argument("--push", metavar="NAME", help="also push it to this name on the Hub")
-    export.set_defaults(run=_export)
 
-    doctor = commands.add_parser("doctor", help="is this machine ready: GPU, hub, disk, versions")
-    doctor.set_defaults(run=_doctor)
+    add("doctor", _doctor, "is this machine ready: GPU, hub, disk, versions")
     return parser
 
 
@@ -79,22 +82,27 @@ def _select(options: argparse.Namespace) -> int:
     return run(options)
 
 
-def _diff(options: argparse.Namespace) -> int:
+def _diff(options: argparse.Namespace) -> None:
     from gotd.selection_report.diff import compare
 
     print(compare(options.one, options.other, options.first))
-    return 0
 
 
-def _plan(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace) -> int:
+    from gotd.runs.expand import split_experiment
+    from gotd.runs.sweep import run
+
+    return run(*split_experiment(options.overrides))
+
+
+def _plan(options: argparse.Namespace) -> None:
     from gotd.cli.plan import print_plan
     from gotd.planning.plan import lay_out
 
     print_plan(*lay_out(options.overrides))
-    return 0
 
 
-def _fetch(options: argparse.Namespace) -> int:
+def _fetch(options: argparse.Namespace) -> None:
     from gotd.config.build import build
     from gotd.runs.expand import expand
 
@@ -105,10 +113,9 @@ def _fetch(options: argparse.Namespace) -> int:
         )
     source.fetch()
     print(f"fetched into {source.path}; copy that folder to a machine without a network")
-    return 0
 
 
-def _report(options: argparse.Namespace) -> int:
+def _report(options: argparse.Namespace) -> None:
     from gotd.config.discovery import conf_folder
     from gotd.reporting.records import read_jsonl
     from gotd.reporting.report import write_report
@@ -131,15 +138,13 @@ def _report(options: argparse.Namespace) -> int:
         command=f"gotd report {names}",
     )
     print(f"{len(records)} records, {len(written)} files in {options.out}")
-    return 0
 
 
-def _export(options: argparse.Namespace) -> int:
+def _export(options: argparse.Namespace) -> None:
     from gotd.runs.export import export
 
     written = export(options.overrides, options.out, options.push)
     print(f"{written}: see its README.md" + (f"; pushed to {options.push}" if options.push else ""))
-    return 0
 
 
 def _doctor(_: argparse.Namespace) -> int:

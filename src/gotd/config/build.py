@@ -56,7 +56,9 @@ TARGETS: dict[tuple[str, str], str] = {
     ("tracker", "wandb"): "gotd.runs.tracker.WandbTracker",
     ("tracker", "none"): "gotd.runs.tracker.NoTracker",
 }
-"""What Hydra builds, by (group, name): stored as the schema ``<group>/base_<name>``."""
+"""What Hydra builds, by (group, name); stored as the schema ``<group>/base_<name>``.
+
+Selectors are not listed: their files in conf/selector state their classes."""
 
 
 def targets() -> dict[tuple[str, str], str]:
@@ -97,7 +99,7 @@ def schema(target: str) -> type:
 
 
 def _plain(hint: Any) -> Any:
-    """Say a type in the words OmegaConf has: no Literal, no tuple, no nested class."""
+    """Return a type that OmegaConf supports: no Literal, no tuple, no nested class."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return type(arguments[0])
@@ -141,21 +143,21 @@ def register() -> None:
 
 
 def typed(node: Any) -> Any:
-    """Turn a composed node into the dataclass of its schema, which checks its values."""
+    """Convert a composed node to the dataclass of its schema, which validates its values."""
     return OmegaConf.to_object(node)
 
 
 def build(node: Any) -> Any:
-    """Build what a composed node names, from its ``_target_`` and its fields.
+    """Build the object of a composed node, from its ``_target_`` and its fields.
 
     Args:
         node: A DictConfig, or ``None``.
 
     Returns:
-        The object, lists given as tuples; ``None`` for an empty node.
+        The object, with tuples for lists; ``None`` for an empty node.
 
     Raises:
-        ValueError: If the constructor refuses a value; the message names the field.
+        ValueError: If the constructor rejects a value; the message names the field.
     """
     if node is None:
         return None

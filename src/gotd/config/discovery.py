@@ -47,17 +47,22 @@ class Option:
         """The content of the file, interpolations as strings.
 
         Raises:
-            ValueError: If the file is no mapping in YAML.
+            ValueError: If the file is not a mapping in YAML.
         """
         if self.path is None:
             return {}
         try:
             node = yaml.load(self.path.read_text("utf-8"), Loader=_LOADER)
         except yaml.YAMLError as error:
-            raise ValueError(f"{self.path} of the package {self.package}: {error}") from error
+            raise ValueError(f"{self.where}: {' '.join(str(error).split())}") from error
         if not isinstance(node, dict):
-            raise ValueError(f"{self.path} of the package {self.package} holds no mapping")
+            raise ValueError(f"{self.where}: the file must be a mapping")
         return node
+
+    @property
+    def where(self) -> str:
+        """File and package, for messages."""
+        return f"{self.path} of the package {self.package}"
 
 
 # The compiled loader is about ten times as fast; some builds of PyYAML lack it.

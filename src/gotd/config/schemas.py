@@ -11,7 +11,7 @@ from gotd.storage.keys import added_later
 
 
 def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
-    # While Hydra composes, a schema is made before its values are known.
+    # While Hydra composes, a schema exists before its values are known.
     if value not in (*choices, MISSING):
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
 
@@ -26,12 +26,12 @@ class Chunking:
     """How documents become chunks (paper App. C: pieces of 1,000 characters)."""
 
     unit: str = "fixed"
-    """``fixed``: short texts joined, long ones split; ``whole``: a text is a chunk."""
+    """``fixed``: short texts joined, long ones split; ``whole``: one chunk per text."""
     length_chars: int = 1000
     """Length of a fixed chunk in characters."""
 
     def __post_init__(self) -> None:
-        """Refuse what no text can be cut by."""
+        """Validate the chunking options."""
         _choose("chunks unit", self.unit, ("fixed", "whole"))
         _at_least("chunks length_chars", self.length_chars)
 
@@ -42,7 +42,7 @@ class TransportConfig:
 
     solver: str = "semidual"
     epsilon: float = 0.05
-    """Entropic regularisation, in the unit that ``epsilon_is`` names."""
+    """Entropic regularisation, in the unit of ``epsilon_is``."""
     epsilon_is: str = "relative"
     """``relative`` to the mean cost, or ``absolute``."""
     tolerance: float = 5e-3
@@ -50,9 +50,9 @@ class TransportConfig:
     max_passes: int = 10
     """Passes over all candidates before the solve gives up."""
     reference_rows: int | None = None
-    """Candidates in the resident sample; null: about ten for each target."""
+    """Candidates held in memory during the fit; null: about ten per target."""
     on_failure: str = "raise"
-    """``raise`` when the tolerance is missed, or ``warn`` and go on."""
+    """``raise`` or ``warn`` when the tolerance is missed."""
     cost: str = "squared_euclidean"
     """``squared_euclidean`` or ``cosine``."""
 
@@ -66,12 +66,12 @@ class SelectorConfig:
     about: Any = None
     """How the arm is shown: see `gotd.selectors.registry.Entry`. In no key and no record."""
     method: Any = None
-    """What ranks the candidates; null for the arm without pre-fine-tuning."""
+    """The selector; null for the arm without pre-fine-tuning."""
 
 
 @dataclass
 class ModelConfig:
-    """conf/model: where the base model comes from; every arm starts from it."""
+    """conf/model: the base model, from which every arm starts."""
 
     name: str = MISSING
     spec: Any = MISSING
@@ -80,9 +80,9 @@ class ModelConfig:
     pretraining_rows: int | None = None
     """Rows of the source's pre-training text to use; null: all."""
     seed: int = 0
-    """Seed of the base model's own making; one base for all seeds, but one per world."""
+    """Seed of the base model; one base for all seeds, but one per generated world."""
     mnli_start: str | None = None
-    """Where RTE and MRPC start under ``protocol=published`` with a budget of 50,000."""
+    """Model from which RTE and MRPC start under ``protocol=published``, budget 50,000."""
     mnli_start_revision: str | None = None
     """Its revision on the Hub."""
 
@@ -92,19 +92,19 @@ class TaskLimits:
     """Which labelled rows the fine-tuning sees."""
 
     labels: int | None = None
-    """At most so many labelled rows (the paper: all, or 5,000)."""
+    """The most labelled rows (the paper: all, or 5,000)."""
     labels_chosen: str = "random"
     """``random`` by row id, or ``first`` (what the published code does)."""
     validation_rows: int | None = 100
-    """Rows to choose the epoch on: held out of train under ``protocol=clean``, or at most so
-    many of a split that the task has for it (null: all of that)."""
+    """Rows on which the epoch is chosen: held out of train under ``protocol=clean``, or the
+    most of the split that the task has for this (null: all of it)."""
     target_rows: int | None = None
     """Training texts that form the selection target; null: all that are labelled."""
     reported_rows: int | None = added_later(None)
-    """At most so many rows of each reported split, by a hash of their ids; null: all."""
+    """The most rows of each reported split, sampled by a hash of their ids; null: all."""
 
     def __post_init__(self) -> None:
-        """Refuse limits that leave nothing."""
+        """Validate the limits."""
         _choose("limits labels_chosen", self.labels_chosen, ("random", "first"))
         for name in ("labels", "validation_rows", "target_rows", "reported_rows"):
             _at_least(f"limits {name}", getattr(self, name))
@@ -117,19 +117,19 @@ class CandidatesConfig:
     files: list[str] = field(default_factory=list)
     """File names or patterns inside the folder; empty: all."""
     limit: int | None = None
-    """Sample so many rows by a hash of their ids; null: all."""
+    """Rows to sample, by a hash of their ids; null: all."""
     screen: int | None = None
-    """Arms that measure distances see only so many domains, the nearest to the target by
-    transport distance (paper, App. C.3: 2); null: all."""
+    """Domains that selectors with embeddings see: the nearest to the target by transport
+    distance (paper, App. C.3: 2); null: all."""
 
     def __post_init__(self) -> None:
-        """Refuse a pool without a domain."""
+        """Validate the screening."""
         _at_least("candidates screen", self.screen)
 
 
 @dataclass
 class Config:
-    """The root: what one cell of an experiment is made of."""
+    """The root of the configuration: one cell of an experiment."""
 
     experiment_name: str = MISSING
     scale_name: str = MISSING
@@ -156,7 +156,7 @@ class Config:
     evaluation: Any = MISSING
     tracker: Any = MISSING
     per_task: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Values that depend on the task, by setting and task, for others to refer to."""
+    """Values that depend on the task, by setting and task, for interpolations."""
     store: str = "artifacts"
     """Folder of the artifacts; not part of any key."""
     engine: str = "local"

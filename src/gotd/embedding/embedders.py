@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 import numpy as np
 
 from gotd.storage import keys
+from gotd.storage.model_files import hub_commit
 
 Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
@@ -90,9 +91,11 @@ class TransformerEmbedder:
 
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        commit = hub_commit(str(model)) or "main"
+        self._tokenizer = AutoTokenizer.from_pretrained(model, revision=commit)
         network, loading = AutoModel.from_pretrained(
             model,
+            revision=commit,
             dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
             use_safetensors=True,
             output_loading_info=True,

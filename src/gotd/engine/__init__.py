@@ -1,1 +1,1 @@
-"""Where shards are mapped: this machine (local) or a cluster (ray); one shard function for both."""
+"""Engines that map a function over shards: threads on this machine, or a Ray cluster."""

@@ -1,7 +1,7 @@
-"""Map a shard function over shards on this machine.
+"""Map a function over shards with threads on this machine.
 
-Threads, because the work inside a shard is NumPy, torch or Arrow, which release
-the interpreter lock; a process pool would copy memory-mapped embeddings.
+NumPy, torch and Arrow release the interpreter lock, so threads run in parallel. A pool of
+processes would copy memory-mapped embeddings.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Tool = TypeVar("Tool")
 
 
 class Engine(Protocol):
-    """Anything that can map a function over shards and keep their order."""
+    """Interface of engines, which map a function over shards and keep their order."""
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)`` in the order of ``items``."""
@@ -33,18 +33,18 @@ class Engine(Protocol):
     ) -> Iterator[Result]:
         """Yield ``function(make(), item)`` in order, calling ``make`` once per worker.
 
-        For work that needs something costly to make, such as a loaded model.
+        Use it if the function needs something that is slow to make, such as a loaded model.
         """
         ...
 
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Run shard functions on this machine.
+    """An engine that runs functions in threads on this machine.
 
     Args:
-        workers: Shards in flight at once. With 1 no thread is started, so that
-            the numerical libraries keep all cores for the one shard.
+        workers: Shards that run at once. With 1 no thread is started, and the numerical
+            libraries use all cores for that shard.
     """
 
     workers: int = 1
@@ -56,12 +56,11 @@ class LocalEngine:
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)`` in the order of ``items``.
 
-        At most ``2 * workers`` items are in flight, so a long iterable of shards
-        is never held in memory as a whole. When one fails, or the caller stops early,
-        items that have not begun are dropped.
+        At most ``2 * workers`` items are in memory at once. If one fails, or the caller
+        stops early, items that have not started are dropped.
 
         Raises:
-            Exception: Whatever ``function`` raised, at the item it raised for.
+            Exception: The error of ``function``, at the item that caused it.
         """
         if self.workers == 1:
             yield from map(function, items)
@@ -85,6 +84,6 @@ class LocalEngine:
         function: Callable[[Tool, Item], Result],
         items: Iterable[Item],
     ) -> Iterator[Result]:
-        """Yield ``function(tool, item)`` in order, all workers sharing one ``tool``."""
+        """Yield ``function(tool, item)`` in order; all workers share one ``tool``."""
         tool = make()
         yield from self.map(lambda item: function(tool, item), items)

@@ -45,7 +45,8 @@ def micro_f1(predictions: np.ndarray, labels: np.ndarray) -> float:
 def _f1(predictions: np.ndarray, labels: np.ndarray, average: str) -> float:
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, predictions, average=average, zero_division=0))
+    score = f1_score(labels, predictions, average=average, zero_division=0)  # pyright: ignore[reportArgumentType]
+    return float(score)
 
 
 def matthews_correlation(predictions: np.ndarray, labels: np.ndarray) -> float:

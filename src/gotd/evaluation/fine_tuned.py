@@ -23,7 +23,7 @@ class FineTuned:
         name: Name in the record.
         per_domain: Score each true domain apart, where the source knows it.
         row_noise: Record the standard error that the headline has because just these rows
-            were drawn to be reported; a test set of 65 rows has more of it than of signal.
+            are reported; a test set of 65 rows has more of it than of signal.
     """
 
     key_name: ClassVar[str] = "FineTuned"

@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gotd.evaluation.likelihood import PRECISIONS
 from gotd.evaluation.ranges import by_range
+from gotd.training.causal_models import WEIGHTS
 
 NUCLEUS_SIZES = (512, 8192)
 """Most probable tokens that are put in order; all are, only in rows whose nucleus is wider."""
@@ -55,9 +55,9 @@ class GenerationSettings:
             raise ValueError(f"generation top_p must lie in (0, 1], not {self.top_p}")
         if not self.temperature > 0:
             raise ValueError(f"generation temperature must be positive, not {self.temperature}")
-        if self.precision not in PRECISIONS:
+        if self.precision not in WEIGHTS:
             raise ValueError(
-                f"generation precision must be one of {PRECISIONS}, not {self.precision!r}"
+                f"generation precision must be one of {(*WEIGHTS,)}, not {self.precision!r}"
             )
 
 

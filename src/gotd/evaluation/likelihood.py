@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from gotd.evaluation.batches import by_length
+from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
 
-PRECISIONS = ("float32", "bf16")
 KNOWN_MODELS = ("gpt2", "gpt_neo")
 """Architectures whose logits are the output embedding of the last hidden state, and no more."""
 
@@ -32,42 +32,25 @@ stay in the cache. GPT-2's 50,257 in one product of that odd width run at 70 % o
 Tokens = list[int]
 
 
-def load_causal_lm(
-    model: Path | str, precision: str = "float32", device: str = "auto"
-) -> tuple[Any, Any]:
-    """Load a causal language model to be scored, and its tokenizer.
+def load_for_scoring(model: Path | str, precision: str = "float32") -> tuple[Any, Any]:
+    """Load a causal language model without gradients, and its tokenizer.
 
     Args:
         model: Folder, or Hub name.
         precision: ``float32``, or ``bf16``: weights and arithmetic, half the memory.
-        device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        The network, in evaluation mode and without gradients, and the tokenizer.
+        The network, in evaluation mode on the fastest device, and the tokenizer.
 
     Raises:
         OSError: If there is no such model.
         ValueError: If the precision is unknown, or weights are missing.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"scoring precision must be one of {PRECISIONS}, not {precision!r}")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        model,
-        dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    network, loading = loaded
-    if loading["missing_keys"]:
-        raise ValueError(
-            f"{model} lacks {len(loading['missing_keys'])} weights of its architecture, for "
-            f"instance {min(loading['missing_keys'])!r}; the file is damaged or of another model"
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return network.eval().requires_grad_(False).to(device), AutoTokenizer.from_pretrained(model)
+    if precision not in WEIGHTS:
+        raise ValueError(f"scoring precision must be one of {(*WEIGHTS,)}, not {precision!r}")
+    network = load_causal_lm(model, WEIGHTS[precision], training=False)
+    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.eval().requires_grad_(False).to(device), load_causal_tokenizer(model)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gotd.evaluation import classification
+from gotd.evaluation.classification import (
+    accuracy,
+    f1,
+    macro_f1,
+    matthews_correlation,
+    micro_f1,
+    pearson,
+    pearson_spearman_mean,
+    spearman,
+)
 
 if TYPE_CHECKING:
     import evaluate
@@ -40,7 +49,7 @@ class Metric:
     Args:
         name: Name in records.
         higher_is_better: Direction.
-        unit: What a value is; decides how it is shown.
+        unit: What a value is, and so how it is shown.
         compute: From ``[n]`` predictions and ``[n]`` labels to the score; ``None`` for a
             metric of something else, such as generated text.
     """
@@ -69,17 +78,11 @@ class Metric:
         return self.higher_is_better, "points" if self.factor > 1 else self.unit
 
 
+_SHARES = (accuracy, f1, macro_f1, micro_f1)
+_CORRELATIONS = (matthews_correlation, pearson, spearman, pearson_spearman_mean)
 BUILT_IN = (
-    Metric("accuracy", compute=classification.accuracy),
-    Metric("f1", compute=classification.f1),
-    Metric("macro_f1", compute=classification.macro_f1),
-    Metric("micro_f1", compute=classification.micro_f1),
-    Metric("matthews_correlation", unit="correlation", compute=classification.matthews_correlation),
-    Metric("pearson", unit="correlation", compute=classification.pearson),
-    Metric("spearman", unit="correlation", compute=classification.spearman),
-    Metric(
-        "pearson_spearman_mean", unit="correlation", compute=classification.pearson_spearman_mean
-    ),
+    *(Metric(compute.__name__, compute=compute) for compute in _SHARES),
+    *(Metric(c.__name__, unit="correlation", compute=c) for c in _CORRELATIONS),
     Metric("utility_accuracy", unit="probability"),
     *(
         Metric(f"{name}{end}", higher_is_better=False, unit="probability")
@@ -203,24 +206,24 @@ def _metric_class() -> type[Any]:
 
 
 def bootstrap_error(
-    name: str, predictions: np.ndarray, labels: np.ndarray, draws: int = 200
+    name: str, predictions: np.ndarray, labels: np.ndarray, resamples: int = 200
 ) -> float:
-    """Estimate a score's standard error over the draw of the rows it is measured on.
+    """Estimate a score's standard error over the choice of the rows it is measured on.
 
-    Rows are drawn again with replacement, always by the same random numbers; with 200
-    draws the error is itself known to about 5 %.
+    Rows are resampled with replacement, always by the same random numbers; with 200
+    resamples the error is itself known to about 5 %.
 
     Args:
         name: Name of the metric.
         predictions: ``[n]`` class indices, or scores for regression.
         labels: ``[n]`` true class indices or scores.
-        draws: How often rows are drawn.
+        resamples: How often rows are resampled.
 
     Returns:
-        Standard deviation of the score over the draws, in the score's unit.
+        Standard deviation of the score over the resamples, in the score's unit.
     """
     rng = np.random.default_rng(0)
-    rows = (rng.integers(len(labels), size=len(labels)) for _ in range(draws))
+    rows = (rng.integers(len(labels), size=len(labels)) for _ in range(resamples))
     return float(np.std([score(name, predictions[r], labels[r]) for r in rows], ddof=1))
 
 

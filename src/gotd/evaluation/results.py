@@ -19,8 +19,8 @@ class Results:
 
     Args:
         metrics: Numbers by name, ``headline`` and ``headline_name`` among them; a number
-            is null where it could not be measured. `gotd.evaluation.metrics` says in which
-            direction a metric is better.
+            is null where it could not be measured. `gotd.evaluation.metrics` has the
+            direction in which a metric is better.
         n_eval: Examples behind the headline.
         curves: ``[[step, value], …]`` by name.
     """

@@ -29,10 +29,17 @@ from gotd.data.base import Source
 from gotd.embedding.encoders import Encoder
 from gotd.engine.build import build_engine
 from gotd.pipeline import steps
-from gotd.pipeline.record import failed_record, read_record, record_step, write_cost
+from gotd.pipeline.record import (
+    failed_record,
+    read_record,
+    record_step,
+    recorded_config,
+    write_cost,
+)
 from gotd.selectors.base import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.seeds import derive_seeds
+from gotd.training.tracking import tracking
 
 log = logging.getLogger(__name__)
 
@@ -209,8 +216,8 @@ def _check_candidates(source: Source, candidates: Any) -> None:
         if candidates[option] and option not in source.candidate_options:
             usable = ", ".join(sorted(source.candidate_options)) or "none"
             raise ValueError(
-                f"candidates.{option} means nothing for source={source.name}, whose options of "
-                f"the pool are: {usable}; leave it out"
+                f"candidates.{option} has no effect with source={source.name}, which reads of "
+                f"candidates: {usable}; leave it out"
             )
 
 
@@ -231,11 +238,15 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     began = time.perf_counter()
     try:
         if not cell.is_done:
-            cell.store.get(cell.record)
-            cell.failure_path.unlink(missing_ok=True)
-            # Another process may have built it while this one waited; its cost is the true one.
-            if write_cost(cell.store, cell.record, time.perf_counter() - began):
-                cell.tracker.mirror(read_record(cell.store, cell.record))
+            key, experiment = cell.record.key, config.experiment_name
+            with tracking(
+                cell.tracker, key, experiment, cell.axes, recorded_config(config)
+            ) as tracked:
+                cell.store.get(cell.record)
+                cell.failure_path.unlink(missing_ok=True)
+                # Another process may have built it meanwhile; its cost is the true one.
+                if write_cost(cell.store, cell.record, time.perf_counter() - began):
+                    tracked.finish(read_record(cell.store, cell.record))
         return read_record(cell.store, cell.record)
     except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
         log.error("%s failed: %s", cell.record.name, error)

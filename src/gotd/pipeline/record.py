@@ -24,7 +24,7 @@ SCHEMA_VERSION = 1
 RECORD, COST = "record.json", "cost.json"
 
 
-def _settings(config: DictConfig) -> dict[str, Any]:
+def recorded_config(config: DictConfig) -> dict[str, Any]:
     """Return the configuration without the settings that change no number."""
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
@@ -63,7 +63,7 @@ def record_step(
         selection: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
-    settings = _settings(config)
+    settings = recorded_config(config)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
@@ -202,7 +202,7 @@ def failed_record(
         "selection": None,
         "curves": {},
         "seeds": {},
-        "config": _settings(config),
+        "config": recorded_config(config),
         "versions": versions(),
         "data": {},
         "parents": [],

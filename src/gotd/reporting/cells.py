@@ -1,35 +1,26 @@
-"""Lay records out as blocks of arms, tasks and seeds, with every gap visible.
+"""Records grouped into blocks of arms, tasks and seeds, with every gap visible.
 
-A block holds what belongs in one table: everything but task, arm and seed is the same in
-it. Scores come out as arrays with NaN where a cell failed or never ran, so that nothing can
-be averaged over a silently smaller set.
+A block is the content of one table: everything but task, arm and seed is the same in it.
+Scores are arrays with NaN where a cell failed or never ran, so that nothing is averaged
+over a silently smaller set.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from gotd.evaluation.metrics import Metric, metric
 from gotd.reporting.records import Record, RecordError, canonical_order, natural_order
 from gotd.reporting.statistics import Floats, Interval, t_interval
+from gotd.selectors.registry import order_key
 
-ARM_ORDER = (
-    "none",
-    "random",
-    "all_domains",
-    "random_in_domain",
-    "nearest",
-    "dsir",
-    "curated_tapt",
-    "curated_tapt_duplicates",
-    "got_d",
-)
-BOUNDS = ("half_oracle", "oracle")  # they know the answer: last in every table
 # The paper's tasks in its column order (Tables 4 and 2), by the start of an experiment's name.
 SUITES = {
     "glue": ("cola", "mnli", "mrpc", "qqp", "rte", "sst2", "stsb", "qnli"),
@@ -42,40 +33,16 @@ TASK_ORDER = (*SUITES["glue"], *SUITES["domain"])  # other tasks follow by name
 VARIANT = "variant"  # overrides that are no axis of their own
 WORLD_SOURCES = ("microworld",)  # sources in which a seed draws a new world
 
-_UNBOUNDED = ("perplexity", "loss")
-_LOWER_IS_BETTER = (*_UNBOUNDED, "toxicity", "error")
-
-
-def lower_is_better(metric: str) -> bool:
-    """Say whether a smaller value of the metric is the better one."""
-    return any(word in metric for word in _LOWER_IS_BETTER)
-
-
-def display_factor(metric: str) -> float:
-    """Return 100 for accuracies and the like; 1 for toxicity, perplexities and losses."""
-    return 1.0 if any(word in metric for word in _LOWER_IS_BETTER) else 100.0
-
 
 def order_arms(arms: Iterable[str]) -> tuple[str, ...]:
-    """Sort arms: the usual ones, others by name, those that know the answer last."""
-
-    def place(arm: str) -> tuple[int, int, str]:
-        if arm in ARM_ORDER:
-            return (0, ARM_ORDER.index(arm), arm)
-        if arm in BOUNDS:
-            return (2, BOUNDS.index(arm), arm)
-        return (1, 0, arm)
-
-    return tuple(sorted(set(arms), key=place))
+    """Sort arms in the order that their files state, those without one by name."""
+    return tuple(sorted(set(arms), key=order_key))
 
 
 def order_tasks(tasks: Iterable[str]) -> tuple[str, ...]:
     """Sort tasks in the paper's column order, others after them by name."""
-
-    def place(task: str) -> tuple[int, str]:
-        return (TASK_ORDER.index(task) if task in TASK_ORDER else len(TASK_ORDER), task)
-
-    return tuple(sorted(set(tasks), key=place))
+    ranks = {task: rank for rank, task in enumerate(TASK_ORDER)}
+    return tuple(sorted(set(tasks), key=lambda task: (ranks.get(task, len(ranks)), task)))
 
 
 @dataclass(frozen=True)
@@ -97,24 +64,25 @@ class Block:
     cells: dict[tuple[str, str, int], Record]
     names: dict[str, tuple[str, str]]
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
-        """Tasks in table order."""
+        """Return the tasks in table order."""
         return order_tasks(task for task, _, _ in self.cells)
 
-    @property
+    @cached_property
     def arms(self) -> tuple[str, ...]:
-        """Rows in table order: arms, each followed by its variants."""
-        place = {arm: i for i, arm in enumerate(order_arms(a for a, _ in self.names.values()))}
-        return tuple(
-            sorted(
-                self.names, key=lambda r: (place[self.names[r][0]], _by_number(self.names[r][1]))
-            )
-        )
+        """Return the rows in table order: arms, each followed by its variants."""
+        order = order_arms(arm for arm, _ in self.names.values())
 
-    @property
+        def rank(row: str) -> tuple[int, list[tuple[int, str]]]:
+            arm, variant = self.names[row]
+            return order.index(arm), _by_number(variant)
+
+        return tuple(sorted(self.names, key=rank))
+
+    @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """Every seed that any arm ran with: what a complete row has."""
+        """Return every seed that any arm ran with: those of a complete row."""
         return tuple(sorted({seed for _, _, seed in self.cells}))
 
     @property
@@ -124,7 +92,7 @@ class Block:
 
     @property
     def label(self) -> str:
-        """The shared axes in words."""
+        """Return the shared axes in words."""
         named = [f"{name} {value}" for name, value in self.axes.items()]
         return ", ".join([f"scale {self.scale}", *named])
 
@@ -135,6 +103,10 @@ class Block:
             for key in sorted(self.cells)
             if key[1] == arm and task in (None, key[0]) and self.cells[key]["status"] == "done"
         ]
+
+    def selections(self, arm: str, task: str | None = None) -> list[dict[str, Any]]:
+        """Return the selection reports of an arm's done records, in table order."""
+        return [s for record in self.of(arm, task) if (s := record["selection"]) is not None]
 
     def failed(self) -> list[Record]:
         """Return the failed records in table order."""
@@ -164,47 +136,48 @@ class Block:
                     scores[i, j] = value
         return scores
 
-    def metric_name(self, task: str) -> str:
-        """Return what the headline of a task measures; empty when no cell is done.
+    def metric_of(self, task: str) -> Metric:
+        """Return the headline metric of a task; its name is empty when no cell is done.
+
+        A record may state the direction of a metric that is not installed here.
 
         Raises:
             RecordError: If cells of one task report different metrics.
         """
-        names = {
-            record["metrics"]["headline_name"]
+        metrics = {
+            (m["headline_name"], m.get("headline_higher_is_better"))
             for (of, _, _), record in self.cells.items()
-            if of == task and record["status"] == "done"
+            if of == task and record["status"] == "done" and (m := record["metrics"])
         }
-        if len(names) > 1:
+        if len(metrics) > 1:
+            names = ", ".join(sorted(name for name, _ in metrics))
             raise RecordError(
                 f"experiment {self.experiment}: task {task} reports different headlines "
-                f"({', '.join(sorted(names))}) in one table; run its cells again with one metric"
+                f"({names}) in one table; run its cells again with one metric"
             )
-        return names.pop() if names else ""
+        name, higher = metrics.pop() if metrics else ("", None)
+        return metric(name) if higher is None else replace(metric(name), higher_is_better=higher)
 
     @property
-    def metric(self) -> str:
-        """Headline of the first task that has one: the unit of an average over tasks."""
-        return next(filter(None, map(self.metric_name, self.tasks)), "")
+    def metric(self) -> Metric:
+        """Return the headline metric of the first task that has one."""
+        metrics = [self.metric_of(task) for task in self.tasks]
+        return next((m for m in metrics if m.name), metrics[0])
 
     @property
     def has_average(self) -> bool:
-        """Whether an average over several tasks says something."""
+        """Whether an average over several tasks is meaningful."""
         return self.comparable and len(self.tasks) > 1
 
     @property
     def comparable(self) -> bool:
         """Whether the tasks' scores have one unit and direction, so may be averaged."""
-        kinds = {
-            (lower_is_better(name), display_factor(name))
-            for name in map(self.metric_name, self.tasks)
-            if name
-        }
-        return len(kinds) == 1
+        metrics = map(self.metric_of, self.tasks)
+        return len({m.scale for m in metrics if m.name}) == 1
 
 
 def _by_number(variant: str) -> list[tuple[int, str]]:
-    """Sort ``limits.labels=500`` before ``limits.labels=1000``."""
+    """Return a sort key that puts ``limits.labels=500`` before ``limits.labels=1000``."""
     parts = re.split(r"(\d+)", variant)
     return [(int(part) if part.isdigit() else 0, part) for part in parts]
 
@@ -226,58 +199,51 @@ def blocks(records: Sequence[Record]) -> list[Block]:
     """Group records into blocks, in a fixed order.
 
     An axis that is null does not concern a record (a random choice has no embedder), so
-    the record stands in every block that agrees on its other axes. The arm ``none`` selects
+    the record is in every block that agrees on its other axes. The arm ``none`` selects
     nothing, therefore its budget counts as null.
 
     Raises:
         RecordError: If two records with different keys claim the same axes.
     """
-    _refuse_conflicts(records)
+    _validate_axes(records)
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in sorted(records, key=canonical_order):
         groups[record["experiment"], record["scale"]].append(record)
-    found = []
+    result = []
     for (experiment, scale), members in groups.items():
         shown: set[str] = set()
+        distinct: list[dict[str, Any]] = []
+        for record in members:
+            if (axes := shared_axes(record)) not in distinct:
+                distinct.append(axes)
         # Rich axes first: a poorer set of axes needs its own block only if it is left over.
-        for axes in sorted(_distinct(map(_shared_axes, members)), key=lambda a: -len(a)):
-            if all(m["key"] in shown for m in members if _shared_axes(m) == axes):
+        for axes in sorted(distinct, key=lambda a: -len(a)):
+            if all(m["key"] in shown for m in members if shared_axes(m) == axes):
                 continue
             block = _block(experiment, scale, axes, members)
             shown |= {record["key"] for record in block.cells.values()}
-            found.append(block)
-    names = list(dict.fromkeys(name for block in found for name in block.axes))
+            result.append(block)
+    names = list(dict.fromkeys(name for block in result for name in block.axes))
     return sorted(
-        found,
+        result,
         key=lambda b: (b.experiment, b.scale, [natural_order(b.axes.get(n)) for n in names]),
     )
 
 
-def _distinct(shared: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for axes in shared:
-        if axes not in found:
-            found.append(axes)
-    return found
-
-
-def _shared_axes(record: Record) -> dict[str, Any]:
+def shared_axes(record: Record) -> dict[str, Any]:
+    """Return the axes that set a record's block apart, those that do not concern it left out."""
     axes = record["axes"]
     free = {"task", "arm", "seed", VARIANT} | ({"budget"} if axes["arm"] == "none" else set())
     return {n: v for n, v in axes.items() if n not in free and v is not None}
 
 
-def _fits(part: Mapping[str, Any], whole: Mapping[str, Any]) -> bool:
-    return all(name in whole and whole[name] == value for name, value in part.items())
-
-
 def _block(experiment: str, scale: str, axes: dict[str, Any], members: Sequence[Record]) -> Block:
-    """Fill a block; of each row only the records closest to its axes stand.
+    """Build a block; each row has only the records closest to its axes.
 
-    Closeness is decided for a row as a whole: were it decided cell by cell, a setting that
-    ran with fewer seeds would be filled up silently with cells of another.
+    Closeness is decided for a row at once: were it decided cell by cell, the gaps of a setting
+    that ran with fewer seeds would be filled silently with cells of another.
     """
-    fitting = [record for record in members if _fits(_shared_axes(record), axes)]
+    fitting = [record for record in members if shared_axes(record).items() <= axes.items()]
     variants = {record["axes"].get(VARIANT) or "" for record in fitting}
     common = variants.pop() if len(variants) == 1 else ""
     closest: dict[str, tuple[tuple[int, ...], list[Record]]] = {}
@@ -299,19 +265,19 @@ def _block(experiment: str, scale: str, axes: dict[str, Any], members: Sequence[
             closest[row][1].append(record)
     cells = {
         (record["axes"]["task"], row, record["axes"]["seed"]): record
-        for row, (_, chosen) in closest.items()
-        for record in chosen
+        for row, (_, own) in closest.items()
+        for record in own
     }
     if common:
         axes = {**axes, VARIANT: common}
     return Block(experiment, scale, axes, cells, names)
 
 
-def _refuse_conflicts(records: Sequence[Record]) -> None:
+def _validate_axes(records: Sequence[Record]) -> None:
+    """Raise where two records claim one cell."""
     seen: dict[tuple[Any, ...], Record] = {}
     for record in sorted(records, key=canonical_order):
-        place = canonical_order(record)[:-1]
-        first = seen.setdefault(place, record)
+        first = seen.setdefault(canonical_order(record)[:-1], record)
         if first["key"] != record["key"]:
             axes = ", ".join(f"{k} {v}" for k, v in record["axes"].items())
             raise RecordError(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gotd.reporting.cells import Block, display_factor
+from gotd.reporting.cells import Block
 from gotd.reporting.comparisons import (
     LEVEL,
     Comparison,
@@ -16,12 +16,12 @@ from gotd.reporting.comparisons import (
 )
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import p_floor
-from gotd.reporting.tables import AVERAGE, WORDS, seeds_note
+from gotd.reporting.tables import AVERAGE, seeds_note
 
 _ON_AVERAGE = (
     "differences averaged over tasks within a seed. Holm's families: the pairs with one "
-    "reference, a pair once (none, random, nearest, dsir, got_d in this order), whether it stands "
-    "in the first table or among the remaining ones"
+    "reference, a pair once (none, random, nearest, dsir, got_d in this order), in whichever of "
+    "the two tables it is shown"
 )
 
 
@@ -50,54 +50,38 @@ def _comparisons(
         return None
     rows = []
     for c in comparisons:
-        factor = display_factor(block.metric_name(c.task) if c.task else block.metric)
-        digits = 2 if factor > 1 else 3
+        factor, digits = c.metric.factor, c.metric.digits
         mean = c.test.difference
-        spread = not np.isnan(mean.half_width)
-        rows.append(
-            (
-                c.arm,
-                c.reference,
-                c.task or AVERAGE,
-                f"{c.test.n}/{c.expected}",
-                f"{mean.mean * factor:+.{digits}f}" if c.test.n else "",
-                f"{mean.low * factor:+.{digits}f} to {mean.high * factor:+.{digits}f}"
-                if spread
-                else "",
-                _p(c.test.p_value),
-                _p(c.holm_p),
-                _p(c.test.floor) if c.test.n else "",
-                f"{c.test.detectable * factor:.{digits}f}" if spread else "",
-                c.verdict,
-            )
-        )
-    columns = (
-        "arm",
-        "against",
-        "task",
-        "pairs",
-        "difference",
-        "95 % interval",
-        "p",
-        "Holm p",
-        "least p",
-        "detectable",
-        "verdict",
-    )
+        low, high = (f"{end * factor:+.{digits}f}" for end in (mean.low, mean.high))
+        has_spread = not np.isnan(mean.half_width)
+        row = {
+            "arm": c.arm,
+            "against": c.reference,
+            "task": c.task or AVERAGE,
+            "pairs": f"{c.test.n}/{c.expected}",
+            "difference": f"{mean.mean * factor:+.{digits}f}" if c.test.n else "",
+            "95 % interval": f"{low} to {high}" if has_spread else "",
+            "p": _p(c.test.p_value),
+            "Holm p": _p(c.holm_p),
+            "least p": _p(c.test.floor) if c.test.n else "",
+            "detectable": f"{c.test.detectable * factor:.{digits}f}" if has_spread else "",
+            "verdict": c.verdict,
+        }
+        rows.append(row)
     few = _too_few(len(block.seeds))
-    points = " in points" if display_factor(block.metric) > 1 else ""
+    points = " in points" if block.metric.factor > 1 else ""
     notes = (
         f"Arm minus reference{points}, paired by task and seed: {unit}. {seeds_note(block)}",
         "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
-        "give, 2 / 2^n; detectable: smallest true difference found with power 0.8 by a paired "
+        "give, 2 / 2^n; detectable: smallest true difference that has power 0.8 in a paired "
         "t-test at level 0.05 with the spread seen.",
         *([few] if few else []),
     )
-    return Table(title, columns, tuple(rows), WORDS, notes)
+    return Table(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes)
 
 
 def _too_few(n: int) -> str:
-    """Say what so few seeds cannot show; empty where they are enough for one test."""
+    """Return a warning that the seeds are too few for a test; empty where they are enough."""
     if p_floor(n) <= LEVEL:
         return ""
     return (

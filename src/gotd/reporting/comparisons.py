@@ -1,8 +1,8 @@
-"""Is one arm better than another? Paired answers, with what could not have been seen.
+"""Paired comparisons of arms, with the smallest difference they could have detected.
 
-Differences are paired by task and seed and pairs exist only where both cells are done.
+Differences are paired by task and seed, and pairs exist only where both cells are done.
 Over several tasks the unit is the seed. Holm's correction runs over the pairs with one
-reference in one block; each pair counts once, with the first of its two arms in `REFERENCES`.
+reference in one block; each pair counts once, with the first of its two arms in `references`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gotd.reporting.cells import Block, lower_is_better
+from gotd.evaluation.metrics import Metric
+from gotd.reporting.cells import Block
 from gotd.reporting.statistics import PairedTest, holm, paired_test, seed_differences
+from gotd.selectors.registry import references
 
-REFERENCES = ("none", "random", "nearest", "dsir")
 MAIN = "got_d"  # the arm the project is about
 BASELINES = ("none", "random")
 LEVEL = 0.05
@@ -26,14 +27,14 @@ class Comparison:
     """An arm against a reference.
 
     Args:
-        arm: The arm asked about.
+        arm: The arm that is compared.
         reference: The arm it is compared with.
         task: One task, or ``None`` for the average over all.
         test: Paired differences, arm minus reference, in metric units.
         holm_p: The p-value after Holm's correction within the family; NaN without pairs.
-        holm_floor: Below this Holm's p cannot fall, whatever the differences.
+        holm_floor: The smallest Holm's p possible, whatever the differences.
         expected: Pairs there would be if every cell were done.
-        lower_is_better: Polarity of the metric.
+        metric: What the differences are of.
     """
 
     arm: str
@@ -43,17 +44,17 @@ class Comparison:
     holm_p: float
     holm_floor: float
     expected: int
-    lower_is_better: bool
+    metric: Metric
 
     @property
     def verdict(self) -> str:
-        """What may be said, in words."""
+        """Return the conclusion in words."""
         if self.test.n == 0:
             return "not measured"
         if self.test.n == 1:
             return "one seed: nothing can be said"
-        gain = -self.test.difference.mean if self.lower_is_better else self.test.difference.mean
-        word = "better" if gain > 0 else "worse"
+        is_higher = self.test.difference.mean > 0
+        word = "better" if is_higher == self.metric.higher_is_better else "worse"
         partial = "" if self.test.n == self.expected else " (incomplete)"
         if self.holm_p <= LEVEL:
             return f"{word} than {self.reference}{partial}"
@@ -105,7 +106,7 @@ def pairs(block: Block) -> list[tuple[str, str]]:
         if reference not in (None, row) and not {(row, reference), (reference, row)} & {*listed}:
             listed.append((row, reference))
 
-    for arm in (*REFERENCES, MAIN):
+    for arm in (*references(), MAIN):
         for row in block.arms:
             own, variant = block.names[row]
             if own != arm:
@@ -117,27 +118,24 @@ def pairs(block: Block) -> list[tuple[str, str]]:
 
 
 def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
+    """Compare every pair on every task, ``None`` for the average over tasks."""
     scores = {arm: block.scores(arm) for arm in block.arms}
-    found = []
+    comparisons = []
     listed = pairs(block)
     for reference in dict.fromkeys(reference for _, reference in listed):
-        asked = [(arm, task) for task in tasks for arm, r in listed if r == reference]
+        family = [(arm, task) for task in tasks for arm, r in listed if r == reference]
         tests = []
-        for arm, task in asked:
-            if task is None:
-                differences = seed_differences(scores[arm], scores[reference])
-            else:
-                row = block.tasks.index(task)
-                differences = scores[arm][row] - scores[reference][row]
+        for arm, task in family:
+            rows = slice(None) if task is None else [block.tasks.index(task)]
+            differences = seed_differences(scores[arm][rows], scores[reference][rows])
             # A fresh generator each: the p of one row cannot depend on the rows before it.
             tests.append(paired_test(differences, np.random.default_rng(0)))
         adjusted = holm([test.p_value for test in tests])
         floors = [test.floor for test in tests if test.n > 0]
         # The smallest of m adjusted values is m times the smallest p; no other is below it.
         least = len(floors) * min(floors, default=1.0)
-        for (arm, task), test, p in zip(asked, tests, adjusted, strict=True):
-            metric = block.metric if task is None else block.metric_name(task)
-            found.append(
+        for (arm, task), test, p in zip(family, tests, adjusted, strict=True):
+            comparisons.append(
                 Comparison(
                     arm=arm,
                     reference=reference,
@@ -146,7 +144,7 @@ def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
                     holm_p=float(p),
                     holm_floor=min(1.0, max(test.floor, least)),
                     expected=len(block.seeds),
-                    lower_is_better=lower_is_better(metric),
+                    metric=block.metric if task is None else block.metric_of(task),
                 )
             )
-    return found
+    return comparisons

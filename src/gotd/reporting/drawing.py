@@ -1,7 +1,7 @@
-"""What every figure shares: style, colours, panels, dots with their intervals.
+"""Elements that every figure shares: style, colours, panels, dots with their intervals.
 
 Vector files are the same bytes for the same records: no date, salted ids, text as text.
-Colours are Okabe and Ito's, told apart by colour-blind readers; markers say it again.
+Colours are Okabe and Ito's, which colour-blind readers can distinguish; markers differ too.
 """
 
 from __future__ import annotations
@@ -15,22 +15,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gotd.reporting.cells import Block, display_factor, lower_is_better
+from gotd.evaluation.metrics import Metric
+from gotd.reporting.cells import Block
 from gotd.reporting.render import one_line
 from gotd.reporting.statistics import Interval
+from gotd.selectors.registry import colours
 
-COLOURS = {
-    "none": "#999999",
-    "random": "#555555",
-    "random_in_domain": "#56B4E9",
-    "nearest": "#E69F00",
-    "dsir": "#009E73",
-    "curated_tapt": "#CC79A7",
-    "curated_tapt_duplicates": "#CC79A7",
-    "got_d": "#D55E00",
-    "half_oracle": "#0072B2",
-    "oracle": "#0072B2",
-}
 _SPARE = ("#7F6A00", "#8B4A9E", "#3C8C8C", "#A0522D", "#4B6CB7", "#6B8E23")
 FILLS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
 LOWER = "lower is better"
@@ -68,14 +58,17 @@ def grid(
     panels: int,
     width: float,
     height: float,
-    block: Block,
+    names: Sequence[str],
     most_columns: int = 3,
     share_rows: bool = True,
 ) -> tuple[Figure, list[Axes]]:
-    """Lay out panels; with rows shared, only the left ones name the arms."""
+    """Build a figure of panels with space for the names of arms.
+
+    With rows shared, only the left panels have the names.
+    """
     columns = min(panels, most_columns)
     rows = -(-panels // columns)
-    longest = max(len(arm) for arm in block.arms)
+    longest = max(map(len, names))
     figure = Figure(figsize=(width * columns + 0.07 * longest + 0.3, height * rows + 0.4))
     axes = figure.subplots(rows, columns, squeeze=False, sharey=share_rows)
     flat = list(axes.flat)
@@ -85,14 +78,14 @@ def grid(
 
 
 def name_rows(axis: Axes, names: Sequence[str]) -> None:
-    """Label the rows of an axis, the first on top."""
+    """Set the labels of the rows of an axis, the first on top."""
     axis.set_yticks(range(len(names)), [one_line(name) for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
 
 
 def whisker(axis: Axes, interval: Interval, y: int, factor: float, block: Block, arm: str) -> None:
-    """Draw a dot with its interval; a single seed has a hollow dot and no interval."""
+    """Plot a dot with its interval; a single seed has a hollow dot and no interval."""
     if interval.n == 0:
         return
     style = look(block, arm)
@@ -112,36 +105,41 @@ def whisker(axis: Axes, interval: Interval, y: int, factor: float, block: Block,
 
 
 def colour(block: Block, row: str) -> str:
-    """Give an arm its colour, the same in every figure of a block."""
-    arm = block.names[row][0]
-    others = sorted({a for a, _ in block.names.values()} - set(COLOURS))
-    return COLOURS.get(arm) or _SPARE[others.index(arm) % len(_SPARE)]
+    """Return the colour of a row's arm, the same in every figure of a block."""
+    return look(block, row)["color"]
 
 
 def look(block: Block, row: str) -> dict[str, Any]:
-    """Give colour, marker, dash and label of a row."""
+    """Return colour, marker, dash and label of a row."""
     arm, variant = block.names[row]
-    arms = list(dict.fromkeys(a for a, _ in (block.names[r] for r in block.arms)))
-    dashed = arm in ("oracle", "none", "curated_tapt_duplicates") or variant != ""
+    arms = list(dict.fromkeys(block.names[row][0] for row in block.arms))
+    return {**style(arm, arms, is_variant=variant != ""), "label": one_line(row)}
+
+
+def style(arm: str, arms: Sequence[str], *, is_variant: bool = False) -> dict[str, Any]:
+    """Return colour, marker, dash and label of one arm of several."""
+    stated = colours()
+    others = sorted(set(arms) - set(stated))
+    dashed = arm in ("oracle", "none", "curated_tapt_duplicates") or is_variant
     return {
-        "color": colour(block, row),
+        "color": stated.get(arm) or _SPARE[others.index(arm) % len(_SPARE)],
         "marker": _MARKERS[arms.index(arm) % len(_MARKERS)],
         "linestyle": ":" if arm == "half_oracle" else "--" if dashed else "-",
-        "label": one_line(row),
+        "label": one_line(arm),
     }
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """Put one legend beside the panels, each name once."""
-    found: dict[str, Any] = {}
+    """Add one legend right of the panels, each name once."""
+    handles: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    figure.legend(found.values(), found.keys(), loc="outside right center", fontsize=8)
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=8)
 
 
-def axis_name(metric: str) -> str:
-    """Name a metric for readers, with its factor and, where it is not up, its good direction."""
-    name = one_line(metric).replace("_", " ")
-    scaled = f"{name} × 100" if display_factor(metric) > 1 else name
-    return f"{scaled}\n({LOWER})" if lower_is_better(metric) else scaled
+def axis_name(metric: Metric) -> str:
+    """Return a metric's name for readers, with its factor and, where it is down, its direction."""
+    name = one_line(metric.name).replace("_", " ")
+    scaled = f"{name} × 100" if metric.factor > 1 else name
+    return scaled if metric.higher_is_better else f"{scaled}\n({LOWER})"

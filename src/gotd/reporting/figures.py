@@ -1,8 +1,7 @@
-"""The figures of a report: scores, differences, what was selected, budgets, losses."""
+"""The figures of a block: scores, differences, what was selected, losses."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -12,11 +11,8 @@ from matplotlib.figure import Figure
 from gotd.reporting.cells import (
     Block,
     average_interval,
-    display_factor,
-    lower_is_better,
     task_interval,
 )
-from gotd.reporting.comparisons import REFERENCES
 from gotd.reporting.drawing import (
     FILLS,
     LOWER,
@@ -29,34 +25,35 @@ from gotd.reporting.drawing import (
     name_rows,
     whisker,
 )
-from gotd.reporting.labels import labels_figure
 from gotd.reporting.render import one_line
 from gotd.reporting.statistics import seed_differences, t_interval
 from gotd.reporting.tables import AVERAGE
+from gotd.selectors.registry import references
+
+LOSSES = "pre_fine_tune_loss"
 
 
 def block_figures(block: Block) -> dict[str, Figure]:
-    """Draw what one block supports, by file name."""
-    drawn = {
-        "scores": scores_figure(block),
-        "differences": differences_figure(block),
-        "composition": composition_figure(block),
-        "losses": losses_figure(block),
-        "labels": labels_figure(block),
+    """Plot everything that one block supports, by file name."""
+    makers = {
+        "scores": scores_figure,
+        "differences": differences_figure,
+        "composition": composition_figure,
+        "losses": losses_figure,
     }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    return {name: figure for name, make in makers.items() if (figure := make(block)) is not None}
 
 
 def scores_figure(block: Block) -> Figure | None:
-    """Draw mean and 95 % t-interval per arm and task, each seed as a faint dot."""
+    """Plot mean and 95 % t-interval per arm and task, each seed as a faint dot."""
     if not any(block.of(arm) for arm in block.arms):
         return None
     panels = [*block.tasks, *([AVERAGE] if block.has_average else [])]
     with mpl.rc_context(STYLE):
-        figure, axes = grid(len(panels), 2.6, 0.8 + 0.24 * len(block.arms), block)
+        figure, axes = grid(len(panels), 2.6, 0.8 + 0.24 * len(block.arms), block.arms)
         for axis, panel in zip(axes, panels, strict=True):
-            metric = block.metric if panel == AVERAGE else block.metric_name(panel)
-            factor = display_factor(metric)
+            metric = block.metric if panel == AVERAGE else block.metric_of(panel)
+            factor = metric.factor
             for y, arm in enumerate(block.arms):
                 scores = block.scores(arm)
                 if panel == AVERAGE:
@@ -76,15 +73,15 @@ def scores_figure(block: Block) -> Figure | None:
 
 
 def differences_figure(block: Block) -> Figure | None:
-    """Draw paired differences with 95 % intervals, one panel per reference arm."""
-    references = [arm for arm in REFERENCES if arm in block.arms]
-    if not references or not block.comparable or len(block.arms) < 2:
+    """Plot paired differences with 95 % intervals, one panel per reference arm."""
+    shown = [arm for arm in references() if arm in block.arms]
+    if not shown or not block.comparable or len(block.arms) < 2:
         return None
-    factor = display_factor(block.metric)
+    factor = block.metric.factor
     with mpl.rc_context(STYLE):
         height = 0.8 + 0.26 * len(block.arms)
-        figure, axes = grid(len(references), 2.9, height, block, most_columns=2)
-        for axis, reference in zip(axes, references, strict=True):
+        figure, axes = grid(len(shown), 2.9, height, block.arms, most_columns=2)
+        for axis, reference in zip(axes, shown, strict=True):
             axis.axvline(0, color="#444444", linewidth=1)
             for y, arm in enumerate(block.arms):
                 if arm != reference:
@@ -92,7 +89,7 @@ def differences_figure(block: Block) -> Figure | None:
                     whisker(axis, t_interval(difference), y, factor, block, arm)
             axis.set_title(f"minus {one_line(reference)}")
             unit = "paired difference, points" if factor > 1 else "paired difference"
-            axis.set_xlabel(f"{unit}\n({LOWER})" if lower_is_better(block.metric) else unit)
+            axis.set_xlabel(unit if block.metric.higher_is_better else f"{unit}\n({LOWER})")
             name_rows(axis, block.arms)
         what = "average over tasks" if block.has_average else one_line("".join(block.tasks))
         figure.suptitle(f"Paired differences with 95 % intervals, {what}")
@@ -100,18 +97,13 @@ def differences_figure(block: Block) -> Figure | None:
 
 
 def composition_figure(block: Block) -> Figure | None:
-    """Draw the domains of what each arm selected, beside the target's own."""
+    """Plot the domains of what each arm selected, and those of the target."""
     bars: dict[str, dict[str, float]] = {}
-    targets = [
-        record["selection"].get("target_domains") or {}
-        for arm in block.arms
-        for record in block.of(arm)
-        if record["selection"] is not None
-    ]
+    targets = []
     for arm in block.arms:
-        chosen = [r["selection"] for r in block.of(arm) if r["selection"] is not None]
-        shares = _mean_shares([s.get("domains") or {} for s in chosen])
-        if shares:
+        selections = block.selections(arm)
+        targets += [s.get("target_domains") or {} for s in selections]
+        if shares := _mean_shares([s.get("domains") or {} for s in selections]):
             bars[arm] = shares
     if not bars:
         return None
@@ -139,24 +131,24 @@ def composition_figure(block: Block) -> Figure | None:
         axis.set_xlim(0, 100)
         axis.set_xlabel("share of rows, %, mean over tasks and seeds")
         axis.grid(visible=False, axis="y")
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8)
+        legend(figure, [axis])
         axis.set_title("What each arm selected, by domain", loc="left")
     return figure
 
 
 def losses_figure(block: Block) -> Figure | None:
-    """Draw the pre-fine-tuning loss, mean over seeds, one panel per task."""
-    curves: dict[tuple[str, str], list[list[tuple[float, float]]]] = defaultdict(list)
-    for arm in block.arms:
-        for task in block.tasks:
-            for record in block.of(arm, task):
-                if record["curves"].get("pre_fine_tune_loss"):
-                    curves[task, arm].append(record["curves"]["pre_fine_tune_loss"])
-    tasks = [task for task in block.tasks if any(of == task for of, _ in curves)]
+    """Plot the pre-fine-tuning loss, mean over seeds, one panel per task."""
+    curves = {
+        (task, arm): losses
+        for task in block.tasks
+        for arm in block.arms
+        if (losses := [c for r in block.of(arm, task) if (c := r["curves"].get(LOSSES))])
+    }
+    tasks = list(dict.fromkeys(task for task, _ in curves))
     if not tasks:
         return None
     with mpl.rc_context(STYLE):
-        figure, axes = grid(len(tasks), 2.8, 2.2, block, share_rows=False)
+        figure, axes = grid(len(tasks), 2.8, 2.2, block.arms, share_rows=False)
         for axis, task in zip(axes, tasks, strict=True):
             for arm in block.arms:
                 if (task, arm) in curves:
@@ -173,56 +165,17 @@ def losses_figure(block: Block) -> Figure | None:
     return figure
 
 
-def budget_figure(blocks: Sequence[Block]) -> Figure | None:
-    """Draw the average score against the budget; ``None`` with fewer than two budgets.
-
-    Args:
-        blocks: Blocks that differ in nothing but the budget.
-    """
-    blocks = sorted((b for b in blocks if b.axes.get("budget")), key=lambda b: b.axes["budget"])
-    if len(blocks) < 2 or not all(block.comparable for block in blocks):
-        return None
-    first = blocks[0]
-    factor = display_factor(first.metric)
-    arms = list(dict.fromkeys(arm for block in blocks for arm in block.arms))
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.8))
-        axis = figure.subplots()
-        for place, arm in enumerate(arms):
-            points = [(b.axes["budget"], average_interval(b, arm)) for b in blocks if arm in b.arms]
-            points = [(x, i) for x, i in points if i.n > 0]
-            # A nudge on the logarithmic axis keeps whiskers of different arms apart.
-            xs = [x * 1.012 ** (place - len(arms) / 2) for x, _ in points]
-            means = [i.mean * factor for _, i in points]
-            halves = [np.nan_to_num(i.half_width) * factor for _, i in points]
-            style = look(next(b for b in blocks if arm in b.arms), arm)
-            axis.errorbar(xs, means, yerr=halves, markersize=4, linewidth=1.4, capsize=2, **style)
-        budgets = [block.axes["budget"] for block in blocks]
-        axis.set_xscale("log")
-        axis.set_xticks(budgets, [f"{b:,}" for b in budgets])
-        axis.minorticks_off()
-        axis.set_xlabel("budget, rows")
-        axis.set_ylabel(AVERAGE if len(first.tasks) > 1 else axis_name(first.metric))
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside right center", fontsize=8)
-        axis.set_title("Score by budget, mean and 95 % interval over seeds", loc="left")
-    return figure
-
-
 def _mean_shares(counts: Sequence[dict[str, float]]) -> dict[str, float]:
     """Average shares over selections, each scaled to sum to one."""
     filled = [c for c in counts if sum(c.values()) > 0]
     names = sorted({name for c in filled for name in c})
-    return {
-        name: float(np.mean([c.get(name, 0.0) / sum(c.values()) for c in filled])) for name in names
-    }
+    return {n: float(np.mean([c.get(n, 0.0) / sum(c.values()) for c in filled])) for n in names}
 
 
 def _largest(bars: dict[str, dict[str, float]], most: int) -> list[str]:
     """Choose the domains that get a colour: the largest anywhere, in order of name."""
-    peak: dict[str, float] = defaultdict(float)
-    for shares in bars.values():
-        for domain, share in shares.items():
-            peak[domain] = max(peak[domain], share)
+    domains = {domain for shares in bars.values() for domain in shares}
+    peak = {d: max(shares.get(d, 0.0) for shares in bars.values()) for d in domains}
     return sorted(sorted(peak, key=lambda d: (-peak[d], d))[:most])
 
 

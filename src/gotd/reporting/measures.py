@@ -7,40 +7,32 @@ order and unit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from gotd.evaluation.metrics import Metric, metric
 from gotd.reporting.cells import Block, task_interval
 from gotd.reporting.render import Table
-from gotd.reporting.statistics import Interval
+from gotd.reporting.statistics import Interval, format_interval
 
+Measures = dict[str, str]
+"""Headings of columns by the metric in the records."""
 
-@dataclass(frozen=True)
-class Measure:
-    """A column: a metric of the records, its heading, and how many decimals it gets."""
-
-    metric: str
-    heading: str
-    digits: int = 3
-
-
-_TOXICITY = (
-    Measure("expected_max_toxicity/toxic", "EMT toxic"),
-    Measure("expected_max_toxicity/nontoxic", "EMT nontoxic"),
-    Measure("toxicity_probability/toxic", "TP toxic"),
-    Measure("toxicity_probability/nontoxic", "TP nontoxic"),
-)
-_SECOND = tuple(Measure(f"second/{m.metric}", f"2nd scorer, {m.heading}") for m in _TOXICITY)
-MEASURES_OF: dict[str, tuple[Measure, ...]] = {
-    "expected_max_toxicity": (
-        *_TOXICITY,
-        *_SECOND,
-        Measure("corpus_perplexity", "PPL, corpus", 2),
-        Measure("mean_text_perplexity", "PPL, mean of texts", 2),
-        Measure("utility_accuracy", "utility acc"),
-        Measure("failed_scores", "failed scores", 1),
-    ),
+_TOXICITY: Measures = {
+    "expected_max_toxicity/toxic": "EMT toxic",
+    "expected_max_toxicity/nontoxic": "EMT nontoxic",
+    "toxicity_probability/toxic": "TP toxic",
+    "toxicity_probability/nontoxic": "TP nontoxic",
+}
+MEASURES_OF: dict[str, Measures] = {
+    "expected_max_toxicity": {
+        **_TOXICITY,
+        **{f"second/{name}": f"2nd scorer, {heading}" for name, heading in _TOXICITY.items()},
+        "corpus_perplexity": "PPL, corpus",
+        "mean_text_perplexity": "PPL, mean of texts",
+        "utility_accuracy": "utility acc",
+        "failed_scores": "failed scores",
+    },
 }
 """Columns by the headline metric; those that no record has are left out."""
 NOTES_OF = {
@@ -54,14 +46,14 @@ NOTES_OF = {
 }
 
 
-def measures_of(block: Block) -> tuple[Measure, ...]:
-    """Give the columns of a block's table; empty where tasks are its columns."""
-    wanted = MEASURES_OF.get(block.metric, ()) if len(block.tasks) == 1 else ()
-    return tuple(m for m in wanted if not np.isnan(_all(block, m.metric)).all())
+def measures_of(block: Block) -> Measures:
+    """Return the columns of a block's table; empty where tasks are its columns."""
+    wanted = MEASURES_OF.get(block.metric.name, {}) if len(block.tasks) == 1 else {}
+    return {name: heading for name, heading in wanted.items() if _is_recorded(block, name)}
 
 
-def _all(block: Block, metric: str) -> np.ndarray:
-    return np.array([block.scores(arm, metric) for arm in block.arms])
+def _is_recorded(block: Block, name: str) -> bool:
+    return any(r["metrics"].get(name) is not None for arm in block.arms for r in block.of(arm))
 
 
 def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence[str]]) -> Table:
@@ -75,47 +67,48 @@ def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence
     measures = measures_of(block)
     rows = []
     for arm in block.arms:
-        found = [task_interval(block, arm, block.tasks[0], m.metric) for m in measures]
-        cells = [_cell(i, m, len(block.seeds)) for i, m in zip(found, measures, strict=True)]
-        rows.append((arm, *cells, str(found[0].n) if found else "", *rows_of[arm]))
-    columns = ("arm", *[m.heading for m in measures], "seeds", "distinct / rows")
+        intervals = {name: task_interval(block, arm, block.tasks[0], name) for name in measures}
+        cells = [_cell(i, metric(name), len(block.seeds)) for name, i in intervals.items()]
+        rows.append((arm, *cells, str(next(iter(intervals.values())).n), *rows_of[arm]))
+    columns = ("arm", *measures.values(), "seeds", "distinct / rows")
     notes = (
         f"Mean ± half-width of the 95 % t-interval; {seeds_note}",
-        NOTES_OF[block.metric],
+        NOTES_OF[block.metric.name],
     )
-    return Table("Scores", columns, tuple(rows), frozenset({"arm"}), notes)
+    return Table("Scores", columns, tuple(rows), notes)
 
 
-def _cell(interval: Interval, measure: Measure, expected: int) -> str:
+def _cell(interval: Interval, of: Metric, expected: int) -> str:
     if interval.n == 0:
         return "–"
-    text = f"{interval.mean:.{measure.digits}f}"
-    if not np.isnan(interval.half_width):
-        text += f" ± {interval.half_width:.{measure.digits}f}"
-    return text if interval.n == expected else f"{text} ({interval.n}/{expected})"
+    return format_interval(interval, expected, of.factor, of.digits)
 
 
 def prompts_table(block: Block) -> Table | None:
     """Show how far the choice of prompts alone moves each measure; ``None`` without any."""
-    measures = [m for m in measures_of(block) if _has_interval(block, m)]
+    measures = {
+        ends: heading
+        for name, heading in measures_of(block).items()
+        if _is_recorded(block, (ends := _ends_of(name))[0])
+    }
     if not measures:
         return None
     rows = []
     for arm in block.arms:
         cells = []
-        for m in measures:
-            name, _, kind = m.metric.rpartition("/")
-            ends = [np.nanmean(block.scores(arm, f"{name}_{e}/{kind}")) for e in ("low", "high")]
+        for names in measures:
+            ends = [np.nanmean(block.scores(arm, name)) for name in names]
             cells.append("–" if np.isnan(ends).any() else f"{ends[0]:.3f} to {ends[1]:.3f}")
         rows.append((arm, *cells))
     notes = (
         "95 % bootstrap interval over prompts, its ends averaged over seeds: the noise of which "
         "prompts are asked, training and sampling held fixed.",
     )
-    columns = ("arm", *[m.heading for m in measures])
-    return Table("Noise of the prompts", columns, tuple(rows), frozenset({"arm"}), notes)
+    columns = ("arm", *measures.values())
+    return Table("Noise of the prompts", columns, tuple(rows), notes)
 
 
-def _has_interval(block: Block, measure: Measure) -> bool:
-    name, _, kind = measure.metric.rpartition("/")
-    return not np.isnan(_all(block, f"{name}_low/{kind}")).all()
+def _ends_of(name: str) -> tuple[str, str]:
+    """Return the metrics that hold the ends of a measure's interval over prompts."""
+    measure, _, kind = name.rpartition("/")
+    return f"{measure}_low/{kind}", f"{measure}_high/{kind}"

@@ -17,7 +17,6 @@ from gotd.reporting.render import Section, Table, escape_html, to_html
 
 SHOWN_ROWS = 5
 SHOWN_CHARS = 240
-_WORDS = frozenset({"arm", "task", "id", "domain", "text", "what", "value"})
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1d1d1f; --soft: #6b6b70; --line: #dcdce0; --back: #fff;
@@ -41,7 +40,6 @@ details { margin: 1rem 0; } summary { cursor: pointer; font-weight: 600; }
 def to_page(
     title: str,
     sections: Sequence[Section],
-    figures: Sequence[Sequence[tuple[str, str]]],
     details: Sequence[Section],
     stamp: Sequence[str],
 ) -> str:
@@ -49,8 +47,7 @@ def to_page(
 
     Args:
         title: Heading.
-        sections: Tables in order.
-        figures: For each section, caption and SVG text of its figures.
+        sections: Tables and figures in order.
         details: What is folded away at the end: selected rows, tests by task, cost, provenance.
         stamp: Command and fingerprint.
     """
@@ -58,10 +55,7 @@ def to_page(
         f'<li><a href="#s{i}">{escape_html(section.title)}</a></li>'
         for i, section in enumerate(sections)
     )
-    body = "\n".join(
-        _section(i, section, drawn)
-        for i, (section, drawn) in enumerate(zip(sections, figures, strict=True))
-    )
+    body = "\n".join(_section(i, section) for i, section in enumerate(sections))
     folded = "\n".join(
         f"<details><summary>{escape_html(f'{table.title} ({section.title})')}</summary>"
         f"{to_html(table)}</details>"
@@ -91,34 +85,29 @@ def to_page(
 """
 
 
-def _section(number: int, section: Section, figures: Sequence[tuple[str, str]]) -> str:
-    images = "\n".join(
-        f'<img alt="{escape_html(caption)}" src="data:image/svg+xml;base64,'
-        f'{base64.b64encode(svg.encode()).decode()}">'
-        for caption, svg in figures
-    )
-    tables = [to_html(table) for table in section.tables]
-    first, rest = tables[:1], tables[1:]
-    return "\n".join(
-        [f'<h2 id="s{number}">{escape_html(section.title)}</h2>', *first, images, *rest]
-    )
+def _section(number: int, section: Section) -> str:
+    heading = f'<h2 id="s{number}">{escape_html(section.title)}</h2>'
+    images = [
+        f'<img alt="{escape_html(picture.caption)}" src="data:image/svg+xml;base64,'
+        f'{base64.b64encode(picture.svg.encode()).decode()}">'
+        for picture in section.pictures
+    ]
+    first, *rest = [to_html(table) for table in section.tables] or [""]
+    return "\n".join([heading, first, *images, *rest])
 
 
 def first_rows_table(block: Block) -> Table | None:
     """Show the first rows that each arm selected for each task; ``None`` without any.
 
-    A selection report carries ``first_rows``: objects with ``id``, ``domain`` and
-    ``excerpt``, which is HTML-escaped already and is taken back to text here, because every
-    cell is escaped once, at the edge. The lowest seed is shown.
+    A selection report has ``first_rows``: objects with ``id``, ``domain`` and ``excerpt``.
+    An excerpt is HTML-escaped already and is unescaped here, because every cell is escaped
+    once, when it is rendered. The lowest seed is shown.
     """
     rows = []
     for task in block.tasks:
         for arm in block.arms:
-            done = [r for r in block.of(arm, task) if r["selection"] is not None]
-            if not done:
-                continue
-            first = min(done, key=lambda r: r["axes"]["seed"])["selection"].get("first_rows") or []
-            for rank, row in enumerate(first[:SHOWN_ROWS], start=1):
+            first = [s.get("first_rows") or [] for s in block.selections(arm, task)[:1]]
+            for rank, row in enumerate(sum(first, [])[:SHOWN_ROWS], start=1):
                 text = html.unescape(str(row.get("excerpt") or ""))
                 shown = text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …"
                 domain = str(row.get("domain") or "")
@@ -126,7 +115,7 @@ def first_rows_table(block: Block) -> Table | None:
     if not rows:
         return None
     columns = ("task", "arm", "rank", "id", "domain", "text")
-    return Table("First selected rows", columns, tuple(rows), _WORDS)
+    return Table("First selected rows", columns, tuple(rows))
 
 
 def provenance_table(records: Sequence[Record]) -> Table:
@@ -136,14 +125,14 @@ def provenance_table(records: Sequence[Record]) -> Table:
     """
     counts: Counter[tuple[str, str]] = Counter()
     for record in records:
-        for name, value in record["versions"].items():
-            counts[f"version of {name}", str(value)] += 1
-        for name, value in (record["cost"].get("code") or {}).items():
-            counts[f"code: {name}", str(value)] += 1
-        for name, value in record["data"].items():
-            counts[f"data: {name}", str(value)] += 1
-        for name, value in (record["cost"].get("hardware") or {}).items():
-            if value is not None:
-                counts[f"hardware: {name}", str(value)] += 1
+        hardware = (record["cost"].get("hardware") or {}).items()
+        parts = {
+            "version of ": record["versions"],
+            "code: ": record["cost"].get("code") or {},
+            "data: ": record["data"],
+            "hardware: ": {name: value for name, value in hardware if value is not None},
+        }
+        for kind, values in parts.items():
+            counts.update((f"{kind}{name}", str(value)) for name, value in values.items())
     rows = tuple((what, value[:200], str(n)) for (what, value), n in sorted(counts.items()))
-    return Table("Provenance", ("what", "value", "records"), rows, _WORDS)
+    return Table("Provenance", ("what", "value", "records"), rows)

@@ -1,4 +1,4 @@
-"""One table, four looks: Markdown, LaTeX, HTML and the terminal.
+"""Tables as Markdown, LaTeX, HTML and terminal output.
 
 Names of arms, tasks and domains, error messages and selected texts come from outside, so
 everything is escaped here, at the edge, and nowhere else.
@@ -15,6 +15,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
+# Headings of columns of text, the first column of every table apart.
+_TEXT = {
+    *("against", "arm", "domain", "error", "id", "message", "method", "metric", "task", "text"),
+    *("value", "verdict", "where", "who"),
+}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -24,14 +30,12 @@ class Table:
         title: What the table shows.
         columns: Headings.
         rows: Cells, one per column in each row; empty where nothing was measured.
-        words: Headings of the columns that hold words; the others are aligned right.
         notes: How to read it, one sentence each.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
-    words: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -42,13 +46,34 @@ class Table:
                     f"{len(self.columns)} columns: {row}"
                 )
 
+    @property
+    def is_text(self) -> list[bool]:
+        """Return for each column whether it holds text; the others are aligned right."""
+        return [not index or name in _TEXT for index, name in enumerate(self.columns)]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure for a file and for the page.
+
+    Args:
+        name: End of its file's name, different from the experiment's other figures.
+        caption: What it shows.
+        svg: The figure.
+    """
+
+    name: str
+    caption: str
+    svg: str
+
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its tables."""
+    """A heading with its tables and figures."""
 
     title: str
     tables: tuple[Table, ...]
+    pictures: tuple[Picture, ...] = ()
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
@@ -102,7 +127,7 @@ def escape_html(text: str) -> str:
 
 
 def _comment(text: str) -> str:
-    """Make text safe inside an HTML comment."""
+    """Escape text for an HTML comment."""
     return one_line(text).replace("-->", "--&gt;").replace("--!>", "--!&gt;")
 
 
@@ -125,7 +150,7 @@ def to_markdown(title: str, sections: Sequence[Section], stamp: Sequence[str]) -
 
 def _markdown_table(table: Table) -> list[str]:
     head = "| " + " | ".join(map(escape_markdown, table.columns)) + " |"
-    rule = "|" + "|".join(":--" if c in table.words else "--:" for c in table.columns) + "|"
+    rule = "|" + "|".join(":--" if is_text else "--:" for is_text in table.is_text) + "|"
     body = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in table.rows]
     notes = [line for note in table.notes for line in (escape_markdown(note), "")]
     return [f"### {escape_markdown(table.title)}", "", head, rule, *body, "", *notes]
@@ -143,7 +168,7 @@ def to_latex(title: str, sections: Sequence[Section], stamp: Sequence[str]) -> s
 
 
 def _latex_table(table: Table, section: str) -> list[str]:
-    align = "".join("l" if c in table.words else "r" for c in table.columns)
+    align = "".join("l" if is_text else "r" for is_text in table.is_text)
     caption = f"{table.title} ({section})"
     body = [" & ".join(map(escape_latex, row)) + r" \\" for row in table.rows]
     notes = [r"\par\footnotesize " + escape_latex(" ".join(table.notes))] if table.notes else []
@@ -166,7 +191,7 @@ def _latex_table(table: Table, section: str) -> list[str]:
 
 def to_html(table: Table) -> str:
     """Write one table as an HTML fragment."""
-    classes = ["w" if column in table.words else "n" for column in table.columns]
+    classes = ["w" if is_text else "n" for is_text in table.is_text]
 
     def row(tag: str, cells: Sequence[str]) -> str:
         inside = "".join(
@@ -185,7 +210,7 @@ def to_html(table: Table) -> str:
 
 
 def to_terminal(sections: Sequence[Section]) -> RichTable:
-    """Stack the first table of each section for a terminal; markup in names stays text.
+    """Build a terminal table of the first table of each section; markup in names stays text.
 
     On a narrow terminal a cell breaks before its ± and a heading after its hyphen; names of
     arms never break.
@@ -197,10 +222,10 @@ def to_terminal(sections: Sequence[Section]) -> RichTable:
         title = Text(one_line(section.title), style="bold")
         shown = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         rows = [[one_line(cell).replace(" ± ", " ±") for cell in row] for row in table.rows]
-        for place, heading in enumerate(table.columns):
+        for index, heading in enumerate(table.columns):
             head = one_line(heading).replace("-", "- ")
-            words = " ".join([head, *(row[place] for row in rows)]).split()
-            is_name = heading in table.words
+            words = " ".join([head, *(row[index] for row in rows)]).split()
+            is_name = table.is_text[index]
             shown.add_column(
                 Text(head),
                 justify="left" if is_name else "right",

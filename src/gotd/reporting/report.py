@@ -1,23 +1,25 @@
-"""Turn records into a report: Markdown and LaTeX tables, SVG figures, one HTML page."""
+"""Reports: Markdown and LaTeX tables, SVG figures and one HTML page, built from records."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
 from gotd.reporting import comparison_tables, tables
 from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
-from gotd.reporting.figures import block_figures, budget_figure
+from gotd.reporting.figures import block_figures
 from gotd.reporting.labels import labels_table
 from gotd.reporting.page import first_rows_table, provenance_table, to_page
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
 from gotd.reporting.render import (
+    Picture,
     Section,
     Table,
     one_line,
@@ -26,6 +28,7 @@ from gotd.reporting.render import (
     to_terminal,
 )
 from gotd.reporting.selections import overlap_table, selections_table
+from gotd.reporting.sweeps import curve_figures, sweep_tables, sweeps
 from gotd.storage.files import write_text
 
 # A path starts a word or a value; after a colon two slashes are a web address.
@@ -36,25 +39,27 @@ CAPTIONS = {
     "composition": "Domains of what was selected",
     "losses": "Pre-fine-tuning loss",
     "budgets": "Score by budget",
-    "labels": "Score by labels",
 }
 
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure on its way to a file and to the page.
-
-    Args:
-        name: What sets its file apart from the experiment's other figures.
-        kind: What it shows; a key of ``CAPTIONS``.
-        block: Place of the section it stands in.
-        svg: The figure.
-    """
-
-    name: str
-    kind: str
-    block: int
-    svg: str
+Maker = Callable[[Block], Table | None]
+# The tables of a block that the main file of an experiment holds.
+_MAIN: tuple[Maker, ...] = (
+    tables.scores_table,
+    tables.aggregates_table,
+    comparison_tables.average_comparisons_table,
+    tables.domains_table,
+    tables.other_metrics_table,
+    tables.failed_table,
+)
+# Tables in files of their own, folded away on the page, by the end of the file's name.
+_DETAILS: dict[str, tuple[Maker, ...]] = {
+    "_selections": (selections_table, overlap_table),
+    "_by_task": (
+        comparison_tables.remaining_comparisons_table,
+        comparison_tables.task_comparisons_table,
+    ),
+    "_cost": (tables.cost_table,),
+}
 
 
 def write_report(
@@ -62,7 +67,7 @@ def write_report(
 ) -> list[Path]:
     """Write every table and figure that the records support, and a page that holds all.
 
-    Below ``out``: ``tables/<experiment>`` with scores and comparisons, the same with
+    Below ``out``: ``tables/<experiment>`` with sweeps, scores and comparisons, the same with
     ``_by_task``, ``_selections`` and ``_cost`` (only this one depends on more than the
     fingerprint), each as ``.md`` and ``.tex``; ``figures/<experiment>_…svg``;
     ``report.html``. Files of earlier reports that this one does not write stay.
@@ -71,7 +76,7 @@ def write_report(
         records: Validated records, of one experiment or several, repeats allowed.
         out: Folder; made if absent.
         paper: Folder with the published tables; ``None`` leaves them out.
-        command: What made the records; stands at the head of every file, without the places
+        command: What made the records; the first line of every file, without the paths
             of this machine.
 
     Returns:
@@ -88,109 +93,103 @@ def write_report(
         f"made by: {without_places(one_line(command))}",
         f"from {len(records)} records with fingerprint {fingerprint(records)}",
     )
-    grouped: dict[str, list[Block]] = {}
+    experiments: dict[str, list[Block]] = defaultdict(list)
     for block in blocks(records):
-        grouped.setdefault(block.experiment, []).append(block)
-    written, sections, images, details = [], [], [], []
-    for experiment, members in grouped.items():
+        experiments[block.experiment].append(block)
+    written, sections, details = [], [], []
+    for experiment, members in experiments.items():
+        main = _main_sections(members, published)
+        files = {end: _sections(members, makers) for end, makers in _DETAILS.items()}
+        written += _write_tables(experiment, {"": main, **files}, out / "tables", stamp)
         name = _file_name(experiment)
-        scores = _score_sections(members, published)
-        by_task = [
-            *_sections_of(comparison_tables.remaining_comparisons_table, members),
-            *_sections_of(comparison_tables.task_comparisons_table, members),
+        written += [
+            _write(out / "figures" / f"{name}_{picture.name}.svg", picture.svg)
+            for section in main
+            for picture in section.pictures
         ]
-        costs = _sections_of(tables.cost_table, members)
-        chosen_rows = [
-            *_sections_of(selections_table, members),
-            *_sections_of(overlap_table, members),
-        ]
-        parts = {"": scores, "_by_task": by_task, "_selections": chosen_rows, "_cost": costs}
-        for suffix, chosen in parts.items():
-            if not chosen:
-                continue
-            heading = f"{experiment}{suffix.replace('_', ' ')}"
-            md, tex = (out / "tables" / f"{name}{suffix}{kind}" for kind in (".md", ".tex"))
-            written += [_write(md, to_markdown(heading, chosen, stamp))]
-            written += [_write(tex, to_latex(heading, chosen, stamp))]
-        drawn = _figures(members)
-        written += [_write(out / "figures" / f"{name}_{one.name}.svg", one.svg) for one in drawn]
-        sections += scores
-        images += [
-            [(CAPTIONS[one.kind], one.svg) for one in drawn if one.block == place]
-            for place in range(len(scores))
-        ]
-        details += chosen_rows + _sections_of(first_rows_table, members) + by_task + costs
+        sections += main
+        details += _sections(members, [first_rows_table]) + sum(files.values(), [])
     details.append(Section("All records", (provenance_table(records),)))
-    title = "Report: " + ", ".join(grouped)
-    page = to_page(title, sections, images, details, stamp)
+    page = to_page("Report: " + ", ".join(experiments), sections, details, stamp)
     written.append(_write(out / "report.html", page))
     return written
 
 
 def without_places(command: str) -> str:
-    """Shorten every absolute path of a command to its last component.
+    """Replace every absolute path of a command by its last component.
 
-    Where a store lies moves no number and is nobody else's concern. Relative paths and
-    web addresses stay.
+    The folder of a store changes no number, and it is private. Relative paths and web
+    addresses are left as they are.
     """
     return _ABSOLUTE.sub(lambda match: Path(match.group()).name or match.group(), command)
 
 
 def console_table(records: Sequence[Record]) -> RichTable:
-    """Build the scores of all blocks as one table for the terminal."""
-    found = blocks(merge(records))
-    return to_terminal([Section(_title(b), (tables.scores_table(b),)) for b in found])
+    """Build the scores of all blocks, then all sweeps, as one table for the terminal."""
+    members = blocks(merge(records))
+    scores = [Section(_title(b), (tables.scores_table(b),)) for b in members]
+    swept = [(sweep.name, table) for sweep in sweeps(members) for table in sweep_tables(sweep)]
+    return to_terminal([*scores, *(Section(f"{n}: {t.title}", (t,)) for n, t in swept)])
 
 
 def _title(block: Block) -> str:
     return f"{block.experiment}: {block.label}"
 
 
-def _score_sections(members: Sequence[Block], published: Sequence[Published]) -> list[Section]:
-    """Build one section per block and one of published numbers."""
-    makers: tuple[Callable[[Block], Table | None], ...] = (
-        tables.scores_table,
-        labels_table,
-        tables.aggregates_table,
-        comparison_tables.average_comparisons_table,
-        tables.domains_table,
-        tables.other_metrics_table,
-        tables.failed_table,
-    )
+def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> list[Section]:
+    """Build the sections of an experiment: sweeps, blocks, published numbers."""
     sections = []
-    for block in members:
-        built = tuple(table for make in makers if (table := make(block)) is not None)
-        sections.append(Section(_title(block), built))
-    if beside := published_tables(published, members):
-        sections.append(Section(f"{members[0].experiment}: published numbers", tuple(beside)))
+    curves: Counter[str] = Counter()
+    swept = sweeps(members)
+    figures = [curve_figures(sweep) for sweep in swept]
+    several = Counter(kind for of in figures for kind in of)
+    for sweep, of in zip(swept, figures, strict=True):
+        curves.update(list(of))
+        names = {k: f"{k}_{curves[k]}" if several[k] > 1 else k for k in of}
+        worth = labels_table(sweep)
+        built = (*sweep_tables(sweep), *([worth] if worth else []))
+        sections.append(Section(sweep.name, built, _pictures(of, names)))
+    for number, block in enumerate(members, start=1):
+        of = block_figures(block)
+        names = {k: f"{number}_{k}" if len(members) > 1 else k for k in of}
+        (section,) = _sections([block], _MAIN)
+        sections.append(Section(section.title, section.tables, _pictures(of, names)))
+    if compared := published_tables(published, members):
+        sections.append(Section(f"{members[0].experiment}: published numbers", tuple(compared)))
     return sections
 
 
-def _sections_of(make: Callable[[Block], Table | None], members: Sequence[Block]) -> list[Section]:
-    """Build one section per block for which there is such a table."""
-    return [Section(_title(b), (table,)) for b in members if (table := make(b)) is not None]
+def _pictures(figures: Mapping[str, Figure], names: Mapping[str, str]) -> tuple[Picture, ...]:
+    return tuple(
+        Picture(names[kind], CAPTIONS.get(kind, f"Score by {kind}"), to_svg(figure))
+        for kind, figure in figures.items()
+    )
 
 
-def _figures(members: Sequence[Block]) -> list[Drawing]:
-    """Draw what the blocks of an experiment support, one by one and against the budget."""
-    drawn = []
-    for place, block in enumerate(members):
-        for kind, figure in block_figures(block).items():
-            name = f"{place + 1}_{kind}" if len(members) > 1 else kind
-            drawn.append(Drawing(name, kind, place, to_svg(figure)))
-    series: dict[str, list[Block]] = {}
-    for block in members:
-        others = {n: v for n, v in block.axes.items() if n != "budget"}
-        series.setdefault(f"{block.scale} {others}", []).append(block)
-    curves = [(group, figure) for group in series.values() if (figure := budget_figure(group))]
-    for number, (group, figure) in enumerate(curves, start=1):
-        name = f"budgets_{number}" if len(curves) > 1 else "budgets"
-        drawn.append(Drawing(name, "budgets", members.index(group[-1]), to_svg(figure)))
-    return drawn
+def _sections(members: Sequence[Block], makers: Sequence[Maker]) -> list[Section]:
+    """Build one section per block with the tables that it supports, if there are any."""
+    built = [(b, tuple(t for make in makers if (t := make(b)) is not None)) for b in members]
+    return [Section(_title(block), of) for block, of in built if of]
+
+
+def _write_tables(
+    experiment: str, files: Mapping[str, Sequence[Section]], out: Path, stamp: Sequence[str]
+) -> list[Path]:
+    """Write the tables of an experiment as Markdown and LaTeX; empty files are left out."""
+    written = []
+    for end, sections in files.items():
+        if sections:
+            heading = f"{experiment}{end.replace('_', ' ')}"
+            path = out / f"{_file_name(experiment)}{end}"
+            written += [
+                _write(path.with_name(f"{path.name}.md"), to_markdown(heading, sections, stamp)),
+                _write(path.with_name(f"{path.name}.tex"), to_latex(heading, sections, stamp)),
+            ]
+    return written
 
 
 def _file_name(experiment: str) -> str:
-    """Make an experiment's name safe as a file name; names made by people stay as they are."""
+    """Convert an experiment's name to a file name; letters, digits and ``._-`` stay."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", experiment).strip("._") or "experiment"
 
 

@@ -1,4 +1,4 @@
-"""What every arm selected, beside chance and beside the other arms.
+"""Tables of what every arm selected, compared with chance and with the other arms.
 
 Users ask first which corpus dominates, whether rows repeat, how long they are and how much
 two methods agree; these two tables answer that from the selection reports in the records.
@@ -7,7 +7,7 @@ two methods agree; these two tables answer that from the selection reports in th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,83 +15,77 @@ import numpy as np
 from gotd.reporting.cells import Block
 from gotd.reporting.render import Table
 
-_ARM = frozenset({"arm"})
+# Where a selection report has each measure; older records have the second path.
+_MEASURES: dict[str, tuple[str, ...]] = {
+    "rows": ("rows",),
+    "distinct": ("distinct_rows",),
+    "repeated texts": ("duplicate_texts",),
+    "median chars": ("length_chars.selected.q50", "lengths.selected.chars.q50"),
+    "pool chars": ("length_chars.pool.q50", "lengths.pool.chars.q50"),
+    "distance to target": ("coverage.mean_distance",),
+    "at random": ("coverage.mean_distance_random",),
+    "nearer than random %": ("coverage.share_nearer",),
+    "largest marginal error": ("diagnostics.marginal_error",),
+}
 
 
 def selections_table(block: Block) -> Table | None:
     """Describe each arm's selections, means over tasks and seeds; ``None`` without any."""
-    measures: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
-        "rows": lambda s: s["rows"],
-        "distinct": lambda s: s["distinct_rows"],
-        "repeated texts": lambda s: s.get("duplicate_texts"),
-        "median chars": lambda s: _at(s, "lengths", "selected", "chars", "q50"),
-        "pool chars": lambda s: _at(s, "lengths", "pool", "chars", "q50"),
-        "distance to target": lambda s: _at(s, "coverage", "mean_distance"),
-        "at random": lambda s: _at(s, "coverage", "mean_distance_random"),
-        "nearer than random %": lambda s: _percent(_at(s, "coverage", "share_nearer")),
-        "largest marginal error": lambda s: _at(s, "diagnostics", "marginal_error"),
-    }
     rows = []
     for arm in block.arms:
-        reports = [r["selection"] for r in block.of(arm) if r["selection"] is not None]
+        reports = block.selections(arm)
         if not reports:
             continue
         cells = [arm]
-        for name, measure in measures.items():
-            values = [v for report in reports if (v := measure(report)) is not None]
-            over = max if name.startswith("largest") else np.mean
-            cells.append(_short(float(over(values))) if values else "")
+        for name, paths in _MEASURES.items():
+            values = [v for report in reports if (v := _at(report, paths)) is not None]
+            factor = 100 if name.endswith("%") else 1
+            reduce = max if name.startswith("largest") else np.mean
+            cells.append(_short(factor * float(reduce(values))) if values else "")
         rows.append(tuple(cells))
     if not rows:
         return None
     notes = (
         "Means over tasks and seeds; the marginal error is the largest of all solves.",
-        "Distances are Euclidean, from each target point to the nearest selected row, beside a "
-        "random selection of as many distinct rows.",
+        "Distances are Euclidean, from each target point to the nearest selected row; at random: "
+        "the same for a random selection of as many distinct rows.",
     )
-    return Table("Selections", ("arm", *measures), tuple(rows), _ARM, notes)
+    return Table("Selections", ("arm", *_MEASURES), tuple(rows), notes)
 
 
 def overlap_table(block: Block) -> Table | None:
-    """Show how far two arms chose the same rows: Jaccard index in %, mean over cells.
+    """Show the share of equal rows of two arms: Jaccard index in %, mean over cells.
 
-    Reads ``selection.overlap`` (other arm to index), which stands in the records of a
-    report only: what else was run is no part of a cell.
+    Reads ``selection.overlap`` (other arm to index), which only the records of a report
+    have: what else was run is no part of a cell.
     """
     pairs: dict[tuple[str, str], list[float]] = defaultdict(list)
     for arm in block.arms:
-        for record in block.of(arm):
-            for other, index in ((record["selection"] or {}).get("overlap") or {}).items():
+        for report in block.selections(arm):
+            for other, index in (report.get("overlap") or {}).items():
                 pairs[arm, other].append(100 * index)
     arms = [arm for arm in block.arms if any(arm in pair for pair in pairs)]
     if len(arms) < 2:
         return None
     rows = tuple(
-        (arm, *(_short(_mean(pairs[arm, other])) if arm != other else "" for other in arms))
+        (arm, *(_short(float(np.mean(of))) if (of := pairs.get((arm, o))) else "" for o in arms))
         for arm in arms
     )
     notes = ("Rows chosen by both arms in % of the rows chosen by either, for the same task.",)
-    return Table("Overlap of selections", ("arm", *arms), rows, _ARM, notes)
+    return Table("Overlap of selections", ("arm", *arms), rows, notes)
 
 
-def _at(report: Mapping[str, Any], *path: str) -> float | None:
-    value: Any = report
-    for name in path:
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value if isinstance(value, int | float) else None
+def _at(report: Mapping[str, Any], paths: Sequence[str]) -> float | None:
+    """Return the number at the first path that a report has, ``None`` without one."""
+    for path in paths:
+        value: Any = report
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        if isinstance(value, int | float):
+            return value
+    return None
 
 
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
-
-
-def _mean(values: Iterable[float]) -> float | None:
-    values = list(values)
-    return float(np.mean(values)) if values else None
-
-
-def _short(value: float | None) -> str:
-    """Write a number with three digits at least; empty where there is none."""
-    if value is None:
-        return ""
+def _short(value: float) -> str:
+    """Format a number with three digits at least."""
     return f"{value:.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"

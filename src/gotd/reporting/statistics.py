@@ -9,7 +9,7 @@ seed and then compare seeds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ Floats = NDArray[np.float64]
 
 DRAWS = 100_000  # all 2^n sign patterns are enumerated up to n = 16
 RESAMPLES = 10_000
-_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,32 @@ class Interval:
     def half_width(self) -> float:
         """Return half the length of the interval; NaN when there is none."""
         return (self.high - self.low) / 2
+
+
+def decimals(intervals: Iterable[Interval], factor: float) -> int:
+    """Return one decimal where intervals are wider than a point, else two."""
+    widths = [i.half_width * factor for i in intervals if not np.isnan(i.half_width)]
+    return 1 if widths and factor > 1 and float(np.median(widths)) >= 1 else 2
+
+
+def format_interval(interval: Interval, expected: int, factor: float, digits: int) -> str:
+    """Format ``mean ± half-width``; mark what is incomplete; leave the unmeasured empty.
+
+    Args:
+        interval: Mean and interval in metric units.
+        expected: Seeds a complete cell has; zero when the cell was never asked for.
+        factor: 100 for scores, 1 for perplexities.
+        digits: Decimals.
+    """
+    if expected == 0:
+        return ""
+    mark = "" if interval.n == expected else f" ({interval.n}/{expected})"
+    if interval.n == 0:
+        return "–" + mark
+    text = f"{interval.mean * factor:.{digits}f}"
+    if not np.isnan(interval.half_width):
+        text += f" ± {interval.half_width * factor:.{digits}f}"
+    return text + mark
 
 
 @dataclass(frozen=True)
@@ -83,7 +108,7 @@ def t_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> In
     mean = float(present.mean())
     if n == 1:
         return Interval(mean, np.nan, np.nan, 1)
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * stats.sem(present))
+    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * present.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -103,11 +128,11 @@ def stratified_bootstrap(
     statistic: Callable[..., Floats] = np.mean,
     whole_seeds: bool = False,
 ) -> Interval:
-    """Bootstrap an aggregate over tasks with the tasks held fixed.
+    """Resample an aggregate over tasks with the tasks held fixed.
 
     Every resample keeps all tasks and draws, within each, as many seeds as there are. This
     treats the tasks as independent given the seeds' draw; where a seed is a world that all
-    tasks share, whole rows must be drawn instead or the interval comes out too short.
+    tasks share, complete rows must be resampled or the interval comes out too short.
     Percentile intervals from few seeds are short anyway (with five seeds of one task they
     cover about 83 % where 95 % are meant): read the t-interval first.
 
@@ -127,23 +152,16 @@ def stratified_bootstrap(
         raise ValueError(f"scores must be [n_seed, n_task], not of shape {scores.shape}")
     if np.isnan(scores).any():
         raise ValueError("scores have gaps; aggregate over seeds for which every task is done")
-    n_seed = len(scores)
+    n_seed, n_task = scores.shape
     if scores.size == 0:
         return Interval(np.nan, np.nan, np.nan, n_seed)
     centre = float(statistic(scores.ravel(), axis=-1))
     if n_seed == 1:
         return Interval(centre, np.nan, np.nan, 1)
-    ends = stats.bootstrap(
-        tuple(scores.T),
-        lambda *tasks, axis: statistic(np.concatenate(tasks, axis=axis), axis=axis),
-        paired=whole_seeds,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=_BATCH,
-        method="percentile",
-        rng=rng,
-    ).confidence_interval
-    return Interval(centre, float(ends.low), float(ends.high), n_seed)
+    seeds = rng.integers(n_seed, size=(RESAMPLES, n_seed, 1 if whole_seeds else n_task))
+    resamples = scores[seeds, np.arange(n_task)].reshape(RESAMPLES, -1)
+    low, high = np.quantile(statistic(resamples, axis=-1), [0.025, 0.975])
+    return Interval(centre, float(low), float(high), n_seed)
 
 
 def p_floor(n: int) -> float:
@@ -177,7 +195,7 @@ def sign_flip_p(differences: Sequence[float] | Floats, rng: np.random.Generator)
         permutation_type="samples",
         vectorized=True,
         n_resamples=DRAWS,
-        batch=_BATCH,
+        batch=4096,
         alternative="greater",
         rng=rng,
     )
@@ -250,7 +268,7 @@ def seed_differences(arm: Floats, reference: Floats) -> Floats:
 
 
 def holm(p_values: Sequence[float] | Floats) -> Floats:
-    """Adjust p-values for multiplicity by Holm's step-down method.
+    """Compute p-values that are adjusted for multiplicity by Holm's step-down method.
 
     The k-th smallest of m is multiplied by ``m - k + 1``, then made non-decreasing and cut
     at 1. NaN (nothing to test) stays NaN and does not count towards m.

@@ -1,54 +1,51 @@
-"""The tables of a report, built from records and from nothing else.
+"""The tables of a block, built from records and from nothing else.
 
-A cell without a record stays empty; a cell with fewer seeds than the block has says so; an
-average over tasks uses only seeds for which every task is done.
+A cell without a record is empty, a cell with fewer seeds than the block has is marked, and
+an average over tasks uses only seeds for which every task is done.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from gotd.reporting.cells import (
-    Block,
-    average_interval,
-    display_factor,
-    task_interval,
-)
+from gotd.evaluation.metrics import metric
+from gotd.evaluation.results import DOMAIN_PREFIX, ROW_NOISE
+from gotd.reporting.cells import Block, average_interval, task_interval
 from gotd.reporting.measures import measures_of, measures_table, prompts_table
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import (
     Interval,
+    decimals,
+    format_interval,
     interquartile_mean,
     stratified_bootstrap,
 )
 
-DOMAIN_PREFIX = "domain/"
-WORDS = frozenset({"arm", "task", "against", "verdict", "error", "message", "where", "metric"})
+HEADLINE = {"headline", "headline_name", "headline_higher_is_better"}
 AVERAGE = "average"
-ROW_NOISE = "headline_standard_error"
 NOISE = "(test rows)"
 NOISE_NOTE = (
-    f"{NOISE}: standard error of one score because just these rows were drawn to be reported "
+    f"{NOISE}: standard error of one score over the choice of the reported rows "
     "(bootstrap, mean over cells), and their number: one row is worth about 100 / rows points, 1.5 "
-    "of 65. All arms see the same rows, so a paired difference has less of this noise. It counts "
-    "the errors that were made, so it is 0 where a small set happens to hold none."
+    "of 65. All arms see the same rows, so a paired difference has less of this noise. It is 0 "
+    "where a small set has no errors."
 )
 
 
 def seeds_note(block: Block) -> str:
-    """Say what the seeds of a block are."""
-    drawn = {role for record in block.cells.values() for role in record["seeds"]}
+    """Describe what the seeds of a block change."""
+    roles = {role for record in block.cells.values() for role in record["seeds"]}
     if block.seed_is_world:
         kind = "a seed is a generated world with its own base model, so intervals are over worlds"
-    elif "generation" in drawn:
+    elif "generation" in roles:
         kind = (
             "a seed draws the training order, the continuations and, where random, the "
             "selection; all seeds share the prompts and the base model"
         )
-    elif "evaluation" in drawn:
+    elif "evaluation" in roles:
         kind = (
             "a seed draws the training order and, where random, the selection; all seeds share "
             "the rows that are answered and the base model"
@@ -61,41 +58,15 @@ def seeds_note(block: Block) -> str:
     return f"{len(block.seeds)} seeds; {kind}."
 
 
-def decimals(intervals: Iterable[Interval], factor: float) -> int:
-    """Choose one decimal where intervals are wider than a point, else two."""
-    widths = [i.half_width * factor for i in intervals if not np.isnan(i.half_width)]
-    return 1 if widths and factor > 1 and float(np.median(widths)) >= 1 else 2
-
-
-def format_interval(interval: Interval, expected: int, factor: float, digits: int) -> str:
-    """Write ``mean ± half-width``; mark what is incomplete; leave the unmeasured empty.
-
-    Args:
-        interval: Mean and interval in metric units.
-        expected: Seeds a complete cell has; zero when the cell was never asked for.
-        factor: 100 for scores, 1 for perplexities.
-        digits: Decimals.
-    """
-    if expected == 0:
-        return ""
-    mark = "" if interval.n == expected else f" ({interval.n}/{expected})"
-    if interval.n == 0:
-        return "–" + mark
-    text = f"{interval.mean * factor:.{digits}f}"
-    if not np.isnan(interval.half_width):
-        text += f" ± {interval.half_width * factor:.{digits}f}"
-    return text + mark
-
-
 def scores_table(block: Block) -> Table:
     """Show arms by tasks with the average, the seeds and what was selected.
 
     An experiment of one task that is measured in several ways has a column per measure.
     """
     if measures_of(block):
-        chosen = {arm: _selection_columns(block, arm)[:1] for arm in block.arms}
-        return measures_table(block, seeds_note(block), chosen)
-    factors = {task: display_factor(block.metric_name(task)) for task in block.tasks}
+        selected = {arm: _selection_columns(block, arm)[:1] for arm in block.arms}
+        return measures_table(block, seeds_note(block), selected)
+    factors = {task: block.metric_of(task).factor for task in block.tasks}
     cells = {(a, t): task_interval(block, a, t) for a in block.arms for t in block.tasks}
     digits = decimals(cells.values(), max(factors.values()))
     n_seed = len(block.seeds)
@@ -107,11 +78,11 @@ def scores_table(block: Block) -> Table:
             expected = n_seed if task in asked else 0
             row.append(format_interval(cells[arm, task], expected, factors[task], digits))
         if block.comparable:
-            factor = display_factor(block.metric)
-            row.append(format_interval(average_interval(block, arm), n_seed, factor, digits))
+            average = average_interval(block, arm)
+            row.append(format_interval(average, n_seed, block.metric.factor, digits))
         else:
             row.append("")
-        row.append(_range([cells[arm, task].n for task in asked], "d"))
+        row.append(_range([cells[arm, task].n for task in asked]))
         rows.append((*row, *_selection_columns(block, arm)))
     if noise := _noise_row(block, factors, digits):
         rows.append((NOISE, *noise, "", "", "", ""))
@@ -123,58 +94,53 @@ def scores_table(block: Block) -> Table:
         *([NOISE_NOTE] if noise else []),
     )
     columns = ("arm", *block.tasks, AVERAGE, "seeds", "distinct / rows", "under-covered %")
-    return Table("Scores", columns, tuple(rows), WORDS, notes)
+    return Table("Scores", columns, tuple(rows), notes)
 
 
 def _noise_row(block: Block, factors: Mapping[str, float], digits: int) -> tuple[str, ...]:
-    """Say for each task how far a score is noise of its test rows; empty if none tells."""
+    """Return the noise of the test rows by task; empty if no record has it."""
     cells = []
     for task in block.tasks:
         records = [record for arm in block.arms for record in block.of(arm, task)]
         errors = [e for r in records if (e := r["metrics"].get(ROW_NOISE)) is not None]
-        rows = _range([r["n_eval"] for r in records], "d")
+        rows = _range([r["n_eval"] for r in records])
         error = float(np.mean(errors)) * factors[task] if errors else 0.0
         cells.append(f"±{error:.{digits}f}, {rows} rows" if errors else "")
     return tuple(cells) if any(cells) else ()
 
 
 def _absent_note(block: Block) -> tuple[str, ...]:
-    """Name the paper's tasks that are not in the table, and why; nothing if all are there."""
-    absent = block.absent()
-    reasons = {"not run": True, "not in the data": False}
-    named = [
-        f"{', '.join(tasks)} ({reason})"
-        for reason, held in reasons.items()
-        if (tasks := [task for task, is_held in absent.items() if is_held is held])
-    ]
+    """List the paper's tasks that are not in the table, and why; empty if all are."""
+    reasons: dict[str, list[str]] = {"not run": [], "not in the data": []}
+    for task, is_held in block.absent().items():
+        reasons["not run" if is_held else "not in the data"].append(task)
+    named = [f"{', '.join(tasks)} ({reason})" for reason, tasks in reasons.items() if tasks]
     return (f"Not in this table: {'; '.join(named)}.",) if named else ()
 
 
 def _metrics_note(block: Block) -> str:
-    """Say which metric each task is scored by."""
+    """List the metric of each task."""
     tasks: dict[str, list[str]] = {}
     for task in block.tasks:
-        tasks.setdefault(block.metric_name(task) or "no cell done", []).append(task)
+        tasks.setdefault(block.metric_of(task).name or "no cell done", []).append(task)
     return "; ".join(f"{metric}: {', '.join(of)}" for metric, of in tasks.items()) + "."
 
 
-def _range(values: Sequence[float], form: str) -> str:
+def _range(values: Sequence[int]) -> str:
     if not values:
         return ""
-    low, high = format(min(values), form), format(max(values), form)
-    return low if low == high else f"{low}–{high}"
+    low, high = min(values), max(values)
+    return str(low) if low == high else f"{low}–{high}"
 
 
 def _selection_columns(block: Block, arm: str) -> tuple[str, str]:
     """Describe what an arm selected: distinct of all rows, share from under-covered domains."""
-    selections = [r["selection"] for r in block.of(arm) if r["selection"] is not None]
+    selections = block.selections(arm)
     if not selections:
         return ("", "")
-    distinct = _range([s["distinct_rows"] for s in selections], "d")
-    rows = _range([s["rows"] for s in selections], "d")
-    shares = [
-        s["under_covered_share"] for s in selections if s.get("under_covered_share") is not None
-    ]
+    distinct, rows = (_range([s[n] for s in selections]) for n in ("distinct_rows", "rows"))
+    values = [s.get("under_covered_share") for s in selections]
+    shares = [value for value in values if value is not None]
     share = f"{100 * float(np.mean(shares)):.1f}" if shares else ""
     return (f"{distinct}/{rows}", share)
 
@@ -183,40 +149,35 @@ def aggregates_table(block: Block) -> Table | None:
     """Show the average over tasks with three intervals; ``None`` where there is no average."""
     if not block.has_average:
         return None
-    factor = display_factor(block.metric)
+    factor = block.metric.factor
     rows = []
     for arm in block.arms:
         scores = block.scores(arm).T
         complete = scores[~np.isnan(scores).any(axis=1)]
-        seeds = f"{len(complete)}/{len(block.seeds)}"
-        if len(complete) == 0:
-            rows.append((arm, seeds, "", "", "", "", ""))
-            continue
-        world = block.seed_is_world
         mean = average_interval(block, arm)
-        boot = stratified_bootstrap(complete, np.random.default_rng(0), whole_seeds=world)
-        middle = stratified_bootstrap(
-            complete, np.random.default_rng(0), interquartile_mean, whole_seeds=world
+        boot, middle = (
+            stratified_bootstrap(complete, np.random.default_rng(0), statistic, block.seed_is_world)
+            for statistic in (np.mean, interquartile_mean)
         )
         rows.append(
             (
                 arm,
-                seeds,
-                f"{mean.mean * factor:.2f}",
+                f"{len(complete)}/{len(block.seeds)}",
+                f"{mean.mean * factor:.2f}" if mean.n else "",
                 _ends(mean, factor),
                 _ends(boot, factor),
-                f"{middle.mean * factor:.2f}",
+                f"{middle.mean * factor:.2f}" if mean.n else "",
                 _ends(middle, factor),
             )
         )
     columns = ("arm", "complete seeds", "mean", "t-interval", "bootstrap", "IQM", "IQM bootstrap")
-    drawn = "whole worlds are redrawn" if block.seed_is_world else "seeds are redrawn within tasks"
+    unit = "whole worlds are redrawn" if block.seed_is_world else "seeds are redrawn within tasks"
     notes = (
-        f"95 % intervals over complete seeds. Bootstrap: tasks are fixed, {drawn}; with few "
+        f"95 % intervals over complete seeds. Bootstrap: tasks are fixed, {unit}; with few "
         "seeds it is too short, so the t-interval is the one to quote. IQM: mean of the middle "
         "half of all cells.",
     )
-    return Table("Average over tasks", columns, tuple(rows), WORDS, notes)
+    return Table("Average over tasks", columns, tuple(rows), notes)
 
 
 def _ends(interval: Interval, factor: float) -> str:
@@ -233,15 +194,8 @@ def metrics_table(block: Block, title: str, choose: Callable[[str], bool]) -> Ta
         title: Title of the table.
         choose: Which metrics to show, by name.
     """
-    records = [r for arm in block.arms for r in block.of(arm)]
-    names = sorted(
-        {
-            name
-            for r in records
-            for name in r["metrics"]
-            if name not in ("headline", "headline_name") and choose(name)
-        }
-    )
+    recorded = {name for arm in block.arms for r in block.of(arm) for name in r["metrics"]}
+    names = sorted(n for n in recorded - HEADLINE if choose(n))
     if not names:
         return None
     rows = []
@@ -253,13 +207,13 @@ def metrics_table(block: Block, title: str, choose: Callable[[str], bool]) -> Ta
             for name in names:
                 interval = task_interval(block, arm, task, name)
                 # A domain score has the unit of the task's headline.
-                unit = block.metric_name(task) if name.startswith(DOMAIN_PREFIX) else name
+                of = block.metric_of(task) if name.startswith(DOMAIN_PREFIX) else metric(name)
                 expected = len(block.seeds) if interval.n else 0
-                cells.append(format_interval(interval, expected, display_factor(unit), 1))
+                cells.append(format_interval(interval, expected, of.factor, 1))
             rows.append(tuple(cells))
     headings = tuple(name.removeprefix(DOMAIN_PREFIX) for name in names)
     notes = ("Mean ± half-width of the 95 % t-interval; " + seeds_note(block),)
-    return Table(title, ("task", "arm", *headings), tuple(rows), WORDS, notes)
+    return Table(title, ("task", "arm", *headings), tuple(rows), notes)
 
 
 def domains_table(block: Block) -> Table | None:
@@ -271,11 +225,9 @@ def other_metrics_table(block: Block) -> Table | None:
     """Show every metric that is neither the headline nor a domain score."""
     if measures_of(block):
         return prompts_table(block)
-    headlines = {block.metric_name(task) for task in block.tasks}
+    shown = {ROW_NOISE, *(block.metric_of(task).name for task in block.tasks)}
     return metrics_table(
-        block,
-        "Other metrics",
-        lambda n: not n.startswith(DOMAIN_PREFIX) and n not in {*headlines, ROW_NOISE},
+        block, "Other metrics", lambda n: not n.startswith(DOMAIN_PREFIX) and n not in shown
     )
 
 
@@ -289,7 +241,7 @@ def failed_table(block: Block) -> Table | None:
         message = error["message"].strip().splitlines() or [""]
         rows.append((record["key"][:12], where, error["type"], message[0][:200]))
     columns = ("key", "where", "error", "message")
-    return Table("Failed cells", columns, tuple(rows), WORDS) if rows else None
+    return Table("Failed cells", columns, tuple(rows)) if rows else None
 
 
 def cost_table(block: Block) -> Table:
@@ -319,7 +271,7 @@ def cost_table(block: Block) -> Table:
         "Seconds are means over done cells; total hours include failed cells.",
         hardware(block),
     )
-    return Table("Cost", (*columns, "total h", "peak GiB"), tuple(rows), WORDS, notes)
+    return Table("Cost", (*columns, "total h", "peak GiB"), tuple(rows), notes)
 
 
 def _mean(values: Sequence[float]) -> str:
@@ -327,12 +279,12 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def hardware(block: Block) -> str:
-    """Name the machines the records of a block come from, with counts."""
-    found: Counter[str] = Counter()
+    """Count the records of a block by the machine they come from."""
+    machines: Counter[str] = Counter()
     for record in block.cells.values():
         machine = record["cost"].get("hardware") or {}
         parts = [machine.get("gpu"), machine.get("cpu")]
         cores = [f"{machine['cores']} cores"] if machine.get("cores") else []
         memory = [f"{machine['memory_gib']:g} GiB"] if machine.get("memory_gib") else []
-        found[", ".join([str(p) for p in parts if p] + cores + memory) or "not recorded"] += 1
-    return "Hardware: " + "; ".join(f"{name} ({n} cells)" for name, n in sorted(found.items()))
+        machines[", ".join([str(p) for p in parts if p] + cores + memory) or "not recorded"] += 1
+    return "Hardware: " + "; ".join(f"{name} ({n} cells)" for name, n in sorted(machines.items()))

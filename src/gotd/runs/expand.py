@@ -1,7 +1,7 @@
-"""Expand a command line into the cells it means, composed as Hydra composes them.
+"""Expand a command line into the configurations of its cells, equal to those of Hydra.
 
-A run that is done must answer at once and `gotd plan` must show what a run would do, so
-cells are laid out here without Hydra's launcher.
+`gotd plan` and a finished run need all cells without running any, so they are composed here
+and not by Hydra's launcher.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.storage.keys import RUN_ONLY
 
-AXES = ("task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale")
-"""Overrides that name a cell by themselves; any other one goes into its variant."""
-_NO_VARIANT = ("hydra", "hydra/launcher", "store", "workers", "threads", "tracker")
+AXES = {"task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale"}
+"""Overrides with a column of their own in the tables; any other one is part of the variant."""
 
+Choice = tuple[str, ...]
+"""One ``group=option`` of each group that a sweep changes."""
 
 Configured = tuple[DictConfig, str]
 """A composed configuration and its variant."""
 
 
 class SweepError(ValueError):
-    """A command line does not compose; the message says which override and why."""
+    """A command line that does not compose; the message has the override and the reason."""
 
 
 @contextmanager
@@ -46,58 +47,67 @@ def _configured() -> Iterator[None]:
         yield
 
 
-def resolve(overrides: Sequence[str]) -> list[str]:
-    """Turn ``experiment=glue scale=folder`` into the file ``experiment=glue/folder``.
+def split_experiment(overrides: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the experiment's name and the other overrides.
 
-    An experiment is a delta for each scale, because a scale changes model, budget and
-    tasks together; on the command line the two stay separate words.
+    Raises:
+        SweepError: If no override states the experiment.
+    """
+    names = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")]
+    if not names:
+        raise SweepError(f"no experiment given; add experiment=…, one of: {_known()}")
+    return names[-1], [o for o in overrides if not o.startswith("experiment=")]
+
+
+def resolve(overrides: Sequence[str]) -> list[str]:
+    """Replace ``experiment=glue scale=folder`` by the name of a file, ``experiment=glue/folder``.
+
+    The scale changes model, budget and tasks, so each experiment has a file for each scale.
 
     Raises:
         SweepError: If there is no such experiment, or it has no such scale.
     """
-    chosen: dict[str, str] = {}
+    chosen = {"experiment": "glue"}
     rest = []
     for override in overrides:
         key, _, value = override.partition("=")
         if key not in ("experiment", "scale"):
             rest.append(override)
-            continue
-        if "," in value:
+        elif "," in value:
             raise SweepError(
-                f"{override}: an experiment changes model, budget and tasks together, so it is no "
-                "axis of a sweep; run one after the other"
+                f"{override}: an experiment changes model, budget and tasks together, so it is "
+                "not an axis of a sweep; run one after the other"
             )
-        chosen[key] = value
-    experiment = chosen.get("experiment", "glue")
+        else:
+            chosen[key] = value
+    experiment, scale = chosen["experiment"], chosen.get("scale")
     if "/" not in experiment:
-        experiment = f"{experiment}/{chosen.get('scale', 'micro')}"
-    elif "scale" in chosen and not experiment.endswith(f"/{chosen['scale']}"):
-        raise SweepError(
-            f"experiment={experiment} names a scale, and scale={chosen['scale']} another"
-        )
+        experiment = f"{experiment}/{scale or 'micro'}"
+    elif scale and not experiment.endswith(f"/{scale}"):
+        raise SweepError(f"experiment={experiment} has another scale than scale={scale}")
     if not (conf_folder() / "experiment" / f"{experiment}.yaml").is_file():
-        known = ", ".join(experiments())
-        raise SweepError(
-            f"there is no experiment={experiment.replace('/', ' scale=')}; known: {known}"
-        )
+        name = experiment.replace("/", " scale=")
+        raise SweepError(f"there is no experiment={name}; known: {_known()}")
     for override in rest:
         if override.startswith("source.path=") and _is_sweep(override):
             raise SweepError(
-                f"{override}: where rows stand is in no record, so it is no axis of a sweep; run "
-                "one after the other, each with a store=… of its own"
+                f"{override}: the path of the rows is in no record, so it is not an axis of a "
+                "sweep; run one after the other, each with another store=…"
             )
         if override.startswith("+"):
-            raise SweepError(
-                f"{override}: a field that no schema has would change nothing but the key"
-            )
+            raise SweepError(f"{override}: no schema has this field; remove it or fix its name")
     return [f"experiment={experiment}", *rest]
 
 
+def _known() -> str:
+    return ", ".join(experiments())
+
+
 def expand(overrides: Sequence[str]) -> list[Configured]:
-    """Compose every cell that a command line means, in the order Hydra runs them.
+    """Compose every cell of a command line, in the order in which Hydra runs them.
 
     Args:
-        overrides: Hydra overrides, ``experiment=…`` among them.
+        overrides: Hydra overrides, with ``experiment=…``.
 
     Returns:
         Composed configurations, each with its variant.
@@ -120,15 +130,15 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
 
 
 def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
-    """Lay out every cell that a command line means; nothing runs.
+    """Plan every cell of a command line without running it.
 
     Returns:
-        The cells, and the tasks that were skipped because the source does not hold them.
+        The cells, and the tasks that are skipped because the source does not have them.
 
     Raises:
         SweepError: At the first override that does not compose.
-        ValueError: If a value is refused; the message names the field.
-        FileNotFoundError: If the source cannot say what its rows are, or holds no task.
+        ValueError: If a value is invalid; the message has the field.
+        FileNotFoundError: If the source cannot be read, or has none of the tasks.
     """
     try:
         held, skipped = part_held(expand(overrides))
@@ -138,12 +148,12 @@ def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
 
 
 def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str]]:
-    """Part the cells whose task the source holds from the names of other tasks.
+    """Split cells into those whose task the source has, and the names of the other tasks.
 
-    A folder with six of eight tasks runs six; the two are no failure, but they are named.
+    A folder with six of eight tasks runs six of them, and the other two are reported.
 
     Raises:
-        FileNotFoundError: If the source cannot say what it holds, or holds none of them.
+        FileNotFoundError: If the source cannot be read, or has none of the tasks.
     """
     held = [cell for cell in configs if holds_task(cell[0])]
     names = dict.fromkeys(config.task.name for config, _ in configs)
@@ -158,23 +168,23 @@ def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str
 
 
 def holds_task(config: DictConfig) -> bool:
-    """Tell whether a cell's source holds its task."""
-    # A toxicity task reads rows that a source knows by another name.
+    """Return whether a cell's source has its task."""
+    # A toxicity task reads rows under another name of the source.
     return config.task.get("rated", config.task.name) in build(config.source).tasks()
 
 
 def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
-    """Compose every job as Hydra does, but nothing twice.
+    """Compose every job as Hydra does, but each part only once.
 
-    A composition reads and merges some forty files, and the cells of a sweep differ in
-    few of them. So group choices are composed apart from plain values, which Hydra puts
-    in last of all and which are put into a copy here.
+    A composition reads and merges some forty files, and the cells of a sweep differ in few
+    of them. So the choices of groups are composed without the plain values, which Hydra
+    applies last of all. The values are then set in a copy.
 
     Args:
         jobs: The overrides of each cell: the same keys in the same order.
 
     Returns:
-        What ``compose("config", overrides=job)`` gives for each.
+        The same as ``compose("config", overrides=job)`` for each job.
     """
     parse = functools.cache(OverridesParser.create().parse_override)
     loader = GlobalHydra.instance().config_loader()
@@ -185,70 +195,70 @@ def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
         return isinstance(override.value(), dict) or not is_group(override.key_or_group)
 
     if any(parse(text).type is not OverrideType.CHANGE for job in jobs for text in job):
-        return _by_choices([tuple(job) for job in jobs])  # what adds and deletes is left to Hydra
+        return [_compose(job) for job in jobs]  # additions and deletions
     choices = [tuple(text for text in job if not is_value(text)) for job in jobs]
+    by_choice = _compose_choices(list(dict.fromkeys(choices)))
     configs = []
-    for job, composed in zip(jobs, _by_choices(choices), strict=True):
-        config = copy.deepcopy(composed)
+    for job, choice in zip(jobs, choices, strict=True):
+        config = copy.deepcopy(by_choice[choice])
         try:
             for override in map(parse, filter(is_value, job)):
                 if not override.is_hydra_override():
                     OmegaConf.update(config, override.key_or_group, override.value(), merge=True)
         except OmegaConfBaseException:
-            config = compose("config", overrides=list(job))  # Hydra's own words for what is wrong
+            config = _compose(job)  # for Hydra's own error message
         configs.append(config)
     return configs
 
 
-def _by_choices(choices: Sequence[tuple[str, ...]]) -> list[DictConfig]:
-    """Compose each choice of groups; as sums of single changes where that is the same.
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    return compose("config", overrides=list(overrides))
 
-    Eight tasks and eight arms need 15 compositions instead of 64, as long as a task
-    changes only the node ``task`` and an arm only ``selector``; the farthest
-    combination is composed whole to make sure. Otherwise each combination is composed.
+
+def _compose_choices(choices: Sequence[Choice]) -> dict[Choice, DictConfig]:
+    """Compose choices of groups, by combining single changes where that is equivalent.
+
+    Eight tasks and eight arms need 15 compositions instead of 64, as long as a task changes
+    only the node ``task`` and an arm only ``selector``. The last combination, which has the
+    most changes, is composed as a check. If it differs, each choice is composed by itself.
     """
-    distinct = list(dict.fromkeys(choices))
-    first = distinct[0]
-    composed = {first: compose("config", overrides=list(first))}
-    changes = {(place, choice[place]) for choice in distinct for place in range(len(first))} - set(
-        enumerate(first)
-    )
-    if len(changes) + 2 < len(distinct):
-        composed |= _by_sums(first, composed[first], sorted(changes), distinct)
-    for choice in distinct:
-        if choice not in composed:
-            composed[choice] = compose("config", overrides=list(choice))
-    return [composed[choice] for choice in choices]
+    first, last = choices[0], choices[-1]
+    composed = {first: _compose(first)}
+    changes = {change for choice in choices for change in enumerate(choice)} - {*enumerate(first)}
+    if len(changes) + 2 < len(choices):
+        nodes = _single_changes(first, composed[first], changes)
+        combined = {choice: _combine(composed[first], choice, nodes) for choice in choices if nodes}
+        if combined and _plain(combined[last]) == _plain(_compose(last)):
+            return combined
+    return composed | {choice: _compose(choice) for choice in choices[1:]}
 
 
-def _by_sums(
-    first: tuple[str, ...],
-    base: DictConfig,
-    changes: Sequence[tuple[int, str]],
-    wanted: Sequence[tuple[str, ...]],
-) -> dict[tuple[str, ...], DictConfig]:
-    """Put single changes together; nothing if a change reaches beyond its own node."""
+def _single_changes(
+    first: Choice, base: DictConfig, changes: set[tuple[int, str]]
+) -> dict[tuple[int, str], tuple[str, DictConfig]]:
+    """Compose each change by itself; return its node, or nothing if another node changes, too."""
     nodes = {}
-    plain = OmegaConf.to_container(base)
-    for place, text in changes:
+    for position, text in changes:
         group = text.partition("=")[0]
-        one = compose("config", overrides=[*first[:place], text, *first[place + 1 :]])
-        changed = OmegaConf.to_container(one)
-        assert isinstance(plain, dict)
-        assert isinstance(changed, dict)
-        if group not in plain or {**plain, group: None} != {**changed, group: None}:
+        config = _compose([*first[:position], text, *first[position + 1 :]])
+        if group not in base or {**_plain(base), group: 0} != {**_plain(config), group: 0}:
             return {}
-        nodes[place, text] = (group, one[group])
-    sums = {}
-    for choice in wanted:
-        config = copy.deepcopy(base)
-        for change in set(enumerate(choice)) & nodes.keys():
-            group, node = nodes[change]
-            config[group] = node
-        sums[choice] = config
-    whole = compose("config", overrides=list(wanted[-1]))
-    agree = OmegaConf.to_container(sums[wanted[-1]]) == OmegaConf.to_container(whole)
-    return sums if agree else {}
+        nodes[position, text] = (group, config[group])
+    return nodes
+
+
+def _combine(
+    base: DictConfig, choice: Choice, nodes: dict[tuple[int, str], tuple[str, DictConfig]]
+) -> DictConfig:
+    config = copy.deepcopy(base)
+    for change in set(enumerate(choice)) & nodes.keys():
+        group, node = nodes[change]
+        config[group] = node
+    return config
+
+
+def _plain(config: DictConfig) -> dict:
+    return OmegaConf.to_container(config)  # type: ignore[return-value]
 
 
 def _is_sweep(override: str) -> bool:
@@ -256,8 +266,7 @@ def _is_sweep(override: str) -> bool:
 
 
 def _one_line(error: BaseException) -> str:
-    """Say what Hydra refused without its traceback of defaults lists."""
-    # Schemas, where Hydra looked, and its advice to add what does not exist.
+    """Return Hydra's message in one line, without its lists of defaults and search paths."""
     noise = ("base_", "Config search path", "provider=", "To append to your config")
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(noise)]
@@ -267,20 +276,24 @@ def _one_line(error: BaseException) -> str:
     return " | ".join(lines[:40])
 
 
+def is_run_only(override: str) -> bool:
+    """Return whether an override changes only how and where cells run."""
+    key = _key(override)
+    path = key.split(".")
+    group = path[0].split("/")[0]
+    return group == "hydra" or key == "source.path" or not RUN_ONLY.isdisjoint((group, path[-1]))
+
+
 def variant(overrides: Sequence[str]) -> str:
-    """Name the overrides that are no axis of their own, to tell cells apart."""
-    named = []
-    for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0]
-        path = key.split(".")
-        if key in AXES or key == "source.path":  # where rows stand says nothing about them
-            continue
-        if path[0] not in _NO_VARIANT and path[-1] not in RUN_ONLY:
-            named.append(override)
-    return " ".join(sorted(named))
+    """Return the overrides that are no axis, which tell the cells of a sweep apart."""
+    return " ".join(sorted(o for o in overrides if _key(o) not in AXES and not is_run_only(o)))
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
 
 
 def experiments() -> list[str]:
-    """List the experiments that conf/experiment holds, with their scales."""
+    """Return the experiments in conf/experiment with their scales."""
     folder = conf_folder() / "experiment"
     return sorted(f"{path.parent.name} scale={path.stem}" for path in folder.glob("*/*.yaml"))

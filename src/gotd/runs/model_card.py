@@ -1,7 +1,7 @@
-"""Write the model card of a trained model: what it came from, what it read, how to load it.
+"""Write the model card of a trained model: its base, its data, how to load it.
 
-The card is a README.md with the metadata block that the Hugging Face Hub reads. What is
-not known stays out of it.
+The card is a README.md with the metadata that the Hugging Face Hub reads. Facts that are not
+known are left out.
 """
 
 from __future__ import annotations
@@ -12,22 +12,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import ModelCard, ModelCardData
+
 from gotd.reporting.render import escape_markdown
 from gotd.training.lora import ADAPTER_FOLDER
+
+TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a card says.
+    """Contents of a card.
 
     Args:
-        title: What the model is called.
+        title: Name of the model.
         base: The model that training started from, in words.
         base_hub: Its name on the Hub; ``None`` for one that was built here.
         base_revision: The Hub commit, where one was pinned.
         selection: Lines of the data section, by name: arm, budget, keys, candidates.
-        settings: Training settings by name; empty for a model that was not trained on.
-        licences: What is known of the licences of what it read, one line each.
+        settings: Training settings by name; empty for a model that was not trained.
+        licences: What is known of the licences of the data, one line each.
         metrics: Numbers measured of this model, by name.
         measured_on: What they were measured on, in words.
         key: Key of the artifact.
@@ -50,107 +54,67 @@ class CardFacts:
 def write_cards(folder: Path, facts: CardFacts, name: str) -> None:
     """Write the card of a model folder, and that of its adapter where there is one.
 
-    The adapter's settings are told its base where that stands on the Hub, so that PEFT
-    finds it by itself.
+    The adapter's settings get the Hub name of its base, so that PEFT can load the base.
 
     Args:
         folder: A Hugging Face model folder.
-        facts: What to say.
-        name: Under which the folder is loaded: a Hub name, or where it stands.
+        facts: Contents of the card.
+        name: Name by which the folder is loaded: a Hub name, or a path.
     """
     architectures = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     masked = any("MaskedLM" in kind for kind in architectures.get("architectures", ()))
     adapter = folder / ADAPTER_FOLDER
-    adapted = adapter.is_dir()
-    text = model_card(facts, name, masked, adapted)
+    text = model_card(facts, name, masked, adapter.is_dir())
     (folder / "README.md").write_text(text, encoding="utf-8")
-    if not adapted:
+    if not adapter.is_dir():
         return
     path = adapter / "adapter_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = facts.base_hub
     config["revision"] = facts.base_revision
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    metadata = _metadata(facts, masked, library="peft")
-    lines = [
-        *metadata,
-        f"# Adapter of {facts.title}",
-        "",
-        "The low-rank additions alone; the folder above holds the model with them merged in, and "
-        "the card that says what they learnt from.",
-    ]
-    (adapter / "README.md").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    text = (
+        f"---\n{_metadata(facts, masked, library='peft')}\n---\n\n# Adapter of {facts.title}\n\n"
+        "The low-rank additions alone; the folder above contains the model with the additions "
+        "merged, and a card that describes the training data.\n"
+    )
+    (adapter / "README.md").write_text(text, encoding="utf-8")
 
 
 def model_card(facts: CardFacts, name: str, masked: bool, adapted: bool) -> str:
-    """Give the text of a card.
+    """Return the text of a card.
 
     Args:
-        facts: What to say.
-        name: Under which the model is loaded.
+        facts: Contents of the card.
+        name: Name by which the model is loaded.
         masked: Whether it is a masked language model; a causal one otherwise.
-        adapted: Whether the additions of LoRA lie beside the merged weights.
+        adapted: Whether the folder also contains the additions of LoRA alone.
     """
-    lines = [*_metadata(facts, masked, library="transformers"), f"# {facts.title}", ""]
-    lines += [f"Started from {facts.base}.", "", "## Data", ""]
-    if facts.selection:
-        lines += _table("selection", facts.selection)
-    else:
-        lines.append("Nothing was selected for it: it is the model that every arm starts from.")
-    lines += ["", "Licences:", "", *(f"- {line}" for line in facts.licences)]
-    if facts.settings:
-        lines += ["", "## Training", "", *_table("setting", facts.settings)]
-    if facts.metrics:
-        rounded = {what: f"{value:.6g}" for what, value in facts.metrics.items()}
-        lines += ["", "## Measured", "", f"{facts.measured_on}.", "", *_table("measure", rounded)]
-    lines += ["", "## Load", "", *_how_to_load(facts, name, masked, adapted)]
-    lines += ["", f"Made by gotd {facts.version}; artifact `{facts.key}`.", ""]
-    return "\n".join(lines)
+    card = ModelCard.from_template(
+        _metadata(facts, masked, library="transformers"),
+        template_path=str(TEMPLATE),
+        facts=facts,
+        name=name,
+        kind=f"AutoModelFor{'Masked' if masked else 'Causal'}LM",
+        adapter=ADAPTER_FOLDER if adapted else None,
+        cell=_cell,
+    )
+    return str(card)
 
 
-def _metadata(facts: CardFacts, masked: bool, library: str) -> list[str]:
-    """Give the block that the Hub reads; JSON is YAML."""
-    known: dict[str, Any] = {
-        "library_name": library,
-        "pipeline_tag": "fill-mask" if masked else "text-generation",
-        "tags": ["gotd", "data-selection"],
-    }
-    if facts.base_hub is not None:
-        known["base_model"] = facts.base_hub
-        known["base_model_relation"] = "adapter" if library == "peft" else "finetune"
-    return ["---", *(f"{key}: {json.dumps(value)}" for key, value in known.items()), "---", ""]
+def _metadata(facts: CardFacts, masked: bool, library: str) -> ModelCardData:
+    """Return the metadata that the Hub reads."""
+    relation = {"base_model_relation": "adapter" if library == "peft" else "finetune"}
+    return ModelCardData(
+        library_name=library,
+        pipeline_tag="fill-mask" if masked else "text-generation",
+        tags=["gotd", "data-selection"],
+        base_model=facts.base_hub,
+        **(relation if facts.base_hub is not None else {}),
+    )
 
 
-def _table(head: str, rows: Mapping[str, Any]) -> list[str]:
-    cells = [f"| {escape_markdown(name)} | {_plain(value)} |" for name, value in rows.items()]
-    return [f"| {head} | |", "| --- | --- |", *cells]
-
-
-def _plain(value: Any) -> str:
-    """Write a value for a cell; names of domains are other people's text."""
+def _cell(value: Any) -> str:
+    """Return a value for a table's cell; names of domains are text of others."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return escape_markdown(text)
-
-
-def _how_to_load(facts: CardFacts, name: str, masked: bool, adapted: bool) -> list[str]:
-    kind = f"AutoModelFor{'Masked' if masked else 'Causal'}LM"
-    lines = [
-        "```python",
-        f"from transformers import AutoTokenizer, {kind}",
-        "",
-        f"model = {kind}.from_pretrained({name!r})",
-        f"tokenizer = AutoTokenizer.from_pretrained({name!r})",
-    ]
-    if adapted:
-        base = facts.base_hub or "base"
-        here = "" if facts.base_hub else " (`gotd export … selector=none --out base` writes it)"
-        at = f", revision={facts.base_revision!r}" if facts.base_revision else ""
-        lines += [
-            "",
-            f"# or the adapter on its base{here}",
-            "from peft import PeftModel",
-            "",
-            f"base = {kind}.from_pretrained({base!r}{at})",
-            f"model = PeftModel.from_pretrained(base, {name!r}, subfolder={ADAPTER_FOLDER!r})",
-        ]
-    return [*lines, "```"]

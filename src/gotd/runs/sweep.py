@@ -1,7 +1,7 @@
-"""Run the cells of an experiment that are missing, and tabulate what is there.
+"""Run the cells of an experiment that are missing, and write their tables.
 
-Hydra launches; a cell that is done returns at once from its record, so the same command
-again is how a sweep resumes.
+Hydra launches the cells. A finished cell returns at once from its record, so the same
+command resumes a sweep.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import pyarrow as pa
 import pyarrow.parquet as pq
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -26,22 +27,33 @@ from omegaconf import DictConfig, OmegaConf
 from gotd.config.build import register
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell
-from gotd.runs.expand import SweepError, expand, expand_cells, holds_task, resolve, variant
+from gotd.runs.expand import (
+    SweepError,
+    expand,
+    expand_cells,
+    holds_task,
+    is_run_only,
+    resolve,
+    variant,
+)
 from gotd.storage.artifacts import ArtifactError
 
 log = logging.getLogger(__name__)
 
+Outcome = tuple[Cell, dict[str, Any]]
+"""A cell that ran, and its record."""
+
 
 def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
-    """Run an experiment as its command line says, then print and write its tables.
+    """Run an experiment, then print and write its tables.
 
     Args:
-        experiment: Name of a file in conf/experiment.
-        arguments: Hydra overrides and flags; the process's own by default.
+        experiment: Name of a folder in conf/experiment, or of a file in it (``glue/micro``).
+        arguments: Hydra overrides and flags; ``None`` for those of the process.
 
     Returns:
-        Exit status: 0 if every cell is done, 1 if one failed or is missing, 2 if nothing
-        can run as asked (one line says why), 130 if it was interrupted.
+        Exit status: 0 if every cell is done, 1 if one failed or is missing, 2 if the command
+        is invalid (one line has the reason), 130 if it was interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     overrides = [f"experiment={experiment}", *given]
@@ -51,43 +63,42 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
     try:
         if "--cfg" in given:
             (config, _), *_ = expand([o for o in overrides if o not in ("--cfg", "job")])
-            print(OmegaConf.to_yaml(config))  # noqa: T201 - the first cell's, whole
+            print(OmegaConf.to_yaml(config))  # noqa: T201
             return 0
-        _refuse_flags(given)
-        # The arm without a selection is one cell at every budget of a sweep.
-        expanded, skipped = expand_cells(overrides)
-        cells = list({cell.record.key: cell for cell in expanded}.values())
-        pending = sum(not cell.is_done for cell in cells)
-        if pending:
-            _probe(cells[0].store.root)
-            print(f"{experiment}: {len(cells)} cells, {pending} to run{_except(skipped)}")  # noqa: T201
-            _launch(overrides)
-        command = f"python experiments/{experiment}.py {' '.join(given)}".rstrip()
-        status = report_cells(cells, command, _report_name(cells, given), skipped)
-        if pending:
-            cells[0].tracker.tabulate([r for cell in cells if (r := cell.outcome()) is not None])
+        return _run_missing(experiment, overrides)
     except (ValueError, OSError, ArtifactError) as error:
-        print(f"{experiment}: {error}", file=sys.stderr)  # noqa: T201 - the command's answer
+        print(f"{experiment}: {error}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
-        print(f"{experiment}: interrupted; the same command goes on here", file=sys.stderr)  # noqa: T201
+        print(f"{experiment}: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
         return 130
+
+
+def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
+    """Run the cells without a record and report all cells."""
+    for flag in overrides:
+        if flag.startswith("-") and flag not in ("-m", "--multirun"):
+            raise SweepError(f"there is no flag {flag}; overrides have the form name=value")
+    expanded, skipped = expand_cells(overrides)
+    # The arm without a selection is the same cell at every budget of a sweep.
+    cells = list({cell.record.key: cell for cell in expanded}.values())
+    pending = sum(not cell.is_done for cell in cells)
+    left_out = f"; skipped, not in the source: {', '.join(skipped)}" if skipped else ""
+    if pending:
+        _check_writable(cells[0].store.root)
+        print(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}")  # noqa: T201
+        _launch(overrides)
+    outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
+    _add_overlaps(outcomes)
+    folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
+    status = _report(outcomes, len(cells), folder, f"gotd run {' '.join(overrides)}", left_out)
+    if pending:
+        cells[0].tracker.tabulate([record for _, record in outcomes])
     return status
 
 
-def _except(skipped: Sequence[str]) -> str:
-    """Name the tasks that were left out because the source does not hold them."""
-    return f"; skipped, not in the source: {', '.join(skipped)}" if skipped else ""
-
-
-def _refuse_flags(given: Sequence[str]) -> None:
-    for flag in given:
-        if flag.startswith("-") and flag not in ("-m", "--multirun"):
-            raise SweepError(f"there is no flag {flag}; overrides are written name=value")
-
-
-def _probe(root: Path) -> None:
-    """Make sure of the store before Hydra, whose own errors name no remedy, writes there."""
+def _check_writable(root: Path) -> None:
+    """Raise an error with a remedy if the store cannot be written; Hydra's has none."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=root):
@@ -99,26 +110,26 @@ def _probe(root: Path) -> None:
 
 
 def _report_name(cells: Sequence[Cell], given: Sequence[str]) -> str:
-    """Name a sweep's report: the experiment's own, or one with a hash for another set of cells."""
+    """Return a sweep's folder name: the experiment's, with a hash if it has other cells."""
     first = cells[0].record.parameters
     name = f"{first['experiment']}-{first['scale']}"
-    how = ("hydra", "store", "workers", "threads", "tracker", "scale", "source.path")
-    if all(override.startswith(how) for override in given):
+    if all(is_run_only(override) or override.startswith(("scale=", "-")) for override in given):
         return name
     keys = sorted(cell.record.key for cell in cells)
     return f"{name}-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:8]}"
 
 
-def report_cells(
-    cells: Sequence[Cell], command: str, name: str, skipped: Sequence[str] = ()
+def _report(
+    outcomes: Sequence[Outcome], cells: int, folder: Path, command: str, left_out: str
 ) -> int:
-    """Print the table of a sweep and write its report beside the artifacts.
+    """Print the table of a sweep and write its report.
 
     Args:
-        cells: What the sweep holds, done or not.
-        command: What made it; stands at the head of every table.
-        name: Folder of the report, below ``<store>/reports``.
-        skipped: Tasks that the source does not hold.
+        outcomes: The cells that ran.
+        cells: Number of all cells.
+        folder: Folder of the report.
+        command: The command, for the head of every table.
+        left_out: Words about skipped tasks.
 
     Returns:
         0 if every cell is done, else 1.
@@ -130,64 +141,54 @@ def report_cells(
 
     # A pipe has no width; the table of eight tasks needs more than the usual 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 140)
-    records = [record for cell in cells if (record := cell.outcome()) is not None]
+    records = [record for _, record in outcomes]
     if not records:
         console.print("no cell has run yet")
         return 1
-    add_overlaps(cells, records)
-    place = cells[0].store.root / "reports" / name
     paper = conf_folder().parent / "results" / "paper"
-    place.mkdir(parents=True, exist_ok=True)
-    write_jsonl(records, place / "records.jsonl")
-    write_report(records, place, paper=paper if paper.is_dir() else None, command=command)
+    write_jsonl(records, folder / "records.jsonl")
+    write_report(records, folder, paper=paper if paper.is_dir() else None, command=command)
     console.print(console_table(records))
     failed = [record for record in records if record["status"] == "failed"]
     for record in failed:
-        axes = record["axes"]
-        console.print(
-            f"failed: {axes['task']} {axes['arm']} seed {axes['seed']}: "
-            f"{record['error']['message']}",
-            markup=False,
-        )
-    missing = len(cells) - len(records)
+        axes, message = record["axes"], record["error"]["message"]
+        line = f"failed: {axes['task']} {axes['arm']} seed {axes['seed']}: {message}"
+        console.print(line, markup=False)
+    missing = cells - len(records)
     console.print(
         f"{len(records) - len(failed)} cells done, {len(failed)} failed, {missing} missing"
-        f"{_except(skipped)}; report: {place}",
+        f"{left_out}; report: {folder}",
         markup=False,
         soft_wrap=True,
     )
     return 0 if not failed and not missing else 1
 
 
-def add_overlaps(cells: Sequence[Cell], records: Sequence[dict[str, Any]]) -> None:
-    """Put into each record how far its selection agrees with the other arms' for its task.
+def _add_overlaps(outcomes: Sequence[Outcome]) -> None:
+    """Add to each record the overlap of its selection with those of the other arms.
 
-    Done here and not in the cell, because what else was run is no part of it.
+    This is not part of the cell, because it depends on which other cells were run.
     """
     from gotd.selection_report.measures import jaccard
 
-    rows: dict[str, dict[str, Any]] = defaultdict(dict)
-    where = {}
-    for cell in cells:
-        chosen = cell.record.inputs.get("selection")
-        if chosen is not None and cell.is_done and cell.store.is_done(chosen):
-            axes = {k: v for k, v in cell.axes.items() if k != "arm"}
-            where[cell.record.key] = str(axes)
-            table = pq.read_table(cell.store.folder(chosen) / "selection.parquet", columns=["id"])
-            rows[str(axes)][cell.axes["arm"]] = table["id"]
-    for record in records:
-        place = where.get(record["key"])
-        if place is not None:
-            own = rows[place][record["axes"]["arm"]]
+    selections: dict[str, dict[str, tuple[dict[str, Any], pa.ChunkedArray]]] = defaultdict(dict)
+    for cell, record in outcomes:
+        step = cell.record.inputs.get("selection")
+        if step is not None and cell.is_done and cell.store.is_done(step):
+            table = pq.read_table(cell.store.folder(step) / "selection.parquet", columns=["id"])
+            same = str({name: value for name, value in cell.axes.items() if name != "arm"})
+            selections[same][cell.axes["arm"]] = (record, table["id"])
+    for arms in selections.values():
+        for arm, (record, ids) in arms.items():
             record["selection"]["overlap"] = {
-                arm: round(jaccard(own, ids), 6)
-                for arm, ids in sorted(rows[place].items())
-                if arm != record["axes"]["arm"]
+                other: round(jaccard(ids, others), 6)
+                for other, (_, others) in sorted(arms.items())
+                if other != arm
             }
 
 
 def _launch(overrides: Sequence[str]) -> None:
-    """Hand the command line to Hydra, which runs every cell through its launcher."""
+    """Run every cell by Hydra's launcher."""
     register()
     GlobalHydra.instance().clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
@@ -202,11 +203,11 @@ def _launch(overrides: Sequence[str]) -> None:
 
 
 def _run_job(config: DictConfig) -> str:
-    """Run the cell of one Hydra job; the launcher keeps the record's status."""
+    """Run the cell of one Hydra job and return the status of its record."""
     from gotd.pipeline.experiment import run_cell
 
     if not holds_task(config):
-        return "skipped"  # named once for the sweep
+        return "skipped"  # reported once for the sweep
     if config.threads is not None:
         import torch
 

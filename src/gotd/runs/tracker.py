@@ -1,9 +1,9 @@
-"""Mirror records to Weights & Biases, offline unless told otherwise.
+"""Copy losses and records to Weights & Biases, offline by default.
 
-The records are the truth and the tracker a copy: nothing reads it back, and a run without
-it gives the same tables. So no error of wandb's reaches a cell: the run concerned warns once
-and the sweep goes on. One run per cell; its id is the record's key, so a cell that is
-mirrored twice stays one run once it is synchronised.
+The records are the truth and the tracker is a copy: nothing reads it back, and a run without
+it gives the same tables. Every call of wandb runs in a thread of its own, behind a bounded
+queue. So neither an error of wandb nor a network that hangs stops or delays a cell; the run
+in question warns once. The id of a run is the key of the cell's record.
 """
 
 from __future__ import annotations
@@ -12,102 +12,77 @@ import hashlib
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from gotd.reporting.cells import blocks
 from gotd.reporting.records import Record
 from gotd.reporting.tables import scores_table
+from gotd.training.tracking import Run
 
 log = logging.getLogger(__name__)
 
-_NAMED = ("task", "arm", "budget", "seed")
+RUN_NAME_AXES = ("task", "arm", "budget", "seed")
+QUEUE_SIZE = 1000
+"""Calls that wait for wandb; more are dropped."""
+FINISH_TIMEOUT_S = 10.0
+"""Longest wait for a run to be written. Later calls may still succeed in the background."""
 
-
-class Run(Protocol):
-    """One cell while it is being tracked."""
-
-    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Add a point to the history."""
-        ...
-
-    def finish(self, record: Record | None) -> None:
-        """Add what the record holds and close; ``None`` when there is no record."""
-        ...
-
-
-class Tracker(Protocol):
-    """Anything that can keep a copy of what cells do."""
-
-    def start(
-        self, key: str, experiment: str, axes: Mapping[str, Any], config: Mapping[str, Any]
-    ) -> Run:
-        """Open the run of a cell; the configuration is written first."""
-        ...
-
-    def mirror(self, record: Record) -> None:
-        """Open, fill and close the run of a finished cell."""
-        ...
-
-    def tabulate(self, records: Sequence[Record]) -> None:
-        """Keep the tables of a whole sweep, as a run of its own."""
-        ...
-
-
-@dataclass(frozen=True)
-class NoRun:
-    """Forgets what it is told."""
-
-    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Forget a point."""
-
-    def finish(self, record: Record | None) -> None:
-        """Forget a record."""
+Call = Callable[[Any], None]
+"""Work on an open wandb run."""
 
 
 @dataclass(frozen=True)
 class NoTracker:
-    """Tracks nothing."""
+    """Tracks nothing; it is its own run."""
 
     def start(
         self, key: str, experiment: str, axes: Mapping[str, Any], config: Mapping[str, Any]
-    ) -> NoRun:
-        """Open nothing."""
-        return NoRun()
+    ) -> NoTracker:
+        """Return a run that records nothing."""
+        return self
 
-    def mirror(self, record: Record) -> None:
-        """Copy nothing."""
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Drop a point."""
+
+    def finish(self, record: Record | None = None, failed: bool = False) -> None:
+        """Drop a record."""
 
     def tabulate(self, records: Sequence[Record]) -> None:
-        """Keep nothing."""
+        """Drop the tables."""
 
 
 @dataclass(frozen=True)
 class WandbTracker:
-    """Keeps one Weights & Biases run per cell.
+    """One Weights & Biases run per cell.
 
-    Everything wandb writes lies under ``directory``, never in the home folder, and with
-    ``mode="offline"`` no socket beyond this machine is opened. Where the package is absent
-    one warning is given and nothing is tracked.
+    All files of wandb are written below ``directory``, never in the home folder. With
+    ``mode="offline"`` no connection leaves this machine. Without the package one warning is
+    logged and nothing is tracked.
 
     Args:
         directory: Folder for runs, caches and settings; made when first used.
         project: Name of the project.
-        mode: ``offline`` writes runs to be synchronised later, ``online`` sends them,
-            ``disabled`` keeps nothing.
+        mode: ``offline`` writes runs that ``wandb sync`` uploads later, ``online`` uploads.
     """
 
     directory: str
     project: str = "gotd"
-    mode: Literal["online", "offline", "disabled"] = "offline"
+    mode: Literal["online", "offline"] = "offline"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("online", "offline", "disabled"):
-            raise ValueError(f"tracker mode must be online, offline or disabled, not {self.mode!r}")
+        if self.mode not in ("online", "offline"):
+            raise ValueError(
+                f"tracker mode must be online or offline, not {self.mode!r} "
+                "(tracker=none tracks nothing)"
+            )
         for name in ("directory", "project"):
             if not getattr(self, name):
                 raise ValueError(f"tracker {name} must not be empty")
@@ -118,21 +93,20 @@ class WandbTracker:
         """Open the run of a cell with its configuration.
 
         Args:
-            key: The record's key; becomes the id of the run.
+            key: Key of the record; becomes the id of the run.
             experiment: Groups the runs.
             axes: Task, arm and so on; become the name, the tags and part of the config.
             config: The cell's configuration, JSON-able.
         """
-        if self.mode == "disabled":
-            return NoRun()
         if not _has_wandb():
-            return NoRun()
-        name = "-".join(str(axes[n]) for n in _NAMED if n in axes)
-        try:
-            _keep_inside(Path(self.directory))
+            return NoTracker()
+        name = "-".join(str(axes[n]) for n in RUN_NAME_AXES if n in axes)
+
+        def open_run() -> Any:
+            _redirect_files(Path(self.directory))
             import wandb
 
-            run = wandb.init(
+            return wandb.init(
                 project=self.project,
                 dir=self.directory,
                 mode=self.mode,
@@ -146,142 +120,153 @@ class WandbTracker:
                 reinit="create_new",
                 settings=_quiet_settings(),
             )
-        except Exception as error:
-            if not _is_of_tracking(error):
-                raise
-            log.warning("wandb could not open run %s, so it is not tracked: %s", name, error)
-            return NoRun()
-        return WandbRun(run, name)
 
-    def mirror(self, record: Record) -> None:
-        """Copy a finished cell, done or failed."""
-        run = self.start(record["key"], record["experiment"], record["axes"], record["config"])
-        run.finish(record)
+        return WandbRun(open_run, name)
 
     def tabulate(self, records: Sequence[Record]) -> None:
-        """Keep the scores of a whole sweep as one ``wandb.Table`` for each block."""
+        """Write the scores of a whole sweep as one ``wandb.Table`` for each block."""
         for block in blocks(records):
             table = scores_table(block)
             key = hashlib.sha256(f"{block.experiment}: {block.label}".encode()).hexdigest()
             axes = {"task": "table", "arm": "all", **block.axes}
             run = self.start(key, block.experiment, axes, {"notes": list(table.notes)})
             if isinstance(run, WandbRun):
-                run.keep_table("scores", table.columns, table.rows)
+                run.log_table("scores", table.columns, table.rows)
+            run.finish()
 
 
-@dataclass
 class WandbRun:
-    """An open run; errors of wandb's end in one warning, all others are raised.
+    """An open run, whose calls a daemon thread makes one after the other.
 
     Args:
-        run: What ``wandb.init`` returned.
-        name: Stands in the warning.
-        warned: Whether the warning was given.
+        open_run: Returns what ``wandb.init`` returns.
+        name: Name in warnings.
     """
 
-    run: Any = field(repr=False)
-    name: str
-    warned: bool = field(default=False, init=False)
+    def __init__(self, open_run: Callable[[], Any], name: str) -> None:
+        self.name = name
+        self._failed = self._closed = self._warned = False
+        self._curves: set[str] = set()
+        self._calls: queue.Queue[Call | None] = queue.Queue(QUEUE_SIZE)
+        self._thread = threading.Thread(target=self._work, args=(open_run,), daemon=True)
+        self._thread.start()
 
-    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Add a point to the history."""
-        with self._warning_once():
-            self.run.log(dict(values), step=step)
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to one live curve per name."""
+        live = {f"live/{name}": value for name, value in values.items()}
+        self._send(lambda run: self._add_point(run, step, live))
 
-    def finish(self, record: Record | None) -> None:
-        """Add curves, metrics and tables of the record, then close the run in any case."""
-        failed = True
-        with self._warning_once():
-            try:
-                if record is not None:
-                    self._copy(record)
-                    failed = record["status"] == "failed"
-            finally:
-                self.run.finish(exit_code=int(failed))
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Add a table."""
+        self._send(lambda run: run.log({name: _table(columns, rows)}))
 
-    def keep_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Add one table and close the run in any case."""
-        import wandb
+    def finish(self, record: Record | None = None, failed: bool = False) -> None:
+        """Add curves, metrics and tables of a record, and close the run in any case.
 
-        with self._warning_once():
-            try:
-                data: Any = [list(row) for row in rows]
-                self.run.log({name: wandb.Table(columns=list(columns), data=data)})
-            finally:
-                self.run.finish()
+        Returns after `FINISH_TIMEOUT_S` even if wandb does not answer; a second call does
+        nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._failed = failed if record is None else record["status"] == "failed"
+        if record is not None:
+            self._send(lambda run: self._add_record(run, record))
+        deadline = time.monotonic() + FINISH_TIMEOUT_S
+        while self._thread.is_alive() and time.monotonic() < deadline:
+            with suppress(queue.Full):
+                self._calls.put(None, timeout=0.1)
+                break
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive():
+            self._warn(f"no answer within {FINISH_TIMEOUT_S:g} s")
 
-    @contextmanager
-    def _warning_once(self) -> Iterator[None]:
-        """Turn what wandb raises into a warning, the first time; then into nothing."""
+    def _send(self, call: Call) -> None:
+        if not self._thread.is_alive():
+            return
         try:
-            yield
-        except Exception as error:
-            if not _is_of_tracking(error):
-                raise
-            if not self.warned:
-                log.warning("wandb run %s is incomplete (its record is not): %s", self.name, error)
-            self.warned = True
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self._warn("it does not keep up, and points were dropped")
 
-    def _copy(self, record: Record) -> None:
+    def _work(self, open_run: Callable[[], Any]) -> None:
+        """Open the run, make the calls and close the run; an error ends all tracking of it."""
+        try:
+            run = open_run()
+            done = False
+            try:
+                while (call := self._calls.get()) is not None:
+                    call(run)
+                done = True
+            finally:
+                run.finish(exit_code=int(self._failed or not done))
+        except Exception as error:  # noqa: BLE001 - whatever wandb raises, the cell goes on
+            self._warn(str(error))
+
+    def _warn(self, reason: str) -> None:
+        if not self._warned:
+            log.warning("the wandb run %s is incomplete (its record is not): %s", self.name, reason)
+        self._warned = True
+
+    def _add_point(self, run: Any, step: int, values: Mapping[str, float]) -> None:
+        """Add a point to each curve; every curve has a step axis of its own."""
+        for name, value in values.items():
+            if name not in self._curves:
+                run.define_metric(f"{name}/step", hidden=True)
+                run.define_metric(f"{name}/value", step_metric=f"{name}/step")
+                self._curves.add(name)
+            run.log({f"{name}/step": step, f"{name}/value": value})
+
+    def _add_record(self, run: Any, record: Record) -> None:
         for name, points in record["curves"].items():
-            # Every curve has a step of its own: epochs and updates do not share an axis.
-            self.run.define_metric(f"{name}/step", hidden=True)
-            self.run.define_metric(f"{name}/value", step_metric=f"{name}/step")
             for step, value in points:
-                self.run.log({f"{name}/step": step, f"{name}/value": value})
-        self.run.summary.update(
-            {
-                "status": record["status"],
-                **record["metrics"],
-                **{n: v for n, v in record["cost"].items() if isinstance(v, int | float)},
-            }
-        )
+                self._add_point(run, step, {name: value})
+        summary = {"status": record["status"], **record["metrics"], **_numbers(record["cost"])}
         if record["error"] is not None:
-            self.run.summary.update({"error": record["error"]})
-        self._copy_tables(record)
-
-    def _copy_tables(self, record: Record) -> None:
-        import wandb
-
-        tables = {}
+            summary["error"] = record["error"]
+        tables = {
+            "metrics": _table(["metric", "value"], sorted(_numbers(record["metrics"]).items()))
+        }
         selection = record["selection"]
         if selection is not None:
-            target = selection.get("target_domains") or {}
-            chosen = selection.get("domains") or {}
-            names = sorted({*chosen, *target})
-            if names:
-                tables["selection"] = wandb.Table(
-                    columns=["domain", "selected_rows", "target_share"],
-                    data=[[n, chosen.get(n, 0), target.get(n, 0.0)] for n in names],
-                )
-            facts = {n: v for n, v in selection.items() if not isinstance(v, dict | list)}
-            self.run.summary.update({"selection": facts})
-        metrics = {n: v for n, v in record["metrics"].items() if isinstance(v, int | float)}
-        if metrics:
-            tables["metrics"] = wandb.Table(
-                columns=["metric", "value"], data=[[n, v] for n, v in sorted(metrics.items())]
-            )
-        if tables:
-            self.run.log(tables)
+            summary["selection"] = {
+                name: value
+                for name, value in selection.items()
+                if not isinstance(value, dict | list)
+            }
+            tables["selection"] = _domains(selection)
+        run.summary.update(summary)
+        run.log(tables)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+
+
+def _domains(selection: Mapping[str, Any]) -> Any:
+    """Return the table of selected rows and target share of each domain."""
+    target, selected = (selection.get(name) or {} for name in ("target_domains", "domains"))
+    rows = [
+        [name, selected.get(name, 0), target.get(name, 0.0)]
+        for name in sorted({*selected, *target})
+    ]
+    return _table(["domain", "selected_rows", "target_share"], rows)
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
 
 def _tags(axes: Mapping[str, Any]) -> list[str]:
-    """Tag a run with its axes, so that the web page can filter by them; 64 signs at most."""
+    """Return the axes as tags, by which the web page filters; 64 characters at most."""
     return [f"{n}:{v}"[:64] for n, v in axes.items() if v not in (None, "") and n != "seed"]
-
-
-def _is_of_tracking(error: Exception) -> bool:
-    """Say whether wandb, its service or the disk failed, rather than this code.
-
-    What wandb raises when its service dies does not derive from ``wandb.Error``, so classes
-    are known by the package that defines them.
-    """
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] == "wandb"
 
 
 @cache
 def _has_wandb() -> bool:
-    """Look once for the package and warn once where it is absent."""
+    """Return whether the package is installed; warn once if it is not."""
     if importlib.util.find_spec("wandb") is not None:
         return True
     log.warning(
@@ -291,8 +276,8 @@ def _has_wandb() -> bool:
     return False
 
 
-def _keep_inside(directory: Path) -> None:
-    """Point every folder wandb may write to below ``directory``; it reads the environment."""
+def _redirect_files(directory: Path) -> None:
+    """Set the environment by which wandb writes all its files below ``directory``."""
     for name, part in (
         ("WANDB_DIR", "."),
         ("WANDB_CACHE_DIR", "cache"),
@@ -303,11 +288,11 @@ def _keep_inside(directory: Path) -> None:
         folder = (directory / part).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(folder)
-    os.environ["WANDB_ERROR_REPORTING"] = "false"  # else crash reports go out even offline
+    os.environ["WANDB_ERROR_REPORTING"] = "false"  # else crash reports are sent even offline
 
 
 def _quiet_settings() -> Any:
-    """Turn off what costs time or looks around: a run then opens in some ten milliseconds."""
+    """Return settings without what costs time or inspects the machine."""
     import wandb
 
     return wandb.Settings(
@@ -317,6 +302,7 @@ def _quiet_settings() -> Any:
         disable_git=True,
         disable_code=True,
         disable_job_creation=True,
+        finish_timeout=FINISH_TIMEOUT_S,  # also at the exit of the process
         x_disable_stats=True,
         x_disable_meta=True,
         x_disable_machine_info=True,

@@ -67,7 +67,7 @@ def card(
         head += [f"- config_name: {named}", f"  data_files: {name}"]
     counts = markdown_table(
         ("source", "rows"),
-        [(plain(name), f"{rows:,}") for name, rows in largest["domains"].items() if rows],
+        [(plain(name), f"{rows:,}") for name, rows in largest["domains"].items()],
     )
     stated = (
         f"Stated by who made the selection: {licence}."
@@ -148,11 +148,11 @@ def _budgets(summaries: Mapping[int, Mapping[str, Any]]) -> str:
 
 def _domains(summaries: Mapping[int, Mapping[str, Any]]) -> str:
     largest = max(summaries)
-    names = list(summaries[largest]["domains"])
+    names = list(summaries[largest]["expected_domains"])
     head = ["domain", *(f"{budget:,}" for budget in sorted(summaries)), "at random", "ratio"]
     rows = []
     for name in names[:MOST_DOMAINS]:
-        selected = summaries[largest]["domains"][name]
+        selected = summaries[largest]["domains"].get(name, 0)
         expected = summaries[largest]["expected_domains"][name]
         counts = (f"{summaries[b]['domains'].get(name, 0):,}" for b in sorted(summaries))
         ratio = selected / expected

@@ -80,7 +80,7 @@ class Measures:
             "rows": self.rows,
             "distinct_rows": len(distinct),
             "duplicate_texts": len(distinct) - len(np.unique(texts[distinct])),
-            "domains": {name: self.domains[name] for name in names},
+            "domains": {name: self.domains[name] for name in names if self.domains[name]},
             "expected_domains": {name: self.rows * pool["domains"][name] / total for name in names},
             "target_domains": target_domains,
             "under_covered_share": in_gap / self.rows if under_covered else None,

@@ -11,7 +11,7 @@ candidates are scored one by one, `Selector.compute_ranking` otherwise (docs/ext
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -97,6 +97,19 @@ class Selector(ABC):
                 f"{cls.__name__}.requires: {sorted(requires - REQUIREMENTS)[0]!r} is none of "
                 f"{', '.join(sorted(REQUIREMENTS))}"
             )
+
+    def check_choices(self, choices: Mapping[str, Sequence[str]]) -> None:
+        """Raise if a field has none of its allowed values.
+
+        Raises:
+            ValueError: Names the field, its value and what is allowed.
+        """
+        for field_name, allowed in choices.items():
+            if getattr(self, field_name) not in allowed:
+                raise ValueError(
+                    f"{self.name}: {field_name} must be one of {', '.join(allowed)}, "
+                    f"not {getattr(self, field_name)!r}"
+                )
 
     def rank(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine

@@ -14,7 +14,7 @@ import numpy as np
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, Selector
-from gotd.selectors.neighbours import growing_neighbours, neighbours_work, take_ids
+from gotd.selectors.neighbours import Neighbours, enough_neighbours, neighbours_work, take_ids
 from gotd.storage.work import Work
 
 
@@ -51,26 +51,29 @@ class CuratedTAPT(Selector):
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
         """Rank by neighbour rank; the seed has no effect."""
-        # Enough if no row is shared; doubled until the distinct rows suffice.
-        first = -(-limit // len(target))
-        for near in growing_neighbours(target, candidates, first, engine, self.normalise):
-            rank = np.broadcast_to(np.arange(1, near.k + 1), near.rows.shape).ravel()
-            rows = near.rows.ravel()
-            order = np.lexsort((near.order.ravel(), near.distances.ravel(), rank))
+
+        def order(near: Neighbours) -> np.ndarray | None:
+            flat = np.lexsort([key.ravel() for key in (near.order, near.distances, near.rank)])
             if not self.duplicates:
                 # The first time that each row is met, in the order of the ranking.
-                order = order[np.sort(np.unique(rows[order], return_index=True)[1])]
-            if len(order) >= limit:
-                break
-        order = order[:limit]
+                rows = near.rows.ravel()[flat]
+                flat = flat[np.sort(np.unique(rows, return_index=True)[1])]
+            return flat[:limit] if len(flat) >= limit else None
+
+        # Enough if no row is shared; doubled until the distinct rows suffice.
+        first = -(-limit // len(target))
+        near, best = enough_neighbours(
+            target, candidates, first, engine, order, normalise=self.normalise
+        )
+        rows, rank = near.rows.ravel()[best], near.rank.ravel()[best]
         return Ranking(
-            take_ids(candidates, rows[order]),
-            rank[order].astype(np.float64),
+            take_ids(candidates, rows),
+            rank.astype(np.float64),
             with_replacement=self.duplicates,
             diagnostics={
                 "neighbours_per_target": near.k,
-                "distinct_rows": len(np.unique(rows[order])),
-                "last_neighbour": int(rank[order[-1]]),
+                "distinct_rows": len(np.unique(rows)),
+                "last_neighbour": int(rank[-1]),
             },
         )
 

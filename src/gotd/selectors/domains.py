@@ -105,28 +105,19 @@ def screen(
     if target.embeddings is None or any(shard.embeddings is None for shard in candidates):
         raise ValueError("domain screening needs embeddings of target and candidates")
     samples = _sample_domains(candidates, sample, seed, engine or LocalEngine())
-    wanted = np.asarray(target.embeddings, dtype=np.float32)
-    mean_cost = float(np.mean([_mean_cost(s.embeddings, wanted) for s in samples.values()]))
-    if mean_cost <= SAME_POINT * float(np.square(wanted).sum(axis=1).mean()):
-        # All texts are the same, so no domain is farther away than another.
-        return [
-            DomainDistance(domain, 0.0, part.rows, len(part.embeddings), 0.0)
-            for domain, part in sorted(samples.items())
-        ]
-    absolute = epsilon * mean_cost
+    goal = np.asarray(target.embeddings, dtype=np.float32)
+    mean_cost = float(np.mean([_mean_cost(s.embeddings, goal) for s in samples.values()]))
+    all_texts_are_the_same = mean_cost <= SAME_POINT * float(np.square(goal).sum(axis=1).mean())
     distances = []
     for domain, part in samples.items():
-        problem = Problem(wanted, [part.embeddings], epsilon=absolute, epsilon_is="absolute")
-        solved = solve_semidual(problem, [part.priority], tolerance=tolerance)
-        distances.append(
-            DomainDistance(
-                domain=domain,
-                distance=solved.value,
-                rows=part.rows,
-                sampled=len(part.embeddings),
-                marginal_error=solved.marginal_error,
-            )
-        )
+        distance, error = 0.0, 0.0
+        if not all_texts_are_the_same:
+            absolute = epsilon * mean_cost
+            problem = Problem(goal, [part.embeddings], epsilon=absolute, epsilon_is="absolute")
+            solved = solve_semidual(problem, [part.priority], tolerance=tolerance)
+            distance, error = solved.value, solved.marginal_error
+        measured = DomainDistance(domain, distance, part.rows, len(part.embeddings), error)
+        distances.append(measured)
     return sorted(distances, key=lambda row: (row.distance, row.domain))
 
 

@@ -61,8 +61,7 @@ class DSIR(ScoringSelector):
     target_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.hash not in ("fast", "sha256"):
-            raise ValueError(f'dsir: hash must be "fast" or "sha256", not {self.hash!r}')
+        self.check_choices({"hash": ("fast", "sha256")})
         if self.ngrams < 1:
             raise ValueError(f"dsir: ngrams must be at least 1, not {self.ngrams}")
         if not 1 <= self.buckets < 2**32:

@@ -65,7 +65,7 @@ class GotD(TransportSettings, ScoringSelector):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._choose(
+        self.check_choices(
             {
                 "solver": ("semidual", "dense", "pot", "published"),
                 "direction": ("towards", "away"),
@@ -81,12 +81,10 @@ class GotD(TransportSettings, ScoringSelector):
             ValueError: If the pool has one row.
             NotConverged: If the solve misses its tolerance.
         """
-        problem = self.problem(target, candidates)
-        compute = self.compute(problem, engine)
         out = empty_scores(candidates)
-        scored, potentials = self._score(problem, candidates, seed, engine, compute, out)
+        scored, *solution = self._score(target, candidates, seed, engine, out)
         ranking = scored.ranking(candidates, limit)
-        coverage = _coverage(problem, potentials, candidates, ranking.ids, compute)
+        coverage = _coverage(*solution, candidates, ranking.ids)
         return replace(ranking, diagnostics={**ranking.diagnostics, "coverage": coverage})
 
     def compute_scores(
@@ -98,9 +96,7 @@ class GotD(TransportSettings, ScoringSelector):
             ValueError: If the pool has one row.
             NotConverged: If the solve misses its tolerance.
         """
-        problem = self.problem(target, candidates)
-        compute = self.compute(problem, engine)
-        return self._score(problem, candidates, seed, engine, compute, out)[0]
+        return self._score(target, candidates, seed, engine, out)[0]
 
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
         """Return the work of one solve; ``dense`` and ``pot`` hold all costs several times."""
@@ -110,14 +106,10 @@ class GotD(TransportSettings, ScoringSelector):
         return work
 
     def _score(
-        self,
-        problem: Problem,
-        candidates: Sequence[Rows],
-        seed: int,
-        engine: Engine,
-        compute: Compute,
-        out: Out,
-    ) -> tuple[Scores, Potentials]:
+        self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
+    ) -> tuple[Scores, Problem, Potentials, Compute]:
+        problem = self.problem(target, candidates)
+        compute = self.compute(problem, engine)
         priority = reference_priority(candidates, seed, engine)
         potentials = self._solve(problem, priority, compute, out)
         values = potentials.candidate
@@ -135,7 +127,7 @@ class GotD(TransportSettings, ScoringSelector):
             "solver": self.solver,
             "precision": compute.precision,
         }
-        return Scores(values, diagnostics, potentials.target), potentials
+        return Scores(values, diagnostics, potentials.target), problem, potentials, compute
 
     def _solve(
         self,
@@ -157,9 +149,9 @@ class GotD(TransportSettings, ScoringSelector):
 def _coverage(
     problem: Problem,
     potentials: Potentials,
+    compute: Compute,
     candidates: Sequence[Rows],
     ids: pa.Array,
-    compute: Compute,
 ) -> dict[str, float]:
     """Compute how the selected candidates' mass is distributed over the targets.
 

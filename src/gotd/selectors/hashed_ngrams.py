@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import regex
 
-from gotd.selectors.ngram_kernel import code_points, count_rows, row_buckets, score_rows
+from gotd.selectors.ngram_kernel import code_points, count_rows, score_rows
 
 # Rows hashed together by Sha256Ngrams, so that an n-gram they share is hashed once.
 BLOCK_ROWS = 4096
@@ -142,25 +142,14 @@ class FastNgrams:
 
     def count(self, texts: pa.Array) -> np.ndarray:
         """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
-        data, offsets = _bytes_of(texts)
+        data, offsets = text_buffer(texts)
         return count_rows(data, offsets, *code_points(), self.ngrams, self.buckets)
 
     def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
         """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
-        data, offsets = _bytes_of(texts)
+        data, offsets = text_buffer(texts)
         weights = np.ascontiguousarray(weights, dtype=np.float64)
         return score_rows(data, offsets, *code_points(), self.ngrams, self.buckets, weights)
-
-    def buckets_of(self, text: str) -> np.ndarray:
-        """List the buckets of one text's n-grams, grouped by last token."""
-        data, offsets = _bytes_of(pa.array([text]))
-        kind, lower = code_points()
-        history = np.zeros(self.ngrams, dtype=np.uint64)
-        buckets = np.empty(self.ngrams * (len(data) + 1), dtype=np.int64)
-        count = row_buckets(
-            data, offsets[0], offsets[1], kind, lower, self.ngrams, self.buckets, history, buckets
-        )
-        return buckets[:count]
 
 
 def _blocks(texts: pa.Array) -> Iterator[list[str]]:
@@ -180,7 +169,7 @@ def check_texts(texts: pa.Array) -> pa.Array:
     return texts
 
 
-def _bytes_of(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+def text_buffer(texts: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """Return an Arrow string array as UTF-8 bytes and int64 offsets, without a copy."""
     texts = check_texts(texts).cast(pa.large_string())
     _, offsets, data = texts.buffers()

@@ -8,9 +8,10 @@ the library that searched cannot change the result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from numba import njit
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.storage.work import Work
+
+Result = TypeVar("Result")
 
 # Costs held at once by the search without faiss: 2^24 float32 are 64 MiB.
 BLOCK_ENTRIES = 1 << 24
@@ -49,6 +52,11 @@ class Neighbours:
     def k(self) -> int:
         """Neighbours per target."""
         return self.rows.shape[1]
+
+    @property
+    def rank(self) -> np.ndarray:
+        """``[m, k]`` ranks: 1 for the nearest neighbour of a target."""
+        return np.broadcast_to(np.arange(1, self.k + 1), self.rows.shape)
 
 
 def nearest_neighbours(
@@ -96,24 +104,37 @@ def nearest_neighbours(
     return Neighbours(*best, _order_by_id(best[1], ids))
 
 
-def growing_neighbours(
-    target: Rows, candidates: Sequence[Rows], first: int, engine: Engine, normalise: bool
-) -> Iterator[Neighbours]:
-    """Yield ever longer lists of neighbours, twice as long each time, up to the full pool.
+def enough_neighbours(
+    target: Rows,
+    candidates: Sequence[Rows],
+    first: int,
+    engine: Engine,
+    attempt: Callable[[Neighbours], Result | None],
+    *,
+    most: int | None = None,
+    normalise: bool = False,
+) -> tuple[Neighbours, Result]:
+    """Search with ever longer lists until an attempt succeeds.
 
     Args:
         target: Rows with embeddings.
         candidates: Shards with embeddings.
-        first: Neighbours per target in the first lists.
+        first: Neighbours per target in the first lists; doubled each time.
         engine: Maps over shards.
+        attempt: Returns ``None`` for lists that are too short; the longest never are.
+        most: Neighbours per target in the longest lists; ``None``: all candidates.
         normalise: Scale every embedding to unit length first.
+
+    Returns:
+        The lists, and what the attempt returned.
     """
-    n_candidates, k = sum(map(len, candidates)), first
+    most, k = most or sum(map(len, candidates)), first
     while True:
-        k = min(k, n_candidates)
-        yield nearest_neighbours(target, candidates, k, engine, normalise=normalise)
-        if k == n_candidates:
-            return
+        k = min(k, most)
+        near = nearest_neighbours(target, candidates, k, engine, normalise=normalise)
+        result = attempt(near)
+        if result is not None:
+            return near, result
         k *= 2
 
 

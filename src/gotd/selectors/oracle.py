@@ -15,8 +15,7 @@ import pyarrow as pa
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, Selector
-from gotd.selectors.domains import ids_in_domains
-from gotd.selectors.random import draw
+from gotd.selectors.random import draw_from
 
 
 @dataclass(frozen=True)
@@ -24,9 +23,9 @@ class Oracle(Selector):
     """A draw from the named domains, a fixed share of every prefix.
 
     Of the first ``p`` rows, ``ceil(share * p)`` are of ``domains`` and the others of
-    ``fill``; both are drawn at random. With ``share=0.5`` this is the half oracle, which
-    repeats what the model already knows. It is no upper bound: a task may need more than
-    the under-covered domains.
+    ``fill``; both are random. With ``share=0.5`` this is the half oracle, which repeats
+    what the model already knows. It is no upper bound: a task may need more than the
+    under-covered domains.
 
     Args:
         domains: The domains that the target needs.
@@ -71,27 +70,8 @@ class Oracle(Selector):
         # Rounded first, so that 0.56 * 25 counts as 14 and not as 14.000000000000002.
         held = np.ceil(np.round(self.share * np.arange(limit + 1), 9)).astype(np.int64)
         n_true, is_true = int(held[-1]), np.diff(held) == 1
-        true_ids = self._draw(self.domains, n_true, candidates, seed, engine)
-        fill_ids = self._draw(self.fill, limit - n_true, candidates, seed, engine)
+        true_ids, _ = draw_from(candidates, self.domains, n_true, seed, self.name, engine)
+        fill_ids, _ = draw_from(candidates, self.fill, limit - n_true, seed, self.name, engine)
         position = np.where(is_true, held[1:] - 1, n_true + np.arange(limit) - held[1:])
         ids = pa.concat_arrays([true_ids, fill_ids]).take(pa.array(position))
         return Ranking(ids, np.arange(limit, dtype=np.float64))
-
-    def _draw(
-        self,
-        domains: tuple[str, ...],
-        count: int,
-        candidates: Sequence[Rows],
-        seed: int,
-        engine: Engine,
-    ) -> pa.Array:
-        if count == 0:
-            return pa.array([], type=pa.string())
-        ids = ids_in_domains(candidates, domains, self.name)
-        rows = sum(map(len, ids))
-        if rows < count:
-            raise ValueError(
-                f"{self.name}: domains {', '.join(domains)} have {rows:,} candidates, the budget "
-                f"needs {count:,} of them; lower the budget or enlarge the pool"
-            )
-        return draw(ids, count, seed, self.name, engine)[0]

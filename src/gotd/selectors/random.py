@@ -83,15 +83,8 @@ class RandomInDomain(Selector):
             )
             domain = screened[0].domain
             diagnostics = {"distances": {row.domain: row.distance for row in screened}}
-        ids = ids_in_domains(candidates, (domain,), self.name)
-        rows = sum(map(len, ids))
-        if rows < limit:
-            raise ValueError(
-                f"{self.name}: domain {domain!r} has {rows:,} candidates, fewer than the "
-                f"budget {limit:,}; lower the budget or name another domain"
-            )
-        drawn = draw(ids, limit, seed, self.name, engine)
-        return Ranking(*drawn, diagnostics={"domain": domain, **diagnostics})
+        names, numbers = draw_from(candidates, (domain,), limit, seed, self.name, engine)
+        return Ranking(names, numbers, diagnostics={"domain": domain, **diagnostics})
 
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
         """Return the work of the screening, or of reading the ids."""
@@ -151,3 +144,27 @@ def draw(
     """
     numbers = list(engine.map(lambda shard_ids: uniform_by_id(shard_ids, seed, role), ids))
     return smallest(numbers, ids, limit)
+
+
+def draw_from(
+    candidates: Sequence[Rows],
+    domains: Sequence[str],
+    limit: int,
+    seed: int,
+    role: str,
+    engine: Engine,
+) -> tuple[pa.Array, np.ndarray]:
+    """Draw ``limit`` ids of some domains without replacement, see `draw`.
+
+    Raises:
+        ValueError: If a row has no domain, a domain is nowhere in the pool, or the domains
+            have fewer rows.
+    """
+    ids = ids_in_domains(candidates, domains, role)
+    rows = sum(map(len, ids))
+    if rows < limit:
+        raise ValueError(
+            f"{role}: {', '.join(domains)} has {rows:,} candidates, fewer than the {limit:,} "
+            "to select; lower the budget, name other domains or enlarge the pool"
+        )
+    return draw(ids, limit, seed, role, engine)

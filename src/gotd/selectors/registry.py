@@ -79,10 +79,26 @@ def entry(name: str) -> Entry:
     return known[name]
 
 
-def order_key(name: str) -> tuple[int, str]:
+def order_key(arm: str) -> tuple[int, str]:
     """Return a key that sorts arms into table order, those without an entry included."""
     orders = {one.name: one.order for one in entries()}
-    return orders.get(name, UNORDERED), name
+    return orders.get(arm, UNORDERED), arm
+
+
+def colours() -> dict[str, str]:
+    """Return the colours of the arms that state one."""
+    return {one.name: one.colour for one in entries() if one.colour}
+
+
+def references() -> tuple[str, ...]:
+    """Return the arms with which others are compared, in table order."""
+    return tuple(one.name for one in entries() if one.reference)
+
+
+def arm_of(published: str) -> str | None:
+    """Return the arm that a row of the paper's tables is; ``None`` for rows of no arm."""
+    arms = [one.name for one in entries() if published in one.published]
+    return arms[0] if arms else None
 
 
 def selector_class(name: str) -> Any:
@@ -132,11 +148,12 @@ def build_selector(name: str, settings: Mapping[str, Any]) -> Any:
             raise ValueError(f"the method {name}: {key} must be a finite number, not {value}")
         if isinstance(value, Path) and not value.is_file():
             raise ValueError(f"the method {name}: {key}: there is no file {value}")
-    for key in fields:
-        # In an experiment a step fills it in; here nobody else will.
-        if key in constructor.requires and values.get(key) is None:
+    selector = constructor(**values)
+    for key in fields.keys() & selector.requires:
+        # In an experiment a step fills it in; `gotd select` has no such step.
+        if getattr(selector, key) is None:
             raise ValueError(f"the method {name} needs a setting: give --set {key}=…")
-    return constructor(**values)
+    return selector
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -146,20 +163,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def _entry(option: Option, known: Mapping[str, Option]) -> Entry:
-    where = f"the selector {option.name} of the package {option.package}"
     if option.path is None:
-        raise ValueError(f"{where} has no file {option.name}.yaml beside its module")
+        raise ValueError(
+            f"the package {option.package} has no file {option.name}.yaml beside the module of "
+            f"its selector {option.name}"
+        )
     node = option.node
     if node.get("arm") != option.name:
-        raise ValueError(f"{option.path}: arm must be {option.name}, not {node.get('arm')!r}")
+        raise ValueError(f"{option.where}: arm must be {option.name}, not {node.get('arm')!r}")
     about = dict(node.get("about") or {})
     for key in about.keys() - _ABOUT:
-        raise ValueError(f"{option.path}: about has no field {key!r}; {did_you_mean(key, _ABOUT)}")
+        raise ValueError(f"{option.where}: about has no field {key!r}; {did_you_mean(key, _ABOUT)}")
+    if not isinstance(about.get("order", 0), int):
+        raise ValueError(f"{option.where}: about.order must be a whole number")
     about["published"] = tuple(about.get("published", ()))
     method = _method(option, known)
     target = method.pop("_target_", option.target)
     if option.target not in (None, target):
-        raise ValueError(f"{where}: its file names {target}, its entry point {option.target}")
+        raise ValueError(f"{option.where} has {target}, but its entry point has {option.target}")
     # What the experiment fills in (`${transport.epsilon}`) is the class's own default here.
     preset = {
         key: tuple(value) if isinstance(value, list) else value

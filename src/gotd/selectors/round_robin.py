@@ -14,7 +14,7 @@ from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, Selector
 from gotd.selectors.neighbours import (
     Neighbours,
-    growing_neighbours,
+    enough_neighbours,
     neighbours_work,
     take_ids,
 )
@@ -50,15 +50,14 @@ class RoundRobin(Selector):
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
     ) -> Ranking:
         """Rank by turn; the seed has no effect."""
-        first = 2 * -(-limit // len(target))
-        n_candidates = sum(map(len, candidates))
-        taken = None
-        for near in growing_neighbours(target, candidates, first, engine, self.normalise):
-            taken = take_turns(near, limit, complete=near.k == n_candidates)
-            if taken is not None:
-                break
-        assert taken is not None  # complete lists always suffice
-        rows, turns = taken
+        first, n_candidates = 2 * -(-limit // len(target)), sum(map(len, candidates))
+
+        def turns_of(near: Neighbours) -> tuple[np.ndarray, np.ndarray] | None:
+            return take_turns(near, limit, complete=near.k == n_candidates)
+
+        near, (rows, turns) = enough_neighbours(
+            target, candidates, first, engine, turns_of, normalise=self.normalise
+        )
         diagnostics = {"neighbours_per_target": near.k, "turns": int(turns[-1])}
         return Ranking(take_ids(candidates, rows), turns, diagnostics=diagnostics)
 

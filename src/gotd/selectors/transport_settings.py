@@ -33,6 +33,9 @@ CHOICES = {
 SOLVE_PASSES = 4
 """Passes over all candidates in a solve, the fit counted as one (measured)."""
 
+READ_TARGETS = 100
+"""Targets whose comparison takes as long as reading the candidates once (measured)."""
+
 
 @dataclass(frozen=True)
 class Comparison(Selector):
@@ -54,15 +57,7 @@ class Comparison(Selector):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        self._choose({name: CHOICES[name] for name in CHOICES if hasattr(self, name)})
-
-    def _choose(self, choices: dict[str, tuple[str, ...]]) -> None:
-        for field, allowed in choices.items():
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"{self.name}: {field} must be one of {', '.join(allowed)}, "
-                    f"not {getattr(self, field)!r}"
-                )
+        self.check_choices({name: CHOICES[name] for name in CHOICES if hasattr(self, name)})
 
     def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
         """Return the transport problem between the pool and the target."""
@@ -156,7 +151,7 @@ class TransportSettings(Comparison):
         """Return the work of one solve: passes over all pairs, and the sample's kernel."""
         rows = reference_size(n_candidates, n_targets, self.reference_rows)
         return Work(
-            flops=2.0 * n_candidates * n_targets * width * SOLVE_PASSES,
+            flops=2.0 * n_candidates * (n_targets + READ_TARGETS) * width * SOLVE_PASSES,
             memory_bytes=8 * n_targets * rows + 4 * width * rows,
         )
 

@@ -28,16 +28,16 @@ from gotd.selectors.base import Ranking, Selector, smallest
 from gotd.selectors.density import density_work, pool_density
 from gotd.selectors.neighbours import (
     Neighbours,
+    enough_neighbours,
     nearest_distances,
-    nearest_neighbours,
     neighbours_work,
     take_ids,
 )
 from gotd.storage.work import Work
 
-# Neighbours in the first search, and the factor by which it grows if the plan needs more. It
-# mostly does not, and a list of thousands takes longer than the search.
-FIRST_SEARCH, GROWTH = 256, 5
+# Neighbours in the first search. The plan mostly needs no more, and a list of thousands takes
+# longer than the search.
+FIRST_SEARCH = 256
 
 
 @dataclass(frozen=True)
@@ -94,12 +94,9 @@ class TSDS(Selector):
     sampling: Literal["top", "multinomial"] = "top"
 
     def __post_init__(self) -> None:
-        if self.variant not in ("uniform", "kde"):
-            raise ValueError(f'tsds: variant must be "uniform" or "kde", not {self.variant!r}')
-        if self.sampling not in ("top", "multinomial"):
-            raise ValueError(
-                f'tsds: sampling must be "top" or "multinomial", not {self.sampling!r}'
-            )
+        self.check_choices(
+            {"variant": ("uniform", "kde"), "sampling": ("top", "multinomial")},
+        )
         if not 0 < self.alpha <= 1:
             raise ValueError(f"tsds: alpha must be in (0, 1], not {self.alpha}")
         for field, least in (("C", 0), ("sigma", 0), ("prefetch", 1), ("kde_neighbours", 0)):
@@ -153,17 +150,16 @@ class TSDS(Selector):
         if self.variant == "kde":
             density = pool_density(candidates, self.sigma, min(self.kde_neighbours, cap))
         most = min(self.prefetch, cap)
-        k = min(FIRST_SEARCH, most)
-        while True:
-            near = nearest_neighbours(target, candidates, k, engine)
+
+        def attempt(near: Neighbours) -> Assignment | None:
             distances = np.sqrt(near.distances)
             if density is None:
                 plan = knn_uniform(distances, self.alpha, self.C)
             else:
                 plan = knn_kde(distances, density[near.rows], self.alpha, self.C)
-            if not plan.exhausted or k == most:
-                return near, plan
-            k = min(most, GROWTH * k)
+            return None if plan.exhausted and near.k < most else plan
+
+        return enough_neighbours(target, candidates, FIRST_SEARCH, engine, attempt, most=most)
 
 
 def knn_uniform(distances: np.ndarray, alpha: float, scale: float) -> Assignment:

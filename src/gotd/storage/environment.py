@@ -1,4 +1,4 @@
-"""Say on what a number was measured: hardware, versions, code, time and memory."""
+"""What a number was measured on: hardware, versions of packages, commit, peak memory."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import subprocess
+from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,21 +29,19 @@ _PACKAGES = (
 
 @cache
 def versions() -> dict[str, str]:
-    """Name the versions that can move a number; absent packages are left out."""
-    found = {"python": platform.python_version(), "gotd": __version__}
+    """Return the versions that can change a number; absent packages are left out."""
+    numbers = {"python": platform.python_version(), "gotd": __version__}
     for package in _PACKAGES:
-        try:
-            found[package.lower()] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            numbers[package.lower()] = version(package)
+    return numbers
 
 
 @cache
 def code() -> dict[str, Any]:
-    """Name the commit of the checkout and whether files differ from it.
+    """Return the commit of the checkout and whether files differ from it.
 
-    Empty when gotd was installed from a wheel, or git is absent or does not answer.
+    The result is empty if gotd was installed from a wheel, or if git is absent or fails.
     """
     top = Path(__file__).resolve().parents[3]
     if not (top / ".git").exists():
@@ -63,7 +62,7 @@ def code() -> dict[str, Any]:
 
 @cache
 def hardware() -> dict[str, Any]:
-    """Name processor, usable cores, memory in GiB and the GPU, if there is one."""
+    """Return the processor, usable cores, memory in GiB and the GPU, if there is one."""
     import torch
 
     cpu = platform.processor() or platform.machine()
@@ -85,17 +84,15 @@ def hardware() -> dict[str, Any]:
 
 
 def reset_peak_memory() -> None:
-    """Start a new high-water mark of resident memory, where the system allows it."""
-    try:
+    """Reset the peak of resident memory, where the system allows it."""
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        return
 
 
 def peak_memory_gib() -> float:
-    """Give the high-water mark of resident memory since the last reset, in GiB.
+    """Return the peak of resident memory since the last reset, in GiB.
 
-    Where it cannot be reset (not Linux) it is that of the whole process.
+    Where it cannot be reset (not Linux), it is the peak of the whole process.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -28,7 +28,7 @@ RUN_ONLY = frozenset(
 )
 """Settings of how a step runs. They are in no key, no record and no name of a variant.
 
-Batch sizes and devices change sums in the last digit and, with dropout, the masks drawn.
+Batch sizes and devices change sums in the last digit and, with dropout, the random masks.
 """
 
 

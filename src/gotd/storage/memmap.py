@@ -1,7 +1,7 @@
-"""Arrays that live in a file and travel as its path.
+"""Memory-mapped arrays that pickle as the path of their file.
 
-A function that holds such an array can be sent to another process, or to another
-machine that sees the same files, without sending the data.
+A function that holds such an array can be sent to another process, or to another machine
+with the same files, without sending the data.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Mode = Literal["r", "r+"]
 class FileArray(np.memmap):
     """A memory-mapped ``.npy`` file that pickles as ``(path, mode)``.
 
-    Slices and results of arithmetic are no longer the file; they pickle as the plain
-    numbers they are. Make one with `open_array` or `create_array`.
+    Slices and results of arithmetic pickle as plain numbers, since they are not the file.
+    Use `open_array` or `create_array` to make one.
     """
 
     source: tuple[str, Mode] | None = None
@@ -37,7 +37,7 @@ class FileArray(np.memmap):
 
 
 def open_array(path: str | Path, mode: Mode = "r") -> FileArray:
-    """Map an ``.npy`` file.
+    """Open a memory-mapped ``.npy`` file.
 
     Args:
         path: The file.
@@ -47,22 +47,22 @@ def open_array(path: str | Path, mode: Mode = "r") -> FileArray:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not an ``.npy`` file of numbers.
     """
-    place = Path(path).absolute()
-    array = np.lib.format.open_memmap(place, mode=mode).view(FileArray)
-    array.source = (str(place), mode)
+    path = Path(path).absolute()
+    array = np.lib.format.open_memmap(path, mode=mode).view(FileArray)
+    array.source = (str(path), mode)
     return array
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
-    """Make a file of zeros with its room on the disk, whole or not at all, and map it.
+    """Create a memory-mapped ``.npy`` file of zeros, with all its disk space allocated.
 
-    Writing through a memory map into a hole of a full disk would kill the process
-    (SIGBUS) where an error is wanted, so the room is taken here.
+    Without the allocation, a full disk would kill the process (SIGBUS) at a later write
+    through the map. Here it raises an error.
 
     Args:
-        path: The file to make; one that is there is replaced.
-        shape: Of the array.
-        dtype: Of its numbers.
+        path: File to create or replace.
+        shape: Shape of the array.
+        dtype: Type of its numbers.
 
     Raises:
         OSError: If the disk is full.
@@ -72,7 +72,7 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
 
 
 def allocate(path: Path, shape: tuple[int, ...], dtype: Any) -> None:
-    """Make the file for `create_array` without mapping it."""
+    """Allocate the file of `create_array` without mapping it."""
     kind = np.dtype(dtype)
     header = {"descr": kind.str, "fortran_order": False, "shape": tuple(map(int, shape))}
     with atomic_write(path) as part, part.open("wb") as file:

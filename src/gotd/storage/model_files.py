@@ -1,19 +1,23 @@
-"""Where the files of a model are, and what identifies its weights."""
+"""Names of models: their local files, and what identifies their weights in a key."""
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gotd.storage.artifacts import checksum
+from gotd.storage.files import checksum
+
+HUB_TIMEOUT_S = 10.0
+"""Seconds to wait for the Hub when the commit of a model is looked up."""
 
 
 def locate(model: str) -> str:
-    """Resolve the name ``minilm`` to the folder its package brings; keep other names.
+    """Return the folder of the installed package for ``minilm``, and any other name unchanged.
 
     Raises:
-        FileNotFoundError: If the package is absent.
+        FileNotFoundError: If the package is not installed.
     """
     if model != "minilm":
         return model
@@ -27,9 +31,15 @@ def locate(model: str) -> str:
 
 
 def model_identity(model: str, revision: str | None = None) -> dict[str, Any]:
-    """Say which weights a name stands for: package version, checksums, or Hub revision.
+    """Return what identifies the weights of a model in a key.
 
-    A folder counts by what is in it, never by where it stands.
+    Args:
+        model: ``minilm``, a folder, or a name on the Hub.
+        revision: Branch, tag or commit on the Hub; ``None`` for its main branch.
+
+    Returns:
+        Package and version, the checksums of the folder's files, or the Hub name and commit
+        (the given revision if the commit cannot be looked up).
     """
     if model == "minilm":
         try:
@@ -40,4 +50,27 @@ def model_identity(model: str, revision: str | None = None) -> dict[str, Any]:
     if folder.is_dir():
         files = sorted(path for path in folder.iterdir() if path.is_file())
         return {"folder": folder.name, "files": {path.name: checksum(path) for path in files}}
-    return {"hub": model, "revision": revision}
+    return {"hub": model, "revision": hub_commit(model, revision)}
+
+
+@cache
+def hub_commit(model: str, revision: str | None = None) -> str | None:
+    """Return the commit of a Hub model, from the local cache or else from the Hub.
+
+    Load a model by this commit, too: a branch may have moved since the key was computed.
+
+    Returns:
+        The commit; ``revision`` if it is in no cache and the Hub does not answer, or if the
+        model is a local folder.
+    """
+    if Path(model).is_dir():
+        return revision
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(model, "config.json", revision=revision)
+        if isinstance(cached, str):
+            return Path(cached).parent.name  # …/snapshots/<commit>/config.json
+        return HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT_S).sha
+    except (OSError, ValueError):  # offline, no such model, or no name of the Hub's
+        return revision

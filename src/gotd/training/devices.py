@@ -9,13 +9,18 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import spawn
 
+from gotd.training.tracking import current_logger, log_loss
+
 REPORT = "report.json"
+FORWARD_EVERY_S = 0.5
+"""Seconds between two looks at the losses that the processes send."""
 
 Train = Callable[..., dict[str, Any]]
 
@@ -42,12 +47,36 @@ def on_devices(devices: int, work: Path, train: Train, *arguments: Any) -> dict[
     """
     work.mkdir(parents=True, exist_ok=True)
     report = work / REPORT
-    spawn(_work, (devices, _free_port(), report, train, arguments), nprocs=devices, join=True)
+    losses = get_context("spawn").SimpleQueue()
+    given = (devices, _free_port(), losses, report, train, arguments)
+    processes: Any = spawn(_work, given, nprocs=devices, join=False)
+    finished = False
+    while not finished:
+        finished = processes.join(timeout=FORWARD_EVERY_S)
+        while not losses.empty():
+            log_loss(*losses.get())
     return json.loads(report.read_text(encoding="utf-8"))
 
 
+class _Forward:
+    """A loss logger that sends points to the process that started this one."""
+
+    def __init__(self, losses: Any) -> None:
+        self._losses = losses
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Send one point."""
+        self._losses.put((step, dict(values)))
+
+
 def _work(
-    rank: int, processes: int, port: int, report: Path, train: Train, arguments: tuple[Any, ...]
+    rank: int,
+    processes: int,
+    port: int,
+    losses: Any,
+    report: Path,
+    train: Train,
+    arguments: tuple[Any, ...],
 ) -> None:
     """Run one of the processes, with the environment that torchrun would set."""
     os.environ.update(
@@ -59,6 +88,7 @@ def _work(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
+    current_logger.set(_Forward(losses))
     result = train(*arguments)
     if rank == 0:
         report.write_text(json.dumps(result), encoding="utf-8")

@@ -1,9 +1,9 @@
-"""Build, load and save the models that the two stages hand to one another.
+"""Build, load and save models.
 
-Everything between the stages is a Hugging Face folder (config.json,
-model.safetensors, tokenizer), so any stage can be replaced by anybody's tool.
-Weights are read from safetensors only; a folder that lacks weights which no stage
-can supply is an error, because a silently random layer looks like a bad result.
+Between the two stages a model is a Hugging Face folder (config.json, model.safetensors,
+tokenizer), so other tools can read and write it. Weights are read from safetensors only. A
+folder without weights that no stage supplies raises, because a random layer would look like
+a bad result.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import transformers
@@ -28,6 +28,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gotd.storage.model_files import hub_commit
 from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
@@ -37,24 +38,18 @@ transformers.utils.logging.disable_progress_bar()
 
 FOLDER_FILES = ("*.json", "*.safetensors", "*.txt")
 NOT_THE_MODELS = ("manifest.json", "report.json")
-"""What else stands in a model folder that a stage wrote."""
-TOKENIZERS = ("word_level", "wordpiece")
-SIZES = (
-    *("vocabulary_size", "layers", "hidden_size", "heads", "feed_forward_size"),
-    "max_length_tokens",
-)
-"""Fields of a specification that say how large the model is."""
+"""Other files in the model folders that steps write."""
 MASKED_LM_HEADS = (
     ("cls",),  # BERT
     ("lm_head",),  # RoBERTa
     ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),  # DistilBERT
 )
-"""Where architectures keep the layers of their masked-language-modelling head."""
+"""Names of the layers of the masked-language-modelling head, by architecture."""
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Say which base model all arms start from.
+    """Specification of the base model that all arms start from.
 
     Either ``pretrained`` names one, or a BERT is built from the other fields.
 
@@ -69,10 +64,16 @@ class ModelSpec:
         heads: Attention heads; divides ``hidden_size``.
         feed_forward_size: Width inside the feed-forward layers.
         dropout: Dropout of hidden states and attention.
-        max_length_tokens: Positions the model knows.
+        max_length_tokens: Positions of the model.
     """
 
     key_name: ClassVar[str] = "ModelSpec"
+
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"tokenizer": ("word_level", "wordpiece")}
+    sizes: ClassVar[tuple[str, ...]] = (
+        *("vocabulary_size", "layers", "hidden_size", "heads", "feed_forward_size"),
+        "max_length_tokens",
+    )
 
     pretrained: str | None = None
     revision: str | None = None
@@ -86,41 +87,53 @@ class ModelSpec:
     max_length_tokens: int = 128
 
     def __post_init__(self) -> None:
-        if self.tokenizer not in TOKENIZERS:
-            raise ValueError(f"model tokenizer must be one of {TOKENIZERS}, not {self.tokenizer!r}")
-        check_shape(self, SIZES)
+        for name, choices in self.choices.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"model {name} must be one of {choices}, not {getattr(self, name)!r}"
+                )
+        for name in self.sizes:
+            if getattr(self, name) < 1:
+                raise ValueError(f"model {name} must be at least 1, not {getattr(self, name)}")
+        if self.hidden_size % self.heads:
+            raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"model dropout must lie in [0, 1), not {self.dropout}")
 
+    def build_tokenizer(self, texts_or_vocabulary: Sequence[str]) -> PreTrainedTokenizerBase:
+        """Build the tokenizer from a vocabulary, or train it on texts."""
+        if self.tokenizer == "word_level":
+            tokenizer = word_level(texts_or_vocabulary)
+        else:
+            tokenizer = wordpiece(texts_or_vocabulary, self.vocabulary_size)
+        return masked_tokenizer(tokenizer, self.max_length_tokens)
 
-def check_shape(spec: Any, sizes: Sequence[str]) -> None:
-    """Refuse a specification whose sizes no transformer has.
-
-    Args:
-        spec: Has ``hidden_size``, ``heads``, ``dropout`` and the fields ``sizes``.
-        sizes: Names of the fields that are at least 1.
-
-    Raises:
-        ValueError: Names the field.
-    """
-    for name in sizes:
-        if getattr(spec, name) < 1:
-            raise ValueError(f"model {name} must be at least 1, not {getattr(spec, name)}")
-    if spec.hidden_size % spec.heads:
-        raise ValueError(f"model hidden_size {spec.hidden_size} is no multiple of {spec.heads}")
-    if not 0 <= spec.dropout < 1:
-        raise ValueError(f"model dropout must lie in [0, 1), not {spec.dropout}")
+    def build_network(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """Build the network, with weights from the global generator."""
+        return BertForMaskedLM(
+            BertConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=self.hidden_size,
+                num_hidden_layers=self.layers,
+                num_attention_heads=self.heads,
+                intermediate_size=self.feed_forward_size,
+                hidden_dropout_prob=self.dropout,
+                attention_probs_dropout_prob=self.dropout,
+                max_position_embeddings=self.max_length_tokens,
+            )
+        )
 
 
 def build_model(spec: ModelSpec, texts_or_vocabulary: Sequence[str], seed: int, out: Path) -> None:
     """Write the folder of a base model.
 
-    A pretrained model is copied as it is. A model built from configuration is a
-    ``BertForMaskedLM`` with its decoder tied to the word embeddings; its weights are
-    a function of ``spec``, the vocabulary and ``seed``.
+    A pretrained model is copied as it is. The weights of one that is built are a function of
+    ``spec``, the vocabulary and ``seed``; its head is tied to the word embeddings.
 
     Args:
-        spec: What to build.
+        spec: What to build: a masked model, or with `CausalSpec` a causal one.
         texts_or_vocabulary: The words (``word_level``) or the texts to train the
-            tokenizer on (``wordpiece``); not read for a pretrained model.
+            tokenizer on; not read for a pretrained model.
         seed: Seed of the initial weights.
         out: Folder to write, made if needed.
 
@@ -134,28 +147,15 @@ def build_model(spec: ModelSpec, texts_or_vocabulary: Sequence[str], seed: int, 
         return
     if not texts_or_vocabulary:
         raise ValueError("a model built from configuration needs words or texts; the list is empty")
-    if spec.tokenizer == "word_level":
-        tokenizer = word_level(texts_or_vocabulary)
-    else:
-        tokenizer = wordpiece(texts_or_vocabulary, spec.vocabulary_size)
-    config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=spec.hidden_size,
-        num_hidden_layers=spec.layers,
-        num_attention_heads=spec.heads,
-        intermediate_size=spec.feed_forward_size,
-        hidden_dropout_prob=spec.dropout,
-        attention_probs_dropout_prob=spec.dropout,
-        max_position_embeddings=spec.max_length_tokens,
-    )
+    tokenizer = spec.build_tokenizer(texts_or_vocabulary)
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(seed, "weights"))
-        network = BertForMaskedLM(config)
-    save_model(network, masked_tokenizer(tokenizer, spec.max_length_tokens), out)
+        network = spec.build_network(tokenizer)
+    save_model(network, tokenizer, out)
 
 
 def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
-    """Return the local folder of a model, fetching it from the Hub if it is a name there.
+    """Return the local folder of a model, after a download if it is a Hub name.
 
     Raises:
         FileNotFoundError: If there is no such folder or name, or the folder lacks its
@@ -166,8 +166,9 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
+            commit = hub_commit(str(model), revision)
             folder = Path(
-                snapshot_download(str(model), revision=revision, allow_patterns=list(FOLDER_FILES))
+                snapshot_download(str(model), revision=commit, allow_patterns=list(FOLDER_FILES))
             )
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
@@ -249,32 +250,38 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
 
 
 def attention() -> str:
-    """Return the faster attention: on CPU, dropout sends SDPA down a slow path of its own."""
+    """Return the faster attention; on CPU, SDPA is slow with dropout."""
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 
-def missing_only(folder: Path, info: Mapping[str, set[str]], prefixes: tuple[str, ...]) -> bool:
-    """Return whether weights under ``prefixes`` are missing; refuse any other gap."""
+def missing_only(
+    model: Path | str, info: Mapping[str, set[str]], prefixes: tuple[str, ...]
+) -> bool:
+    """Return whether weights under ``prefixes`` are missing.
+
+    Raises:
+        ValueError: If any other weight is missing or has another shape.
+    """
     missing = info["missing_keys"]
     others = sorted(key for key in missing if not key.startswith(prefixes))
     if others or info["mismatched_keys"]:
         lacking = others or sorted(map(str, info["mismatched_keys"]))
         raise ValueError(
-            f"{folder} lacks {len(lacking)} weights of its architecture, for instance "
+            f"{model} lacks {len(lacking)} weights of its architecture, for instance "
             f"{lacking[0]!r}; the file is damaged or belongs to another configuration"
         )
     return bool(missing)
 
 
 def check_length(network: PreTrainedModel, max_length_tokens: int) -> None:
-    """Refuse rows longer than the positions that ``network`` knows.
+    """Validate the length of rows against the positions of ``network``.
 
     Raises:
         ValueError: If there are fewer positions than ``max_length_tokens``.
     """
     positions = network.config.max_position_embeddings
     if network.config.model_type == "roberta":
-        positions -= network.config.pad_token_id + 1  # it counts from after its padding's index
+        positions -= network.config.pad_token_id + 1  # positions start after the padding's index
     if max_length_tokens > positions:
         raise ValueError(
             f"max_length_tokens is {max_length_tokens}, but {type(network).__name__} knows only "
@@ -286,7 +293,7 @@ def masked_lm_head(network: PreTrainedModel) -> nn.Sequential:
     """Return the layers that map ``[n, hidden]`` states to ``[n, vocabulary]`` logits.
 
     Raises:
-        ValueError: If the architecture keeps its head elsewhere than the known ones.
+        ValueError: If the layers of the head are not known for the architecture.
     """
     names = _head_names(network)
     return nn.Sequential(*(network.get_submodule(name) for name in names))
@@ -298,7 +305,7 @@ def _head_names(network: PreTrainedModel) -> tuple[str, ...]:
         if all(hasattr(network, name) for name in names):
             return names
     raise ValueError(
-        f"{type(network).__name__} keeps its masked-language-modelling head in no known place; "
+        f"the masked-language-modelling head of {type(network).__name__} is not known; "
         "use a BERT, RoBERTa or DistilBERT model"
     )
 
@@ -306,8 +313,8 @@ def _head_names(network: PreTrainedModel) -> tuple[str, ...]:
 def read_pooler(folder: Path) -> dict[str, Tensor]:
     """Read the pooler's weights, ``{}`` where the folder has none.
 
-    A network for masked language modelling has no pooler, so saving it alone loses
-    the one that ``folder`` came with.
+    A network for masked language modelling has no pooler, so saving the network alone would
+    lose the pooler of ``folder``.
     """
     weights: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
@@ -324,9 +331,9 @@ def save_model(
     out: Path,
     pooler: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write a Hugging Face folder, with ``pooler`` beside the weights of ``network``.
+    """Write a Hugging Face folder, with ``pooler`` in the file of the weights of ``network``.
 
-    The file then holds both heads, as BERT's own release does: ``AutoModel`` finds
+    The file then contains both heads, as BERT's own release does: ``AutoModel`` loads
     the pooler, ``AutoModelForMaskedLM`` the language-modelling head.
     """
     state = dict(network.state_dict())

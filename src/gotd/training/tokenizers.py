@@ -1,4 +1,4 @@
-"""Make the tokenizers of models that are built here, the same bytes every time."""
+"""Tokenizers of models that are built here, the same bytes every time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def masked_tokenizer(tokenizer: Tokenizer, max_length_tokens: int) -> PreTrained
 def causal_tokenizer(tokenizer: Tokenizer, max_length_tokens: int) -> PreTrainedTokenizerFast:
     """Wrap the tokenizer of a causal language model: one special token that ends a text.
 
-    It also pads, as is usual for GPT-2; what is padding is told by masks, never by ids.
+    It also pads, as is usual for GPT-2; padding is known by masks, never by ids.
     """
     unknown = "[UNK]" if tokenizer.token_to_id("[UNK]") is not None else END_OF_TEXT
     return PreTrainedTokenizerFast(
@@ -47,12 +47,12 @@ def causal_tokenizer(tokenizer: Tokenizer, max_length_tokens: int) -> PreTrained
 
 
 def word_level(words: Sequence[str]) -> Tokenizer:
-    """Make one token of each word, BERT's special tokens first and around every text."""
+    """Build a tokenizer with one token per word, BERT's special tokens around every text."""
     return _with_special_tokens(_one_token_per_word((*SPECIAL_TOKENS, *words)))
 
 
 def causal_word_level(words: Sequence[str]) -> Tokenizer:
-    """Make one token of each word for a causal model; BERT's special tokens are left out."""
+    """Build a tokenizer with one token per word for a causal model, without BERT's own tokens."""
     plain = [word for word in words if word not in SPECIAL_TOKENS]
     tokenizer = _one_token_per_word((END_OF_TEXT, "[UNK]", *plain))
     tokenizer.add_special_tokens([END_OF_TEXT, "[UNK]"])
@@ -99,7 +99,7 @@ def wordpiece(texts: Sequence[str], vocabulary_size: int) -> Tokenizer:
 
 
 def byte_level_bpe(texts: Sequence[str], vocabulary_size: int) -> Tokenizer:
-    """Train a byte-level BPE vocabulary on ``texts``: no text is unknown to it.
+    """Train a byte-level BPE vocabulary on ``texts``; it can encode every text.
 
     Source: Radford et al., GPT-2 (2019), section 2.2.
     """

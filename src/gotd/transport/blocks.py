@@ -1,8 +1,8 @@
-"""Candidates as a stream of blocks: what is computed where, and in which precision.
+"""Candidates as a stream of blocks, with their device and precision.
 
-A block of rows is read, mapped, multiplied with the targets and reduced to one number
-per row and one per target; the ``n x m`` costs never exist. Blocks are independent, so
-a ``map`` that runs them in parallel changes nothing but the time.
+A block of rows is read, mapped, multiplied with the targets, and reduced to one number per
+row and one per target. The ``n x m`` cost matrix is never formed. Blocks are independent, so
+a parallel ``map`` gives the same result.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from gotd.transport.problem import Problem
 Precision = Literal["float32", "bfloat16", "float64"]
 BlockMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 
-# On a CPU a block of logits should stay near the cache: 2**20 floats are 4 MiB. Blocks
-# under about a thousand rows lose up to 8x when threads contend for busy cores.
+# On a CPU a block of logits should fit in the cache: 2**20 floats are 4 MiB. Blocks of
+# less than about a thousand rows are up to 8x slower when threads compete for cores.
 CPU_BLOCK_ENTRIES, CPU_LEAST_ROWS, CPU_MOST_ROWS = 2**20, 1024, 4096
 
 
 @dataclass(frozen=True)
 class Compute:
-    """How blocks are computed; never what is computed.
+    """Settings of how blocks are computed, which do not change what is computed.
 
     Args:
-        precision: Of the matrix product. ``bfloat16`` rounds its inputs (and on a CPU
-            its output) and keeps everything after it in float32: twice the speed,
-            top-1 % overlap about 0.99. ``float64`` for small problems and tests.
+        precision: Precision of the matrix product. ``bfloat16`` rounds its inputs (and on
+            a CPU its output); everything else is float32. It is twice as fast, with a top-1 %
+            overlap of about 0.99. ``float64`` is for small problems and tests.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
         block_rows: Rows per block; chosen from the free memory when ``None``.
-        map_blocks: Applies a function to blocks and yields results in order, such as
-            an engine's ``map``.
+        map_blocks: Applies a function to blocks and yields the results in order, such as
+            the ``map`` of an engine.
     """
 
     precision: Precision = "float32"
@@ -56,11 +56,11 @@ class Compute:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The type of everything but bfloat16 matrix operands."""
+        """Return the type of all numbers but the operands of a bfloat16 product."""
         return torch.float64 if self.precision == "float64" else torch.float32
 
     def resolve_device(self) -> torch.device:
-        """Name the device that ``auto`` stands for here."""
+        """Return the device, with ``auto`` resolved on this machine."""
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
@@ -68,10 +68,10 @@ class Compute:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Keep float32 products in float32 for a while.
+    """Compute float32 products in full precision while the context is open.
 
-    Training may have allowed TF32 or bfloat16 inside float32 products; logits are
-    ``2 / epsilon`` times an inner product, where ten bits of mantissa are too few.
+    Training may have allowed TF32 or bfloat16 inside float32 products. Logits are
+    ``2 / epsilon`` times an inner product, for which ten bits of mantissa are too few.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
@@ -82,11 +82,11 @@ def full_float32() -> Iterator[None]:
 
 
 def smallest_weight(dtype: torch.dtype) -> float:
-    """Return the weight under which a term of a sum of exponentials is dropped.
+    """Return the weight below which a term of a sum of exponentials is dropped.
 
-    Far below anything that could be seen in the sum, yet far enough above the smallest
-    normal number that products with it stay normal: subnormal numbers make a CPU's
-    matrix-vector products ten times slower (measured at epsilon = 0.01).
+    Such a term does not change the sum. Products with the weight are still normal numbers:
+    subnormal ones make a CPU's matrix-vector products ten times slower (measured at
+    epsilon = 0.01).
     """
     return torch.finfo(dtype).tiny * 1e10
 
@@ -101,10 +101,10 @@ class Block:
 
 
 class Stream:
-    """A problem laid out on a device: the targets resident, the candidates in blocks.
+    """A problem on a device: all targets in memory, the candidates in blocks.
 
-    Both sides are shifted by the target's mean. Distances do not notice; float32 and
-    bfloat16 do, because embeddings share a large common vector.
+    Both sides are shifted by the target's mean. This does not change distances, but it
+    reduces rounding errors, because embeddings share a large common vector.
 
     Args:
         problem: The transport problem.
@@ -135,7 +135,7 @@ class Stream:
 
     def load(self, rows: np.ndarray) -> Tensor:
         """Copy ``[n, d]`` rows to the device, mapped and shifted."""
-        # Into torch's memory: a read-only memory map cannot back a tensor, and a fresh
+        # A copy into torch's memory: a tensor cannot share a read-only memory map, and a new
         # NumPy array per block costs three times as much in page faults.
         x = torch.empty(rows.shape, dtype=self.dtype)
         np.copyto(x.numpy(), rows)
@@ -144,31 +144,31 @@ class Stream:
     def load_block(self, block: Block) -> tuple[Tensor, Tensor]:
         """Return a block's ``[n, d]`` rows and ``[n]`` float64 masses."""
         rows = self.load(self.problem.candidates[block.array][block.start : block.stop])
-        # A copy, because equal masses are one read-only number.
+        # A copy, because equal masses are a read-only broadcast of one number.
         mass = torch.from_numpy(np.array(self.problem.a[block.array][block.start : block.stop]))
         return rows, mass.to(self.device)
 
     def map(self, function: Callable[[Block], Any]) -> Iterator[tuple[Block, Any]]:
         """Apply ``function`` to every block; yield each block with its result, in order.
 
-        Results are put in their place by the caller, not by ``function``: a map may
-        run it in processes that see no more than a copy of an array.
+        The caller stores the results, not ``function``: a map may run it in processes
+        that have only a copy of an array.
         """
         return zip(self.blocks, self.compute.map_blocks(function, self.blocks), strict=True)
 
     def mean_cost(self) -> float:
-        """Average the cost over all pairs in one cheap pass, without products."""
+        """Compute the mean cost over all pairs in one pass, without the matrix product."""
         sums = Moments()
         for _, moments in self.map(lambda block: Moments.of(*self.load_block(block))):
             sums = sums + moments
-        # Equal points may come out a rounding error below zero.
+        # For equal points, rounding may give a small negative number.
         return max(0.0, mean_cost(sums, Moments.of(self.target, self.b)))
 
     def outputs(self, out: Sequence[np.ndarray] | None) -> tuple[np.ndarray, ...]:
         """Return arrays for one float64 per candidate: the given ones, or new ones.
 
         Raises:
-            ValueError: If the given ones do not fit the candidates.
+            ValueError: If the shapes or types of the given ones do not fit the candidates.
         """
         lengths = [len(x) for x in self.problem.candidates]
         if out is None:
@@ -181,13 +181,13 @@ class Stream:
 
 
 class Logits:
-    """The one matrix product: ``-C_ij / eps`` up to a constant per row.
+    """The matrix product of all solvers: ``-C_ij / eps`` up to a constant per row.
 
-    ``-C_ij / eps = 2/eps <x_i, y_j> - |y_j|^2 / eps - |x_i|^2 / eps``; the last term is
-    left out because it cancels in every row-wise softmax.
+    ``-C_ij / eps = 2/eps <x_i, y_j> - |y_j|^2 / eps - |x_i|^2 / eps``. The last term is left
+    out because it cancels in every row-wise softmax.
 
     Args:
-        stream: Where the targets live.
+        stream: The problem, with the targets on its device.
         epsilon: Absolute epsilon.
     """
 
@@ -200,18 +200,18 @@ class Logits:
             self.reduced_weight = self.weight.bfloat16()
 
     def __call__(self, x: Tensor, gamma: Tensor | None = None, exact: bool = False) -> Tensor:
-        """Multiply ``[n, d]`` rows into ``[n, m]`` logits.
+        """Compute the ``[n, m]`` logits of ``[n, d]`` rows.
 
         Args:
             x: Mapped, shifted rows.
             gamma: ``[m]`` float64 ``g / eps + log b``, added to every row.
-            exact: Ignore a reduced precision.
+            exact: Use the full precision even if a reduced one is set.
         """
         bias = (self.offset if gamma is None else self.offset + gamma).to(self.dtype)
         if not self.reduced or exact:
             return torch.addmm(bias, x, self.weight)
         if x.is_cuda:
-            # Logits reach hundreds: rounding the *output* to 8 bits would err by tenths.
+            # Logits are up to hundreds: an output rounded to 8 bits would be wrong by tenths.
             z = torch.mm(x.bfloat16(), self.reduced_weight, out_dtype=torch.float32)
         else:
             z = torch.mm(x.bfloat16(), self.reduced_weight).float()

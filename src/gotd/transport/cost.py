@@ -1,9 +1,9 @@
-"""The ground cost between texts: squared distances after one map of the rows.
+"""The cost between two texts: a squared distance after a map of the rows.
 
 Every cost here is ``C_ij = |phi(x_i) - phi(y_j)|^2`` for a row map ``phi`` that is the
-same for candidates and targets. So one matrix product gives a whole block of costs,
-and the mean cost needs only means and norms. GOT-D's published cost is the squared
-Euclidean distance of raw embeddings (OTT's default; the paper does not state it).
+same for candidates and targets. So one matrix product gives a block of costs, and the mean
+cost needs only means and norms. GOT-D's published cost is the squared Euclidean distance of
+raw embeddings (OTT's default; the paper does not state it).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor
 
 Cost = Literal["squared_euclidean", "cosine"]
 
-# Directions in which the candidates hardly vary are noise: without a floor, whitening
-# would blow them up until they decide who is near.
+# Directions in which the candidates hardly vary are noise. Without a floor, whitening
+# would scale them up until they dominate all distances.
 VARIANCE_FLOOR = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """A linear map after which the candidates vary equally in all directions.
+    """A linear map after which the candidates have equal variance in all directions.
 
-    Fitted on the candidates and applied to both sides. Nothing is subtracted: a
-    common shift leaves distances alone, and separate shifts would erase the very
-    difference that the transport is to measure.
+    It is fitted on the candidates and applied to both sides. No mean is subtracted: a common
+    shift does not change distances, and separate shifts would remove the difference that
+    transport measures.
 
     Args:
         matrix: ``[d, d]`` float64; rows are mapped by ``x @ matrix``.
@@ -44,14 +44,14 @@ class Whitening:
 
         Args:
             candidates: Arrays of ``[n_k, d]`` embeddings.
-            block_rows: Rows in memory at once.
+            block_rows: Rows that are read at once.
 
         Raises:
-            ValueError: If all candidates are equal, so that nothing can be scaled.
+            ValueError: If all candidates are equal.
         """
         width = candidates[0].shape[1]
         count, total, gram = 0, np.zeros(width), np.zeros((width, width))
-        # Any common origin will do; one near the data keeps the digits.
+        # Any common origin is valid; one near the data reduces rounding errors.
         origin = np.asarray(candidates[0][:block_rows], dtype=np.float64).mean(axis=0)
         for array in candidates:
             for start in range(0, len(array), block_rows):
@@ -73,8 +73,7 @@ class Geometry:
 
     Args:
         cost: ``squared_euclidean`` for ``|x - y|^2``; ``cosine`` for
-            ``1 - <x, y> / (|x| |y|)``, which is half the squared distance of the
-            unit vectors.
+            ``1 - <x, y> / (|x| |y|)``, half the squared distance of the unit vectors.
         whitening: Linear map applied first, to both sides.
     """
 
@@ -89,7 +88,7 @@ class Geometry:
         """Map ``[n, d]`` rows so that costs are squared distances of the result.
 
         Raises:
-            ValueError: If a row is zero under the cosine cost: it has no direction.
+            ValueError: If the cost is cosine and a row is zero.
         """
         if self.whitening is not None:
             rows = rows @ torch.as_tensor(self.whitening.matrix, dtype=rows.dtype).to(rows.device)
@@ -136,7 +135,7 @@ def squared_norms(rows: Tensor) -> Tensor:
 
 
 def mean_cost(candidates: Moments, target: Moments) -> float:
-    """Average the cost over all pairs without forming one of them.
+    """Compute the mean cost over all pairs from moments, without the pairs.
 
     ``sum_ij a_i b_j |x_i - y_j|^2 = E|x|^2 + E|y|^2 - 2 <E x, E y>``, exact in
     ``O((n + m) d)``.
@@ -150,16 +149,16 @@ def mean_cost(candidates: Moments, target: Moments) -> float:
 
 
 def cost_matrix(candidates: Tensor, target: Tensor) -> Tensor:
-    """Form all costs of mapped rows, for problems that fit in memory.
+    """Compute all costs of mapped rows, for problems that fit in memory.
 
     Args:
         candidates: ``[n, d]`` mapped candidates.
         target: ``[m, d]`` mapped targets.
 
     Returns:
-        ``[n, m]`` costs: candidates are rows, because they are what is streamed.
+        ``[n, m]`` costs; candidates are the rows.
     """
-    # A common shift keeps digits: embeddings often sit far from the origin.
+    # A common shift reduces rounding errors: embeddings are often far from the origin.
     center = target.mean(dim=0)
     x, y = candidates - center, target - center
     cost = squared_norms(x)[:, None] + squared_norms(y)[None, :] - 2.0 * (x @ y.T)

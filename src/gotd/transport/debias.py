@@ -1,9 +1,9 @@
-"""The candidates' potential against themselves, for the debiased (Sinkhorn) divergence.
+"""The potential of the candidates against themselves, for the debiased Sinkhorn divergence.
 
-Entropy makes ``OT_eps(a, a)`` positive: a candidate in a crowd looks cheap because mass
-may stay with its neighbours. Subtracting the self potential removes that. It is a
-different method from GOT-D, which is the biased one; it helped where epsilon is large
-(0.1 to 0.2 of the mean cost) and hurt slightly at 0.05 and below.
+Entropy makes ``OT_eps(a, a)`` positive: a candidate with many neighbours gets a lower
+potential, because its mass may move to them. Subtracting the self potential removes this
+effect. The result is another method than GOT-D, which is biased. It was better where epsilon
+is large (0.1 to 0.2 of the mean cost) and slightly worse at 0.05 and below.
 
 Source: Feydy et al. (2019); LAVA (ICLR 2023) uses the debiased potentials.
 """
@@ -37,32 +37,32 @@ def self_potential(
 ) -> Iterator[np.ndarray]:
     """Estimate the potential of the candidates in ``OT_eps(a, a)``.
 
-    Solved on a sample by the averaged fixed point ``f <- (f + T f) / 2``, then extended
-    to all candidates by one pass. No row meets itself: a row's own zero cost would
-    dominate its soft minimum in the sample and be absent outside it, and rows would
-    differ by whether they were sampled.
+    It is solved on a sample by the averaged fixed point ``f <- (f + T f) / 2``, then
+    extended to all candidates by one pass. No row is compared with itself. Its zero cost
+    would dominate the soft minimum of a row in the sample but not of other rows, so the
+    values would depend on which rows were sampled.
 
     Args:
         problem: The candidates, their masses and the geometry; the target is not used.
-        epsilon: Epsilon in cost units, that of the solution to be debiased.
+        epsilon: Epsilon in cost units, the one of the solution to debias.
         priority: Per candidate array ``[n_k]`` distinct numbers, read once; the rows with
             the smallest are sampled.
         rows: Rows in the sample.
         compute: Precision, device, block size and map.
 
     Returns:
-        Per candidate array, one after the other, ``[n_k]`` float64, up to one constant
-        for all. The sample is solved at once, an array when it is asked for.
+        Iterator over ``[n_k]`` float64, one per candidate array, up to one constant for
+        all. The sample is solved at once, each array when it is requested.
 
     Raises:
         ValueError: If there are fewer than two candidates.
         NotConverged: If the fixed point is not reached.
     """
     if problem.n_candidates < 2:
-        raise ValueError("debiasing compares candidates with each other; give at least two")
+        raise ValueError("debiasing needs at least two candidates; add candidates")
     lengths = [len(array) for array in problem.candidates]
     where = smallest_priority(priority, min(rows, problem.n_candidates), lengths)
-    # A row without mass is nobody's neighbour.
+    # A row without mass has no effect on others.
     where = where[gather(problem.a, where) > 0]
     sample, a = gather(problem.candidates, where), gather(problem.a, where)
     a = a / a.sum()
@@ -72,7 +72,7 @@ def self_potential(
         array = problem.candidates[number]
         if len(array) == 0:
             return np.empty(0)
-        # Masses play no part in a score.
+        # Scores do not depend on the candidates' masses.
         alone = dataclasses.replace(
             problem, target=sample, target_mass=a, candidates=[array], candidate_mass=None
         )

@@ -1,8 +1,8 @@
-"""What a candidate is worth: the derivative of the transport cost in its mass.
+"""The calibrated gradient: the derivative of the transport cost in a candidate's mass.
 
 GOT-D ranks candidates by the gradient of ``OT(candidates, target)`` in the candidates'
-masses and takes the most negative ones first. The gradient is the candidate potential,
-made independent of the arbitrary constant in it.
+masses and selects the most negative ones first. The gradient is the candidate potential
+without its arbitrary constant.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
-TOO_FEW = "a gradient needs at least two candidates: mass must come from somewhere; add candidates"
+TOO_FEW = "a calibrated gradient needs at least two candidates; add candidates"
 
 
 def calibrated_gradient(potential: np.ndarray, mass: np.ndarray | None = None) -> np.ndarray:
-    """Value each candidate by the calibrated gradient of the transport cost.
+    """Compute the calibrated gradient of the transport cost for each candidate.
 
     With equal masses, ``N / (N - 1) * (f_i - mean f)``: the rate at which the cost
     changes when mass moves onto candidate ``i``, taken evenly from all *others*. With
     general masses, ``f_i - <a, f>``: mass moves onto ``i``, taken from all in
-    proportion to ``a``. Lower is better: a candidate with a negative value pulls the
-    candidates' distribution towards the target.
+    proportion to ``a``. Lower is better: more mass on a candidate with a negative value
+    moves the candidates' distribution towards the target.
 
-    Increasing and affine in ``potential``, so it never changes a ranking; it makes
-    values comparable, because ``f + c`` gives the same values for every constant ``c``.
+    The map is increasing and affine in ``potential``, so it never changes a ranking. It
+    makes values comparable: ``f + c`` gives the same values for every constant ``c``.
 
     Args:
         potential: ``[n]`` candidate potential in cost units, not divided by epsilon.
@@ -48,15 +48,15 @@ def calibrated_gradient(potential: np.ndarray, mass: np.ndarray | None = None) -
     a = np.asarray(mass, dtype=np.float64)
     if a.shape != f.shape or (a < 0).any() or not a.sum() > 0:
         raise ValueError("mass must hold one number >= 0 per candidate, not all zero")
-    # Subtract one value first: a large common constant would otherwise cost digits.
+    # Subtract one value first: a large common constant would cause rounding errors.
     f = f - f[0]
     return f - float(a @ f) / float(a.sum())
 
 
 def calibrate(potential: Sequence[np.ndarray]) -> None:
-    """Turn potentials into calibrated gradients in place, equal masses, array by array.
+    """Replace potentials by calibrated gradients for equal masses, in place.
 
-    Needs no more memory than the arrays have, so they may be files.
+    Arrays are handled one after the other without copies, so they may be files.
 
     Args:
         potential: Per candidate array ``[n_k]`` float64 potential, overwritten.

@@ -1,6 +1,6 @@
-"""The cost to the nearest target: transport without prices.
+"""The cost to the nearest target.
 
-The limit of the candidate potential for ``g = 0`` and epsilon to zero, ``min_j C_ij``.
+It is the limit of the candidate potential for ``g = 0`` and epsilon to zero, ``min_j C_ij``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ def nearest_cost(
     compute: Compute | None = None,
     out: Sequence[np.ndarray] | None = None,
 ) -> tuple[np.ndarray, ...]:
-    """Find each candidate's cost to its nearest target, block by block.
+    """Compute each candidate's cost to its nearest target, block by block.
 
     Args:
-        problem: Candidates, targets and geometry; masses and epsilon play no part.
+        problem: Candidates, targets and geometry; masses and epsilon are not used.
         compute: Precision, device, block size and map.
-        out: Per candidate array ``[n_k]`` float64, such as a file, to write into.
+        out: Per candidate array ``[n_k]`` float64, such as a file, filled with costs.
 
     Returns:
         Per candidate array ``[n_k]`` float64 costs, never negative.

@@ -1,9 +1,9 @@
-"""The only door to POT (Python Optimal Transport): an oracle and a fallback.
+"""The interface to POT (Python Optimal Transport), a reference in tests and a solver.
 
-POT's potentials differ in units and in convention from solver to solver: duals for the
-linear program, logarithms of scalings for Sinkhorn, with the masses left in. Whatever
-comes out of here is in cost units and fixed by ``<b, g> = 0``, so nobody else needs to
-know. POT is imported inside the functions because it is slow to import.
+The units and conventions of POT's potentials depend on the solver: duals for the linear
+program, logarithms of scalings for Sinkhorn, which contain the masses. The functions here
+return potentials in cost units, fixed by ``<b, g> = 0``. POT is imported inside the functions
+because its import is slow.
 
 Source: Flamary et al. (2021), POT; Bonneel et al. (2011) for the exact solver.
 """
@@ -22,10 +22,10 @@ Method = Literal["sinkhorn", "exact"]
 def exact_potentials(
     cost: np.ndarray, a: np.ndarray, b: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Solve unregularised transport by the network simplex and return its duals.
+    """Solve transport without regularisation by the network simplex.
 
-    Trap: the duals of a linear program need not be unique; compare values, or
-    differences along directions in which they are.
+    Trap: the duals of a linear program need not be unique. Compare values, or differences
+    in directions in which the duals are unique.
 
     Args:
         cost: ``[n, m]`` costs.
@@ -54,7 +54,7 @@ def sinkhorn_potentials(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Solve entropic transport by POT's log-domain Sinkhorn.
 
-    POT's plan is ``exp(log_u + log_v - C / eps)``, ours carries ``a b^T`` outside:
+    POT's plan is ``exp(log_u + log_v - C / eps)``; ours has the factor ``a b^T``. So
     ``f = eps (log_u - log a)``. With unequal masses the difference reorders candidates.
 
     Args:
@@ -63,7 +63,7 @@ def sinkhorn_potentials(
         b: ``[m]`` positive target masses, summing to 1.
         epsilon: Regularisation in cost units.
         tolerance: POT's own threshold, an L2 error of the target marginal.
-        max_iterations: Iterations at most.
+        max_iterations: Largest number of iterations.
 
     Returns:
         ``[n]`` f and ``[m]`` g, float64, cost units, ``<b, g> = 0``.
@@ -98,9 +98,9 @@ def solve_pot(
 
     Args:
         problem: The problem; candidate masses must be positive.
-        method: ``sinkhorn`` at the problem's epsilon, or ``exact`` without any.
+        method: ``sinkhorn`` at the problem's epsilon, or ``exact`` without regularisation.
         tolerance: Marginal error (L1) to reach.
-        max_iterations: Iterations at most, of Sinkhorn.
+        max_iterations: Largest number of Sinkhorn iterations.
 
     Raises:
         NotConverged: If the marginal error exceeds the tolerance.

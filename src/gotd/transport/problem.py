@@ -1,6 +1,6 @@
-"""A transport problem, and what a solver hands back.
+"""A transport problem and its solution.
 
-Letters, in this whole room: ``x_i`` candidates with mass ``a_i`` and potential
+Letters in this package: ``x_i`` candidates with mass ``a_i`` and potential
 ``f_i`` (``i < n``); ``y_j`` targets with mass ``b_j`` and potential ``g_j``
 (``j < m``); ``C_ij`` their cost; ``epsilon`` the entropic regularisation. The problem is
 
@@ -25,15 +25,15 @@ from gotd.transport.cost import Geometry, cost_matrix
 
 EpsilonIs = Literal["relative", "absolute"]
 
-# Below this many costs (128 MiB in float64) a problem is small: it is worth solving in
-# memory, on all candidates and in double precision. A function of the problem alone,
-# never of the machine, so that the same data give the same ranking everywhere.
+# Below this many costs (128 MiB in float64) a problem is small. It is then solved in memory,
+# on all candidates and in double precision. This depends on the problem alone and not on the
+# machine, so that the same data give the same ranking everywhere.
 SMALL_PROBLEM = 2**24
 
-# Above this many costs a dense solver, which holds several copies, is refused.
+# Most costs for a dense solver, which holds several copies of the matrix.
 DENSE_LIMIT = 2**27
 
-# Rows at a time where a loop over all of them must not copy them all.
+# Rows that are copied at once in a loop over all of them.
 PIECE_ROWS = 2**16
 
 
@@ -43,9 +43,9 @@ class Problem:
 
     Args:
         target: ``[m, d]`` target embeddings.
-        candidates: Arrays of ``[n_k, d]`` float32 embeddings, memory maps welcome;
+        candidates: Arrays of ``[n_k, d]`` float32 embeddings, which may be memory maps;
             together they are the ``n`` candidates.
-        geometry: What cost means.
+        geometry: Definition of the cost.
         epsilon: Regularisation, as a share of the mean cost or in cost units.
         epsilon_is: ``relative`` (to the mean cost) or ``absolute``.
         target_mass: ``[m]`` positive masses; equal when ``None``. Scaled to sum to 1.
@@ -87,22 +87,22 @@ class Problem:
             raise ValueError("candidate_mass must not be zero everywhere")
 
     def __getstate__(self) -> dict[str, Any]:
-        # Equal masses are one number seen many times, which a pickle would write out.
+        # Equal masses are a broadcast of one number; a pickle would hold all of them.
         return {name: value for name, value in self.__dict__.items() if name != "a"}
 
     @property
     def n_candidates(self) -> int:
-        """Rows over all candidate arrays."""
+        """Return the number of candidates in all arrays."""
         return sum(len(array) for array in self.candidates)
 
     @property
     def n_target(self) -> int:
-        """Target rows."""
+        """Return the number of targets."""
         return len(self.target)
 
     @cached_property
     def b(self) -> np.ndarray:
-        """``[m]`` float64 target masses, summing to 1."""
+        """Return ``[m]`` float64 target masses, summing to 1."""
         if self.target_mass is None:
             return np.full(self.n_target, 1.0 / self.n_target)
         mass = np.asarray(self.target_mass, dtype=np.float64)
@@ -110,9 +110,9 @@ class Problem:
 
     @cached_property
     def a(self) -> tuple[np.ndarray, ...]:
-        """Per candidate array ``[n_k]`` float64 masses; all of them sum to 1.
+        """Return per candidate array ``[n_k]`` float64 masses; all of them sum to 1.
 
-        Equal masses are one number seen many times: read-only, without memory.
+        Equal masses are a read-only broadcast of one number, which takes no memory.
         """
         if self.candidate_mass is None:
             share = np.float64(1.0 / self.n_candidates)
@@ -122,13 +122,13 @@ class Problem:
         return tuple(mass / total for mass in masses)
 
     def dense(self) -> tuple[Tensor, float, float]:
-        """Form the whole cost matrix in float64, for solvers that need it.
+        """Compute the complete cost matrix in float64, for the dense solvers.
 
         Returns:
             ``[n, m]`` costs, epsilon in cost units, and the mean cost.
 
         Raises:
-            ValueError: If the matrix would not fit in memory beside its copies.
+            ValueError: If the matrix and its copies would not fit in memory.
         """
         entries = self.n_candidates * self.n_target
         if entries > DENSE_LIMIT:
@@ -152,31 +152,31 @@ class Problem:
             return self.epsilon
         if not mean_cost > 0:
             raise ValueError(
-                "all costs are zero: candidates and target are one and the same point; "
-                "add candidates, or a target, of other texts"
+                "all costs are zero: all candidates and targets are the same point; add "
+                "candidates, or a target, of other texts"
             )
         return self.epsilon * mean_cost
 
 
 @dataclass(frozen=True, eq=False)
 class Potentials:
-    """Dual potentials in cost units, with the proof of how good they are.
+    """Dual potentials in cost units, with a certificate of their accuracy.
 
-    Fixed by ``<b, g> = 0``, so that ``<a, f>`` is the dual value. Lower ``f`` means:
-    a candidate that the target wants more of.
+    The free constant is fixed by ``<b, g> = 0``, so that ``<a, f>`` is the dual value. A
+    candidate with lower ``f`` is more useful for the target.
 
     Args:
         candidate: Per candidate array ``[n_k]`` float64 ``f``.
-        target: ``[m]`` float64 ``g``: the price of a target, high where candidates lack.
+        target: ``[m]`` float64 ``g``, high for targets that few candidates are near.
         epsilon_absolute: Epsilon in cost units.
         mean_cost: Mean cost over all pairs.
         marginal_error: ``sum_j |(P^T 1)_j - b_j|`` of the plan of (f, g), in [0, 2].
-            The other marginal holds exactly. This is the certificate: 0.005 keeps a
+            The other marginal is exact. This is the certificate: 0.005 preserves a
             ranking (Spearman >= 0.9998 in 50 runs), 0.0005 is strict.
         passes: Passes over all candidates.
         converged: Whether the solver met its own tolerance.
         history: The solver's error after each pass or check.
-        reference_rows: Candidates held in memory during the fit.
+        reference_rows: Candidates in memory during the fit.
         value: ``<a, f> + <b, g>``, the dual value.
     """
 
@@ -192,12 +192,12 @@ class Potentials:
     value: float = float("nan")
 
 
-class NotConverged(RuntimeError):  # noqa: N818 -- says what happened
-    """A solve stopped before its potentials could be trusted.
+class NotConverged(RuntimeError):  # noqa: N818 - describes the outcome
+    """A solve that stopped before it reached its tolerance.
 
     Args:
-        message: What was reached and what to change.
-        potentials: The best potentials found, for whoever wants to look.
+        message: The error that was reached and the settings to change.
+        potentials: The best potentials.
     """
 
     def __init__(self, message: str, potentials: Potentials) -> None:
@@ -206,10 +206,10 @@ class NotConverged(RuntimeError):  # noqa: N818 -- says what happened
 
 
 def fix_gauge(problem: Problem, f: Sequence[np.ndarray], g: np.ndarray) -> tuple[np.ndarray, float]:
-    """Shift ``(f + c, g - c)`` so that ``<b, g> = 0``, ``f`` in place.
+    """Subtract a constant from ``g`` so that ``<b, g> = 0``, and add it to ``f`` in place.
 
     Args:
-        problem: Whose masses count.
+        problem: The problem, for its masses.
         f: Per candidate array ``[n_k]`` float64.
         g: ``[m]`` float64.
 
@@ -223,12 +223,12 @@ def fix_gauge(problem: Problem, f: Sequence[np.ndarray], g: np.ndarray) -> tuple
 
 
 def _dot(a: np.ndarray, f: np.ndarray) -> float:
-    # In pieces, because `a` may be one number broadcast and `f` a file.
+    # In pieces, because `a` may be a broadcast number and `f` a file.
     pieces = range(0, len(f), PIECE_ROWS)
     return sum(float(np.array(a[i : i + PIECE_ROWS]) @ f[i : i + PIECE_ROWS]) for i in pieces)
 
 
 def split_rows(problem: Problem, values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Cut ``[n]`` values along the candidate arrays."""
+    """Split ``[n]`` values into those of each candidate array."""
     ends = np.cumsum([len(array) for array in problem.candidates])[:-1]
     return tuple(np.split(values, ends))

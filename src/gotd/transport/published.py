@@ -1,8 +1,8 @@
-"""The solver settings of the published notebook, so that their cost can be measured.
+"""The solver of the published notebook, to measure the effect of its settings.
 
 The notebook runs OTT's Sinkhorn with epsilon 0.1 in raw squared distances, momentum 1.3
-and threshold 0.1, and never looks at ``converged``. Here it typically stops after three
-iterations, while every tenth unit of mass is still misplaced. This module repeats those
+and threshold 0.1, and does not check ``converged``. It typically stops after three
+iterations, when a tenth of the mass is still at wrong targets. This module does the same
 iterations block by block, for any number of candidates.
 
 Source: DV4LLM, ot-selection.ipynb; Thibault et al. (2021) for the momentum.
@@ -34,24 +34,24 @@ def solve_published(
     max_iterations: int = MAX_ITERATIONS,
     compute: Compute | None = None,
 ) -> Potentials:
-    """Iterate as the notebook does and stop by its rule.
+    """Solve with the iteration and the stopping rule of the notebook.
 
     One iteration moves the candidate potential ``f`` and then the target potential ``g``
     by ``momentum`` times their Sinkhorn step; it stops once
     ``sum_i |(P 1)_i - a_i| < threshold``. OTT starts at zero in the convention
     ``P_ij = exp((f_i + g_j - C_ij) / eps)``, which is ``f = -eps log a``,
-    ``g = -eps log b`` in ours; with the momentum the start leaves a trace.
+    ``g = -eps log b`` in ours. Because of the momentum, the start changes the result.
 
-    Trap: the rule looks at the candidates' marginal only. ``marginal_error`` of the
-    result is the targets', measured by one pass more, as for every other solver;
-    ``history`` holds the rule's own errors. Never raises for a bad solution: it was
-    never checked.
+    Trap: the rule checks the candidates' marginal only. ``marginal_error`` of the result is
+    that of the targets, measured by an additional pass, as for every other solver.
+    ``history`` holds the errors of the rule. A bad solution raises no error, as in the
+    notebook.
 
     Args:
-        problem: Give it ``epsilon=0.1, epsilon_is="absolute"`` to repeat the paper.
+        problem: The problem; the paper has ``epsilon=0.1, epsilon_is="absolute"``.
         threshold: Error at which to stop.
         momentum: Step length.
-        max_iterations: Iterations at most.
+        max_iterations: Largest number of iterations.
         compute: Precision, device, block size and map.
     """
     stream = Stream(problem, compute or Compute())
@@ -69,7 +69,7 @@ def solve_published(
             break
         f = step.f
         gamma = (1.0 - momentum) * gamma + momentum * (stream.b.log() - step.log_column)
-    # `f` has the trace of the momentum in it; only the shares of this pass are wanted.
+    # `f` contains the momentum, so only the received masses of this pass are used.
     received = scan(stream, epsilon, gamma, stream.outputs(None))
     g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
     return Potentials(
@@ -87,7 +87,7 @@ def solve_published(
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """One iteration's outcome.
+    """Result of one iteration.
 
     Args:
         error: L1 error of the candidates' marginal *before* the iteration.

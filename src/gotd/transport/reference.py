@@ -1,8 +1,8 @@
-"""The fit in memory: Sinkhorn on a sample of the candidates.
+"""The fit of the target potential in memory: Sinkhorn on a sample of the candidates.
 
-A few thousand candidates are enough to know the target potential nearly; what the
-sample gets wrong is corrected afterwards by passes over everybody (`semidual`). The
-sample's kernel stays resident, so an iteration is two matrix-vector products.
+A few thousand candidates approximate the target potential; passes over all candidates
+correct the error of the sample afterwards (`semidual`). The sample's kernel stays in memory,
+so an iteration is two matrix-vector products.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from gotd.transport.blocks import Logits, Stream, smallest_weight
 from gotd.transport.problem import PIECE_ROWS, SMALL_PROBLEM
 
 # The sampling error of the target marginal falls with the square root of rows per
-# target: ten per target leave one or two corrections, under five they stagnate.
+# target: with ten, one or two corrections are needed; with less than five they stagnate.
 ROWS_PER_TARGET, LEAST_ROWS_PER_TARGET, LEAST_ROWS = 10, 5, 10_000
 RESIDENT_ENTRIES = 2**28
 
-# Kernel entries below exp(-64) are dropped in float32; rebuilding the kernel whenever
-# the scaling has moved by exp(20) keeps every lost entry negligible.
+# Kernel entries below exp(-64) are dropped in float32. The kernel is computed again whenever
+# the scaling has changed by exp(20), so that every dropped entry is negligible.
 REBUILD_LOG_RANGE = 20.0
 OVER_RELAXATION = 1.5
 
 
 def reference_size(n_candidates: int, n_target: int, rows: int | None = None) -> int:
-    """Decide how many candidates to hold in memory during the fit.
+    """Return how many candidates to hold in memory during the fit.
 
-    All of them when the problem is small, so that it is solved exactly; otherwise ten
-    per target, fewer (never under five) once the kernel would exceed 1 GiB. Depends on
-    the problem alone and not on the machine, as the ranking does.
+    A small problem uses all of them and is solved exactly. Otherwise it is ten per target,
+    or fewer (at least five) if the kernel would exceed 1 GiB. The number depends on the
+    problem alone and not on the machine, as the ranking does.
 
     Args:
-        n_candidates: Candidates in all.
-        n_target: Targets.
-        rows: A wish that overrides the rule.
+        n_candidates: Number of candidates.
+        n_target: Number of targets.
+        rows: The configured number, which replaces the rule.
 
     Raises:
-        ValueError: If the wish is not positive.
+        ValueError: If ``rows`` is not positive.
     """
     if rows is not None:
         if rows < 1:
@@ -57,12 +57,12 @@ def smallest_priority(
 ) -> np.ndarray:
     """Choose the ``rows`` rows with the smallest priority.
 
-    With priorities that are a hash of the row's id this is a uniform sample which
-    depends neither on the order of the rows nor on how they are cut into arrays.
+    If the priorities are hashes of the rows' ids, this is a uniform sample. It depends
+    neither on the order of the rows nor on their division into arrays.
 
     Args:
         priority: Per candidate array ``[n_k]`` distinct numbers; read once.
-        rows: How many rows to take.
+        rows: Number of rows to choose.
         lengths: Rows of each candidate array.
 
     Returns:
@@ -77,12 +77,12 @@ def smallest_priority(
 def sample_by_mass(
     priority: Iterable[np.ndarray], masses: Sequence[np.ndarray], rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Choose rows that stand for unequal masses: the more mass, the likelier.
+    """Sample rows with unequal masses: rows with more mass are more likely.
 
-    A uniform sample would miss few rows of great mass, and stand for another problem. Here
-    the rows with the smallest ``u_i / a_i`` are taken. With ``1 / tau`` the smallest such
-    number left out, a row of mass ``tau`` or more counts what it has; the lighter ones share
-    what is left equally, which keeps sums over rows on average.
+    A uniform sample would often miss a few rows of large mass. Here the rows with the
+    smallest ``u_i / a_i`` are chosen. Let ``1 / tau`` be the smallest such number that is
+    left out. A row of mass ``tau`` or more then keeps its mass, and the lighter rows share
+    the remaining mass equally, so sums over rows are unbiased.
 
     Source: Duffield, Lund and Thorup (2007), priority sampling.
 
@@ -90,17 +90,17 @@ def sample_by_mass(
         priority: Per candidate array ``[n_k]`` distinct uniform numbers ``u`` in (0, 1); read
             once.
         masses: Per candidate array ``[n_k]`` float64 masses ``a`` >= 0, not all 0.
-        rows: How many rows to take, fewer than there are.
+        rows: Number of rows to choose, less than all.
 
     Returns:
-        ``[rows, 2]`` int64 pairs (array, row), and ``[rows]`` float64 masses with the sum of
-        all.
+        ``[rows, 2]`` int64 pairs (array, row), and ``[rows]`` float64 masses, whose sum is
+        that of all masses.
 
     Raises:
         ValueError: If a priority is missing or superfluous.
     """
     where, keys = _smallest_of_all(_by_mass(priority, masses), rows + 1, list(map(len, masses)))
-    where, tau = where[:-1], 1.0 / keys[-1]  # 0 where nothing with mass was left out
+    where, tau = where[:-1], 1.0 / keys[-1]  # 0 if no row with mass was left out
     mass = gather(masses, where)
     light = mass < tau
     if light.any():
@@ -114,7 +114,7 @@ def _by_mass(priority: Iterable[np.ndarray], masses: Sequence[np.ndarray]) -> It
     for numbers in priority:
         mass = next(own, numbers)
         if len(mass) != len(numbers):
-            yield numbers  # refused by who counts them
+            yield numbers  # the caller raises an error for the wrong length
             continue
         keys = np.full(len(mass), np.inf)
         yield np.divide(numbers, mass, out=keys, where=mass > 0)
@@ -123,19 +123,19 @@ def _by_mass(priority: Iterable[np.ndarray], masses: Sequence[np.ndarray]) -> It
 def _smallest_of_all(
     priority: Iterable[np.ndarray], rows: int, lengths: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give where the smallest numbers stand, and the numbers, in their order."""
-    kept, where, seen = np.empty(0), np.empty((0, 2), dtype=np.int64), []
+    """Return the positions of the smallest numbers, and these numbers, in ascending order."""
+    smallest, where, seen = np.empty(0), np.empty((0, 2), dtype=np.int64), []
     for number, numbers in enumerate(priority):
         seen.append(len(numbers))
         first = _smallest(numbers, rows)
         where = np.concatenate([where, np.c_[np.full(len(first), number), first]])
-        kept = np.concatenate([kept, numbers[first]])
-        best = _smallest(kept, rows)
-        kept, where = kept[best], where[best]
+        smallest = np.concatenate([smallest, numbers[first]])
+        best = _smallest(smallest, rows)
+        smallest, where = smallest[best], where[best]
     if seen != list(lengths):
         raise ValueError("priority must hold one number per candidate row")
-    order = np.lexsort((where[:, 1], where[:, 0], kept))
-    return where[order], kept[order]
+    order = np.lexsort((where[:, 1], where[:, 0], smallest))
+    return where[order], smallest[order]
 
 
 def _smallest(numbers: np.ndarray, rows: int) -> np.ndarray:
@@ -145,7 +145,7 @@ def _smallest(numbers: np.ndarray, rows: int) -> np.ndarray:
 
 
 def gather(arrays: Sequence[np.ndarray], where: np.ndarray) -> np.ndarray:
-    """Copy rows out of (memory-mapped) arrays, in the order of ``where``.
+    """Copy rows of (memory-mapped) arrays, in the order of ``where``.
 
     Args:
         arrays: Arrays of ``[n_k, ...]``.
@@ -154,20 +154,20 @@ def gather(arrays: Sequence[np.ndarray], where: np.ndarray) -> np.ndarray:
     out = np.empty((len(where), *arrays[0].shape[1:]), dtype=arrays[0].dtype)
     for number in np.unique(where[:, 0]):
         here = np.flatnonzero(where[:, 0] == number)
-        # In file order, so that a memory map is read once from front to back.
+        # In file order, so that a memory map is read once from start to end.
         here = here[np.argsort(where[here, 1])]
         out[here] = arrays[number][where[here, 1]]
     return out
 
 
 class Reference:
-    """A sample of the candidates, ready for many fits.
+    """A sample of the candidates in memory, on which the target potential is fitted.
 
     Args:
-        stream: The whole problem.
+        stream: The problem.
         epsilon: Absolute epsilon.
         where: ``[n_ref, 2]`` int64 pairs (array, row): the sampled rows.
-        mass: ``[n_ref]`` float64 masses they count with.
+        mass: ``[n_ref]`` float64 masses of these rows.
 
     Attributes:
         base: ``[n_ref, m]`` logits without a potential.
@@ -179,8 +179,8 @@ class Reference:
         self.base = torch.empty(
             (len(where), len(stream.b)), dtype=stream.dtype, device=stream.device
         )
-        # In pieces: few targets allow for a sample of millions of rows, each of hundreds
-        # of numbers.
+        # In pieces: with few targets a sample may have millions of rows of hundreds of
+        # numbers each.
         for start in range(0, len(where), PIECE_ROWS):
             rows = gather(stream.problem.candidates, where[start : start + PIECE_ROWS])
             self.base[start : start + PIECE_ROWS] = logits(stream.load(rows), exact=True)
@@ -191,19 +191,19 @@ class Reference:
     def fit(
         self, gamma: Tensor, wanted: Tensor, tolerance: float, max_iterations: int = 1000
     ) -> Tensor:
-        """Find the target potential under which the sample covers ``wanted``.
+        """Fit the target potential for which the targets receive the masses ``wanted``.
 
         One iteration is ``gamma_j += omega (log wanted_j - log r_j)`` with
         ``r_j = sum_i a_i softmax_j(base_i + gamma)``: Sinkhorn with the candidate
-        potential eliminated. ``omega`` is 1.5 once the error is below 0.5, and 1 for
-        good when that made it grow.
+        potential eliminated. ``omega`` is 1.5 once the error is below 0.5. If the error then
+        grows, it is 1 for all further iterations.
 
         Args:
             gamma: ``[m]`` float64 start, ``g / eps + log b``.
-            wanted: ``[m]`` float64 masses asked for, summing to 1.
+            wanted: ``[m]`` float64 masses, summing to 1.
             tolerance: L1 error of ``r`` at which to stop.
-            max_iterations: Stop here at the latest; the passes over all candidates
-                judge the result, so falling short is no error.
+            max_iterations: Largest number of iterations. To stop there is no error,
+                since the passes over all candidates check the result.
 
         Returns:
             ``[m]`` float64 gamma.
@@ -219,14 +219,14 @@ class Reference:
                     return gamma + log_v
                 relaxed = relaxed and not (error < 0.5 and error > previous)
                 omega = OVER_RELAXATION if relaxed and error < 0.5 else 1.0
-                # A target that nobody reaches yet has r = 0 in float32: walk towards it.
+                # A target without mass has r = 0 in float32: the clamp limits its step.
                 step = (wanted.log() - received.log()).clamp(-REBUILD_LOG_RANGE, REBUILD_LOG_RANGE)
                 log_v = log_v + omega * step
                 previous, done = error, done + 1
             gamma = gamma + log_v
 
     def _build_kernel(self, gamma: Tensor) -> None:
-        # In place: only the base and one kernel are ever resident.
+        # In place, so that only the base and one kernel are in memory.
         torch.add(self.base, gamma.to(self.base.dtype), out=self.kernel)
         self.kernel.sub_(self.kernel.amax(dim=1, keepdim=True)).exp_()
         self.kernel.div_(self.kernel.sum(dim=1, keepdim=True))

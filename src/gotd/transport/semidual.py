@@ -1,14 +1,14 @@
-"""GOT-D's potentials for millions of candidates: a small fit, corrected by passes.
+"""The semi-dual solver: potentials for millions of candidates from a fit on a sample.
 
 For a given target potential the best candidate potential is a soft minimum,
 
     f_i = -eps log sum_j b_j exp((g_j - C_ij) / eps),
 
 so the only unknown is ``g``, one number per target. It is fitted on a sample of the
-candidates held in memory. A pass over all candidates then yields every ``f_i`` *and*
-the mass ``r_j`` that each target receives, from one matrix product. If ``r`` is not
-``b``, the sample is asked for the marginal ``b' = b' b / r`` instead, which makes up for
-what it gets wrong, and the next pass checks again. ``|r - b|_1`` is the certificate.
+candidates in memory. A pass over all candidates then computes every ``f_i`` and the mass
+``r_j`` that each target receives, from one matrix product. If ``r`` differs from ``b``, the
+sample is fitted again, to the marginal ``b' <- b' b / r``. This corrects the error of the
+sample, and the next pass checks the result. ``|r - b|_1`` is the certificate.
 
 Source: GOT-D (ICLR 2024) section 2.3 for the problem; Genevay et al. (2016) for the
 semi-dual; the correction is a multi-fidelity fixed point in the marginals.
@@ -38,25 +38,25 @@ from gotd.transport.reference import (
 
 OnFailure = Literal["raise", "warn"]
 
-# One correction changes no target's demand by more than this factor: early ratios of
-# rarely reached targets are mostly noise.
+# Largest factor by which one correction changes a target's demand. The first ratios of
+# targets that receive little mass are mostly noise.
 LARGEST_CORRECTION = 5.0
 
 
 def scan(stream: Stream, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray]) -> Tensor:
-    """Pass over all candidates: their potentials and the targets' shares.
+    """Compute the candidates' potentials and the targets' masses in one pass over all candidates.
 
     Args:
         stream: The candidates.
         epsilon: Absolute epsilon.
         gamma: ``[m]`` float64 ``g / eps + log b``.
-        out: Per candidate array ``[n_k]`` float64, to be filled with ``f``.
+        out: Per candidate array ``[n_k]`` float64, filled with ``f``.
 
     Returns:
         ``[m]`` float64 mass that each target receives.
     """
     # In float32 the logits are in base 2: on a CPU torch's exp2 takes a third of the time
-    # of its exp, and the product carries the factor at no cost.
+    # of its exp, and the factor is part of the matrix product.
     base_2 = stream.dtype == torch.float32
     unit = math.log(2.0) if base_2 else 1.0
     logits, scaled = Logits(stream, epsilon * unit), gamma / unit
@@ -82,6 +82,7 @@ def scan(stream: Stream, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray
 
 
 @full_float32()
+# long: half of it documents the arguments; the rest is one sequence of calls
 def solve_semidual(
     problem: Problem,
     priority: Iterable[np.ndarray] | None = None,
@@ -99,26 +100,26 @@ def solve_semidual(
     Args:
         problem: Candidates, targets, masses, cost and epsilon.
         priority: Per candidate array ``[n_k]`` distinct numbers, uniform in (0, 1) and
-            independent of the embeddings, such as a hash of the id; the rows with the
-            smallest, by mass, are the reference sample. Read once. Not needed if all rows
-            fit in it.
-        tolerance: Marginal error to reach. 5e-3 keeps rankings, 5e-4 is strict; in
-            float32 about 1e-5 is the floor.
-        max_passes: Passes over all candidates at most.
-        reference_rows: Rows held in memory; ``None`` for all of a small problem, else
-            ten per target. With all rows the fit is the exact solution.
-        start: ``[m]`` target potential to begin with, such as that of a problem nearby;
-            it shortens the fit and does not change the answer.
+            independent of the embeddings, such as a hash of the id. The rows with the
+            smallest, by mass, are the reference sample. Read once. Not needed if the sample
+            holds all rows.
+        tolerance: Marginal error to reach. 5e-3 preserves rankings, 5e-4 is strict; about
+            1e-5 is the smallest that float32 can reach.
+        max_passes: Largest number of passes over all candidates.
+        reference_rows: Rows of the sample; ``None`` for all of a small problem, else ten
+            per target. With all rows the fit is the exact solution.
+        start: ``[m]`` initial target potential, such as that of a similar problem; it
+            shortens the fit and does not change the solution.
         on_failure: ``raise`` or ``warn`` when the tolerance is missed.
         compute: Precision, device, block size and map.
-        out: Per candidate array ``[n_k]`` float64, such as a file, to write ``f`` into;
-            then nothing in memory grows with the candidates.
+        out: Per candidate array ``[n_k]`` float64, such as a file, filled with ``f``. With
+            files, memory does not grow with the number of candidates.
 
     Returns:
         Potentials of the best pass.
 
     Raises:
-        NotConverged: If the tolerance is missed; carries the best potentials.
+        NotConverged: If the tolerance is missed; holds the best potentials.
         ValueError: If a sample is needed and ``priority`` is missing, or an array does
             not fit the problem.
     """
@@ -158,7 +159,7 @@ def solve_semidual(
         value=value,
     )
     if not potentials.converged:
-        _refuse(problem, potentials, tolerance, on_failure)
+        _report_failure(problem, potentials, tolerance, on_failure)
     return potentials
 
 
@@ -172,7 +173,7 @@ def _correct(
     tolerance: float,
     max_passes: int,
 ) -> tuple[Tensor, list[float]]:
-    """Alternate fits on the sample and passes over everybody until both agree.
+    """Iterate fits on the sample and passes over all candidates until the error is small.
 
     Returns:
         Gamma of the best pass, whose ``f`` is in ``out``, and every pass's error.
@@ -187,7 +188,7 @@ def _correct(
         error = float((received - b).abs().sum())
         if not history or error < min(history):
             best_wanted, best_gamma, best_received = wanted, gamma, received
-            # Trust what worked: back towards a full step.
+            # The error fell, so return to full steps.
             step = min(1.0, 2.0 * step) if number else step
         else:
             step /= 2.0
@@ -198,7 +199,7 @@ def _correct(
         wanted = best_wanted * ratio**step
         wanted, gamma = wanted / wanted.sum(), best_gamma
     if history[-1] > min(history):
-        # Only one pass is kept: repeat the best, since the last was worse.
+        # `out` holds the last pass, which was worse: repeat the best one.
         scan(stream, epsilon, best_gamma, out)
     return best_gamma, history
 
@@ -206,7 +207,7 @@ def _correct(
 def _sample(
     problem: Problem, priority: Iterable[np.ndarray] | None, rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give the rows of the reference sample and the masses they count with."""
+    """Return the rows of the reference sample and their masses."""
     lengths = [len(array) for array in problem.candidates]
     if rows == problem.n_candidates:
         where = np.concatenate([np.c_[np.full(n, k), np.arange(n)] for k, n in enumerate(lengths)])
@@ -222,7 +223,7 @@ def _sample(
     return where, gather(problem.a, where)
 
 
-def _refuse(
+def _report_failure(
     problem: Problem, potentials: Potentials, tolerance: float, on_failure: OnFailure
 ) -> None:
     share = potentials.epsilon_absolute / max(potentials.mean_cost, 1e-300)
@@ -246,16 +247,16 @@ def score(
     compute: Compute | None = None,
     out: Sequence[np.ndarray] | None = None,
 ) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-    """Value candidates that took no part in the solve.
+    """Compute the potential of candidates that were not part of the solve.
 
-    ``f`` depends on the target potential alone, so new rows are scored by one pass.
+    ``f`` depends on the target potential alone, so one pass is enough.
 
     Args:
         problem: The new candidates, with the target, target masses and geometry of the
             solved problem. Its own epsilon is not used.
         potentials: The solution.
         compute: Precision, device, block size and map.
-        out: Per candidate array ``[n_k]`` float64, such as a file, to write ``f`` into.
+        out: Per candidate array ``[n_k]`` float64, such as a file, filled with ``f``.
 
     Returns:
         Per candidate array ``[n_k]`` float64 ``f``, in the gauge of ``potentials``, and

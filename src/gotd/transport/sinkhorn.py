@@ -1,7 +1,7 @@
-"""Entropic transport in memory and in double precision: the one to check others by.
+"""Entropic transport in memory and double precision, a reference for the other solvers.
 
-Log-domain Sinkhorn, written for reading. It needs the whole cost matrix, so it is for
-problems of up to some ten million pairs; `semidual` solves the same problem at any size.
+It is log-domain Sinkhorn, written for clarity. It needs the complete cost matrix, so it is
+for problems of up to some ten million pairs; `semidual` solves the same problem at any size.
 
 Source: Cuturi (2013); Thibault et al. (2021) for over-relaxation; Peyre and Cuturi,
 Computational Optimal Transport (2019), section 4.4 for the log domain.
@@ -76,7 +76,7 @@ def sinkhorn(
         epsilon: Regularisation in cost units.
         tolerance: L1 error of the target marginal at which to stop.
         relaxation: Step length in (0, 2).
-        max_iterations: Stop here at the latest; the solution tells.
+        max_iterations: Largest number of iterations; the solution has the number taken.
 
     Raises:
         ValueError: If the relaxation is out of its range.
@@ -86,7 +86,7 @@ def sinkhorn(
     log_b, g, history = b.log(), torch.zeros_like(b), []
     while True:
         f = soft_minimum(cost, g, log_b, epsilon)
-        # In logs, so that a target that receives 1e-200 still knows how far it is.
+        # In logarithms, so that the step is finite for a target that receives 1e-200.
         log_r = torch.logsumexp(a.log()[:, None] + (f[:, None] - cost) / epsilon, dim=0)
         log_r = log_r + log_b + g / epsilon
         history.append(float((log_r.exp() - b).abs().sum()))

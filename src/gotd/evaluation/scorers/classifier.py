@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 
 from gotd.evaluation.batches import by_length
+from gotd.storage.files import checksum
+from gotd.storage.model_files import hub_commit, model_identity
 
 BATCH_TOKENS = 8192
 """Positions read at once; bounds the memory of activations."""
@@ -68,9 +69,10 @@ class ClassifierScorer:
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+        commit = hub_commit(self.model, self.revision)
         loaded: Any = AutoModelForSequenceClassification.from_pretrained(
             self.model,
-            revision=self.revision,
+            revision=commit,
             use_safetensors=True,
             output_loading_info=True,
             dtype=torch.float32,
@@ -82,7 +84,7 @@ class ClassifierScorer:
                 f"{min(info['missing_keys'] or map(str, info['mismatched_keys']))!r}: it is no "
                 "trained classifier"
             )
-        return to_device(network), AutoTokenizer.from_pretrained(self.model, revision=self.revision)
+        return to_device(network), AutoTokenizer.from_pretrained(self.model, revision=commit)
 
 
 def to_device(network: Any) -> Any:
@@ -121,16 +123,10 @@ def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation:
 
 
 def weights_identity(model: str, revision: str | None = None) -> dict[str, Any]:
-    """Say which weights a folder, a file or a Hub name stands for, by content where it can."""
-    place = Path(model)
-    if place.is_file():
-        return {"file": _checksum(place)}
-    if place.is_dir():
-        files = sorted(path for path in place.iterdir() if path.is_file())
-        return {"files": {path.name: _checksum(path) for path in files}}
-    return {"hub": model, "revision": revision}
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    """Return what identifies the weights of a file, a folder or a Hub name in a key."""
+    path = Path(model)
+    if path.is_file():
+        return {"file": checksum(path)}
+    weights = model_identity(model, revision)
+    weights.pop("folder", None)
+    return weights

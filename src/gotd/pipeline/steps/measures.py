@@ -77,11 +77,11 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
     prompt = Prompt(task.context, task.continuation, task.choices)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.likelihood import Likelihood, load_causal_lm
+        from gotd.evaluation.likelihood import Likelihood, load_for_scoring
         from gotd.evaluation.ranges import by_range
         from gotd.evaluation.zero_shot import score_choices
 
-        network, tokenizer = load_causal_lm(inputs["model"], evaluation.precision)
+        network, tokenizer = load_for_scoring(inputs["model"], evaluation.precision)
         likelihood = Likelihood(network, evaluation.batch_tokens)
         for name in task.reported_splits:
             table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")

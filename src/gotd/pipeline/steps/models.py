@@ -37,6 +37,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         from gotd.data.base import read_all
         from gotd.data.sampling import SPLIT_SEED, limited
+        from gotd.training.models import build_model
 
         texts: list[str] = []
         if needs_text:
@@ -52,7 +53,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
             spec if from_scratch else dataclasses.replace(spec, pretrained=locate(spec.pretrained))
         )
         start = folder if pretraining is None else folder / WORK / "start"
-        build_network(located, source.vocabulary() if words else texts, seed, start)
+        build_model(located, source.vocabulary() if words else texts, seed, start)
         if pretraining is not None:
             report = _train(
                 start, texts, pretraining, derive_seeds(seed), folder / WORK / "train", folder
@@ -210,17 +211,6 @@ def _is_causal(spec: Any) -> bool:
 def _without(documents: pa.Table, others: pa.Table) -> pa.Table:
     """Leave out the rows that stand in another table."""
     return documents.filter(pc.invert(pc.is_in(documents["id"], value_set=others["id"])))
-
-
-def build_network(spec: Any, texts_or_vocabulary: list[str], seed: int, out: Path) -> None:
-    """Write the folder of a base model of the kind that its specification names."""
-    from gotd.training.causal_models import build_causal_model
-    from gotd.training.models import build_model
-
-    if isinstance(spec, CausalSpec):
-        build_causal_model(spec, texts_or_vocabulary, seed, out)
-    else:
-        build_model(spec, texts_or_vocabulary, seed, out)
 
 
 def _train(

@@ -23,6 +23,7 @@ from gotd.pipeline.ranked_pool import (
     open_pools,
     scores_file,
 )
+from gotd.selectors.base import check_request
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, write_json
 from gotd.storage.keys import identity
@@ -84,7 +85,7 @@ def screened(
             "seed": seed,
         },
         build=build,
-        inputs=pools,
+        inputs=dict(pools),
     )
 
 
@@ -118,6 +119,7 @@ def scored(
         if "toxicity" in inputs:
             method = dataclasses.replace(selector, scores=inputs["toxicity"] / "scores.parquet")
         target, candidates = open_pools(inputs, least=limit or 1)
+        check_request(method, target, candidates, limit or 1)
         if every:
             out = [
                 create_array(folder / scores_file(number), (len(shard),), "<f8")
@@ -153,7 +155,7 @@ def scored(
             **({} if every else {"limit": limit}),
         },
         build=build,
-        inputs=inputs,
+        inputs=dict(inputs),
     )
 
 

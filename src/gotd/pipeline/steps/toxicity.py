@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from gotd.data.pool import open_pool
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.utility import UtilitySettings
-from gotd.pipeline.steps.models import REPORT, build_network, write_report
+from gotd.pipeline.steps.models import REPORT, write_report
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
@@ -39,6 +39,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
         from sklearn.metrics import roc_auc_score
 
         from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+        from gotd.training.models import build_model
         from gotd.training.randomness import TrainingSeeds
         from gotd.training.scorer import train_scorer
 
@@ -53,7 +54,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
                 else spec
             )
             start = work / "start"
-            build_network(located, source.vocabulary() if words else texts, settings.seed, start)
+            build_model(located, source.vocabulary() if words else texts, settings.seed, start)
             seeds = TrainingSeeds.derive(settings.seed)
             report = train_scorer(
                 start, texts, labels, settings.settings, seeds, work / "train", folder
@@ -132,10 +133,10 @@ def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> St
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.generation import continue_prompts
-        from gotd.evaluation.likelihood import load_causal_lm
+        from gotd.evaluation.likelihood import load_for_scoring
 
         prompts = pq.read_table(inputs["rows"] / "prompts.parquet")
-        network, tokenizer = load_causal_lm(inputs["model"], settings.precision)
+        network, tokenizer = load_for_scoring(inputs["model"], settings.precision)
         work = folder / WORK / "ranges"
         found = continue_prompts(network, tokenizer, prompts, settings, seed, work)
         pq.write_table(found, folder / "generations.parquet", compression="zstd")
@@ -183,11 +184,11 @@ def _perplexity(evaluation: Toxicity, model: Step, rows: Step) -> Step:
     assert settings is not None
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.likelihood import load_causal_lm
+        from gotd.evaluation.likelihood import load_for_scoring
         from gotd.evaluation.perplexity import perplexity_of
 
         texts = pq.read_table(inputs["rows"] / "held_out.parquet", columns=["id", "text"])
-        network, tokenizer = load_causal_lm(inputs["model"], settings.precision)
+        network, tokenizer = load_for_scoring(inputs["model"], settings.precision)
         _, losses = perplexity_of(network, tokenizer, texts, settings, folder / WORK / "ranges")
         pq.write_table(losses, folder / "losses.parquet", compression="zstd")
 

@@ -1,0 +1,266 @@
+"""Tables and curves of a sweep: the score along every axis that varies, for any experiment.
+
+A block shows what differs in nothing but task, arm and seed. A sweep is the blocks of one
+experiment at one scale; it shows two axes at a time and averages over tasks and the rest.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from gotd.evaluation.metrics import Metric
+from gotd.reporting.cells import VARIANT, Block, order_arms, order_tasks, shared_axes
+from gotd.reporting.drawing import STYLE, axis_name, grid, legend, style
+from gotd.reporting.records import natural_order
+from gotd.reporting.render import Table, one_line
+from gotd.reporting.statistics import Interval, decimals, format_interval, t_interval
+from gotd.reporting.tables import AVERAGE
+
+DEFAULT = "default"
+"""Value of an override in the cells that ran without it."""
+_OVERRIDE = re.compile(r"\s+(?=[\w./@]+=)")
+
+Averages = dict[tuple[Any, ...], Interval]
+"""Interval over seeds by the values of some axes."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The cells of one experiment and scale.
+
+    Args:
+        name: Experiment and scale in words.
+        metric: What is averaged; all tasks share its direction and unit.
+        axes: Axes that vary, each with its values in order.
+        cells: For each cell its value on every axis, ``task``, ``seed``, ``score`` (NaN where
+            it failed) and ``own``, the axes that concern it.
+    """
+
+    name: str
+    metric: Metric
+    axes: dict[str, list[Any]]
+    cells: list[dict[str, Any]]
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Return the arms in table order."""
+        return order_arms(cell["arm"] for cell in self.cells)
+
+
+def sweeps(blocks: Sequence[Block]) -> list[Sweep]:
+    """Build a sweep of each experiment and scale in which more than the arm varies.
+
+    None is built where the tasks' scores have no common unit and direction.
+    """
+    groups: dict[str, list[Block]] = defaultdict(list)
+    for block in blocks:
+        groups[f"{block.experiment}: sweep, scale {block.scale}"].append(block)
+    built = [_sweep(name, members) for name, members in groups.items()]
+    return [sweep for sweep in built if sweep is not None and set(sweep.axes) - {"arm"}]
+
+
+def _sweep(name: str, blocks: Sequence[Block]) -> Sweep | None:
+    metrics = [m for b in blocks for task in b.tasks if (m := b.metric_of(task)).name]
+    if len({metric.scale for metric in metrics}) != 1:
+        return None
+    cells = [cell for block in blocks for cell in _cells(block)]
+    overrides = {axis for cell in cells for axis in cell if "=" in axis}
+    for cell in cells:
+        for axis in overrides - set(cell):
+            cell[axis] = DEFAULT
+    names = {axis for cell in cells for axis in cell} - {"task", "seed", "score", "own"}
+    values = {axis: {cell[axis] for cell in cells if axis in cell} for axis in sorted(names)}
+    axes = {n: sorted(v, key=natural_order) for n, v in values.items() if n != "arm" and len(v) > 1}
+    arms = list(order_arms(values["arm"]))
+    if len(arms) > 1 or len(axes) == 1:
+        axes = {"arm": arms, **axes}
+    # A cell for which an axis does not exist, such as one of an older record, fits no table.
+    return Sweep(name, metrics[0], axes, [cell for cell in cells if set(axes) <= set(cell)])
+
+
+def _cells(block: Block) -> Iterable[dict[str, Any]]:
+    """Yield every cell of a block; each override becomes an axis ``name=``."""
+    shared = {name: value for name, value in block.axes.items() if name != VARIANT}
+    for (task, row, seed), record in block.cells.items():
+        arm, variant = block.names[row]
+        variant = variant or block.axes.get(VARIANT, "")
+        parts = [part.partition("=") for part in _OVERRIDE.split(variant) if part]
+        overrides = {f"{name}=": _number(value) for name, _, value in parts}
+        yield {
+            **shared,
+            **overrides,
+            "arm": arm,
+            "task": task,
+            "seed": seed,
+            "score": record["metrics"].get("headline", np.nan),
+            "own": {*shared_axes(record), *overrides, "arm"},
+        }
+
+
+def _number(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def averages(
+    cells: Sequence[Mapping[str, Any]], by: Sequence[str], over: Sequence[str]
+) -> tuple[Averages, dict[str, list[Any]]]:
+    """Average scores within each seed over some axes, with a t-interval over seeds.
+
+    Every average runs over the same settings: those that all averages have. A seed that
+    lacks one of them is left out of its average.
+
+    Args:
+        cells: As in `Sweep`.
+        by: Axes that an average is for one value of.
+        over: Axes to average over.
+
+    Returns:
+        Intervals by values of ``by``, and the values that each axis of ``over`` has; both
+        empty if no setting is common to all averages.
+    """
+    scores: dict[Any, Any] = defaultdict(lambda: defaultdict(dict))
+    for cell in cells:
+        key, setting = (tuple(cell[axis] for axis in axes) for axes in (by, over))
+        scores[key][setting][cell["seed"]] = cell["score"]
+    seeds = sorted({cell["seed"] for cell in cells})
+    common = sorted(set.intersection(*map(set, scores.values())), key=str) if scores else []
+    if not common:
+        return {}, {}
+    intervals = {
+        key: t_interval(
+            np.array([[of[s].get(seed, np.nan) for s in common] for seed in seeds]).mean(axis=1)
+        )
+        for key, of in scores.items()
+    }
+    used = {
+        axis: sorted({setting[index] for setting in common}, key=natural_order)
+        for index, axis in enumerate(over)
+    }
+    return intervals, used
+
+
+def sweep_tables(sweep: Sweep) -> list[Table]:
+    """Build one table for every pair of axes that vary."""
+    tables = [_pair_table(sweep, *pair) for pair in itertools.combinations(sweep.axes, 2)]
+    return [table for table in tables if table is not None]
+
+
+def _pair_table(sweep: Sweep, first: str, second: str) -> Table | None:
+    """Show the score by two axes; arms are rows, else the axis with more values is."""
+    row, column = first, second
+    if first != "arm" and len(sweep.axes[first]) < len(sweep.axes[second]):
+        row, column = second, first
+    cells = sweep.cells
+    if first != "arm":  # an average over arms is over those that both axes concern
+        cells = [cell for cell in cells if {row, column} <= cell["own"]]
+    others = [axis for axis in ("arm", *sweep.axes) if axis not in (row, column)]
+    over = [*dict.fromkeys(others), "task"]
+    intervals, used = averages(cells, (row, column), over)
+    if not intervals:  # cells without an override may have nothing in common with the others
+        cells = [cell for cell in cells if DEFAULT not in cell.values()]
+        intervals, used = averages(cells, (row, column), over)
+    if not intervals:
+        return None
+    of_rows, of_columns = map(set, zip(*intervals, strict=True))
+    columns = [value for value in sweep.axes[column] if value in of_columns]
+    factor, n_seed = sweep.metric.factor, len({cell["seed"] for cell in cells})
+    digits = decimals(intervals.values(), factor)
+    rows = tuple(
+        (
+            str(value),
+            *(
+                format_interval(intervals[value, other], n_seed, factor, digits)
+                if (value, other) in intervals
+                else ""
+                for other in columns
+            ),
+        )
+        for value in sweep.axes[row]
+        if value in of_rows
+    )
+    used["task"] = list(order_tasks(used["task"]))
+    if "arm" in used:
+        used["arm"] = list(order_arms(used["arm"]))
+    shown = "; ".join(f"{plain(a)} {', '.join(map(str, values))}" for a, values in used.items())
+    notes = (
+        f"Mean ± half-width of the 95 % t-interval over {n_seed} seeds; (n/N) marks n of N seeds. "
+        f"Every mean is over the settings that all cells of this table have: {shown}.",
+        "An arm that an axis does not concern has the same number at all its values.",
+    )
+    headings = tuple(f"{plain(column)} {value}" for value in columns)
+    title = f"Scores by {plain(row)} and {plain(column)}"
+    return Table(title, (plain(row), *headings), rows, notes)
+
+
+def plain(axis: str) -> str:
+    """Return the name of an axis for readers."""
+    return axis.removesuffix("=")
+
+
+def curve_figures(sweep: Sweep) -> dict[str, Figure]:
+    """Plot the score against every axis of numbers, by the axis's short name."""
+    figures = {}
+    for axis in sweep.axes:
+        name = plain(axis).rpartition(".")[2]
+        if (figure := _curve_figure(sweep, axis)) is not None:
+            figures["budgets" if name == "budget" else name] = figure
+    return figures
+
+
+def numbers(sweep: Sweep, axis: str) -> list[float]:
+    """Return the values of an axis that are numbers."""
+    return [v for v in sweep.axes.get(axis, []) if isinstance(v, int | float)]
+
+
+def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
+    """Plot a line per arm, a panel per setting of the other axes; ``None`` without numbers."""
+    values = numbers(sweep, axis)
+    if len(values) < 2:
+        return None
+    others = [other for other in sweep.axes if other not in ("arm", axis)]
+    panels: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
+    for cell in sweep.cells:
+        panels[tuple(cell[other] for other in others)].append(cell)
+    label = f"{plain(axis)}, rows" if axis == "budget" else plain(axis).replace("_", " ")
+    with mpl.rc_context(STYLE):
+        size = (6.0, 3.4) if len(panels) == 1 else (3.6, 2.8)
+        figure, axes = grid(len(panels), *size, sweep.arms, share_rows=False)
+        for panel, setting in zip(axes, sorted(panels, key=str), strict=True):
+            intervals, _ = averages(panels[setting], ("arm", axis), ("task",))
+            for index, arm in enumerate(sweep.arms):
+                points = [(v, i) for v in values if (i := intervals.get((arm, v))) and i.n]
+                # A nudge on the logarithmic axis keeps whiskers of different arms apart.
+                xs = [x * 1.012 ** (index - len(sweep.arms) / 2) for x, _ in points]
+                means = [i.mean * sweep.metric.factor for _, i in points]
+                halves = [np.nan_to_num(i.half_width) * sweep.metric.factor for _, i in points]
+                panel.errorbar(
+                    xs, means, yerr=halves, markersize=4, linewidth=1.4, capsize=2,
+                    **style(arm, sweep.arms),
+                )  # fmt: skip
+            if min(values) > 0:
+                panel.set_xscale("log")
+            panel.set_xticks(values, [f"{value:,}" for value in values])
+            panel.minorticks_off()
+            panel.set_xlabel(label)
+            panel.set_title(
+                one_line(", ".join(f"{plain(o)} {v}" for o, v in zip(others, setting, strict=True)))
+            )
+            tasks = {cell["task"] for cell in panels[setting]}
+            panel.set_ylabel(AVERAGE if len(tasks) > 1 else axis_name(sweep.metric))
+        legend(figure, axes)
+        figure.suptitle(f"Score by {plain(axis)}, mean and 95 % interval over seeds")
+    return figure

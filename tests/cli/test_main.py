@@ -1,0 +1,70 @@
+"""The commands themselves: fast to start, and one line for a mistake."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gotd
+from gotd.cli.main import main
+from gotd.runs import sweep
+
+HEAVY = {"torch", "numpy", "pyarrow", "transformers", "hydra", "omegaconf", "rich", "scipy"}
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys\nfrom gotd.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        f"print('imported', sorted(set(sys.modules) & {HEAVY}))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(gotd.__file__).parents[1])}
+    printed = subprocess.check_output(
+        [sys.executable, "-c", program], env=environment, text=True, timeout=60
+    )
+    assert printed.splitlines()[-1] == "imported []"
+
+
+def test_run_passes_experiment_and_overrides_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep, "run", lambda *given: calls.append(given) or 7)
+    assert main(["run", "selector=got_d,dsir", "experiment=labels", "seed=1", "-m"]) == 7
+    assert calls == [("labels", ["selector=got_d,dsir", "seed=1", "-m"])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "seed=1"], "gotd run: no experiment given; add experiment=…, one of: domain"),
+        (["run", "experiment=nope"], "there is no experiment=nope scale=micro"),
+        (["run", "experiment=glue", "budget=abc"], "budget=abc"),
+        (["fetch", "experiment=glue"], "gotd fetch: the source microworld has nothing to fetch"),
+    ],
+)
+def test_a_mistake_is_one_line(capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_and_its_repetition(tmp_path, capsys):
+    cell = ["task=cola", "selector=none", "seed=1", "tracker=none", f"store={tmp_path}"]
+    small = [
+        *("source.pretraining_documents=150", "source.candidate_documents=800"),
+        *("source.rare_share=0.1", "source.labels=40", "source.evaluation_rows=32"),
+        *("limits.validation_rows=8", "model.pretraining.epochs=0.5", "fine_tune.epochs=1"),
+    ]
+    command = ["run", "experiment=glue", *cell, *small]
+    assert main(command) == 0
+    assert "glue: 1 cells, 1 to run" in capsys.readouterr().out
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "to run" not in printed
+    assert "1 cells done, 0 failed, 0 missing" in printed
+    (table,) = tmp_path.glob("reports/glue-micro-*/tables/glue.md")
+    assert "gotd run experiment=glue task=cola" in table.read_text()
