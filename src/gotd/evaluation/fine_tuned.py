@@ -37,8 +37,8 @@ class FineTuned:
     per_domain: bool = True
     row_noise: bool = field(default=False, metadata={"keyed": "if set"})
 
-    def decides(self) -> dict[str, Any]:
-        """Say what decides the numbers beside the predictions."""
+    def key_fields(self) -> dict[str, Any]:
+        """Return what determines the numbers in addition to the predictions."""
         fields = asdict(self)
         if not self.row_noise:
             del fields["row_noise"]  # it came later, and old records keep their keys

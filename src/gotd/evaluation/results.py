@@ -37,8 +37,8 @@ class Evaluation(Protocol):
     seeded: ClassVar[str]
     """What chance in the measurement is for; a role in the record's seeds."""
 
-    def decides(self) -> dict[str, Any]:
-        """Say what decides the numbers beside the artifacts they are read from."""
+    def key_fields(self) -> dict[str, Any]:
+        """Return what determines the numbers in addition to the artifacts."""
         ...
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:

@@ -108,7 +108,7 @@ def record_step(
             "experiment": config.experiment_name,
             "scale": config.scale_name,
             "axes": dict(axes),
-            "evaluation": evaluation.decides(),
+            "evaluation": evaluation.key_fields(),
         },
         build=build,
         inputs=inputs,
