@@ -166,7 +166,7 @@ class Likelihood:
         owners = [(i, c) for i, row in enumerate(rows) for c in _tails_to_read(row, lengths[i])]
         read = self._body(**_positions(ids, mask), use_cache=bool(owners))
         prefix = read.last_hidden_state
-        tails = {}
+        tails: dict[tuple[int, int], Tensor] = {}
         if owners:
             hidden = self._read_tails(rows, lengths, owners, mask, read.past_key_values)
             tails = {
@@ -181,8 +181,9 @@ class Likelihood:
             states.append(prefix[i, shift + begins[i] - 1 : width - 1])
             wanted.append(row[0][begins[i] : lengths[i]])
             for c, choice in enumerate(row):  # the prefix predicts the first token of a tail
-                tail = tails.get((i, c), prefix[i, :0])
-                states.append(torch.cat([prefix[i, width - 1 :], tail]))
+                states.append(prefix[i, width - 1 :])
+                if (i, c) in tails:
+                    states.append(tails[i, c])
                 wanted.append(choice[lengths[i] :])
         values = iter(self._score(states, wanted))
         losses = []

@@ -79,7 +79,7 @@ class Prompt:
                     f"braces and nothing else ({error})"
                 ) from error
         if len(self.choices) == 1:
-            raise ValueError("a prompt needs two choices or more, or none if rows bring theirs")
+            raise ValueError("a prompt needs two choices or more, or none if each row has its own")
 
     def fill(
         self, text: str, text_pair: str | None, choices: Sequence[str]
