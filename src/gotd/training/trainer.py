@@ -272,8 +272,6 @@ def train(
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         strategy = choose_strategy(settings.strategy, module.network)
         trainer = _lightning_trainer(len(stream), device, strategy)
-            len(stream), device, choose_strategy(settings.strategy, module.network)
-        )
         with warnings.catch_warnings():
             # Lightning's notices about its own dependencies do not concern the run.
             warnings.filterwarnings("ignore", module="pytorch_lightning")
