@@ -85,8 +85,8 @@ def test_every_method_gives_what_the_selector_gives(given, tmp_path, name):
         for step, kind in (
             ("target", "pool"),
             ("candidates", "pool"),
-            ("target_embeddings", "pool_embeddings"),
-            ("candidates_embeddings", "pool_embeddings"),
+            ("target_embeddings", "embeddings"),
+            ("candidates_embeddings", "embeddings"),
         )
         if step in manifest["keys"]
     }
@@ -190,13 +190,13 @@ def plan(given, manifest, rows):
     target = open_pool(
         *(
             next((store / kind).glob(f"*{key[name]}"))
-            for kind, name in (("pool", "target"), ("pool_embeddings", "target_embeddings"))
+            for kind, name in (("pool", "target"), ("embeddings", "target_embeddings"))
         )
     )[0]
     pool = open_pool(
         *(
             next((store / kind).glob(f"*{key[name]}"))
-            for kind, name in (("pool", "candidates"), ("pool_embeddings", "candidates_embeddings"))
+            for kind, name in (("pool", "candidates"), ("embeddings", "candidates_embeddings"))
         )
     )
     place = {name: x for s in pool for name, x in zip(s.ids.to_pylist(), s.embeddings, strict=True)}
