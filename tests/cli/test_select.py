@@ -210,7 +210,7 @@ def test_every_chosen_row_is_told_the_target_it_serves(given, tmp_path):
     manifest = select(given, out, "--budget", "40", "--explain")
     rows = pq.read_table(out / "selected.parquet")
     target, cost = plan(given, manifest, rows)
-    key = manifest["keys"]["scores"][:12]
+    key = manifest["keys"]["scored"][:12]
     folder = next((given.folder / "store" / "pool_scores").glob(f"*{key}"))
     g, epsilon = (
         np.load(folder / "target_potential.npy"),
@@ -262,7 +262,7 @@ REFUSED = [
     (("--budget", "9", "--epsilon", "inf"), "got_d: epsilon must be a finite number, not inf"),
     (("--budget", "9", "--set", "tolerance=0"), "tolerance must be positive and finite, not 0"),
     (("--budget", "9", "--device", "foo"), "device must be auto, cpu, cuda or cuda:N, not 'foo'"),
-    (("--budget", "9", "--workers", "0"), "--workers must be at least 1, not 0"),
+    (("--budget", "9", "--workers", "0"), "workers must be at least 1, not 0"),
     (("--budget", "9", "--store", "/dev/null"), "cannot write the store /dev/null: Not a dir"),
     (("--budget", "9", "--store", "/proc/x"), "cannot write the store /proc/x: "),
     (("--budget", "9", "--set", "solvr=pot"), "no setting 'solvr'; did you mean 'solver'"),
@@ -273,7 +273,7 @@ REFUSED = [
     (("--budget", "9", "--id-column", "key"), "has no column 'key'; it has"),
     (("--budget", "9", "--length-chars", "0"), "length_chars must be at least 1"),
     (("--budget", "9", "--seed", "-1"), "seed must not be negative"),
-    (("--budget", "9", "--ray-address", "h:1"), "--ray-address is for --engine ray"),
+    (("--budget", "9", "--ray-address", "h:1"), "a Ray address is for the engine ray"),
     (
         (*("--budget", "9", "--set", "max_passes=1", "--set", "reference_rows=40"), *STRICT),
         "more max_passes",
@@ -346,7 +346,7 @@ def test_a_repeated_id_is_named_with_both_places(capsys, given, tmp_path):
 
 
 def test_without_ray_its_engine_is_refused_at_once(capsys, given, monkeypatch):
-    monkeypatch.setattr("gotd.cli.select.find_spec", lambda _: None)
+    monkeypatch.setattr("gotd.engine.build.find_spec", lambda _: None)
     said = refused(capsys, given, "--budget", "9", "--engine", "ray")
     assert "needs the extra `ray`: pip install 'gotd[ray]'" in said
 

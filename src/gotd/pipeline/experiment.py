@@ -167,7 +167,7 @@ def _selection(
     if "scores" in selector.requires:
         inputs["toxicity"] = steps.pool_toxicity(evaluation.scorer, source, candidates)
     scored = steps.scored(selector, config.selector.arm, inputs, limit, seed, engine)
-    return steps.selection(scored, embedded, budget, source.under_covered, seed, engine)
+    return steps.selection(scored, selector, embedded, budget, source.under_covered, seed, engine)
 
 
 def _target_side(selector: Any, task: Any) -> str:

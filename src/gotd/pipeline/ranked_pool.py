@@ -104,6 +104,25 @@ class RankedPool:
         ids = self._ranking["id"].combine_chunks()
         return locate(ids, self._ranking["score"].to_numpy(), self.candidates, self.engine)
 
+    def explainer(self, selector: Any, target: Rows | None = None) -> Explainer:
+        """Build what attributes selected rows to targets, by the costs of the selector.
+
+        Args:
+            selector: The selector that scored the pool.
+            target: The target with embeddings, where the pool has none.
+        """
+        from gotd.selection_report.explain import Explainer
+        from gotd.transport import Geometry, Whitening
+
+        whitening = None
+        if getattr(selector, "whiten", False):
+            whitening = Whitening.fit([np.asarray(shard.embeddings) for shard in self.candidates])
+        geometry = Geometry(getattr(selector, "cost", "squared_euclidean"), whitening)
+        if self.potential is None:
+            return Explainer(target or self.target, geometry)
+        epsilon = self.outcome["diagnostics"]["epsilon_absolute"]
+        return Explainer(target or self.target, geometry, self.potential, epsilon)
+
     def select(
         self,
         budget: int,

@@ -121,6 +121,8 @@ def _selection(folder: Path, selection: Step, generated: bool) -> dict[str, Any]
         # A record may be published; the texts of others stay in the selection's own report.
         for row in report["first_rows"]:
             del row["excerpt"]
+        for target in (report["targets"] or {}).get("largest", ()):
+            del target["text"]
     return {"key": selection.key, **report}
 
 

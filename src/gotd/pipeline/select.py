@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,7 +29,10 @@ from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline import steps
 from gotd.pipeline.ranked_pool import RankedPool, SelectedRows
 from gotd.storage.artifacts import Step, Store
-from gotd.transport import Geometry, NotConverged, Whitening
+from gotd.transport import NotConverged
+
+if TYPE_CHECKING:
+    from gotd.selection_report.explain import Explainer
 
 SIDES = ("target", "candidates")
 
@@ -173,22 +176,12 @@ class Prepared:
                 "lower the budget or add candidates"
             )
 
-    def _explainer(self) -> Any:
-        from gotd.selection_report.explain import Explainer
-
-        method, ranked = self.request.method, self.ranked
-        target = ranked.target
+    def _explainer(self) -> Explainer:
+        target = self.ranked.target
         if target.embeddings is None:
             vectors = self._embed(target.texts.to_pylist())
             target = Rows(target.ids, target.texts, target.domains, vectors)
-        whitening = None
-        if getattr(method, "whiten", False):
-            whitening = Whitening.fit([np.asarray(s.embeddings) for s in ranked.candidates])
-        geometry = Geometry(getattr(method, "cost", "squared_euclidean"), whitening)
-        if ranked.potential is None:
-            return Explainer(target, geometry)
-        epsilon = ranked.outcome["diagnostics"]["epsilon_absolute"]
-        return Explainer(target, geometry, ranked.potential, epsilon)
+        return self.ranked.explainer(self.request.method, target)
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -161,6 +161,7 @@ def scored(
 
 def selection(
     scored: Step,
+    selector: Any,
     pools: Mapping[str, Step],
     budget: int | None,
     under_covered: list[str],
@@ -171,6 +172,7 @@ def selection(
 
     Args:
         scored: The step of `scored`.
+        selector: Its selector.
         pools: The steps ``target`` and ``candidates``, their embeddings where there are
             some, and ``screened`` where domains were screened.
         budget: Rows to take; ``None``: all.
@@ -181,7 +183,9 @@ def selection(
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         ranked = RankedPool(inputs, budget, engine)
-        selected = ranked.select(ranked.limit)
+        # With prices, each row is attributed to targets: is a part of the target not served?
+        explainer = None if ranked.potential is None else ranked.explainer(selector)
+        selected = ranked.select(ranked.limit, explainer)
         selected.write(folder / "selection.parquet")
         report = selected.summary(seed, under_covered)
         write_json(folder / "report.json", {**report, **ranked.outcome})
