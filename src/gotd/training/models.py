@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from gotd.storage.model_files import hub_commit
+from gotd.storage.shapes import Shape, named_shape
 from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
@@ -45,6 +46,9 @@ MASKED_LM_HEADS = (
     ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),  # DistilBERT
 )
 """Names of the layers of the masked-language-modelling head, by architecture."""
+
+WORD_LEVEL_VOCABULARY = 600
+"""Words of a generated world, about; known only once it is written."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,14 @@ class ModelSpec:
             raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model dropout must lie in [0, 1), not {self.dropout}")
+
+    def shape(self) -> Shape:
+        """Return the sizes of the network."""
+        if self.pretrained is not None:
+            return named_shape(self.pretrained)
+        words = WORD_LEVEL_VOCABULARY if self.tokenizer == "word_level" else self.vocabulary_size
+        sizes = self.layers, self.hidden_size, self.heads, self.feed_forward_size
+        return Shape(*sizes, words, self.max_length_tokens)
 
     def build_tokenizer(self, texts_or_vocabulary: Sequence[str]) -> PreTrainedTokenizerBase:
         """Build the tokenizer from a vocabulary, or train it on texts."""

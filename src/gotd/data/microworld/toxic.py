@@ -83,6 +83,10 @@ class ToxicMicroworld(Microworld):
         """List the rated prompts and the comments."""
         return sorted((RATED, COMMENTS))
 
+    def count(self, role: str) -> int | None:
+        """Return the rows of a role (see `Source.count`)."""
+        return self.comments if role == f"{COMMENTS}/train" else super().count(role)
+
     def splits(self, task: str) -> list[str]:
         """List the splits of a task."""
         known = {RATED: ["train"], COMMENTS: ["train", "test"]}

@@ -181,6 +181,14 @@ class Microworld:
         homes = (None, *self._domain_names)
         return sorted(name for name, task in TASKS.items() if task.home in homes)
 
+    def count(self, role: str) -> int | None:
+        """Return the rows of a role (see `Source.count`)."""
+        task, _, split = role.partition("/")
+        if task in TASKS:
+            return self._rows(TASKS[task], split)
+        documents = {"candidates": self.candidate_documents}
+        return (documents | {"pretraining": self.pretraining_documents}).get(role)
+
     def splits(self, task: str) -> list[str]:
         """List the splits of a task."""
         if self._task(task).home is not None:
