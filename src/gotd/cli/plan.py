@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -17,6 +18,7 @@ from gotd.pipeline.experiment import Cell
 from gotd.planning.estimates import MODEL, read_past, this_machine
 from gotd.planning.plan import Line, plan_steps, state
 from gotd.storage.environment import hardware
+from gotd.storage.shapes import Shape
 from gotd.training.memory import RUNTIME_GIB, training_memory, ways
 
 LARGE_MODEL = 50_000_000
@@ -127,7 +129,7 @@ def _table(title: str, header: Sequence[str | Text], *rows: Sequence[str | Text]
 
 
 def _step_table(lines: Sequence[Line]) -> Table:
-    header = ("step", "to build", "built", "hours", "memory GiB", "disk GiB", "based on")
+    header = ("step", "to build", "built", "hours", "memory", "disk", "based on")
     rows = []
     for line in lines:
         bases = Counter(estimate.basis for estimate in line.estimates)
@@ -137,7 +139,7 @@ def _step_table(lines: Sequence[Line]) -> Table:
         numbers = _sums([line]) if line.estimates else ("", "", "")
         counts = str(len(line.estimates)), str(line.built)
         rows.append((line.kind, *counts, *numbers, ", ".join(shown)))
-    return _table("steps that unfinished cells need, each counted once", header, *rows)
+    return _table("steps that unfinished cells need, each counted once (GiB)", header, *rows)
 
 
 def _sums(lines: Sequence[Line]) -> tuple[str, str, str]:
@@ -155,7 +157,7 @@ def _memory_tables(cells: Sequence[Cell]) -> list[Table]:
 
     The rows that a device processes at once, like recomputation, are in no step's key.
     """
-    trained = {}
+    trained: dict[tuple[str, int], tuple[Shape, Any]] = {}
     for cell in cells:
         model, settings = cell.record.inputs["model"], cell.pre_fine_tune
         shape = None if settings is None else model.stated.shape

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gotd.config.build import build
-from gotd.data.base import Part, Source
+from gotd.data.base import Part
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.planning.estimates import Estimate, Likeness, Machine, Past, estimate
 from gotd.runs.expand import expand, part_held
@@ -28,7 +28,7 @@ class UnreachedSource:
     Its keys are not the real ones, so it is good for counting and for nothing else.
     """
 
-    source: Source
+    source: Any
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.source, name)

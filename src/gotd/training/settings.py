@@ -15,16 +15,6 @@ from gotd.training.data import steps_per_epoch
 from gotd.training.memory import GIB, Training, training_memory
 from gotd.training.randomness import TrainingSeeds
 
-IN_MEMORY_MODEL = [
-    "tuning",
-    "precision",
-    "gradient_checkpointing",
-    "lora_rank",
-    "devices",
-    "strategy",
-]
-"""Settings that decide the memory under the same name in `Training`."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -126,9 +116,17 @@ class TrainingSettings:
         Args:
             rows: Rows at once; ``None``: as many as the settings allow.
         """
-        same = {name: getattr(self, name) for name in IN_MEMORY_MODEL}
-        rows = rows or min(self.per_device_batch_size, self.global_batch_size)
-        return Training(rows, self.max_length_tokens, predicted=0.0, **same)
+        return Training(
+            rows or min(self.per_device_batch_size, self.global_batch_size),
+            self.max_length_tokens,
+            tuning=self.tuning,
+            precision=self.precision,
+            gradient_checkpointing=self.gradient_checkpointing,
+            predicted=0.0,
+            lora_rank=self.lora_rank,
+            devices=self.devices,
+            strategy=self.strategy,
+        )
 
     def work(self, shape: Shape, rows: float, tokens: float) -> Work:
         """Return the work of training a network on ``rows`` texts of so many tokens.
