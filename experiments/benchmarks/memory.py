@@ -171,7 +171,7 @@ def measure(row: Row, folder: Path) -> dict[str, Any]:
         prompt = Prompt("{text}", choices=("good", "the cat sat"))
         began = time.perf_counter()
         likelihood = Likelihood(network, row.rows * row.length_tokens)
-        scores = score_choices(likelihood, tokenizer, table, prompt, whole=True)
+        scores = score_choices(likelihood, tokenizer, table, prompt, full_text=True)
         seconds = time.perf_counter() - began
         done = {"texts_per_s": scores.num_rows / seconds}
     else:

@@ -133,7 +133,9 @@ def choices_race(network: Any, tokenizer: Any, rows: pa.Table, prompt: Prompt, r
     return race(
         {
             "gotd": lambda: np.array(
-                score_choices(likelihood, tokenizer, rows, prompt, whole=True)["losses"].to_pylist()
+                score_choices(likelihood, tokenizer, rows, prompt, full_text=True)[
+                    "losses"
+                ].to_pylist()
             ),
             "each text alone": lambda: alone(network, full),
             "padded batches": lambda: padded(network, flat).reshape(len(full), -1),

@@ -85,8 +85,8 @@ def test_every_method_gives_what_the_selector_gives(given, tmp_path, name):
         for step, kind in (
             ("target", "pool"),
             ("candidates", "pool"),
-            ("target_embeddings", "pool_embeddings"),
-            ("candidates_embeddings", "pool_embeddings"),
+            ("target_embeddings", "embeddings"),
+            ("candidates_embeddings", "embeddings"),
         )
         if step in manifest["keys"]
     }
@@ -190,13 +190,13 @@ def plan(given, manifest, rows):
     target = open_pool(
         *(
             next((store / kind).glob(f"*{key[name]}"))
-            for kind, name in (("pool", "target"), ("pool_embeddings", "target_embeddings"))
+            for kind, name in (("pool", "target"), ("embeddings", "target_embeddings"))
         )
     )[0]
     pool = open_pool(
         *(
             next((store / kind).glob(f"*{key[name]}"))
-            for kind, name in (("pool", "candidates"), ("pool_embeddings", "candidates_embeddings"))
+            for kind, name in (("pool", "candidates"), ("embeddings", "candidates_embeddings"))
         )
     )
     place = {name: x for s in pool for name, x in zip(s.ids.to_pylist(), s.embeddings, strict=True)}
@@ -251,7 +251,10 @@ REFUSED = [
     (("--budget", "many"), "--budget must be a whole number"),
     (("--budget", "361"), "budget 361 is larger than the pool of 360 candidates"),
     (("--budget", "9", "--method", "gotd"), "unknown method 'gotd'; did you mean 'got_d'"),
-    (("--budget", "9", "--method", "magic"), "unknown method 'magic'; there is: random, all_domains,"),
+    (
+        ("--budget", "9", "--method", "magic"),
+        "unknown method 'magic'; there is: random, all_domains,",
+    ),
     (("--budget", "9", "--encoder", "minilmm"), "unknown encoder 'minilmm'; did you mean 'minilm'"),
     (("--budget", "9", "--encoder", "no/such-model"), "no encoder 'no/such-model': it is neither"),
     (("--budget", "9", "--method", "dsir", "--epsilon", "1"), "dsir has no setting 'epsilon'"),

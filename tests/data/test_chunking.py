@@ -3,11 +3,11 @@
 import time
 
 import pyarrow as pa
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gotd.data.chunking import MIXED, chunk
+from gotd.data.base import SCHEMA
+from gotd.data.chunking import MIXED, fixed_chunks
 
 TEXTS = st.lists(st.text(alphabet="ab \n\u00a0é漢", max_size=60), max_size=12)
 
@@ -22,6 +22,11 @@ def docs(texts: list[str], domains: list[str | None] | None = None) -> pa.Table:
     )
 
 
+def chunk(documents: pa.Table, length_chars: int = 1000, separator: str = " ") -> pa.Table:
+    tables = list(fixed_chunks([documents], length_chars, separator))
+    return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
+
+
 def texts_of(table: pa.Table) -> list[str]:
     return table["text"].to_pylist()
 
@@ -33,7 +38,7 @@ def letters(texts: list[str]) -> str:
 @settings(max_examples=200, deadline=None)
 @given(texts=TEXTS, length=st.integers(1, 40), separator=st.sampled_from([" ", ""]))
 def test_fixed_chunks_lose_nothing_and_fit(texts, length, separator):
-    chunks = chunk(docs(texts), unit="fixed", length_chars=length, separator=separator)
+    chunks = chunk(docs(texts), length_chars=length, separator=separator)
     assert letters(texts_of(chunks)) == letters(texts)
     assert all(text.strip() and len(text) <= length for text in texts_of(chunks))
     names = chunks["id"].to_pylist()
@@ -46,39 +51,31 @@ WORDS = st.lists(st.text(alphabet="ab", min_size=1, max_size=6), max_size=12).ma
 @settings(max_examples=200, deadline=None)
 @given(texts=st.lists(WORDS, max_size=6), length=st.integers(6, 20))
 def test_no_word_is_cut_that_fits(texts, length):
-    chunks = chunk(docs(texts), unit="fixed", length_chars=length)
+    chunks = chunk(docs(texts), length_chars=length)
     assert " ".join(texts_of(chunks)).split() == " ".join(texts).split()
 
 
-@settings(max_examples=50, deadline=None)
-@given(texts=TEXTS)
-def test_whole_chunks_are_the_documents_that_say_something(texts):
-    documents = docs(texts)
-    chunks = chunk(documents, unit="whole")
-    assert chunks.to_pylist() == [row for row in documents.to_pylist() if row["text"].strip()]
-
-
 def test_short_texts_are_joined_as_long_as_they_fit():
-    chunks = chunk(docs(["aaa", "bbb", "ccc", "ddd"]), unit="fixed", length_chars=7)
+    chunks = chunk(docs(["aaa", "bbb", "ccc", "ddd"]), length_chars=7)
     assert texts_of(chunks) == ["aaa bbb", "ccc ddd"]
     assert chunks["id"].to_pylist() == ["d0#0", "d2#0"]
 
 
 def test_published_joining_glues_words_together():
-    assert texts_of(chunk(docs(["aaa", "bbb"]), unit="fixed", separator="")) == ["aaabbb"]
+    assert texts_of(chunk(docs(["aaa", "bbb"]), separator="")) == ["aaabbb"]
 
 
 def test_long_texts_are_cut_at_the_last_white_space_that_fits():
-    chunks = chunk(docs(["one two three four"]), unit="fixed", length_chars=9)
+    chunks = chunk(docs(["one two three four"]), length_chars=9)
     assert texts_of(chunks) == ["one two", "three", "four"]
     assert chunks["id"].to_pylist() == ["d0#0", "d0#1", "d0#2"]
     for length in (7, 8):
-        chunks = chunk(docs(["one two three"]), unit="fixed", length_chars=length)
+        chunks = chunk(docs(["one two three"]), length_chars=length)
         assert texts_of(chunks) == ["one two", "three"]
 
 
 def test_a_text_without_white_space_is_cut_hard():
-    assert texts_of(chunk(docs(["a" * 25]), unit="fixed", length_chars=10)) == [
+    assert texts_of(chunk(docs(["a" * 25]), length_chars=10)) == [
         "a" * 10,
         "a" * 10,
         "a" * 5,
@@ -86,12 +83,12 @@ def test_a_text_without_white_space_is_cut_hard():
 
 
 def test_what_was_cut_apart_stays_apart():
-    chunks = chunk(docs(["one two"]), unit="fixed", length_chars=6, separator="")
+    chunks = chunk(docs(["one two"]), length_chars=6, separator="")
     assert texts_of(chunks) == ["one", "two"]
 
 
 def test_the_tail_of_a_long_text_is_joined_to_the_next():
-    chunks = chunk(docs(["one two three", "four"]), unit="fixed", length_chars=10)
+    chunks = chunk(docs(["one two three", "four"]), length_chars=10)
     assert texts_of(chunks) == ["one two", "three four"]
     assert chunks["id"].to_pylist() == ["d0#0", "d0#1"]
 
@@ -99,42 +96,32 @@ def test_the_tail_of_a_long_text_is_joined_to_the_next():
 def test_domain_is_kept_or_called_mixed_and_never_moves_a_cut():
     texts = ["aaa", "bbb", "ccc", "ddd", "eee", "fff"]
     domains = ["x", "x", "x", "y", None, None]
-    chunks = chunk(docs(texts, domains), unit="fixed", length_chars=7)
+    chunks = chunk(docs(texts, domains), length_chars=7)
     assert chunks["domain"].to_pylist() == ["x", MIXED, None]
-    assert texts_of(chunks) == texts_of(chunk(docs(texts), unit="fixed", length_chars=7))
+    assert texts_of(chunks) == texts_of(chunk(docs(texts), length_chars=7))
 
 
 def test_ids_stay_apart_when_document_ids_look_like_chunk_ids():
     documents = pa.table({"id": ["a", "a#0"], "text": ["x" * 9, "y" * 9], "domain": ["d", "d"]})
-    chunks = chunk(documents, unit="fixed", length_chars=4)
+    chunks = chunk(documents, length_chars=4)
     assert len(set(chunks["id"].to_pylist())) == chunks.num_rows == 6
 
 
-@pytest.mark.parametrize(
-    ("unit", "length", "texts", "message"),
-    [
-        ("words", 10, ["a"], "'fixed' or 'whole', not 'words'"),
-        ("fixed", 0, ["a"], "length_chars must be at least 1"),
-        ("fixed", 10, ["a", None], "document row 2 has no text"),
-    ],
-)
-def test_bad_requests_are_refused(unit, length, texts, message):
-    with pytest.raises(ValueError, match=message):
-        chunk(docs(texts), unit=unit, length_chars=length)
+def test_how_documents_are_grouped_in_tables_decides_nothing():
+    documents = docs(["word " * (i % 40) for i in range(100)])
+    split = [documents.slice(0, 7), documents.slice(7, 0), documents.slice(7)]
+    assert pa.concat_tables(fixed_chunks(split, 50)).equals(chunk(documents, 50))
 
 
-def test_no_documents_give_no_chunks_with_columns():
-    for unit in ("fixed", "whole"):
-        chunks = chunk(docs([]), unit=unit)
-        assert chunks.num_rows == 0
-        assert [str(field.type) for field in chunks.schema] == ["string"] * 3
+def test_no_documents_give_no_chunks():
+    assert list(fixed_chunks([docs(["", " "])], 10)) == []
 
 
 def test_time_is_linear_in_the_text():
     def seconds(n: int) -> float:
         documents = docs(["word " * 200] * n)
         start = time.process_time()
-        chunk(documents, unit="fixed", length_chars=1000)
+        chunk(documents, length_chars=1000)
         return time.process_time() - start
 
     seconds(100)

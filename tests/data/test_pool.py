@@ -15,7 +15,7 @@ import pytest
 from gotd.data import pool
 from gotd.data import unique_ids as pool_ids
 from gotd.data.base import read_all
-from gotd.data.chunking import chunk
+from gotd.data.chunking import fixed_chunks
 from gotd.data.columns import Columns
 from gotd.data.folder import Folder
 from gotd.data.inputs import named_parts, table_parts
@@ -32,7 +32,7 @@ N = 500
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     monkeypatch.setattr(pool, "SHARD_ROWS", 64)
-    monkeypatch.setattr(pool, "ROWS_PER_PIECE", 23)
+    monkeypatch.setattr("gotd.data.chunking.ROWS_PER_PIECE", 23)
     monkeypatch.setattr("gotd.data.readers.ROWS_PER_PIECE", 23)
 
 
@@ -95,7 +95,7 @@ def test_fixed_pieces_are_those_of_chunk_file_by_file(files, tmp_path):
     for file in sorted(files.glob("*.parquet")):
         documents = pq.read_table(file)
         documents = documents.append_column("domain", pa.repeat(file.stem, len(documents)))
-        expected += chunk(documents, unit="fixed", length_chars=60).to_pylist()
+        expected += pa.concat_tables(fixed_chunks([documents], 60)).to_pylist()
     assert table_of(made).to_pylist() == expected
 
 
@@ -194,6 +194,15 @@ def test_a_shard_from_files_pickles_as_their_paths(files, tmp_path):
     assert copy.ids.equals(shard.ids)
     assert copy.texts.equals(shard.texts)
     np.testing.assert_array_equal(copy.embeddings, shard.embeddings)
+    part = shard.slice(5, 60).slice(10, 20)
+    for rows in (part, shard.take(np.arange(15, 25)), Rows.open(*part.__reduce__()[1])):
+        sent = pickle.dumps(rows)
+        assert len(sent) < 1000
+        copy = pickle.loads(sent)
+        assert copy.ids.equals(shard.ids[15:25])
+        assert copy.domains.equals(shard.domains[15:25])
+        np.testing.assert_array_equal(copy.embeddings, shard.embeddings[15:25])
+    assert len(shard.slice(60, 99)) == 4
     # What is no longer the files' rows goes as it is.
     from dataclasses import replace
 

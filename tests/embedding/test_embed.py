@@ -1,4 +1,4 @@
-"""Rows by id, and the same bytes however a run was cut."""
+"""Embeddings of a pool on disk: a row for each id, and the same bytes after any interruption."""
 
 from __future__ import annotations
 
@@ -6,32 +6,49 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 import gotd
-from gotd.embedding import embed as embedding
-from gotd.embedding.embed import IDS, MATRIX, read_embeddings, write_embeddings
+from gotd.data.columns import Columns
+from gotd.data.inputs import table_parts
+from gotd.data.pool import embeddings_file, shard_files, write_pool
+from gotd.embedding import embed
 from gotd.embedding.embedders import HashedEmbedder
 from gotd.engine.local import LocalEngine
 
 HASHED = HashedEmbedder(dimension=16, buckets=128)
+MATRIX = embeddings_file(0)
 
 
-def chunks(n: int) -> pa.Table:
-    return pa.table(
-        {"id": [f"c{row}" for row in range(n)], "text": [f"word{row} and more" for row in range(n)]}
-    )
+def texts(n: int) -> list[str]:
+    return [f"word{row} and more" for row in range(n)]
+
+
+def pool(folder: Path, n: int) -> list[tuple[Path, int]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = table_parts(texts(n), "c", Columns())
+    write_pool(parts, folder, folder / "work", unit="whole", length_chars=1, tick=lambda rows: None)
+    return shard_files(folder)
+
+
+def run(
+    load: Callable, shards: list, folder: Path, workers: int = 1, length_chars: int | None = None
+) -> np.ndarray:
+    """Embed the shards into a folder and return the matrix of the first."""
+    folder.mkdir(exist_ok=True)
+    work, engine = folder / "work", LocalEngine(workers)
+    list(embed.embed_shards(load, 16, shards, folder, work, engine, length_chars))
+    return np.load(folder / MATRIX)
 
 
 @pytest.fixture(autouse=True)
 def _short_ranges(monkeypatch):
-    monkeypatch.setattr(embedding, "ROWS_PER_RANGE", 10)
+    monkeypatch.setattr(embed, "ROWS_PER_RANGE", 10)
 
 
 @dataclass
@@ -40,8 +57,6 @@ class Stopping:
 
     stop_at: int
     calls: int = 0
-    dimension: int = 16
-    version: ClassVar[int] = 1
 
     def embed(self, texts):
         self.calls += 1
@@ -52,62 +67,58 @@ class Stopping:
 
 @pytest.mark.parametrize("n", [1, 10, 35])
 @pytest.mark.parametrize("workers", [1, 3])
-def test_rows_and_ids_stand_in_the_order_of_the_chunks(tmp_path, n, workers):
-    table = chunks(n)
-    write_embeddings(HASHED, table, tmp_path, tmp_path / "work", LocalEngine(workers))
-    rows = read_embeddings(tmp_path, table["id"])
-    assert isinstance(rows, np.memmap)
-    assert not rows.flags.writeable
+def test_rows_are_in_the_order_of_the_pool(tmp_path, n, workers):
+    rows = run(lambda: HASHED, pool(tmp_path / "pool", n), tmp_path / "out", workers)
     assert rows.dtype == np.float32
-    np.testing.assert_allclose(rows, HASHED.embed(table["text"].to_pylist()), atol=1e-6)
+    np.testing.assert_allclose(rows, HASHED.embed(texts(n)), atol=1e-6)
+
+
+def test_so_much_of_each_text_is_read(tmp_path):
+    shards = pool(tmp_path / "pool", 12)
+    rows = run(lambda: HASHED, shards, tmp_path / "out", length_chars=5)
+    np.testing.assert_allclose(rows, HASHED.embed([t[:5] for t in texts(12)]), atol=1e-6)
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 3])
-def test_a_stopped_run_goes_on_at_its_range(tmp_path, stop_at):
-    table, work = chunks(35), tmp_path / "work"
+def test_a_stopped_run_continues_at_its_range(tmp_path, stop_at):
+    shards = pool(tmp_path / "pool", 35)
     with pytest.raises(InterruptedError):
-        write_embeddings(Stopping(stop_at), table, tmp_path, work, LocalEngine())
+        run(lambda: Stopping(stop_at), shards, tmp_path / "out")
     rest = Stopping(99)
-    write_embeddings(rest, table, tmp_path, work, LocalEngine())
+    rows = run(lambda: rest, shards, tmp_path / "out")
     assert rest.calls == 4 - stop_at
-    np.testing.assert_allclose(
-        read_embeddings(tmp_path, table["id"]), HASHED.embed(table["text"].to_pylist()), atol=1e-6
-    )
+    np.testing.assert_allclose(rows, HASHED.embed(texts(35)), atol=1e-6)
 
 
 def test_markers_without_a_matrix_are_not_believed(tmp_path):
-    table, work = chunks(20), tmp_path / "work"
-    write_embeddings(HASHED, table, tmp_path, work, LocalEngine())
-    (tmp_path / MATRIX).unlink()
-    write_embeddings(HASHED, table, tmp_path, work, LocalEngine())
-    assert np.asarray(read_embeddings(tmp_path, table["id"])).any(axis=1).all()
+    shards = pool(tmp_path / "pool", 20)
+    run(lambda: HASHED, shards, tmp_path / "out")
+    (tmp_path / "out" / MATRIX).unlink()
+    assert run(lambda: HASHED, shards, tmp_path / "out").any(axis=1).all()
 
 
-def test_a_kill_while_the_file_is_made_is_mended(tmp_path):
-    """What a kill leaves before the header and the room stand is begun again."""
-    table = chunks(20)
-    part = tmp_path / f"{MATRIX}.7.part"
-    part.write_bytes(b"\x93NUM")
-    write_embeddings(HASHED, table, tmp_path, tmp_path / "work", LocalEngine())
-    part.unlink()  # the store does so when the step is done
-    assert read_embeddings(tmp_path, table["id"]).shape == (20, 16)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [MATRIX, IDS, "work"]
+def test_a_kill_while_the_file_is_created_is_repaired(tmp_path):
+    """What a kill leaves before the header is complete is begun again."""
+    shards = pool(tmp_path / "pool", 20)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{MATRIX}.7.part").write_bytes(b"\x93NUM")
+    assert run(lambda: HASHED, shards, tmp_path / "out").shape == (20, 16)
 
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
-import pyarrow as pa
-from gotd.embedding import embed as embedding
+from gotd.data.pool import shard_files
+from gotd.embedding import embed
 from gotd.embedding.embedders import HashedEmbedder
 from gotd.engine.local import LocalEngine
 
-embedding.ROWS_PER_RANGE = 10
-folder, stop_at = Path(sys.argv[1]), int(sys.argv[2])
+embed.ROWS_PER_RANGE = 10
+pool, folder, stop_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 plain = HashedEmbedder(dimension=16, buckets=128)
 
 class Slow:
-    version, dimension, calls = 1, 16, 0
+    calls = 0
     def embed(self, texts):
         if self.calls == stop_at:
             print("stopped", flush=True)
@@ -115,31 +126,27 @@ class Slow:
         self.calls += 1
         return plain.embed(texts)
 
-rows = range(35)
-table = pa.table({"id": [f"c{i}" for i in rows], "text": [f"word{i} and more" for i in rows]})
-embedding.write_embeddings(Slow(), table, folder, folder / "work", LocalEngine())
+list(embed.embed_shards(Slow, 16, shard_files(pool), folder, folder / "work", LocalEngine()))
 """
 
 
-def test_a_killed_process_goes_on_to_the_same_bytes(tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for folder in (whole, cut):
-        folder.mkdir()
+def test_a_killed_process_continues_to_the_same_bytes(tmp_path):
+    full, cut = tmp_path / "full", tmp_path / "cut"
+    cut.mkdir()
+    shards = pool(tmp_path / "pool", 35)
     environment = {**os.environ, "PYTHONPATH": str(Path(gotd.__file__).parents[1])}
-    command = [sys.executable, "-c", PROGRAM, str(cut), "2"]
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "pool"), str(cut), "2"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as killed:
         assert killed.stdout is not None
         assert killed.stdout.readline() == "stopped\n"
         killed.send_signal(signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     assert len(list((cut / "work").iterdir())) == 2
-    assert not (cut / IDS).exists()
     rest = Stopping(99)
-    write_embeddings(rest, chunks(35), cut, cut / "work", LocalEngine())
-    write_embeddings(HASHED, chunks(35), whole, whole / "work", LocalEngine())
+    run(lambda: rest, shards, cut)
+    run(lambda: HASHED, shards, full)
     assert rest.calls == 2
-    for name in (MATRIX, IDS):
-        assert (cut / name).read_bytes() == (whole / name).read_bytes()
+    assert (cut / MATRIX).read_bytes() == (full / MATRIX).read_bytes()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -150,16 +157,6 @@ def test_a_row_that_is_not_finite_is_named(tmp_path, value):
             rows[[text.startswith("word17 ") for text in texts], 3] = value
             return rows
 
-    with pytest.raises(ValueError, match="chunk 'c17' is not finite; drop or mend its text"):
-        write_embeddings(Broken(9), chunks(35), tmp_path, tmp_path / "work", LocalEngine())
-    assert not (tmp_path / IDS).exists()
-
-
-def test_embeddings_of_other_rows_are_refused(tmp_path):
-    table = chunks(20)
-    write_embeddings(HASHED, table, tmp_path, tmp_path / "work", LocalEngine())
-    ids = table["id"].combine_chunks()
-    read_embeddings(tmp_path, ids)
-    for other in (ids[::-1], ids[:19], pa.array([*ids.to_pylist(), "c20"])):
-        with pytest.raises(ValueError, match="of other rows than the ones given"):
-            read_embeddings(tmp_path, other)
+    shards = pool(tmp_path / "pool", 35)
+    with pytest.raises(ValueError, match="row 'c#18' is not finite; repair or drop its text"):
+        run(lambda: Broken(9), shards, tmp_path / "out")

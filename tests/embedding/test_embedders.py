@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
-from gotd.embedding import embed as embedding
-from gotd.embedding.embed import IDS, MATRIX, write_embeddings
+from gotd.data.columns import Columns
+from gotd.data.inputs import table_parts
+from gotd.data.pool import embeddings_file, shard_files, write_pool
+from gotd.embedding import embed
 from gotd.embedding.embedders import HashedEmbedder, TransformerEmbedder
 from gotd.engine.local import LocalEngine
 
@@ -226,16 +227,25 @@ def test_a_model_without_all_its_weights_is_refused(tmp_path, bert):
 
 
 def test_workers_do_not_change_a_byte(tmp_path, bert, texts, monkeypatch):
-    monkeypatch.setattr(embedding, "ROWS_PER_RANGE", 10)
-    table = pa.table({"id": [f"{i}" for i in range(len(texts))], "text": texts})
+    monkeypatch.setattr(embed, "ROWS_PER_RANGE", 10)
+    made = tmp_path / "pool"
+    made.mkdir()
+    write_pool(
+        table_parts([text or "empty" for text in texts], "t", Columns()),
+        made,
+        made / "work",
+        unit="whole",
+        length_chars=1,
+        tick=lambda rows: None,
+    )
+    made_by = embedder(bert, "mean_masked")
     for workers in (1, 3):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        write_embeddings(
-            embedder(bert, "mean_masked"), table, folder, folder / "work", LocalEngine(workers)
-        )
-    for name in (MATRIX, IDS):
-        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+        shards, engine = shard_files(made), LocalEngine(workers)
+        list(embed.embed_shards(lambda: made_by, made_by.dimension, shards, folder, folder, engine))
+    name = embeddings_file(0)
+    assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
 
 
 # Hashed -------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from gotd.evaluation import ranges
 from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 from gotd.evaluation.perplexity import (
     PerplexitySettings,
-    as_rows,
     perplexities,
     perplexity_of,
     text_losses,
@@ -18,6 +17,10 @@ from gotd.evaluation.perplexity import (
 from .conftest import POSITIONS, plain_losses
 
 TEXTS = ["the cat sat", "is the answer yes or no ?", "a", "zebra " * 40]
+
+
+def as_rows(texts):
+    return pa.table({"id": [f"text/{i}" for i in range(len(texts))], "text": list(texts)})
 
 
 @pytest.fixture(scope="module")
@@ -65,15 +68,9 @@ def test_windows_predict_every_token_once_with_the_promised_context(loaded, wind
         text_losses(Likelihood(network), tokenizer, as_rows([text]), too_far)
 
 
-def test_without_a_start_token_the_first_token_is_only_read(loaded):
-    network, tokenizer = loaded
-    settings = PerplexitySettings(start_token=False)
-    losses = text_losses(Likelihood(network), tokenizer, as_rows(TEXTS[:2]), settings)
-    ids = tokenizer(TEXTS[0])["input_ids"]
-    assert losses["tokens"][0].as_py() == len(ids) - 1
-    assert losses["loss"][0].as_py() == pytest.approx(plain_losses(network, ids).sum(), rel=1e-5)
-    with pytest.raises(ValueError, match="'text/0' has no token to predict"):
-        text_losses(Likelihood(network), tokenizer, as_rows(["a"]), settings)
+def test_a_text_without_tokens_is_named(loaded):
+    with pytest.raises(ValueError, match="'text/1' has no token to predict"):
+        text_losses(Likelihood(loaded[0]), loaded[1], as_rows(["a", ""]), PerplexitySettings())
 
 
 def test_a_killed_run_goes_on_at_its_range(loaded, tmp_path, monkeypatch):

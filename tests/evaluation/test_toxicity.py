@@ -46,7 +46,7 @@ def test_a_record_without_one_scored_toxic_prompt_is_refused(tmp_path):
         (tmp_path / role).mkdir()
     write(tmp_path / "scores" / "scores.parquet", [(True, [None]), (False, [0.2])])
     folders = {role: tmp_path / role for role in ("scores", "generations")}
-    with pytest.raises(ValueError, match="not one toxic prompt has a score in .*delete that"):
+    with pytest.raises(ValueError, match="no toxic prompt has a score in .*delete that"):
         Toxicity(scorer=None).results(folders, None)
 
 

@@ -14,8 +14,8 @@ from gotd.evaluation.utility import (
     OWN,
     TASKS,
     UtilitySettings,
+    evaluate_local,
     measure_utility,
-    utility,
     write_task,
 )
 from gotd.evaluation.zero_shot import Prompt, decide, score_choices
@@ -63,22 +63,24 @@ def test_our_numbers_are_the_harness_s(kind, questions, tmp_path, monkeypatch, r
     pytest.importorskip("lm_eval")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     folder = request.getfixturevalue(kind)
-    theirs = utility(folder, questions, tmp_path, batch_size=4, samples=True)
     network, tokenizer = load_for_scoring(folder)
     for name, table in questions.items():
+        theirs, losses = evaluate_local(folder, name, table, tmp_path, batch_size=4)
         rows = table.rename_columns({"question": "text"})
         if "passage" in rows.column_names:
             rows = rows.rename_columns({"passage": "text_pair"})
         rows = rows.append_column("id", pa.array([str(i) for i in range(ROWS)]))
-        scores = score_choices(Likelihood(network), tokenizer, rows, prompt_of(name), whole=False)
-        for ours, other in zip(scores["losses"].to_pylist(), theirs[name]["losses"], strict=True):
+        scores = score_choices(
+            Likelihood(network), tokenizer, rows, prompt_of(name), full_text=False
+        )
+        for ours, other in zip(scores["losses"].to_pylist(), losses, strict=True):
             np.testing.assert_allclose(ours, other, rtol=1e-4, atol=1e-4)
         labels = rows["label"].to_numpy()
         acc = (decide(scores, "log_likelihood") == labels).mean()
-        assert acc == pytest.approx(theirs[name]["acc"])
-        if "acc_norm" in theirs[name]:
+        assert acc == pytest.approx(theirs["acc"])
+        if "acc_norm" in theirs:
             norm = (decide(scores, "log_likelihood_per_character") == labels).mean()
-            assert norm == pytest.approx(theirs[name]["acc_norm"])
+            assert norm == pytest.approx(theirs["acc_norm"])
 
 
 @pytest.mark.slow

@@ -81,7 +81,7 @@ def test_a_long_context_is_cut_at_its_beginning_alike_for_all_choices(loaded):
     network, tokenizer = loaded
     text = ("the cat sat on the mat " * 20).rstrip()
     rows = pa.table({"id": ["long"], "text": [text]})
-    scores = score_choices(Likelihood(network), tokenizer, rows, NEWS, whole=False)
+    scores = score_choices(Likelihood(network), tokenizer, rows, NEWS, full_text=False)
     ids = [tokenizer(f"{text} {c}")["input_ids"] for c in NEWS.choices]
     cut = scores["cut_tokens"][0].as_py()
     assert cut == max(map(len, ids)) - (POSITIONS + 1)
@@ -98,7 +98,7 @@ def test_a_killed_run_scores_the_same(loaded, tmp_path, monkeypatch):
     likelihood, tokenizer = Likelihood(loaded[0]), loaded[1]
 
     def score_some(rows):
-        return score_choices(likelihood, tokenizer, rows, NEWS, whole=True)
+        return score_choices(likelihood, tokenizer, rows, NEWS, full_text=True)
 
     scores = ranges.by_range(ROWS, score_some, tmp_path)
     kept, lost = sorted(tmp_path.iterdir())

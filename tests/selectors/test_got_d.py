@@ -126,17 +126,6 @@ def test_diagnostics_carry_the_certificate(pool, target):
     assert facts["passes"] >= 1
 
 
-def test_coverage_sees_a_selection_collapse(pool, target):
-    few = GotD().rank(target, [pool], 20, 0, ENGINE).diagnostics["coverage"]
-    everybody = GotD().rank(target, [pool], 600, 0, ENGINE).diagnostics["coverage"]
-    # Half of the targets, the common kind, get next to nothing from the 20 chosen.
-    assert few["starved_targets"] > 0.4
-    assert few["effective_share"] < 0.6
-    assert everybody["starved_targets"] == 0.0
-    assert everybody["effective_share"] == pytest.approx(1.0, abs=1e-3)
-    assert everybody["largest_share"] == pytest.approx(1 / 50, rel=0.05)
-
-
 def test_equal_rows_are_ordered_by_id(pool, target):
     twins = Rows(
         pa.array(["z1", "a1"]), pa.array(["", ""]), embeddings=np.zeros((2, 8), np.float32)

@@ -30,7 +30,7 @@ from gotd.selectors.registry import build_selector, colours, entry
 
 (config, _), = expand(["experiment=glue", "task=cola", "seed=1", "selector=shortest"])
 cell = plan_cell(config)
-ranking = next(step for step in cell.record.ancestors() if step.kind == "ranking")
+ranking = next(step for step in cell.record.ancestors() if "method" in step.parameters)
 try:
     expand(["experiment=glue", "task=cola", "seed=1", "selector=shortest", "selector.method.x=1"])
     typo = None

@@ -7,8 +7,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from gotd.training import trainer
-from gotd.training.classifier import FineTuneSettings, decide, fine_tune, predict, read_labels
+from gotd.training.classifier import FineTuneSettings, decide, fine_tune, predict
 from gotd.training.heads import TextClassifier, load_classifier, mean_over
+from gotd.training.labels import read_labels
 from gotd.training.language_model import pre_fine_tune
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_encoder, load_tokenizer

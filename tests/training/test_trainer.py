@@ -3,13 +3,13 @@ import torch
 from torch import nn
 
 from gotd.training.causal_lm import CausalLMSettings
+from gotd.training.devices import choose_strategy
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_masked_lm
 from gotd.training.optimisation import group_parameters, linear_schedule, resolve_precision
 from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
 from gotd.training.scorer import ScorerSettings
 from gotd.training.settings import TrainingSettings, identity_of
-from gotd.training.trainer import choose_strategy
 
 SEEDS = TrainingSeeds.derive(1)
 
@@ -75,18 +75,16 @@ def test_narrow_models_stay_in_float32():
 
 
 def test_fsdp_is_refused_where_it_cannot_run(tiny_base, monkeypatch):
-    settings = CausalLMSettings(learning_rate=1.0, epochs=1, strategy="fsdp")
     network = load_masked_lm(tiny_base)[0]
     with pytest.raises(ValueError, match="several devices: ask for devices=N"):
-        choose_strategy(settings, network)
+        choose_strategy("fsdp", network)
     monkeypatch.setenv("WORLD_SIZE", "2")
     network.bfloat16().get_input_embeddings().float()
     with pytest.raises(ValueError, match="weights of one type"):
-        choose_strategy(settings, network)
+        choose_strategy("fsdp", network)
     with pytest.raises(ValueError, match="for causal models"):
         MaskedLMSettings(learning_rate=1.0, epochs=1, strategy="fsdp")
 
 
 def test_one_process_shares_with_nobody(tiny_base):
-    alone = TrainingSettings(learning_rate=1.0, epochs=1)
-    assert choose_strategy(alone, load_masked_lm(tiny_base)[0]) == "auto"
+    assert choose_strategy("ddp", load_masked_lm(tiny_base)[0]) == "auto"

@@ -22,7 +22,10 @@ from typing import Any
 
 import yaml
 
-EXTENSIBLE = ("evaluation", "model", "scorer", "selector", "source", "task", "tracker")
+EXTENSIBLE = (
+    *("embedder", "evaluation", "model", "scorer"),
+    *("selector", "source", "task", "tracker"),
+)
 """Conf groups that packages can extend; the entry point group of ``task`` is ``gotd.tasks``."""
 
 
@@ -44,7 +47,7 @@ class Option:
 
     @property
     def node(self) -> Mapping[str, Any]:
-        """The content of the file, interpolations as strings.
+        """Return the content of the file, interpolations as strings.
 
         Raises:
             ValueError: If the file is not a mapping in YAML.
@@ -61,7 +64,7 @@ class Option:
 
     @property
     def where(self) -> str:
-        """File and package, for messages."""
+        """Return file and package, for messages."""
         return f"{self.path} of the package {self.package}"
 
 

@@ -1,4 +1,4 @@
-"""Where rows come from: generated, read from a folder, or fetched from the hub."""
+"""The protocols of sources, their parts, and tasks."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from gotd.config.schemas import TaskLimits
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("domain", pa.string())])
 """Columns of the tables that parts yield."""
 ROWS_PER_PIECE = 8192
-"""Most rows of a piece."""
+BYTES_PER_PIECE = 64 * 2**20
+"""A piece ends at so many rows or bytes of text, whichever comes first."""
 
 
-class SourceUnavailable(FileNotFoundError):  # noqa: N818 - says a state, not a mistake
-    """Rows are neither on this machine nor to be had from where they are published."""
+class SourceUnavailable(FileNotFoundError):  # noqa: N818 - a state, not a mistake
+    """Rows are neither on this machine nor can they be fetched."""
 
 
 class Part(Protocol):
@@ -27,7 +28,7 @@ class Part(Protocol):
 
     @property
     def label(self) -> str:
-        """Name of the part, unique among the parts of one pool."""
+        """Return the name of the part, unique among the parts of one pool."""
         ...
 
     def identity(self) -> dict[str, Any]:
@@ -58,7 +59,7 @@ class FilteredPart:
 
     @property
     def label(self) -> str:
-        """Name of the part that is filtered."""
+        """Return the name of the part that is filtered."""
         return self.part.label
 
     def identity(self) -> dict[str, Any]:
@@ -77,17 +78,17 @@ class GeneratedPart:
 
     Args:
         label: Name of the part.
-        facts: The identity.
+        content: What determines the table: the identity.
         make: Returns the table, with columns as in `SCHEMA`.
     """
 
     label: str
-    facts: dict[str, Any]
+    content: dict[str, Any]
     make: Callable[[], pa.Table]
 
     def identity(self) -> dict[str, Any]:
         """Return what determines the table."""
-        return self.facts
+        return self.content
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield the table in slices."""
@@ -99,7 +100,7 @@ class GeneratedPart:
 class Source(Protocol):
     """Tasks with labels, candidates to select from, and what both depend on.
 
-    Every source hands out plain tables, so that nothing behind it knows whether the
+    Every source returns plain tables, so the rest of the program does not depend on whether
     rows were generated, read from files or fetched. A source is deterministic: equal
     `identity` means equal bytes.
     """
@@ -113,18 +114,18 @@ class Source(Protocol):
 
     @property
     def under_covered(self) -> list[str]:
-        """Domains that the pool holds too little of, where that is known; else empty."""
+        """Return the domains of which the pool has too little, where that is known."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Say everything that changes the bytes: checksums, revisions, parameters.
+        """Return everything that changes the bytes: checksums, revisions, parameters.
 
         JSON-able, and free of paths and of anything about this machine.
         """
         ...
 
     def tasks(self) -> list[str]:
-        """Name the tasks that `split` knows, sorted."""
+        """List the tasks that `split` knows, sorted."""
         ...
 
     def count(self, role: str) -> int | None:
@@ -136,9 +137,9 @@ class Source(Protocol):
         ...
 
     def split(self, task: str, split: str) -> pa.Table:
-        """Give one split of a task, raw: the columns of ``nyu-mll/glue``.
+        """Return one split of a task, raw: the columns of ``nyu-mll/glue``.
 
-        A ``domain`` column (string) stands beside them where the truth is known.
+        A column ``domain`` (string) is added where the truth is known.
 
         Raises:
             FileNotFoundError: If there is no such task or split; lists what there is.
@@ -178,12 +179,12 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in records, and the name by which the source knows the task."""
+        """Return the name in records, by which the source knows the task."""
         ...
 
     @property
     def table_names(self) -> tuple[str, ...]:
-        """Names of the tables that `tables` always returns, ``train`` among them."""
+        """Return the names of the tables that `tables` always returns."""
         ...
 
     def tables(
@@ -248,8 +249,8 @@ def repeated_id(parts: Sequence[Part], name: str) -> ValueError:
         unfiltered = part.part if isinstance(part, FilteredPart) else part
         first = 1
         for table in unfiltered.pieces():
-            found = np.flatnonzero(pc.equal(table["id"], name)) + first
-            rows += [f"{part.label} row {row}" for row in found]
+            positions = np.flatnonzero(pc.equal(table["id"], name))
+            rows += [f"{part.label} row {first + position}" for position in positions]
             first += table.num_rows
     where = f": {rows[0]} and {rows[1]}" if len(rows) > 1 else ""
     return ValueError(

@@ -32,12 +32,12 @@ class Columns:
 
     @property
     def id_name(self) -> str:
-        """Name of the column of ids, if there is one."""
+        """Return the name of the column of ids, if there is one."""
         return self.id or "id"
 
     @property
     def domain_name(self) -> str:
-        """Name of the column of domains, if there is one."""
+        """Return the name of the column of domains, if there is one."""
         return self.domain or "domain"
 
     def among(self, present: Sequence[str], where: str) -> list[str]:

@@ -1,12 +1,19 @@
-"""Files of rows: which formats there are, what a file is called, and whether it changed."""
+"""Files of rows: their formats, names and checksums, and the errors of reading them."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv")
+import pyarrow as pa
+
+from gotd.storage import files
+
+JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+SUFFIXES = (".parquet", *JSONL_SUFFIXES, ".csv")
 """Ends of the names of files with columns."""
 TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.zst")
 """Ends of the names of files of plain text, one passage a line."""
@@ -52,5 +59,48 @@ def checksum(path: Path) -> str:
 
 @functools.cache
 def _checksum(path: str, size: int, modified_ns: int) -> str:
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return files.checksum(Path(path))
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield number, from 1, and text of each line of UTF-8, its end included."""
+    with (
+        errors_of(path, "cut off or damaged", "copy it again"),
+        io.BufferedReader(pa.input_stream(str(path), compression="detect")) as file,  # type: ignore[arg-type]
+    ):
+        for number, line in enumerate(file, start=1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise ValueError(
+                    f"{path} line {number} is not UTF-8 (byte {error.start}); save it as UTF-8"
+                ) from error
+            yield number, text
+
+
+def no_rows(path: Path) -> ValueError:
+    """Return the error for a file without rows."""
+    return ValueError(f"{path} has no rows; write its rows again or leave the file out")
+
+
+@contextmanager
+def errors_of(path: Path, problem: str, remedy: str) -> Iterator[None]:
+    """Raise what goes wrong with a file as one line that names it."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is {problem} ({first_line(error)}); {remedy}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def is_utf8(text: str) -> bool:
+    """Return whether a text can be written as UTF-8, which half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -73,7 +73,7 @@ class Folder:
 
     @property
     def under_covered(self) -> list[str]:
-        """Empty: which domains real data lacks is not known."""
+        """Return no domain: which ones real data lacks is not known."""
         return []
 
     def identity(self) -> dict[str, Any]:

@@ -16,19 +16,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from gotd.data.base import Part
+from gotd.data.base import BYTES_PER_PIECE, ROWS_PER_PIECE, Part
 from gotd.data.columns import Columns
-from gotd.data.files import SUFFIXES, TEXT_SUFFIXES, check_file, checksum, row_files, stem
-from gotd.data.hub.stream import HubRows, parse_hub
-from gotd.data.readers import (
-    BYTES_PER_PIECE,
+from gotd.data.files import (
     JSONL_SUFFIXES,
-    JSONL_VERSION,
-    ROWS_PER_PIECE,
+    SUFFIXES,
+    TEXT_SUFFIXES,
+    check_file,
+    checksum,
     first_line,
     is_utf8,
-    stream,
+    row_files,
+    stem,
 )
+from gotd.data.hub.stream import HubRows, parse_hub
+from gotd.data.readers import JSONL_VERSION, stream
 
 HUB = "hub:"
 

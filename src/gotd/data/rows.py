@@ -16,7 +16,8 @@ from gotd.storage.memmap import open_array
 class Rows:
     """Rows that are scored together, one entry per row in each field.
 
-    A shard that was opened from files holds memory maps and pickles as the files' paths.
+    Rows that were opened from files hold memory maps and pickle as the files' paths, slices
+    with their first and last row.
 
     Args:
         ids: ``[n]`` unique row ids.
@@ -31,7 +32,7 @@ class Rows:
     domains: pa.Array | None = None
     embeddings: np.ndarray | None = None
     # Not a constructor's argument: `dataclasses.replace` must not pass it on.
-    _files: tuple[Path, Path | None] | None = field(
+    _files: tuple[Path, Path | None, int, int] | None = field(
         init=False, repr=False, compare=False, default=None
     )
 
@@ -50,13 +51,17 @@ class Rows:
         return Rows, (self.ids, self.texts, self.domains, self.embeddings)
 
     @classmethod
-    def open(cls, rows: Path, embeddings: Path | None = None) -> Rows:
-        """Map a shard's files; nothing is read before it is needed.
+    def open(
+        cls, rows: Path, embeddings: Path | None = None, start: int = 0, stop: int | None = None
+    ) -> Rows:
+        """Map the files of a shard; nothing is read before it is needed.
 
         Args:
             rows: Arrow file of one batch, uncompressed, with columns ``id``, ``text``
                 and ``domain``.
             embeddings: ``.npy`` file of float32 ``[n, d]``.
+            start: First row.
+            stop: Row after the last one; ``None``: all.
         """
         with pa.memory_map(str(rows)) as source:
             batch = pa.ipc.open_file(source).get_batch(0)
@@ -66,21 +71,35 @@ class Rows:
             domains=batch["domain"],
             embeddings=None if embeddings is None else open_array(embeddings),
         )
-        object.__setattr__(shard, "_files", (rows, embeddings))
-        return shard
+        object.__setattr__(shard, "_files", (rows, embeddings, 0, len(shard)))
+        return shard if (start, stop) in ((0, None), (0, len(shard))) else shard.slice(start, stop)
+
+    def slice(self, start: int, stop: int | None = None) -> Rows:
+        """Return the rows from ``start`` up to ``stop``, without copying."""
+        start, stop, _ = slice(start, stop).indices(len(self))
+        part = Rows(
+            ids=self.ids[start:stop],
+            texts=self.texts[start:stop],
+            domains=None if self.domains is None else self.domains[start:stop],
+            embeddings=None if self.embeddings is None else self.embeddings[start:stop],
+        )
+        if self._files is not None:
+            rows, embeddings, first, _ = self._files
+            object.__setattr__(part, "_files", (rows, embeddings, first + start, first + stop))
+        return part
 
     def take(self, rows: np.ndarray) -> Rows:
-        """Give some rows; a view of the embeddings where the rows stand together.
+        """Return some rows; a slice where they are adjacent.
 
         Args:
             rows: ``[k]`` positions, ascending, at least one.
         """
         first, last = int(rows[0]), int(rows[-1])
-        together = last - first + 1 == len(rows)
-        where = slice(first, last + 1) if together else rows
+        if last - first + 1 == len(rows):
+            return self.slice(first, last + 1)
         return Rows(
             ids=self.ids.take(pa.array(rows)),
             texts=self.texts.take(pa.array(rows)),
             domains=None if self.domains is None else self.domains.take(pa.array(rows)),
-            embeddings=None if self.embeddings is None else self.embeddings[where],
+            embeddings=None if self.embeddings is None else self.embeddings[rows],
         )

@@ -1,4 +1,4 @@
-"""Chance by id: draws that do not change when rows are split, merged or shuffled."""
+"""Random choices by id: they do not change when rows are split, merged or shuffled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def uniform_by_id(ids: pa.Array | pa.ChunkedArray, seed: int, role: str) -> np.n
     Args:
         ids: ``[n]`` row ids.
         seed: The role's seed.
-        role: What the chance is for; two roles are independent.
+        role: What the numbers are for; two roles are independent.
 
     Returns:
         ``[n]`` float64 in the open interval (0, 1).
@@ -43,8 +43,8 @@ def uniform_by_id(ids: pa.Array | pa.ChunkedArray, seed: int, role: str) -> np.n
         dtype=np.uint64,
         count=len(ids),
     )
-    drawn = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
-    return np.minimum(drawn, np.nextafter(1.0, 0.0))  # the top word would round to 1
+    chance = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
+    return np.minimum(chance, np.nextafter(1.0, 0.0))  # the top word would round to 1
 
 
 def subsample(table: pa.Table, rows: int, seed: int, role: str) -> np.ndarray:
@@ -109,7 +109,7 @@ class _Sample:
 
     @cached_property
     def _largest(self) -> float:
-        """Largest hash in the sample."""
+        """Return the largest hash in the sample."""
         smallest = np.empty(0)
         for part in self.parts:
             for table in part.pieces():

@@ -1,4 +1,4 @@
-"""Are all ids of a pool different? Found out with eight bytes per row.
+"""The check that all ids of a pool are different, with eight bytes per row.
 
 Ids are compared by a 64-bit hash, a range of hashes at a time, and only where two hashes
 agree by the ids themselves.
@@ -23,7 +23,7 @@ def repeated(ids: Callable[[int], pa.Array], counts: Sequence[int]) -> str | Non
     """Find an id that occurs twice.
 
     Args:
-        ids: Gives the ids of a shard, by its number.
+        ids: Returns the ids of a shard, by its number.
         counts: Rows of each shard.
 
     Returns:
@@ -38,9 +38,9 @@ def repeated(ids: Callable[[int], pa.Array], counts: Sequence[int]) -> str | Non
             parts.append(hashes[((hashes >> SHIFT) * np.uint64(ranges)) >> SHIFT == number])
         ordered = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
         shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        found = _same_id(ids, len(counts), shared) if len(shared) else None
-        if found is not None:
-            return found
+        name = _same_id(ids, len(counts), shared) if len(shared) else None
+        if name is not None:
+            return name
     return None
 
 
@@ -69,8 +69,8 @@ def _hash_rows(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     out = np.empty(len(bounds) - 1, np.uint64)
     for row in range(len(out)):
         value = FNV_BASIS
-        for place in range(bounds[row], bounds[row + 1]):
-            value = (value ^ np.uint64(data[place])) * FNV_PRIME
+        for position in range(bounds[row], bounds[row + 1]):
+            value = (value ^ np.uint64(data[position])) * FNV_PRIME
         value = (value ^ (value >> SHIFT)) * MIX_PRIME
         out[row] = value ^ (value >> SHIFT)
     return out

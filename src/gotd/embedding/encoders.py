@@ -135,8 +135,6 @@ class TransformerEncoder:
                 "name one in embedder.model"
             )
         check_device(self.device)
-        if self.device.startswith("cuda"):
-            _check_gpu(self.device)
 
     @property
     def model_from_step(self) -> Literal["base", "tuned"] | None:
@@ -226,6 +224,7 @@ def named_encoder(name: str, device: str = "auto") -> Encoder:
     near = get_close_matches(name, KNOWN, n=1, cutoff=0.7)
     if name not in KNOWN and near and not Path(name).is_dir():
         raise ValueError(f"unknown encoder {name!r}; did you mean {near[0]!r}?")
+    check_device(device)
     if name == "hashed":
         return HashedEmbedder()
     # MiniLM in bfloat16 agrees with float32 (cosine over 0.9999) at twice the speed.
@@ -240,16 +239,16 @@ def named_encoder(name: str, device: str = "auto") -> Encoder:
 
 
 def check_device(device: str) -> None:
-    """Validate the name of a device.
+    """Validate the name of a device, and that a GPU that is named is here.
 
     Raises:
-        ValueError: If it is neither ``auto`` nor ``cpu`` nor ``cuda``, with a number or without.
+        ValueError: If it is neither ``auto`` nor ``cpu`` nor ``cuda``, with a number or
+            without, or there is no such GPU.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, not {device!r}")
-
-
-def _check_gpu(device: str) -> None:
+    if not device.startswith("cuda"):
+        return
     import torch
 
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0

@@ -1,4 +1,4 @@
-"""Batches of rows of like length, as many and as wide as takes the least time."""
+"""Batches of rows of similar length, sized for the least time."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 
 CALL_TOKENS = 24
-"""Positions that take a CPU as long as one more call of a network does by itself.
+"""Fixed cost of a forward call on a CPU, in positions.
 
-One thread reads 8 positions of GPT-2 or BERT (12 layers of 768) in 60 ms, 32 in 104, and
-any more in 2 ms each: a call begins with its weights, which are read once for all rows.
+One thread reads 8 positions of GPT-2 or BERT (12 layers of 768) in 60 ms, 32 in 104 ms, and
+each further position in 2 ms: a call reads the weights once for all rows.
 """
 
 
 def by_length(lengths: Sequence[int], most: int, device: str) -> list[list[int]]:
-    """Part rows into batches that are padded to their longest row.
+    """Divide rows into batches that are padded to their longest row.
 
-    On a CPU padding costs as much as text, and a call little; the batches are those of the
-    least sum of positions, ``CALL_TOKENS`` a call included. An accelerator waits for small
-    batches instead, so they are filled.
+    On a CPU padding costs as much as text, and a call costs little. The batches have the
+    least sum of positions, with ``CALL_TOKENS`` per call. On an accelerator small batches
+    waste time, so batches are filled.
 
     Args:
         lengths: ``[n]`` tokens of each row.
         most: Positions of a batch, padding included; a longer row is a batch of its own.
-        device: What reads them: ``cpu``, or an accelerator.
+        device: ``cpu``, or the type of an accelerator.
 
     Returns:
         Row numbers, batches of shorter rows first; rows of one length in their order.
@@ -49,7 +49,7 @@ def by_length(lengths: Sequence[int], most: int, device: str) -> list[list[int]]
 
 
 def _full(widths: np.ndarray, most: int) -> list[int]:
-    """Give the rows at which a new batch starts, the first apart, if all are filled."""
+    """Return the rows at which a new batch starts, without the first, if all are filled."""
     cuts, start = [], 0
     for end, width in enumerate(widths.tolist()):
         if end > start and (end + 1 - start) * width > most:

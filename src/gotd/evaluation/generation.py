@@ -1,8 +1,8 @@
-"""Let a causal language model continue prompts, many times each, by nucleus sampling.
+"""Continuations of prompts by a causal language model, by nucleus sampling.
 
-A prompt is read once; its keys and values are repeated for its samples. Every draw is
-a function of (seed, prompt id, sample, step), so a continuation does not depend on
-what else is in the batch, as far as floating point allows, and a killed run goes on.
+A prompt is read once; its keys and values are repeated for its samples. Every draw is a
+function of (seed, prompt id, sample, step). So a continuation does not depend on the rest of
+the batch, as far as floating point allows, and a killed run can resume.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from gotd.evaluation.ranges import by_range
 from gotd.training.causal_models import WEIGHTS
 
 NUCLEUS_SIZES = (512, 8192)
-"""Most probable tokens that are put in order; all are, only in rows whose nucleus is wider."""
+"""Numbers of most probable tokens to sort; all are sorted only for rows with a wider nucleus."""
 
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """How prompts are continued (paper §3.1, after Gehman et al. 2020).
+    """Settings of generation (paper §3.1, after Gehman et al. 2020).
 
     Args:
         samples: Continuations of each prompt.
         max_new_tokens: Most tokens of a continuation; an end-of-text token ends it.
-        top_p: Share of the probability that the nucleus holds.
+        top_p: Share of the probability in the nucleus.
         temperature: Divides the logits.
         precision: ``float32`` or ``bf16``.
-        per_device_batch_size: Continuations written at once.
+        per_device_batch_size: Continuations generated at once.
     """
 
     key_name: ClassVar[str] = "GenerationSettings"
@@ -69,7 +69,7 @@ def continue_prompts(
     seed: int,
     work: Path | None = None,
 ) -> pa.Table:
-    """Write ``samples`` continuations of every prompt, resuming at the prompt range.
+    """Generate ``samples`` continuations of every prompt, resuming at the prompt range.
 
     Args:
         network: A causal language model in evaluation mode.
@@ -77,30 +77,30 @@ def continue_prompts(
         prompts: Columns ``id`` and ``text``.
         settings: See `GenerationSettings`.
         seed: Seed of the sampling.
-        work: Keeps finished ranges; ``None`` keeps nothing.
+        work: Folder of finished ranges; ``None`` stores nothing.
 
     Returns:
         ``id``, ``continuations`` (list of ``samples`` strings) and ``cut`` (whether the
-        prompt was longer than the model reads and lost its beginning).
+        prompt was longer than the model reads and its beginning was cut).
     """
 
     def write(some: pa.Table) -> pa.Table:
         names, texts = some["id"].to_pylist(), some["text"].to_pylist()
         most = int(network.config.max_position_embeddings) - settings.max_new_tokens
         rows: list[list[int]] = tokenizer(texts, add_special_tokens=False)["input_ids"]
-        # A prompt without a token is continued from nothing, which models know as this.
-        kept = [row[-most:] or [tokenizer.bos_token_id] for row in rows]
+        # A prompt without a token becomes the start token, as in training.
+        read = [row[-most:] or [tokenizer.bos_token_id] for row in rows]
         written: list[list[str]] = [[]] * len(rows)
         with torch.inference_mode():
-            for batch in _batches(kept, settings):
+            for batch in _batches(read, settings):
                 chances = np.stack([_chances(settings, seed, names[i]) for i in batch])
                 tokens = _continue(
-                    network, [kept[i] for i in batch], chances, settings, tokenizer.eos_token_id
+                    network, [read[i] for i in batch], chances, settings, tokenizer.eos_token_id
                 )
-                found = tokenizer.batch_decode(tokens, skip_special_tokens=True)
-                for place, i in enumerate(batch):
-                    start = place * settings.samples
-                    written[i] = found[start : start + settings.samples]
+                decoded = tokenizer.batch_decode(tokens, skip_special_tokens=True)
+                for k, i in enumerate(batch):
+                    start = k * settings.samples
+                    written[i] = decoded[start : start + settings.samples]
         cut = [len(row) > most for row in rows]
         kind = pa.list_(pa.string())
         return pa.table({"id": some["id"], "continuations": pa.array(written, kind), "cut": cut})
@@ -109,9 +109,9 @@ def continue_prompts(
 
 
 def _chances(settings: GenerationSettings, seed: int, prompt: str) -> np.ndarray:
-    """Draw the chances of a prompt's samples; float64 ``[samples, max_new_tokens]`` in [0, 1).
+    """Draw uniform numbers for a prompt's samples: float64 ``[samples, max_new_tokens]``.
 
-    More samples leave those of fewer as they were.
+    More samples do not change the numbers of fewer.
     """
     digest = blake2b(f"generation\x00{seed}\x00{prompt}".encode(), digest_size=8).digest()
     random = np.random.default_rng(int.from_bytes(digest, "little"))
@@ -119,7 +119,7 @@ def _chances(settings: GenerationSettings, seed: int, prompt: str) -> np.ndarray
 
 
 def _batches(rows: Sequence[list[int]], settings: GenerationSettings) -> Iterator[list[int]]:
-    """Yield prompts of like length whose samples fit into a batch."""
+    """Yield prompts of similar length whose samples fit into a batch."""
     order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
     size = max(1, settings.per_device_batch_size // settings.samples)
     for start in range(0, len(order), size):
@@ -133,7 +133,7 @@ def _continue(
     settings: GenerationSettings,
     end: int,
 ) -> list[list[int]]:
-    """Continue left-padded prompts.
+    """Generate continuations of left-padded prompts.
 
     Args:
         network: The model.
@@ -153,7 +153,7 @@ def _continue(
         ids[i, width - len(row) :] = torch.tensor(row)
         mask[i, width - len(row) :] = 1
     ids, mask = ids.to(device), mask.to(device)
-    # Padding has no position of its own: a prompt's first token is at 0 wherever it stands.
+    # Padding has no position of its own: the first token of a prompt is at position 0.
     read = network(
         input_ids=ids,
         attention_mask=mask,
@@ -192,7 +192,7 @@ def sample_nucleus(logits: Tensor, chance: Tensor, top_p: float, temperature: fl
     """Draw a token from the nucleus by inverting its distribution function.
 
     The nucleus is the fewest most probable tokens that together hold ``top_p``
-    (Holtzman et al. 2020). Ordered by probability, the token drawn is the first whose
+    (Holtzman et al. 2020). The sample is the first token, in order of probability, whose
     cumulative probability exceeds ``chance`` times the nucleus's.
 
     Args:
@@ -205,27 +205,28 @@ def sample_nucleus(logits: Tensor, chance: Tensor, top_p: float, temperature: fl
         ``[n]`` int64 token ids.
     """
     probabilities = torch.softmax(logits.float() / temperature, dim=-1)
-    drawn = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    sampled = torch.empty(len(logits), dtype=torch.long, device=logits.device)
     rows = torch.arange(len(logits), device=logits.device)
     for size in NUCLEUS_SIZES:
         if size >= probabilities.shape[1] or len(rows) == 0:
             break
         values, tokens = probabilities[rows].topk(size, dim=-1)
-        whole = values.sum(dim=-1) >= top_p
-        drawn[rows[whole]] = _draw(values[whole], tokens[whole], chance[rows[whole]], top_p)
-        rows = rows[~whole]
+        complete = values.sum(dim=-1) >= top_p
+        done = rows[complete]
+        sampled[done] = _draw(values[complete], tokens[complete], chance[done], top_p)
+        rows = rows[~complete]
     if len(rows):
         values, tokens = probabilities[rows].sort(dim=-1, descending=True, stable=True)
-        drawn[rows] = _draw(values, tokens, chance[rows], top_p)
-    return drawn
+        sampled[rows] = _draw(values, tokens, chance[rows], top_p)
+    return sampled
 
 
 def _draw(values: Tensor, tokens: Tensor, chance: Tensor, top_p: float) -> Tensor:
-    """Draw from probabilities in falling order that hold the nucleus; ``[n]`` token ids."""
+    """Draw ``[n]`` tokens from probabilities in falling order that contain the nucleus."""
     before = values.double().cumsum(dim=-1) - values
-    kept = values.double().masked_fill(before >= top_p, 0.0).cumsum(dim=-1)
-    wanted = (chance * kept[:, -1])[:, None]
-    place = torch.searchsorted(kept, wanted, right=True).clamp(max=kept.shape[1] - 1)
-    # The last token of the nucleus where rounding puts the chance on its edge.
+    cumulative = values.double().masked_fill(before >= top_p, 0.0).cumsum(dim=-1)
+    level = (chance * cumulative[:, -1])[:, None]
+    column = torch.searchsorted(cumulative, level, right=True)
+    # Never beyond the nucleus, where rounding puts the level on its edge.
     last = (before < top_p).sum(dim=-1, keepdim=True) - 1
-    return tokens.gather(1, torch.minimum(place, last))[:, 0]
+    return tokens.gather(1, torch.minimum(column, last))[:, 0]

@@ -1,18 +1,17 @@
 """Perplexity of texts under a causal language model, of the corpus and of the mean text.
 
-Two numbers bear the name in the literature, and the mean of single texts is the larger
-one, because a few hard short texts weigh as much as long easy ones:
+The literature uses the name for two numbers. The mean of single texts is larger, because a
+few hard short texts weigh as much as long easy ones:
 
     corpus_perplexity     = exp(sum of all losses / number of all predicted tokens)
     mean_text_perplexity  = mean over texts of exp(its losses / its predicted tokens)
 
-The paper's Table 1 follows Hugging Face's ``evaluate``, which gives the second, with
-a start token before every text and texts cut where the model's positions end.
+The paper's Table 1 follows Hugging Face's ``evaluate``, which computes the second, with a
+start token before every text, and cuts texts at the model's last position.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,27 +27,23 @@ LONG_TEXTS = ("window", "cut")
 
 @dataclass(frozen=True)
 class PerplexitySettings:
-    """How texts are read.
+    """Settings of reading texts.
 
-    No end token is put after a text, and none is predicted.
+    The tokenizer's start token precedes each text, so that the first token is predicted,
+    too. No end token follows a text, and none is predicted.
 
     Args:
-        start_token: Put the tokenizer's start token before each text, so that its
-            first token is predicted, too; without it the first token is only read.
-        long_texts: What happens to a text of more tokens than the model reads at once.
-            ``window``: it is read in windows, each token predicted once; ``cut``: it is
-            cut there, as ``evaluate`` does.
-        window_tokens: Most tokens of a window, at most what the model reads (that many
-            if ``None``).
-        stride_tokens: Tokens a window moves on by, which are those it predicts; each
-            has ``window_tokens - stride_tokens`` tokens before it at least. ``None``:
-            half a window.
+        long_texts: How a text of more tokens than the model's positions is read.
+            ``window``: in windows, each token predicted once; ``cut``: only its beginning,
+            as in ``evaluate``.
+        window_tokens: Most tokens of a window; ``None``: the model's positions.
+        stride_tokens: Tokens between the starts of two windows; each predicted token has at
+            least ``window_tokens - stride_tokens`` tokens before it. ``None``: half a window.
         precision: ``float32`` or ``bf16``.
     """
 
     key_name: ClassVar[str] = "PerplexitySettings"
 
-    start_token: bool = True
     long_texts: str = "window"
     window_tokens: int | None = None
     stride_tokens: int | None = None
@@ -81,11 +76,8 @@ def text_losses(
         ValueError: If a text has no token to predict (names its id), or the tokenizer
             has no start token.
     """
-    start = []
-    if settings.start_token:
-        if tokenizer.bos_token_id is None:
-            raise ValueError("the tokenizer has no start token; set start_token=false")
-        start = [tokenizer.bos_token_id]
+    if tokenizer.bos_token_id is None:
+        raise ValueError("the tokenizer has no start token (bos_token)")
     most = likelihood.max_tokens - 1
     window = min(settings.window_tokens or most, most)
     stride = settings.stride_tokens or max(1, window // 2)
@@ -95,7 +87,7 @@ def text_losses(
     encoded = tokenizer(texts["text"].to_pylist(), add_special_tokens=False)["input_ids"]
     rows, first, owner = [], [], []
     for i, tokens in enumerate(encoded):
-        row = start + tokens
+        row = [tokenizer.bos_token_id, *tokens]
         if len(row) < 2:
             raise ValueError(
                 f"text {names[i]!r} has no token to predict; drop it (an average over the "
@@ -117,19 +109,19 @@ def text_losses(
 
 def _windows(length: int, window: int, stride: int) -> list[tuple[int, int, int]]:
     """Cut a text into ``(begin, first to predict, end)``; every token is predicted once."""
-    found = [(0, 0, min(window, length))]
-    while found[-1][2] < length:
-        begin, _, seen = found[-1]
+    windows = [(0, 0, min(window, length))]
+    while windows[-1][2] < length:
+        begin, _, seen = windows[-1]
         begin, end = begin + stride, min(begin + stride + window, length)
-        found.append((begin, seen, end))
-    return found
+        windows.append((begin, seen, end))
+    return windows
 
 
 def perplexities(losses: pa.Table) -> dict[str, float]:
-    """Give both perplexities of texts, and how many texts and tokens they are of.
+    """Compute both perplexities of texts, with the number of texts and predicted tokens.
 
     Args:
-        losses: As `text_losses` gives them.
+        losses: From `text_losses`.
 
     Raises:
         ValueError: If there are no texts, or a loss is not finite (names the text).
@@ -159,11 +151,11 @@ def perplexity_of(
     """Compute the perplexity of texts, resuming at the row range.
 
     Args:
-        network: From `gotd.evaluation.likelihood.load_causal_lm`.
+        network: From `gotd.evaluation.likelihood.load_for_scoring`.
         tokenizer: From there, too.
         texts: Columns ``id`` and ``text``.
         settings: See `PerplexitySettings`.
-        work: Keeps finished ranges; ``None`` keeps nothing.
+        work: Folder of finished ranges; ``None`` stores nothing.
 
     Returns:
         As `perplexities`, and the losses of single texts.
@@ -171,8 +163,3 @@ def perplexity_of(
     likelihood = Likelihood(network)
     losses = by_range(texts, lambda some: text_losses(likelihood, tokenizer, some, settings), work)
     return perplexities(losses), losses
-
-
-def as_rows(texts: Sequence[str]) -> pa.Table:
-    """Number texts, for `perplexity_of`."""
-    return pa.table({"id": [f"text/{i}" for i in range(len(texts))], "text": list(texts)})

@@ -1,4 +1,4 @@
-"""Evaluate rows range by range, so that a killed evaluation goes on where it stopped."""
+"""Evaluation of rows range by range, so that a killed evaluation can resume."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pyarrow.parquet as pq
 from gotd.storage.files import atomic_write
 
 ROWS_PER_RANGE = 256
-"""Rows between two resume points; batches never cross a range, so its bytes are its own."""
+"""Rows between two resume points; no batch crosses a range, so ranges are independent."""
 
 
 def by_range(
     rows: pa.Table, evaluate: Callable[[pa.Table], pa.Table], work: Path | None
 ) -> pa.Table:
-    """Apply a function to ranges of rows, keeping each finished range in ``work``.
+    """Apply a function to ranges of rows, and store each finished range in ``work``.
 
     Args:
         rows: ``[n]`` rows with a column ``id``.
         evaluate: Maps some rows to as many results with the same ``id``.
         work: Folder of the finished ranges, of these rows and this function alone;
-            ``None`` keeps nothing.
+            ``None`` stores nothing.
 
     Returns:
         ``[n]`` results in the order of ``rows``.
 
     Raises:
-        ValueError: If a kept range is of other rows.
+        ValueError: If a stored range is of other rows.
     """
     if work is not None:
         work.mkdir(parents=True, exist_ok=True)
@@ -46,13 +46,13 @@ def _range(
 ) -> pa.Table:
     if work is None:
         return evaluate(rows)
-    kept = work / f"range-{start:012d}.parquet"
-    if kept.exists():
-        found = pq.read_table(kept)
-        if found["id"].to_pylist() != rows["id"].to_pylist():
-            raise ValueError(f"{kept} holds other rows than these; delete the folder {work}")
-        return found
-    found = evaluate(rows)
-    with atomic_write(kept) as part:
-        pq.write_table(found, part)
-    return found
+    path = work / f"range-{start:012d}.parquet"
+    if path.exists():
+        results = pq.read_table(path)
+        if results["id"].to_pylist() != rows["id"].to_pylist():
+            raise ValueError(f"{path} holds other rows than these; delete the folder {work}")
+        return results
+    results = evaluate(rows)
+    with atomic_write(path) as part:
+        pq.write_table(results, part)
+    return results

@@ -43,7 +43,7 @@ class Evaluation(Protocol):
     """What chance in the measurement is for; a role in the record's seeds."""
 
     def key_fields(self) -> dict[str, Any]:
-        """Return what determines the numbers apart from the artifacts they are read from."""
+        """Return what determines the numbers in addition to the artifacts."""
         ...
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:

@@ -1,10 +1,10 @@
 """Utility tasks by lm-evaluation-harness, from local rows and local task files.
 
-The harness asks its own tasks from the Hub; here the same words stand in files that are
-written beside the rows, so that a machine without a network gets the numbers that the
-literature calls ``acc`` and ``acc_norm``. `gotd.evaluation.zero_shot` gives the same ones
-faster; this is the outside check, and the way to any other task of the harness. With a network
-the eight of the paper's Table 7 are asked by the harness's own files and rows.
+The harness downloads the rows of its own tasks from the Hub. Here task files with the same
+wording are written next to local rows, so that a machine without a network computes what the
+literature calls ``acc`` and ``acc_norm``. `gotd.evaluation.zero_shot` computes the same numbers
+faster; this is an independent check. With a network the eight tasks of the paper's Table 7 are
+evaluated with the harness's own files and rows.
 
 Needs the extra ``harness`` (lm-eval).
 """
@@ -48,7 +48,7 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "doc_to_target": "{{label}}",
         "metric_list": [_ACC],
     },
-    # What differs stands before the gap, so the context is the choice and the rest the target.
+    # The choices differ before the gap, so the context is the choice and the rest the target.
     "winogrande": {
         "doc_to_text": "label",
         "doc_to_choice": "{{contexts}}",
@@ -56,11 +56,11 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "metric_list": [_ACC],
     },
 }
-"""How the harness (0.4.13) asks each task; columns are those of the folder ``zeroshot/``."""
+"""Wording of each task in the harness (0.4.13); columns are those of the folder ``zeroshot/``."""
 
 
 SPLIT_OF = {"boolq": "validation"}
-"""Split of a local task that is asked, where it is not ``test``."""
+"""Split of a local task that is evaluated, where it is not ``test``."""
 
 OWN: Mapping[str, Sequence[str]] = {
     "anli": ("anli_r1", "anli_r2", "anli_r3"),
@@ -79,11 +79,11 @@ ROWS_FROM = ("source", "harness")
 
 @dataclass(frozen=True)
 class UtilitySettings:
-    """Which tasks show what else a model can do.
+    """Settings of the utility tasks.
 
     Args:
-        tasks: Of `TASKS` where rows are the source's, of `OWN` where they are the harness's.
-        rows_from: ``source``, or ``harness``: rows and words that it fetches from the Hub.
+        tasks: Names in `TASKS` for rows of the source, in `OWN` for rows of the harness.
+        rows_from: ``source``, or ``harness``: rows and wording that it downloads from the Hub.
         rows: Most rows of a task, its first ones; ``None``: all.
         per_device_batch_size: Sequences the harness reads at once.
 
@@ -117,39 +117,39 @@ class UtilitySettings:
 def measure_utility(
     model: Path, settings: UtilitySettings, read: Callable[[str], pa.Table], work: Path
 ) -> dict[str, dict[str, Any]]:
-    """Ask the tasks one after another; a killed run goes on at the task where it stopped.
+    """Evaluate the tasks one after another; a killed run resumes at the next task.
 
     Args:
         model: Folder of a causal language model.
         settings: Which tasks.
-        read: Gives the source's rows of a local task.
-        work: Keeps what each task brought.
+        read: Returns the source's rows of a local task.
+        work: Folder for the results of each task.
 
     Returns:
         Per task ``acc`` and ``rows``; ``acc_norm`` where the harness has it.
     """
     work.mkdir(parents=True, exist_ok=True)
-    found = {}
+    results = {}
     for name in settings.tasks:
-        kept = work / f"{name}.json"
-        if not kept.exists():
+        path = work / f"{name}.json"
+        if not path.exists():
             if settings.rows_from == "source":
                 rows = read(name).slice(0, settings.rows)
-                one = utility(model, {name: rows}, work, settings.per_device_batch_size)[name]
+                one, _ = evaluate_local(model, name, rows, work, settings.per_device_batch_size)
             else:
-                one = _ask_own(model, name, settings)
-            write_text(kept, json.dumps(one))
-        found[name] = json.loads(kept.read_text(encoding="utf-8"))
-    return found
+                one = _evaluate_own(model, name, settings)
+            write_text(path, json.dumps(one))
+        results[name] = json.loads(path.read_text(encoding="utf-8"))
+    return results
 
 
 def write_task(name: str, rows: pa.Table, folder: Path) -> None:
-    """Write the rows of a task as JSON lines and, beside them, its task file.
+    """Write the rows of a task as JSON lines, and its task file.
 
     Args:
         name: One of `TASKS`.
         rows: ``question``, ``label`` and ``choices`` (``passage`` for boolq).
-        folder: Receives ``<name>.jsonl`` and ``<name>.yaml``.
+        folder: Folder for ``<name>.jsonl`` and ``<name>.yaml``.
 
     Raises:
         ValueError: If the task is unknown.
@@ -176,63 +176,53 @@ def write_task(name: str, rows: pa.Table, folder: Path) -> None:
         "output_type": "multiple_choice",
         **TASKS[name],
     }
-    # JSON is YAML, and needs no library of its own to be written.
+    # JSON is YAML.
     text = json.dumps(task, indent=1)
     (folder / f"{_local(name)}.yaml").write_text(text, encoding="utf-8")
 
 
-def utility(
-    model: Path,
-    tasks: Mapping[str, pa.Table],
-    work: Path,
-    batch_size: int = 8,
-    samples: bool = False,
-) -> dict[str, dict[str, Any]]:
-    """Run the harness over local rows.
+def evaluate_local(
+    model: Path, name: str, rows: pa.Table, work: Path, batch_size: int = 8
+) -> tuple[dict[str, Any], list[list[float]]]:
+    """Run the harness over local rows of one task.
 
     Args:
         model: Folder of a causal language model.
-        tasks: Rows by task, as `write_task` takes them.
+        name: One of `TASKS`.
+        rows: Rows, as `write_task` takes them.
         work: Folder for rows, task files and the harness's cache.
         batch_size: Sequences the harness reads at once.
-        samples: Also give ``losses``: per row the loss of each choice, in nats.
 
     Returns:
-        Per task ``acc``, where the harness has it ``acc_norm``, and ``rows``.
+        ``acc``, where the harness has it ``acc_norm``, and ``rows``; and per row the loss of
+        each choice, in nats.
 
     Raises:
         ImportError: If lm-eval is not installed.
-        ValueError: If a task is unknown.
+        ValueError: If the task is unknown.
     """
-    for name, rows in tasks.items():
-        write_task(name, rows, work)
-    names = [_local(name) for name in tasks]
-    answer = _ask(model, names, batch_size, include_path=str(work), samples=samples)
-    found = {}
-    for name, rows in tasks.items():
-        found[name] = _scores(answer["results"][_local(name)]) | {"rows": rows.num_rows}
-        if samples:
-            asked = sorted(answer["samples"][_local(name)], key=lambda sample: sample["doc_id"])
-            found[name]["losses"] = [
-                [-float(likelihood) for likelihood, _ in sample["filtered_resps"]]
-                for sample in asked
-            ]
-    return found
+    write_task(name, rows, work)
+    answer = _ask(model, [_local(name)], batch_size, include_path=str(work))
+    samples = sorted(answer["samples"][_local(name)], key=lambda sample: sample["doc_id"])
+    losses = [
+        [-float(likelihood) for likelihood, _ in sample["filtered_resps"]] for sample in samples
+    ]
+    return _scores(answer["results"][_local(name)]) | {"rows": rows.num_rows}, losses
 
 
-def _ask_own(model: Path, name: str, settings: UtilitySettings) -> dict[str, Any]:
-    """Ask a task of the paper's by the harness's own files; rounds of one are averaged.
+def _evaluate_own(model: Path, name: str, settings: UtilitySettings) -> dict[str, Any]:
+    """Evaluate a task of the paper with the harness's own files; rounds are averaged.
 
     Raises:
-        ConnectionError: If its rows are not cached and cannot be fetched.
+        ConnectionError: If its rows are not cached and cannot be downloaded.
     """
     names = list(OWN[name])
     try:
         answer = _ask(model, names, settings.per_device_batch_size, limit=settings.rows)
     except ConnectionError as error:
         raise ConnectionError(
-            f"the utility task {name} needs rows of the Hub ({error}): ask it once on a machine "
-            "with a network, or use evaluation=toxicity_utility, which asks the folder's tasks"
+            f"the utility task {name} needs rows of the Hub ({error}): run it once on a machine "
+            "with a network, or use evaluation=toxicity_utility, which reads the folder's tasks"
         ) from error
     each = [_scores(answer["results"][one]) for one in names]
     shared = set.intersection(*(set(scores) for scores in each))
@@ -248,9 +238,8 @@ def _ask(
     batch_size: int,
     include_path: str | None = None,
     limit: int | None = None,
-    samples: bool = False,
 ) -> Any:
-    """Let the harness ask tasks: those in a folder of task files, else its own.
+    """Run the harness on tasks: those in a folder of task files, else its own.
 
     Raises:
         ImportError: If lm-eval is not installed.
@@ -265,32 +254,28 @@ def _ask(
         ) from error
     import torch
 
-    # Their decorators hide what they take from type checkers.
+    # Decorators hide their parameters from type checkers.
     load, evaluate = cast("Any", HFLM), cast("Any", simple_evaluate)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     language_model = load(
         pretrained=str(model), device=device, batch_size=batch_size, dtype="float32"
     )
-    manager = (
-        TaskManager()
-        if include_path is None
-        else TaskManager(include_path=include_path, include_defaults=False)
-    )
+    manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
     return evaluate(
         model=language_model,
         tasks=names,
         task_manager=manager,
         limit=limit,
         bootstrap_iters=0,
-        log_samples=samples,
+        log_samples=include_path is not None,
     )
 
 
-def _scores(found: Mapping[str, Any]) -> dict[str, float]:
+def _scores(results: Mapping[str, Any]) -> dict[str, float]:
     return {
-        metric: float(found[f"{metric},none"])
+        metric: float(results[f"{metric},none"])
         for metric in ("acc", "acc_norm")
-        if f"{metric},none" in found
+        if f"{metric},none" in results
     }
 
 

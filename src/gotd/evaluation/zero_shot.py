@@ -1,11 +1,10 @@
-"""Answer questions without training: the choice that the language model finds likeliest.
+"""Zero-shot answers: the choice that is most likely under the language model.
 
-Each choice of a row is a whole text, the instance; which one is taken is a matter of
-what is compared:
+Each choice of a row makes a full text, the instance. The methods differ in what they compare:
 
-    perplexity                   of the whole instance: exp(losses / predicted tokens)
-    perplexity_all_tokens        the same over all its tokens, the first one, which nothing
-                                 predicts, included (OpenICL's, which the paper used)
+    perplexity                   of the full instance: exp(losses / predicted tokens)
+    perplexity_all_tokens        the same over all its tokens, including the first, which is
+                                 not predicted (OpenICL's, which the paper used)
     log_likelihood               of the choice after its context (harness ``acc``)
     log_likelihood_per_character the same over the choice's length (harness ``acc_norm``)
 
@@ -30,9 +29,9 @@ from gotd.evaluation.results import Results
 if TYPE_CHECKING:
     from gotd.evaluation.likelihood import Likelihood
 
-OF_WHOLE = ("perplexity", "perplexity_all_tokens")
+OF_FULL_TEXT = ("perplexity", "perplexity_all_tokens")
 OF_CHOICE = ("log_likelihood", "log_likelihood_per_character")
-METHODS = (*OF_WHOLE, *OF_CHOICE)
+METHODS = (*OF_FULL_TEXT, *OF_CHOICE)
 
 NAMES = {
     "perplexity": "predicted_tokens",
@@ -40,26 +39,26 @@ NAMES = {
     "log_likelihood": "choice",
     "log_likelihood_per_character": "choice_per_character",
 }
-"""Methods as they end the name of a metric; ``perplexity`` there would be one itself."""
+"""Suffixes of metric names by method; ``perplexity`` alone is a metric."""
 PRECISIONS = ("float32", "bf16")
 BATCH_TOKENS = 4096
 
 BLANK = "_"
-"""Where the choice goes in a question that has a gap."""
+"""The gap of a question, which the choice fills."""
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """The words around a row's texts and its choices.
+    """Template of a row's texts and its choices.
 
-    Both parts may name ``{text}``, ``{text_pair}``, ``{choice}`` and, for texts with a
+    Both parts may contain ``{text}``, ``{text_pair}``, ``{choice}`` and, for texts with a
     gap, ``{before}`` and ``{after}`` it. Blanks at the end of the context move to the
-    continuation, as tokenizers of this kind count them to the next word.
+    continuation, because these tokenizers join them to the next word.
 
     Args:
-        context: What the choice follows.
-        continuation: The rest of the instance, whose likelihood ``log_likelihood`` takes.
-        choices: The choices by label; empty where each row brings its own.
+        context: Text before the choice.
+        continuation: The rest of the instance, whose likelihood ``log_likelihood`` uses.
+        choices: The choices by label; empty if each row has its own.
     """
 
     key_name: ClassVar[str] = "Prompt"
@@ -80,12 +79,12 @@ class Prompt:
                     f"braces and nothing else ({error})"
                 ) from error
         if len(self.choices) == 1:
-            raise ValueError("a prompt needs two choices or more, or none if rows bring theirs")
+            raise ValueError("a prompt needs two choices or more, or none if each row has its own")
 
     def fill(
         self, text: str, text_pair: str | None, choices: Sequence[str]
     ) -> list[tuple[str, str]]:
-        """Write a row's instances: context and continuation of each choice."""
+        """Fill in a row: context and continuation of each choice."""
         before, _, after = text.partition(BLANK)
         filled = []
         for choice in choices:
@@ -104,19 +103,19 @@ class Prompt:
 
 
 def score_choices(
-    likelihood: Likelihood, tokenizer: Any, rows: pa.Table, prompt: Prompt, whole: bool
+    likelihood: Likelihood, tokenizer: Any, rows: pa.Table, prompt: Prompt, full_text: bool
 ) -> pa.Table:
     """Compute the losses of every choice of every row.
 
-    An instance longer than the model reads loses the beginning of its context, equally
-    much for all choices of the row; ``cut_tokens`` says how much.
+    The beginning of the context is cut from an instance that is too long for the model, by
+    the same ``cut_tokens`` for all choices of the row.
 
     Args:
         likelihood: The model.
         tokenizer: Its tokenizer.
         rows: ``id``, ``text`` and, where used, ``text_pair`` and ``choices``.
-        prompt: The words around them.
-        whole: Score the whole instance, not the continuation alone.
+        prompt: The template.
+        full_text: Whether to score the full instance, not the continuation alone.
 
     Returns:
         ``id``, then per row lists over its choices: ``losses`` (float64, nats, of the
@@ -138,18 +137,18 @@ def score_choices(
     tokens = tokenizer([a + b for a, b in flat], add_special_tokens=False)["input_ids"]
     contexts = tokenizer([a for a, _ in flat], add_special_tokens=False)["input_ids"]
     instances, first, cuts = [], [], []
-    place = 0
+    start = 0
     for name, options in zip(rows["id"].to_pylist(), choices, strict=True):
-        mine = slice(place, place + len(options))
-        place += len(options)
-        cut = max(0, max(map(len, tokens[mine])) - likelihood.max_tokens)
-        if cut and cut >= min(map(len, contexts[mine])):
+        own = slice(start, start + len(options))
+        start += len(options)
+        cut = max(0, max(map(len, tokens[own])) - likelihood.max_tokens)
+        if cut and cut >= min(map(len, contexts[own])):
             raise ValueError(
                 f"row {name!r}: its choices alone have more tokens than the "
                 f"{likelihood.max_tokens - 1} the model reads; shorten them"
             )
-        instances.append([row[cut:] for row in tokens[mine]])
-        first.append([1 if whole else max(1, len(c) - cut) for c in contexts[mine]])
+        instances.append([row[cut:] for row in tokens[own]])
+        first.append([1 if full_text else max(1, len(c) - cut) for c in contexts[own]])
         cuts.append(cut)
     losses = likelihood.choice_losses(instances, first)
     return pa.table(
@@ -176,21 +175,21 @@ def _choices(rows: pa.Table, prompt: Prompt) -> list[list[str]]:
 
 
 def decide(scores: pa.Table, method: str) -> np.ndarray:
-    """Take the likeliest choice of each row, the first of equals.
+    """Choose the most likely choice of each row, the first of equals.
 
     Args:
-        scores: From `score_choices`; of whole instances for the two perplexities.
+        scores: From `score_choices`; of full instances for the two perplexities.
         method: One of `METHODS`.
 
     Returns:
-        int64 ``[n]`` places of the choices taken.
+        int64 ``[n]`` indices of the choices.
 
     Raises:
         ValueError: If the method is unknown, or a score is not finite (names the row).
     """
     if method not in METHODS:
         raise ValueError(f"zero-shot method must be one of {', '.join(METHODS)}, not {method!r}")
-    taken = np.empty(scores.num_rows, dtype=np.int64)
+    answers = np.empty(scores.num_rows, dtype=np.int64)
     columns = (scores[c].to_pylist() for c in ("id", "losses", "tokens", "characters"))
     for i, (name, losses, tokens, characters) in enumerate(zip(*columns, strict=True)):
         values = np.array(losses)
@@ -202,32 +201,30 @@ def decide(scores: pa.Table, method: str) -> np.ndarray:
             values = values / np.array(characters)
         if not np.isfinite(values).all():
             raise ValueError(f"a score of row {name!r} is not finite; the model has diverged")
-        taken[i] = int(values.argmin())
-    return taken
+        answers[i] = int(values.argmin())
+    return answers
 
 
 @dataclass(frozen=True)
 class ZeroShot:
-    """Answer a task's rows without training, and score the answers.
+    """Accuracy of answers without training.
 
     Args:
         name: Name in the record.
-        method: One of `METHODS`; the others that the same scores allow stand beside it.
+        method: One of `METHODS`; the others that the same scores allow are recorded, too.
         precision: ``float32`` or ``bf16``.
-        per_domain: Score each true domain apart, where the source knows it.
-        batch_tokens: Positions read at once; moves no number but in its last bits.
+        batch_tokens: Positions read at once; changes only the last bits.
     """
 
     key_name: ClassVar[str] = "ZeroShot"
 
     published: ClassVar[dict[str, Any]] = {"method": "perplexity_all_tokens"}
-    """What the paper's evaluation code does otherwise (Deviation D25)."""
+    """Values of the paper's evaluation code where they differ (Deviation D25)."""
     seeded: ClassVar[str] = "evaluation"
 
     name: str = "zero_shot"
     method: str = "perplexity"
     precision: str = "float32"
-    per_domain: bool = True
     batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
@@ -241,36 +238,36 @@ class ZeroShot:
             raise ValueError(f"evaluation batch_tokens must be at least 1, not {self.batch_tokens}")
 
     def key_fields(self) -> dict[str, Any]:
-        """Say what decides the numbers beside the scores."""
-        return {"name": self.name, "method": self.method, "per_domain": self.per_domain}
+        """Return what determines the numbers in addition to the scores."""
+        return {"name": self.name, "method": self.method}
 
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:
         """Score every reported split by ``method``; the first one is the headline.
 
-        Beside the task's metrics stand the headline by the other methods and
-        ``most_given_share``, the share of the answer given most often: a model that
-        always says the same scores like one that guesses, but for another reason.
+        Also recorded are the headline by the other methods and ``most_given_share``, the
+        share of the most frequent answer. A model with constant answers scores like one
+        that guesses, but for another reason.
         """
         metrics: dict[str, Any] = {}
         n_eval = 0
-        for place, split in enumerate(task.reported_splits):
+        for number, split in enumerate(task.reported_splits):
             table = pq.read_table(folders["answers"] / f"{split}.parquet")
-            taken, labels = decide(table, self.method), table["label"].to_numpy()
-            prefix = "" if place == 0 else f"{split}/"
+            answers, labels = decide(table, self.method), table["label"].to_numpy()
+            prefix = "" if number == 0 else f"{split}/"
             for metric in task.metrics:
-                metrics[f"{prefix}{metric}"] = score(metric, taken, labels)
-            if place > 0:
+                metrics[f"{prefix}{metric}"] = score(metric, answers, labels)
+            if number > 0:
                 continue
             n_eval = table.num_rows
             metrics["headline_name"] = task.headline
             metrics["headline"] = metrics[task.headline]
-            metrics["most_given_share"] = float(np.bincount(taken).max() / n_eval)
-            for other in OF_WHOLE if self.method in OF_WHOLE else OF_CHOICE:
+            metrics["most_given_share"] = float(np.bincount(answers).max() / n_eval)
+            for other in OF_FULL_TEXT if self.method in OF_FULL_TEXT else OF_CHOICE:
                 if other != self.method:
                     value = score(task.headline, decide(table, other), labels)
                     metrics[f"{task.headline}_by_{NAMES[other]}"] = value
-            if self.per_domain and table["domain"].null_count == 0:
+            if table["domain"].null_count == 0:
                 domains = table["domain"].to_pylist()
-                for domain, value in by_domain(taken, labels, domains, task.headline).items():
+                for domain, value in by_domain(answers, labels, domains, task.headline).items():
                     metrics[f"domain/{domain}"] = value
         return Results(metrics, n_eval)

@@ -104,13 +104,15 @@ def model_card(facts: CardFacts, name: str, masked: bool, adapted: bool) -> str:
 
 def _metadata(facts: CardFacts, masked: bool, library: str) -> ModelCardData:
     """Return the metadata that the Hub reads."""
-    relation = {"base_model_relation": "adapter" if library == "peft" else "finetune"}
+    known: dict[str, Any] = {}
+    if facts.base_hub is not None:
+        known["base_model"] = facts.base_hub
+        known["base_model_relation"] = "adapter" if library == "peft" else "finetune"
     return ModelCardData(
         library_name=library,
         pipeline_tag="fill-mask" if masked else "text-generation",
         tags=["gotd", "data-selection"],
-        base_model=facts.base_hub,
-        **(relation if facts.base_hub is not None else {}),
+        **known,
     )
 
 

@@ -52,7 +52,7 @@ class NoTracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Drop a point."""
 
-    def finish(self, record: Record | None = None, failed: bool = False) -> None:
+    def finish(self, record: Mapping[str, Any] | None = None, failed: bool = False) -> None:
         """Drop a record."""
 
     def tabulate(self, records: Sequence[Record]) -> None:
@@ -160,7 +160,7 @@ class WandbRun:
         """Add a table."""
         self._send(lambda run: run.log({name: _table(columns, rows)}))
 
-    def finish(self, record: Record | None = None, failed: bool = False) -> None:
+    def finish(self, record: Mapping[str, Any] | None = None, failed: bool = False) -> None:
         """Add curves, metrics and tables of a record, and close the run in any case.
 
         Returns after `FINISH_TIMEOUT_S` even if wandb does not answer; a second call does
@@ -217,7 +217,7 @@ class WandbRun:
                 self._curves.add(name)
             run.log({f"{name}/step": step, f"{name}/value": value})
 
-    def _add_record(self, run: Any, record: Record) -> None:
+    def _add_record(self, run: Any, record: Mapping[str, Any]) -> None:
         for name, points in record["curves"].items():
             for step, value in points:
                 self._add_point(run, step, {name: value})

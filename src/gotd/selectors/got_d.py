@@ -14,15 +14,13 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Out, Ranking, Scores, ScoringSelector, empty_scores, fill
+from gotd.selectors.base import Out, Scores, ScoringSelector, fill
 from gotd.selectors.transport_settings import TransportSettings, certificate, reference_priority
 from gotd.storage.work import Work
-from gotd.transport import Compute, Potentials, Problem, score
+from gotd.transport import Compute, Potentials, Problem
 from gotd.transport.debias import self_potential
 from gotd.transport.gradient import calibrate
 from gotd.transport.pot import solve_pot
@@ -31,9 +29,6 @@ from gotd.transport.sinkhorn import solve_dense
 
 Solver = Literal["semidual", "dense", "pot", "published"]
 Direction = Literal["towards", "away"]
-
-# A selection starves a target to which it assigns less than this share of its mass.
-STARVED_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,21 +67,6 @@ class GotD(TransportSettings, ScoringSelector):
             }
         )
 
-    def compute_ranking(
-        self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
-    ) -> Ranking:
-        """Rank by the scores, and report how the selection covers the target.
-
-        Raises:
-            ValueError: If the pool has one row.
-            NotConverged: If the solve misses its tolerance.
-        """
-        out = empty_scores(candidates)
-        scored, *solution = self._score(target, candidates, seed, engine, out)
-        ranking = scored.ranking(candidates, limit)
-        coverage = _coverage(*solution, candidates, ranking.ids)
-        return replace(ranking, diagnostics={**ranking.diagnostics, "coverage": coverage})
-
     def compute_scores(
         self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
     ) -> Scores:
@@ -96,18 +76,6 @@ class GotD(TransportSettings, ScoringSelector):
             ValueError: If the pool has one row.
             NotConverged: If the solve misses its tolerance.
         """
-        return self._score(target, candidates, seed, engine, out)[0]
-
-    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
-        """Return the work of one solve; ``dense`` and ``pot`` hold all costs several times."""
-        work = super().work(n_candidates, n_targets, width, limit)
-        if self.solver in ("dense", "pot"):
-            return replace(work, memory_bytes=4 * 8 * n_candidates * n_targets)
-        return work
-
-    def _score(
-        self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
-    ) -> tuple[Scores, Problem, Potentials, Compute]:
         problem = self.problem(target, candidates)
         compute = self.compute(problem, engine)
         priority = reference_priority(candidates, seed, engine)
@@ -127,7 +95,14 @@ class GotD(TransportSettings, ScoringSelector):
             "solver": self.solver,
             "precision": compute.precision,
         }
-        return Scores(values, diagnostics, potentials.target), problem, potentials, compute
+        return Scores(values, diagnostics, potentials.target)
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of one solve; ``dense`` and ``pot`` hold all costs several times."""
+        work = super().work(n_candidates, n_targets, width, limit)
+        if self.solver in ("dense", "pot"):
+            return replace(work, memory_bytes=4 * 8 * n_candidates * n_targets)
+        return work
 
     def _solve(
         self,
@@ -144,31 +119,3 @@ class GotD(TransportSettings, ScoringSelector):
             solve = solve_dense if self.solver == "dense" else solve_pot
             solved = solve(problem, tolerance=self.tolerance)
         return replace(solved, candidate=tuple(fill(out, solved.candidate)))
-
-
-def _coverage(
-    problem: Problem,
-    potentials: Potentials,
-    compute: Compute,
-    candidates: Sequence[Rows],
-    ids: pa.Array,
-) -> dict[str, float]:
-    """Compute how the selected candidates' mass is distributed over the targets.
-
-    All candidates together cover every target by construction; a selection may
-    collapse onto the one mode that the pool lacks most, and this shows it.
-    """
-    lookup = pc.SetLookupOptions(ids)
-    selected = [
-        rows[pc.call_function("is_in", [shard.ids], lookup).to_numpy(zero_copy_only=False)]
-        for rows, shard in zip(problem.candidates, candidates, strict=True)
-    ]
-    _, share = score(replace(problem, candidates=selected), potentials, compute)
-    positive = share[share > 0]
-    effective = float(np.exp(-(positive * np.log(positive)).sum()))
-    return {
-        "effective_targets": effective,
-        "effective_share": effective / problem.n_target,
-        "largest_share": float(share.max()),
-        "starved_targets": float((share < STARVED_SHARE * problem.b).mean()),
-    }

@@ -50,12 +50,12 @@ class Neighbours:
 
     @property
     def k(self) -> int:
-        """Neighbours per target."""
+        """Return the neighbours per target."""
         return self.rows.shape[1]
 
     @property
     def rank(self) -> np.ndarray:
-        """``[m, k]`` ranks: 1 for the nearest neighbour of a target."""
+        """Return ``[m, k]`` ranks: 1 for the nearest neighbour of a target."""
         return np.broadcast_to(np.arange(1, self.k + 1), self.rows.shape)
 
 

@@ -59,7 +59,7 @@ class RandomInDomain(Selector):
 
     @property
     def requires(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Domains, and embeddings where no domain is given."""
+        """Return domains, and embeddings where no domain is given."""
         return frozenset({"domains"} if self.domain else {"domains", "embeddings"})
 
     def compute_ranking(

@@ -1,7 +1,7 @@
 """Fine-tune an encoder on the labelled target, and predict with the result.
 
 The paper's second stage (GOT-D, Tables 9 and 11). Every arm starts from the same head: it
-is drawn from the seed alone.
+depends on the seed alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,9 +17,8 @@ import pyarrow as pa
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
-from gotd.training.data import LabelledCollator, Part, TokenRows, read_task_rows, tokenise
+from gotd.training.data import LabelledCollator, Part, read_task_rows, tokenise
 from gotd.training.heads import (
     HEADS,
     TextClassifier,
@@ -30,6 +28,7 @@ from gotd.training.heads import (
     pad_with_content,
     save_classifier,
 )
+from gotd.training.labels import LabelledRows, read_labelled
 from gotd.training.lora import add_adapters, merge_adapters
 from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
 from gotd.training.optimisation import resolve_precision
@@ -52,7 +51,7 @@ class FineTuneSettings(TrainingSettings):
 
     Args:
         head: Input of the classifier. ``pooler``: BERT's pooled first token (DistilBERT's
-            pre-classifier of it, drawn fresh). ``mean``: the mean hidden state of the
+            pre-classifier of it, initialised anew). ``mean``: the mean hidden state of the
             texts' own tokens. ``siamese``: for pairs, ``[u, v, |u - v|, u * v]`` of the
             two texts' means (small encoders do not learn to compare within 500 labels);
             for single texts, the mean.
@@ -78,25 +77,6 @@ class FineTuneSettings(TrainingSettings):
         check_choice(self, "head", HEADS)
         check_choice(self, "choose", CHOICES)
         check_share(self, "dropout")
-
-
-@dataclass(frozen=True)
-class LabelledRows:
-    """Tokenised task rows and their labels.
-
-    Args:
-        rows: The texts or pairs.
-        labels: ``[n]`` int64 classes or float32 scores.
-        are_pairs: Whether every row has a second text.
-    """
-
-    rows: TokenRows
-    labels: np.ndarray
-    are_pairs: bool
-
-    def digest(self) -> str:
-        """Return a hash of tokens and labels."""
-        return self.rows.digest() + blake2b(self.labels.tobytes(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -177,43 +157,7 @@ class FineTuning(StepModule):
             setattr(self, name, checkpoint["gotd"][name])
 
 
-def read_labels(table: pa.Table, name: str, classes: int, regression: bool) -> np.ndarray:
-    """Return ``[n]`` labels: int64 classes, or float32 scores.
-
-    Raises:
-        ValueError: If a label is missing, not finite, or no class in [0, classes).
-    """
-    if "label" not in table.column_names or table["label"].null_count:
-        raise ValueError(f"the {name} rows need a label each, in the column 'label'")
-    labels = table["label"].to_numpy().astype(np.float64)
-    if regression:
-        bad = ~np.isfinite(labels)
-    else:
-        bad = ~((labels >= 0) & (labels < classes) & (labels == np.floor(labels)))
-    if bad.any():
-        row = int(np.argmax(bad))
-        expected = "a finite score" if regression else f"a class in 0..{classes - 1}"
-        raise ValueError(
-            f"{name} row {row} has the label {labels[row]}, not {expected} "
-            f"({int(bad.sum())} such rows); unlabelled test rows cannot be used"
-        )
-    return labels.astype(np.float32 if regression else np.int64)
-
-
-def read_labelled(
-    table: pa.Table,
-    name: str,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length_tokens: int,
-    classes: int,
-    regression: bool,
-) -> LabelledRows:
-    """Validate and tokenise labelled task rows; errors call them ``name``."""
-    texts, pairs = read_task_rows(table, name)
-    rows = tokenise(tokenizer, texts, pairs, max_length_tokens)
-    return LabelledRows(rows, read_labels(table, name, classes, regression), pairs is not None)
-
-
+# long: half of it documents ten arguments; the body is one straight run
 def fine_tune(
     model: Path | str,
     train_rows: pa.Table,

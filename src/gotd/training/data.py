@@ -2,7 +2,7 @@
 
 A batch is a function of (seed, step): its rows, their order and their masks. A run can
 therefore resume after any step. The rows read do not depend on the number of devices or on
-the batch that fits on one. Dropout, if any, is drawn per part of a step.
+the batch that fits on one. Dropout, if any, differs by the parts of a step.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import spawn
 
@@ -28,6 +30,30 @@ Train = Callable[..., dict[str, Any]]
 def process_rank() -> tuple[int, int]:
     """Return this process's number and how many train together; (0, 1) alone."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def choose_strategy(strategy: str, network: nn.Module) -> str | ModelParallelStrategy:
+    """Return Lightning's strategy for the processes of this run.
+
+    Raises:
+        ValueError: If ``fsdp`` has one process only, or the network has weights of two
+            types, which one shard cannot hold.
+    """
+    _, processes = process_rank()
+    if strategy == "ddp":
+        # The encoder is unused while only the head is trained.
+        return "ddp_find_unused_parameters_true" if processes > 1 else "auto"
+    if processes < 2:
+        raise ValueError(
+            "strategy=fsdp shards over several devices: ask for devices=N, or use strategy=ddp"
+        )
+    if len({weight.dtype for weight in network.parameters()}) > 1:
+        raise ValueError(
+            "strategy=fsdp needs weights of one type: use weights=float32 with tuning=lora"
+        )
+    return ModelParallelStrategy(
+        data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False
+    )
 
 
 def on_devices(devices: int, work: Path, train: Train, *arguments: Any) -> dict[str, Any]:

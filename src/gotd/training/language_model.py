@@ -77,7 +77,7 @@ class Objective(ABC):
 
     @abstractmethod
     def load(self) -> PreTrainedModel:
-        """Load the base; weights it lacks are drawn from the global generator."""
+        """Load the base; weights it lacks come from the global generator."""
 
     @abstractmethod
     def collator(self, rows: TokenRows) -> Collator:

@@ -213,7 +213,7 @@ class MaskedObjective(Objective):
         return tokenise(self.tokenizer, texts, None, self.settings.max_length_tokens)
 
     def load(self) -> PreTrainedModel:
-        """Load the base; a head that it lacks is drawn."""
+        """Load the base; a head that it lacks is random."""
         network, self.fresh_head = load_masked_lm(self.folder)
         return network
 
@@ -240,5 +240,5 @@ class MaskedObjective(Objective):
         save_model(network, self.tokenizer, out, pooler)
 
     def report(self, rows: TokenRows) -> dict[str, Any]:
-        """Return the steps of the head alone, and whether it was drawn."""
+        """Return the steps of the head alone, and whether it was random at first."""
         return {"head_only_steps": self.settings.head_only_steps, "fresh_head": self.fresh_head}

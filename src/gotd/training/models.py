@@ -226,7 +226,7 @@ def load_masked_lm(folder: Path) -> tuple[PreTrainedModel, bool]:
 
     Returns:
         The float32 network and whether its head was absent and is therefore fresh,
-        drawn from the global generator (sentence encoders such as MiniLM).
+        from the global generator (sentence encoders such as MiniLM).
 
     Raises:
         ValueError: If any other weight is absent, or the head is of an unknown kind.

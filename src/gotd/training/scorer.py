@@ -90,7 +90,7 @@ def train_scorer(
     Called again after a kill, it resumes from the checkpoint in ``work``.
 
     Args:
-        base: Folder of a BERT; a pooler that is missing is drawn fresh.
+        base: Folder of a BERT; a pooler that is missing is initialised.
         texts: ``[n]`` comments.
         labels: ``[n]``, 1 for toxic and 0 for not.
         settings: See `ScorerSettings`.

@@ -160,6 +160,6 @@ def check_share(settings: object, name: str) -> None:
 
 
 def identity_of(settings: TrainingSettings, seeds: TrainingSeeds, *data: str) -> str:
-    """Return a hash of what decides the result of a run, to recognise its checkpoint."""
+    """Return a hash of what determines the result of a run, to recognise its checkpoint."""
     words = json.dumps([key_fields(settings), asdict(seeds), *data], sort_keys=True)
     return blake2b(words.encode(), digest_size=16).hexdigest()

@@ -28,7 +28,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gotd.storage.files import rename_durably
 from gotd.training.data import Batch, BatchStream, Collator, Part, TokenRows
-from gotd.training.devices import process_rank
+from gotd.training.devices import choose_strategy, process_rank
 from gotd.training.optimisation import (
     CLIP_NORM,
     autocast,
@@ -46,7 +46,7 @@ CHECKPOINT_FILE = "last.ckpt"
 CURVE_POINTS = 100
 """Loss curves are averaged over windows so that they have about this many points."""
 PROGRESS_BAR_STEPS = 200
-"""Shorter runs are over before a progress bar is drawn."""
+"""Shorter runs are over before a progress bar is useful."""
 PROGRESS_LINE_S = 60
 """Seconds between two lines that report the progress of a run without a bar."""
 
@@ -271,7 +271,8 @@ def train(
     if len(stream):
         module.train()
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        trainer = _lightning_trainer(len(stream), device, choose_strategy(settings, module.network))
+        strategy = choose_strategy(settings.strategy, module.network)
+        trainer = _lightning_trainer(len(stream), device, strategy)
         with warnings.catch_warnings():
             # Lightning's notices about its own dependencies do not concern the run.
             warnings.filterwarnings("ignore", module="pytorch_lightning")
@@ -291,30 +292,6 @@ def train(
             "precision": module.precision,
         },
     }
-
-
-def choose_strategy(settings: TrainingSettings, network: nn.Module) -> str | ModelParallelStrategy:
-    """Return Lightning's strategy for the processes of this run.
-
-    Raises:
-        ValueError: If ``fsdp`` has one process only, or the network has weights of two
-            types, which one shard cannot hold.
-    """
-    _, processes = process_rank()
-    if settings.strategy == "ddp":
-        # The encoder is unused while only the head is trained.
-        return "ddp_find_unused_parameters_true" if processes > 1 else "auto"
-    if processes < 2:
-        raise ValueError(
-            "strategy=fsdp shards over several devices: ask for devices=N, or use strategy=ddp"
-        )
-    if len({weight.dtype for weight in network.parameters()}) > 1:
-        raise ValueError(
-            "strategy=fsdp needs weights of one type: use weights=float32 with tuning=lora"
-        )
-    return ModelParallelStrategy(
-        data_parallel_size=processes, tensor_parallel_size=1, save_distributed_checkpoint=False
-    )
 
 
 def _lightning_trainer(

@@ -71,7 +71,7 @@ def test_streams_do_not_depend_on_one_another_nor_change_the_plain_world(world):
         read_all(ToxicMicroworld(seed=4, **SMALL).candidates())
     )
     assert world.identity() != Microworld(seed=3, **SMALL).identity()
-    with pytest.raises(FileNotFoundError, match="unknown task 'sst2'"):
+    with pytest.raises(FileNotFoundError, match="no task 'sst2'"):
         world.split("sst2", "train")
 
 

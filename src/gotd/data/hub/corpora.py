@@ -1,7 +1,7 @@
-"""Which data set on the hub stands for which of the paper's data, and how it departs.
+"""Data sets on the Hub that replace the paper's data, and how they depart from it.
 
 The paper's seven domains (App. C.1.2) are named as it names them; several of its copies
-are gone or would run code on loading, so what replaces them is a numbered deviation.
+are gone or would run code on loading; each replacement is a numbered deviation.
 """
 
 from __future__ import annotations

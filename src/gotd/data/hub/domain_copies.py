@@ -29,16 +29,17 @@ class Copy:
     files: Mapping[str, str]
 
 
+def _copy(dataset: str, pattern: str) -> Copy:
+    names = {"train": "train", "validation": "dev", "test": "test"}
+    return Copy(dataset, {split: pattern.format(name) for split, name in names.items()})
+
+
 def _tables(name: str) -> Copy:
-    splits = {"train": "train", "validation": "dev", "test": "test"}
-    files = {split: f"{file}.csv" for split, file in splits.items()}
-    return Copy(f"yxchar/{name}-tlm", files)
+    return _copy(f"yxchar/{name}-tlm", "{}.csv")
 
 
 def _lines(name: str) -> Copy:
-    splits = {"train": "train", "validation": "dev", "test": "test"}
-    files = {split: f"{name}_{file}.jsonl" for split, file in splits.items()}
-    return Copy(f"zapsdcn/{name}", files)
+    return _copy(f"zapsdcn/{name}", name + "_{}.jsonl")
 
 
 DOMAIN: Mapping[str, tuple[Copy, ...]] = {

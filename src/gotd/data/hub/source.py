@@ -93,7 +93,7 @@ class Hub:
 
     @property
     def under_covered(self) -> list[str]:
-        """Empty: which domains real corpora lack is not known."""
+        """Return no domain: which ones real corpora lack is not known."""
         return []
 
     def identity(self) -> dict[str, Any]:
@@ -122,14 +122,9 @@ class Hub:
 
     @property
     def _rows(self) -> Mapping[str, Mapping[str, int]]:
-        """Published rows of every split of the suite."""
-        rows = {
-            "glue": GLUE_ROWS,
-            "domain": DOMAIN_ROWS,
-            "zeroshot": ZERO_SHOT_ROWS,
-            "toxicity": TOXICITY_ROWS,
-        }
-        return rows[self.suite]
+        """Return the published number of rows of every split of the suite."""
+        rows = (GLUE_ROWS, DOMAIN_ROWS, ZERO_SHOT_ROWS, TOXICITY_ROWS)
+        return rows[SUITES.index(self.suite)]
 
     def split(self, task: str, split: str) -> pa.Table:
         """Read one split of a task, fetched on first use.
@@ -315,7 +310,7 @@ class DomainPart:
 
     @property
     def label(self) -> str:
-        """Name of the domain."""
+        """Return the name of the domain."""
         return self.domain
 
     def identity(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class HubRows:
 
     @property
     def label(self) -> str:
-        """Name of data set, configuration and split; numbered ids begin with it."""
+        """Return the name of data set, configuration and split; numbered ids begin with it."""
         split = "" if self.name.split == TRAIN else self.name.split
         return ":".join([self.name.dataset, self.name.config or "", split]).rstrip(":")
 

@@ -1,8 +1,8 @@
-"""What the unlabelled documents of the generated benchmark say.
+"""The unlabelled documents of the generated benchmark.
 
-A document keeps to one domain and one cell (polarity and category) and has eight sentences, each
-about a random entity of that cell: about 50 words. Facts stand next to the entity they are about:
-a small masked language model learns nothing from words three positions apart.
+A document has one domain, one cell (polarity and category) and eight sentences, each about a
+random entity of that cell: about 50 words. Facts are adjacent to the entity they are about: a
+small masked language model learns nothing from words three positions apart.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _within(voice: Voice, domain: np.ndarray, cell: np.ndarray) -> np.ndarray:
 
 
 def _describe(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
-    """DET [polarity .6] ENTITY (category .7 | verb) [size .4] NOUN."""
+    """Write DET [polarity .6] ENTITY (category .7 | verb) [size .4] NOUN."""
     concept = _within(voice, domain, topic)
     determiner, entity = voice.mention(concept, voice.noun_class(len(topic)))
     polarity = voice.mostly(0.6, voice.polarity_word(topic // CATEGORIES), ABSENT)
@@ -66,7 +66,7 @@ def _describe(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray
 
 
 def _rename(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
-    """DET ENTITY also called DET SYNONYM."""
+    """Write DET ENTITY also called DET SYNONYM."""
     concept = _within(voice, domain, topic)
     noun_class = voice.noun_class(len(topic))
     called = [voice.word("also"), voice.word("called")]
@@ -75,7 +75,7 @@ def _rename(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
 
 
 def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
-    """DET ENTITY and DET OTHER are (alike | different), by category, half each."""
+    """Write DET ENTITY and DET OTHER are (alike | different), by category, half each."""
     rows = len(topic)
     concept = _within(voice, domain, topic)
     per_cell = voice.facts.per_cell[domain]
@@ -93,7 +93,7 @@ def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
 
 
 def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
-    """(yes | no) , DET ENTITY category, half each."""
+    """Write (yes | no) , DET ENTITY category, half each."""
     rows = len(topic)
     concept = _within(voice, domain, topic)
     true = voice.rng.random(rows) < 0.5
@@ -106,7 +106,7 @@ def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
 
 
 def _ramble(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
-    """DET ENTITY verb quality noun: the kind of sentence that tasks are made of."""
+    """Write DET ENTITY verb quality noun, the sentence that task texts consist of."""
     concept = _within(voice, domain, topic)
     return line([*voice.neutral(concept, voice.noun_class(len(topic))), voice.word(".")])
 

@@ -1,10 +1,10 @@
 """The domain suite of the generated benchmark: one text, a class, a home domain per task.
 
 Named and shaped after tasks of Gururangan et al. (2020): few or many classes, some of them
-rare, one test set of 65 rows. A class is a set of attributes, which only documents tell, of the
-entities that the text names in neutral clauses. Where the home is a rare domain, the base model
-lacks what the task needs; where it is a common one, it lacks nothing, and a warm-up can only do
-harm.
+rare, one test set of 65 rows. A class is a set of attributes, known from documents alone, of the
+entities that the text names in neutral clauses. If the home is a rare domain, the base model
+lacks what the task needs. If it is a common one, the model lacks nothing, and pre-fine-tuning can
+only do harm.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gotd.data.microworld.grammar import Facts
 from gotd.data.microworld.tasks import Scene, Task, Texts, neutral
 
 Label = Callable[[Facts], np.ndarray]
-"""Gives the class of every concept, int64 ``[concepts]``."""
+"""Returns the class of every concept, int64 ``[concepts]``."""
 
 
 def _category(facts: Facts) -> np.ndarray:
@@ -29,14 +29,14 @@ def _polarity(facts: Facts) -> np.ndarray:
 
 
 def _five(facts: Facts) -> np.ndarray:
-    """Category, but the last one parted by polarity."""
+    """Return the category, the last one split by polarity."""
     return np.where(facts.category < 3, facts.category, 3 + facts.polarity)
 
 
 def _six(facts: Facts) -> np.ndarray:
-    """Category, but the last two parted by polarity."""
-    parted = 2 * facts.category - 2 + facts.polarity
-    return np.where(facts.category < 2, facts.category, parted)
+    """Return the category, the last two split by polarity."""
+    split = 2 * facts.category - 2 + facts.polarity
+    return np.where(facts.category < 2, facts.category, split)
 
 
 def _about(label: Label, ends: tuple[str, ...]) -> Callable[[Scene, np.ndarray], Texts]:

@@ -1,9 +1,9 @@
 """The language and the facts of the generated benchmark.
 
-Three pieces: a ``Lexicon`` (the words, the same in every world), ``Facts`` (what is true in one
+Three classes: a ``Lexicon`` (the words, the same in every world), ``Facts`` (what is true in one
 world: which entity word stands for which attributes) and a ``Voice`` (every random choice of
 wording). Texts are built as matrices of word indices, one row per text, and turned into strings
-at the very end; that is what makes a world of 40,000 documents a matter of a second.
+at the very end, so a world of 40,000 documents takes about a second.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel
 
 
 def invented(number: int, syllables: int) -> str:
-    """Spell the word of a number; distinct numbers below ``70**syllables`` give distinct words."""
+    """Return the word of a number; distinct numbers below ``70**syllables`` give distinct words."""
     base = len(_SYLLABLES)
     # The step shares no factor with 70 = 2 * 5 * 7, so this is a bijection that looks unordered.
     code = (number * 104_729 + 2_357) % base**syllables
@@ -54,10 +54,10 @@ def invented(number: int, syllables: int) -> str:
 
 @dataclass(frozen=True)
 class Lexicon:
-    """List the words of the language; they depend on the number of domains, never on the seed.
+    """Words of the language; they depend on the number of domains, never on the seed.
 
     Entities and fillers belong to one domain, all other words are shared. An invented entity
-    word says nothing about its attributes: only ``Facts`` does.
+    word does not depend on its attributes: only ``Facts`` has those.
     """
 
     entity_counts: tuple[int, ...]
@@ -65,7 +65,7 @@ class Lexicon:
 
     @cached_property
     def words(self) -> list[str]:
-        """The vocabulary, special tokens first; the position of a word is its index."""
+        """Return the vocabulary, special tokens first; the position of a word is its index."""
         words = [*SPECIALS, *FUNCTION_WORDS]
         for groups in (POLARITY_WORDS, CATEGORY_WORDS, SIZE_WORDS, DETERMINERS):
             words += [word for group in groups for word in group]
@@ -80,11 +80,11 @@ class Lexicon:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """The index of each word."""
+        """Return the index of each word."""
         return {word: number for number, word in enumerate(self.words)}
 
     def indices(self, groups: Sequence[Sequence[str]]) -> np.ndarray:
-        """Look up a rectangular table of words; int64, the same shape."""
+        """Return the indices of a rectangular table of words; int64, the same shape."""
         return np.array([[self.index[word] for word in group] for group in groups])
 
     def entities(self, domain: int) -> np.ndarray:
@@ -93,7 +93,7 @@ class Lexicon:
 
     @cached_property
     def fillers(self) -> np.ndarray:
-        """Indices of nouns, verbs and qualities, int64 ``[3, domains, 16]``."""
+        """Return the indices of nouns, verbs and qualities, int64 ``[3, domains, 16]``."""
         start = [self._start(d) + count for d, count in enumerate(self.entity_counts)]
         block = np.arange(3 * FILLERS).reshape(3, 1, FILLERS)
         return block + np.array(start)[None, :, None]
@@ -105,10 +105,10 @@ class Lexicon:
 
 @dataclass(frozen=True)
 class Facts:
-    """Hold what is true in one world, one row per concept.
+    """Truth of one world, one row per concept.
 
-    A concept is a pair of synonyms, one entity word of each noun class, so a determiner tells
-    nothing about any other attribute. Concepts are ordered by domain, then by cell
+    A concept is a pair of synonyms, one entity word of each noun class, so a determiner depends
+    on no other attribute. Concepts are ordered by domain, then by cell
     (``polarity * 4 + category``); every cell of a domain has equally many. Within a cell sizes
     repeat only once all four are used up, which leaves every number of shared attributes (0 to 3)
     among the concepts of either half.
@@ -128,46 +128,46 @@ class Facts:
 
     @staticmethod
     def draw(lexicon: Lexicon, generators: Sequence[np.random.Generator]) -> Facts:
-        """Deal the entity words of each domain out to its concepts, one generator per domain."""
+        """Assign the entity words of each domain to its concepts, one generator per domain."""
         parts = []
         for domain, rng in enumerate(generators):
             entities = rng.permutation(lexicon.entities(domain)).reshape(-1, NOUN_CLASSES)
             per_cell = len(entities) // CELLS
             rounds = -(-per_cell // SIZES)
-            hands = np.tile(np.arange(SIZES), (rounds, CELLS, 1))
-            size = np.concatenate(rng.permuted(hands, axis=2), axis=1)[:, :per_cell]
-            cell, place = np.divmod(np.arange(len(entities)), per_cell)
-            # With an odd number per cell the spare concept goes to either half in turn, like the
-            # colours of a chessboard, so that both polarities and all categories stay balanced.
+            sizes = np.tile(np.arange(SIZES), (rounds, CELLS, 1))
+            size = np.concatenate(rng.permuted(sizes, axis=2), axis=1)[:, :per_cell]
+            cell, number = np.divmod(np.arange(len(entities)), per_cell)
+            # With an odd number per cell the spare concept alternates between the halves, like the
+            # colours of a chessboard, so that polarities and categories stay balanced.
             spare = (cell // CATEGORIES + cell % CATEGORIES) % 2
-            evaluation = place >= (per_cell + spare) // 2
+            evaluation = number >= (per_cell + spare) // 2
             parts.append((np.full(len(cell), domain), cell, size.ravel(), evaluation, entities))
         return Facts(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
     @property
     def polarity(self) -> np.ndarray:
-        """0 bad, 1 good; int64 ``[concepts]``."""
+        """Return 0 for bad, 1 for good; int64 ``[concepts]``."""
         return self.cell // CATEGORIES
 
     @property
     def category(self) -> np.ndarray:
-        """0 to 3; int64 ``[concepts]``."""
+        """Return 0 to 3; int64 ``[concepts]``."""
         return self.cell % CATEGORIES
 
     @cached_property
     def first(self) -> np.ndarray:
-        """The first concept of each domain, int64 ``[domains]``."""
+        """Return the first concept of each domain, int64 ``[domains]``."""
         return np.searchsorted(self.domain, np.arange(self.domain[-1] + 1))
 
     @cached_property
     def per_cell(self) -> np.ndarray:
-        """Concepts in each cell of a domain, int64 ``[domains]``."""
+        """Return the number of concepts in each cell of a domain, int64 ``[domains]``."""
         return np.bincount(self.domain) // CELLS
 
 
 @dataclass(frozen=True)
 class Voice:
-    """Choose words: the only place where wording is random.
+    """Random choices of words; nowhere else is wording random.
 
     Arguments and results are int64 ``[rows]`` unless stated otherwise.
     """
@@ -177,7 +177,7 @@ class Voice:
     rng: np.random.Generator
 
     def word(self, word: str) -> int:
-        """Look up a function word."""
+        """Return the index of a function word."""
         return self.lexicon.index[word]
 
     def one_of(self, options: np.ndarray) -> np.ndarray:
@@ -186,7 +186,7 @@ class Voice:
         return options[np.arange(rows), self.rng.integers(choices, size=rows)]
 
     def mostly(self, share: float, words: np.ndarray, otherwise: np.ndarray | int) -> np.ndarray:
-        """Keep each word with probability ``share``, else say the other."""
+        """Choose each word with probability ``share``, else the other."""
         return np.where(self.rng.random(len(words)) < share, words, otherwise)
 
     def noun_class(self, rows: int) -> np.ndarray:
@@ -198,7 +198,7 @@ class Voice:
         return self.one_of(self.lexicon.indices(DETERMINERS)[noun_class])
 
     def mention(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
-        """Name a concept by its synonym of a noun class: determiner, entity."""
+        """Return determiner and entity of a concept: its synonym of a noun class."""
         return [self.determiner(noun_class), self.facts.entity[concept, noun_class]]
 
     def polarity_word(self, polarity: np.ndarray) -> np.ndarray:
@@ -230,24 +230,24 @@ class Voice:
         return self.one_of(self.lexicon.fillers[2][domain])
 
     def neutral(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
-        """Say something that gives away the domain and no attribute, five words, no full stop."""
+        """Write a clause that depends on the domain and no attribute: five words, no full stop."""
         domain = self.facts.domain[concept]
         mention = self.mention(concept, noun_class)
         return [*mention, self.verb(domain), self.quality(domain), self.noun(domain)]
 
 
 def line(parts: Sequence[np.ndarray | int]) -> np.ndarray:
-    """Put words, ``[rows]`` or one for all rows, side by side; int64 ``[rows, parts]``."""
+    """Join words, ``[rows]`` or one for all rows, to int64 ``[rows, parts]``."""
     return np.stack(np.broadcast_arrays(*parts), axis=1)
 
 
 def spell(slots: np.ndarray, lexicon: Lexicon) -> pa.StringArray:
-    """Turn int64 ``[rows, slots]`` word indices into ``[rows]`` texts, leaving out ``ABSENT``."""
+    """Convert int64 ``[rows, slots]`` word indices to ``[rows]`` texts, without ``ABSENT``."""
     return spell_from(slots, lexicon.words)
 
 
 def spell_from(slots: np.ndarray, vocabulary: Sequence[str]) -> pa.StringArray:
-    """Do as `spell` with the words of a list."""
+    """Convert as `spell`, with the words of a list."""
     filled = slots != ABSENT
     words = np.array(vocabulary, dtype=object)[slots[filled]].tolist()
     ends = filled.sum(axis=1).cumsum().tolist()

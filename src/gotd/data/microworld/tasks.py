@@ -1,7 +1,7 @@
 """The labelled tasks of the generated benchmark, shaped like GLUE.
 
-Task texts mention entities only in neutral clauses, so a label can be found only by knowing the
-attributes of the entities, and those are told in the documents alone. Wording, noun class and the
+Task texts mention entities only in neutral clauses, so a label can be predicted only from the
+attributes of the entities, and those are stated in the documents alone. Wording, noun class and the
 asked-for attribute are independent of the label, so a bag of words stays at chance on entities
 that no training row mentions.
 
@@ -22,7 +22,7 @@ from gotd.data.microworld.grammar import Voice, line, spell
 
 @dataclass(frozen=True)
 class Scene:
-    """Draw the concepts that the rows of one split are about."""
+    """Concepts that the rows of one split are about."""
 
     voice: Voice
     domain: np.ndarray
@@ -69,7 +69,7 @@ Texts = tuple[np.ndarray, ...]
 
 @dataclass(frozen=True)
 class Task:
-    """Describe a task: its text columns, how many classes it has and how its rows are written."""
+    """Text columns, classes and the writer of the rows of a task."""
 
     columns: tuple[str, ...]
     classes: int
@@ -82,7 +82,7 @@ class Task:
     home: str | None = None
     """Domain that most rows are about; ``None``: the mixture that all GLUE tasks share."""
     most_test_rows: int | None = None
-    """Rows of the test split if the world has more to give; ``None``: no bound."""
+    """Upper bound of the rows of the test split; ``None``: no bound."""
 
     def rows(self, scene: Scene) -> pa.Table:
         """Write one row per entry of ``scene.domain``, class shares kept within each domain.
@@ -96,7 +96,7 @@ class Task:
         # within a domain the order is random, so no stride through the rows picks one class.
         order = scene.voice.rng.permutation(rows)
         order = order[np.argsort(scene.domain[order], kind="stable")]
-        classes[order] = self._deal(rows)
+        classes[order] = self._assign(rows)
         texts = self.write(scene, classes)
         if self.score_of_class is None:
             label = pa.array(classes)
@@ -106,13 +106,13 @@ class Task:
         idx = pa.array(np.arange(rows, dtype=np.int32))
         return pa.table([*columns, label, idx], names=[*self.columns, "label", "idx"])
 
-    def _deal(self, rows: int) -> np.ndarray:
-        """Deal out classes such that any stretch holds them by their shares; int64 ``[rows]``."""
+    def _assign(self, rows: int) -> np.ndarray:
+        """Assign classes such that any stretch holds them by their shares; int64 ``[rows]``."""
         if self.shares is None:
             return np.arange(rows) % self.classes
         # Multiples of the golden ratio fill the unit interval as evenly as any sequence does.
-        place = np.arange(1, rows + 1) * ((5**0.5 - 1) / 2) % 1.0
-        return np.searchsorted(np.cumsum(self.shares)[:-1], place, side="right")
+        position = np.arange(1, rows + 1) * ((5**0.5 - 1) / 2) % 1.0
+        return np.searchsorted(np.cumsum(self.shares)[:-1], position, side="right")
 
 
 def neutral(scene: Scene, concept: np.ndarray, noun_class: np.ndarray, *ending: str) -> np.ndarray:
@@ -129,13 +129,13 @@ def _two_neutral(scene: Scene, related: np.ndarray, classes: np.ndarray, end: st
 
 
 def _cola(scene: Scene, classes: np.ndarray) -> Texts:
-    """Acceptable (1) if the entity is of a category (0 or 1) that may go with "today"."""
+    """Write acceptable rows (1) if the category of the entity (0 or 1) may go with "today"."""
     concept = scene.concept((scene.voice.facts.category < 2) == classes[:, None])
     return (neutral(scene, concept, scene.voice.noun_class(len(classes)), "today", "."),)
 
 
 def _sst2(scene: Scene, classes: np.ndarray) -> Texts:
-    """Two clauses about different concepts of the polarity that is the label."""
+    """Write two clauses about different concepts of the polarity that is the label."""
     facts = scene.voice.facts
     polarity = facts.polarity == classes[:, None]
     one = scene.concept(polarity)
@@ -148,7 +148,7 @@ def _sst2(scene: Scene, classes: np.ndarray) -> Texts:
 
 
 def _mrpc(scene: Scene, classes: np.ndarray) -> Texts:
-    """Equivalent (1) if two different concepts are of the same category."""
+    """Write rows that are equivalent (1) if two different concepts are of the same category."""
     category = scene.voice.facts.category
     same = category[:, None] == category
     identical = np.eye(len(category), dtype=bool)
@@ -156,13 +156,13 @@ def _mrpc(scene: Scene, classes: np.ndarray) -> Texts:
 
 
 def _qqp(scene: Scene, classes: np.ndarray) -> Texts:
-    """Duplicate (1) if the two entities are synonyms."""
+    """Write rows that are duplicates (1) if the two entities are synonyms."""
     identical = np.eye(len(scene.voice.facts.cell), dtype=bool)
     return _two_neutral(scene, np.stack([~identical, identical]), classes, "?")
 
 
 def _stsb(scene: Scene, classes: np.ndarray) -> Texts:
-    """Score 5/3 for each of polarity, category and size that the two entities share."""
+    """Write pairs that score 5/3 for each shared attribute: polarity, category and size."""
     facts = scene.voice.facts
     attributes = np.stack([facts.polarity, facts.category, facts.size])
     shared = (attributes[:, :, None] == attributes[:, None, :]).sum(axis=0)
@@ -177,7 +177,7 @@ def _asked_category(scene: Scene, concept: np.ndarray, classes: np.ndarray) -> n
 
 
 def _rte(scene: Scene, classes: np.ndarray) -> Texts:
-    """Entailment (0) if the claimed category is that of the entity."""
+    """Write rows that are entailment (0) if the claimed category is that of the entity."""
     concept = scene.concept()
     noun_class = scene.voice.noun_class(len(classes))
     premise = neutral(scene, concept, noun_class, ".")
@@ -187,7 +187,7 @@ def _rte(scene: Scene, classes: np.ndarray) -> Texts:
 
 
 def _qnli(scene: Scene, classes: np.ndarray) -> Texts:
-    """Entailment (0) if the sentence is about an entity of the category asked for."""
+    """Write rows that are entailment (0) if the entity has the category asked for."""
     concept = scene.concept()
     verb = _asked_category(scene, concept, classes)
     sentence = neutral(scene, concept, scene.voice.noun_class(len(classes)), ".")
@@ -195,11 +195,11 @@ def _qnli(scene: Scene, classes: np.ndarray) -> Texts:
 
 
 def _mnli(scene: Scene, classes: np.ndarray) -> Texts:
-    """Entailment (0) or contradiction (2) by polarity; another entity is neutral (1)."""
+    """Write entailment (0) or contradiction (2) by polarity; another entity is neutral (1)."""
     voice, facts = scene.voice, scene.voice.facts
     concept = scene.concept()
     another = scene.concept(np.arange(len(facts.cell)) != concept[:, None])
-    # The other entity keeps the noun class: determiners must not tell the neutral rows.
+    # The other entity keeps the noun class: determiners must not reveal the neutral rows.
     noun_class = voice.noun_class(len(classes))
     determiner, entity = voice.mention(np.where(classes == 1, another, concept), noun_class)
     any_polarity = voice.rng.integers(2, size=len(classes))

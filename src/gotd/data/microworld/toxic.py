@@ -35,8 +35,8 @@ COMMENT_SENTENCES = 3
 class ToxicMicroworld(Microworld):
     """A world whose documents have registers, with rated prompts and labelled comments.
 
-    Everything is drawn from streams of its own; its documents are not those of the plain
-    world of the same seed. A text's true toxicity is ``1 - product over insults of (1 - w)``
+    It has random streams of its own: its documents are not those of the plain world of the same
+    seed. A text's true toxicity is ``1 - product over insults of (1 - w)``
     with w 0.3 for a mild and 0.7 for a strong one: one strong insult makes it toxic.
     """
 
@@ -48,26 +48,18 @@ class ToxicMicroworld(Microworld):
     """Documents that neither pre-train nor are selected."""
 
     def __post_init__(self) -> None:
-        """Refuse a world that cannot be built."""
+        """Raise if the world cannot be built."""
         super().__post_init__()
-        for field in ("rated_rows", "comments", "held_out_documents"):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 8:
-                raise ValueError(f"microworld: {field} must be an integer of at least 8")
+        self._check_integers({"rated_rows": 8, "comments": 8, "held_out_documents": 8})
 
     def identity(self) -> dict[str, Any]:
-        """Return everything that decides the bytes, the register among it."""
+        """Return everything that the bytes depend on, the register among it."""
         return {"register": "toxic", **super().identity()}
 
     @property
     def under_covered(self) -> list[str]:
-        """No domain is what this world's targets ask for: empty."""
+        """Return no domain: the targets of this world are not about domains."""
         return []
-
-    @property
-    def _domain_names(self) -> list[str]:
-        rare = [f"rare_{number}" for number in range(self.rare_domains)]
-        return [f"common_{number}" for number in range(self.common_domains)] + rare
 
     def vocabulary(self) -> list[str]:
         """List the words, the insults last."""
@@ -79,37 +71,17 @@ class ToxicMicroworld(Microworld):
         """Return documents for perplexity."""
         return self._parts("held_out", self.held_out_documents)
 
-    def tasks(self) -> list[str]:
-        """List the rated prompts and the comments."""
-        return sorted((RATED, COMMENTS))
+    @property
+    def _splits(self) -> dict[str, list[str]]:
+        return {RATED: ["train"], COMMENTS: ["train", "test"]}
 
     def count(self, role: str) -> int | None:
         """Return the rows of a role (see `Source.count`)."""
         return self.comments if role == f"{COMMENTS}/train" else super().count(role)
 
-    def splits(self, task: str) -> list[str]:
-        """List the splits of a task."""
-        known = {RATED: ["train"], COMMENTS: ["train", "test"]}
-        if task not in known:
-            raise FileNotFoundError(
-                f"microworld: unknown task {task!r}; choose from {', '.join(self.tasks())}."
-            )
-        return known[task]
-
-    def split(self, task: str, split: str) -> pa.Table:
-        """Return rated prompts (`gotd.data.tasks.toxicity`), or comments: ``text``, ``label``.
-
-        Raises:
-            FileNotFoundError: If the task or its split is unknown.
-        """
-        if split not in self.splits(task):
-            raise FileNotFoundError(
-                f"microworld: {task} has no split {split!r}; choose from "
-                f"{', '.join(self.splits(task))}."
-            )
-        if task == RATED:
-            return self._rated()
-        return self._comments(split)
+    def _labelled(self, task: str, split: str) -> pa.Table:
+        """Return rated prompts (`gotd.data.tasks.toxicity`), or comments: ``text``, ``label``."""
+        return self._rated() if task == RATED else self._comments(split)
 
     def _documents(self, role: str, total: int) -> pa.Table:
         domain = self._domains(role, total)
@@ -173,7 +145,7 @@ class ToxicMicroworld(Microworld):
         voice = Voice(self._lexicon, self._facts(), self._generator(f"toxic/{role}"))
         slots = sentences(voice, domain)
         stop = voice.word(".")
-        slots[slots == stop] = ABSENT  # it stands at the end alone
+        slots[slots == stop] = ABSENT  # it is at the end alone
         rng = voice.rng
         rows = len(slots)
         kind = rng.random(rows) < STRONG_SHARE
@@ -185,7 +157,7 @@ class ToxicMicroworld(Microworld):
         return np.concatenate([slots, ends], axis=1)
 
     def _toxicity(self, words: np.ndarray) -> np.ndarray:
-        """Give the true toxicity of texts, int64 ``[n, words]`` to float64 ``[n]``."""
+        """Return the true toxicity of texts, int64 ``[n, words]`` to float64 ``[n]``."""
         first = len(self._lexicon.words)
         mild = ((words >= first) & (words < first + INSULTS)).sum(axis=1)
         strong = (words >= first + INSULTS).sum(axis=1)

@@ -1,4 +1,4 @@
-"""A generated benchmark in which unlabelled text decides: documents, tasks and known truth.
+"""A generated benchmark whose labels need unlabelled text: documents, tasks, known truth.
 
 It answers, on a laptop, the question of the paper's toy example (Figure 3: a pool of 99 % cats, a
 target that is half dogs): does a selector find the few documents that a model still needs? Nothing
@@ -31,11 +31,11 @@ HOME_PARTS = 3  # of four rows of a domain task so many are about its home, one 
 
 @dataclass(frozen=True)
 class Microworld:
-    """Generate a world: a skewed document pool, eight GLUE-shaped tasks, a domain suite.
+    """Generated world: a skewed document pool, eight GLUE-shaped tasks, a domain suite.
 
     Entities are invented words in synonym pairs ("concepts") with a polarity, a category and a
-    size. Documents tell these facts; task texts only name the entities, so labels need facts that
-    were read in documents. The concepts are split in two halves: training rows mention the
+    size. Documents state these facts; task texts only name the entities, so labels need facts
+    from documents. The concepts are split in two halves: training rows mention the
     labelled half, every other split the evaluation half, and documents mention both. The target
     (all rows of all GLUE tasks, ``validation_mismatched`` aside) is half ``common_0``, half the
     rare domains, which hold a share of just ``rare_share`` of pre-training documents and
@@ -45,7 +45,7 @@ class Microworld:
     A seed is a world of its own: report intervals over seeds, each with its own base model. Each
     stream (pre-training documents, candidates, every split) has a random generator of its own, so
     changing the size of one leaves the others byte for byte as they were. The numbers of documents
-    per domain are exact, not drawn.
+    per domain are exact, not random.
 
     Compared with a first prototype: synonyms differ in noun class, so a determiner is independent
     of every attribute; halves are balanced over polarities and over categories; sizes are dealt
@@ -85,7 +85,7 @@ class Microworld:
     """Well-covered domains; only the first is in the target."""
 
     def __post_init__(self) -> None:
-        """Refuse a world that cannot be built."""
+        """Raise if the world cannot be built."""
         least = {
             "seed": 0,
             "pretraining_documents": 1,
@@ -95,15 +95,10 @@ class Microworld:
             "rare_domains": 1,
             "common_domains": 2,  # mnli's mismatched split lies outside the target's
         }
-        for field, bound in least.items():
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
-                raise ValueError(
-                    f"microworld: {field} must be an integer of at least {bound}, got {value!r}."
-                )
+        self._check_integers(least)
         if not 0.0 < self.rare_share < 1.0:
             raise ValueError(
-                f"microworld: rare_share must lie between 0 and 1, got {self.rare_share!r}."
+                f"microworld: rare_share must lie between 0 and 1, not {self.rare_share!r}."
             )
         counts = self._counts(self.candidate_documents)
         for domain, count in zip(self._domain_names, counts, strict=True):
@@ -114,13 +109,25 @@ class Microworld:
                     f"or move rare_share."
                 )
 
+    def _check_integers(self, least: dict[str, int]) -> None:
+        for field, bound in least.items():
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < bound:
+                raise ValueError(
+                    f"microworld: {field} must be an integer of at least {bound}, not {value!r}."
+                )
+
     def identity(self) -> dict[str, Any]:
-        """Return everything that decides the bytes, ready for a cache key."""
+        """Return everything that the bytes depend on, for a cache key."""
         return {"name": self.name, "version": self.version, **dataclasses.asdict(self)}
 
     @property
     def under_covered(self) -> list[str]:
-        """Names of the rare domains."""
+        """Return the names of the rare domains."""
+        return self._rare_names
+
+    @property
+    def _rare_names(self) -> list[str]:
         return [f"rare_{number}" for number in range(self.rare_domains)]
 
     def vocabulary(self) -> list[str]:
@@ -173,13 +180,24 @@ class Microworld:
         return self._parts("candidates", self.candidate_documents)
 
     def _parts(self, role: str, total: int) -> list[Part]:
-        facts = {**self.identity(), "documents": role}
-        return [GeneratedPart(role, facts, partial(self._documents, role, total))]
+        content = {**self.identity(), "documents": role}
+        return [GeneratedPart(role, content, partial(self._documents, role, total))]
+
+    @property
+    def _splits(self) -> dict[str, list[str]]:
+        """Return the splits of each task; a domain task only where this world has its home."""
+        splits = {}
+        for name, task in TASKS.items():
+            if task.home is None:
+                splits[name] = ["train", "validation"]
+            elif task.home in self._domain_names:
+                splits[name] = ["train", "validation", "test"]
+        splits["mnli"] += ["validation_matched", "validation_mismatched"]
+        return splits
 
     def tasks(self) -> list[str]:
-        """List the tasks, sorted; a domain task only where this world has its home."""
-        homes = (None, *self._domain_names)
-        return sorted(name for name, task in TASKS.items() if task.home in homes)
+        """List the tasks, sorted."""
+        return sorted(self._splits)
 
     def count(self, role: str) -> int | None:
         """Return the rows of a role (see `Source.count`)."""
@@ -190,11 +208,17 @@ class Microworld:
         return (documents | {"pretraining": self.pretraining_documents}).get(role)
 
     def splits(self, task: str) -> list[str]:
-        """List the splits of a task."""
-        if self._task(task).home is not None:
-            return ["train", "validation", "test"]
-        extra = ["validation_matched", "validation_mismatched"] if task == "mnli" else []
-        return ["train", "validation", *extra]
+        """List the splits of a task.
+
+        Raises:
+            FileNotFoundError: If the task is unknown.
+        """
+        if task not in self._splits:
+            raise FileNotFoundError(
+                f"microworld: no task {task!r} in this world; choose from "
+                f"{', '.join(self.tasks())}, or raise rare_domains or common_domains."
+            )
+        return self._splits[task]
 
     def split(self, task: str, split: str) -> pa.Table:
         """Return the rows of a task with the columns of ``nyu-mll/glue`` and ``domain``.
@@ -213,12 +237,15 @@ class Microworld:
         Raises:
             FileNotFoundError: If the task or its split is unknown.
         """
-        writer = self._task(task)
         if split not in self.splits(task):
             raise FileNotFoundError(
                 f"microworld: {task} has no split {split!r}; choose from "
                 f"{', '.join(self.splits(task))}."
             )
+        return self._labelled(task, split)
+
+    def _labelled(self, task: str, split: str) -> pa.Table:
+        writer = TASKS[task]
         if split == "validation_matched":
             split = "validation"
         generator = self._generator(f"{task}/{split}")
@@ -230,8 +257,8 @@ class Microworld:
 
     @property
     def _domain_names(self) -> list[str]:
-        """Names by domain number: common ones first."""
-        return [f"common_{number}" for number in range(self.common_domains)] + self.under_covered
+        """Return names by domain number: common ones first."""
+        return [f"common_{number}" for number in range(self.common_domains)] + self._rare_names
 
     @property
     def _lexicon(self) -> Lexicon:
@@ -249,16 +276,8 @@ class Microworld:
         key = tuple(int.from_bytes(digest[start : start + 4], "big") for start in range(0, 16, 4))
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
 
-    def _task(self, task: str) -> Task:
-        if task not in self.tasks():
-            raise FileNotFoundError(
-                f"microworld: no task {task!r} in this world; choose from "
-                f"{', '.join(self.tasks())}, or raise rare_domains or common_domains."
-            )
-        return TASKS[task]
-
     def _rows(self, task: Task, split: str) -> int:
-        """Say how many rows a split has."""
+        """Return the number of rows of a split."""
         if split == "train":
             return self.labels
         if task.home is None:

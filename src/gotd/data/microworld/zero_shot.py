@@ -1,10 +1,10 @@
 """The zero-shot task of the generated benchmark: a text to be continued by its topic.
 
-Shaped after AG News as the paper asks it (App. E): the text, then one of four words. The
-text names an entity in a neutral sentence and then again; the four words are verbs, one of
-each category, and the right one is of the entity's. Only documents tell categories, always
-with the entity beside its verb, so a causal model that has read about the entity answers and
-one that has not guesses. Entities of the rare domain are read about in the pool alone.
+Shaped after AG News as the paper prompts it (App. E): the text, then one of four words. The text
+names an entity in a neutral sentence and then again. The four words are verbs, one of each
+category; the correct one has the category of the entity. Only documents state categories, with
+the verb next to the entity, so a causal model that has read about the entity answers, and one
+that has not guesses. Only the pool has documents about entities of the rare domain.
 """
 
 from __future__ import annotations

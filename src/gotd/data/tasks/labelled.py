@@ -89,12 +89,12 @@ class LabelledTask:
 
     @property
     def labels(self) -> tuple[float, float]:
-        """Lowest and highest label that a row may have."""
+        """Return the lowest and the highest label that a row may have."""
         return (0.0, self.classes - 1.0) if self.label_range is None else self.label_range
 
     @property
     def table_names(self) -> tuple[str, ...]:
-        """Names of the tables that `tables` always returns."""
+        """Return the names of the tables that `tables` always returns."""
         return ("train", *(f"reported-{name}" for name in self.reported_splits))
 
     def tables(

@@ -1,7 +1,7 @@
-"""What gives a text's toxicity: a classifier on this machine, or a service.
+"""Scorers of the toxicity of texts: classifiers on this machine, or a service.
 
-All arms of a comparison must be scored by the same scorer, the base model's among them;
-a service that changes silently cannot do that, so a pinned local classifier leads.
+All arms of a comparison must be scored by the same scorer. A service may change without
+notice, so a pinned local classifier is the default.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import numpy as np
 
 
 class Scorer(Protocol):
-    """Gives texts a toxicity between 0 and 1."""
+    """Function from texts to toxicity between 0 and 1."""
 
     def identity(self) -> dict[str, Any]:
-        """Say which weights or which service the scores are of; JSON, without paths."""
+        """Return what identifies the weights or the service, as JSON without paths."""
         ...
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
-        """Score texts; a score that could not be had is NaN, never left out.
+        """Score texts; a score that could not be computed is NaN, never left out.
 
         Returns:
             float64 ``[len(texts)]`` in [0, 1].

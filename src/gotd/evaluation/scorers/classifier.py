@@ -1,4 +1,4 @@
-"""Score texts with a sequence classifier: any folder's or the Hub's."""
+"""Scores of a sequence classifier, from a folder or the Hub."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ import torch
 from gotd.evaluation.batches import by_length
 from gotd.storage.files import checksum
 from gotd.storage.model_files import hub_commit, model_identity
+from gotd.training.models import missing_only
 
 BATCH_TOKENS = 8192
 """Positions read at once; bounds the memory of activations."""
 MOST_TOKENS = 512
-"""Where a tokenizer knows no limit of its own, texts are cut here."""
+"""Length to which texts are cut if the tokenizer has no limit of its own."""
 
 
 @dataclass(frozen=True)
 class ClassifierScorer:
-    """Take one class of a Hugging Face classifier as toxicity.
+    """Toxicity as one class of a Hugging Face classifier.
 
     Args:
         model: Folder, or Hub name (``unitary/toxic-bert``).
-        label: The class, as ``id2label`` of its configuration names it.
-        activation: ``sigmoid``, where each class is a yes or no of its own, or
-            ``softmax``, where one class excludes the others.
+        label: Name of the class in ``id2label`` of its configuration.
+        activation: ``sigmoid`` for independent classes, ``softmax`` for classes that exclude
+            one another.
         revision: The Hub commit.
     """
 
@@ -45,9 +46,9 @@ class ClassifierScorer:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Give checksums of the folder's files, or name and revision on the Hub."""
+        """Return checksums of the folder's files, or name and revision on the Hub."""
         how = {"label": self.label, "activation": self.activation}
-        return {"classifier": weights_identity(self.model, self.revision), **how}
+        return {"classifier": model_identity(self.model, self.revision), **how}
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """Score texts.
@@ -57,7 +58,7 @@ class ClassifierScorer:
             ValueError: If it has no such class, or lacks weights.
         """
         network, tokenizer = self._loaded
-        labels = {str(name): int(place) for place, name in network.config.id2label.items()}
+        labels = {str(name): int(column) for column, name in network.config.id2label.items()}
         if self.label not in labels:
             raise ValueError(
                 f"{self.model} has no class {self.label!r}; it has {', '.join(labels)}"
@@ -78,23 +79,18 @@ class ClassifierScorer:
             dtype=torch.float32,
         )
         network, info = loaded
-        if info["missing_keys"] or info["mismatched_keys"]:
-            raise ValueError(
-                f"{self.model} lacks weights of its architecture, for instance "
-                f"{min(info['missing_keys'] or map(str, info['mismatched_keys']))!r}: it is no "
-                "trained classifier"
-            )
+        missing_only(self.model, info, ())
         return to_device(network), AutoTokenizer.from_pretrained(self.model, revision=commit)
 
 
 def to_device(network: Any) -> Any:
-    """Put a network where it runs fastest, ready to be read."""
+    """Move a network to the fastest device, in evaluation mode and without gradients."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return network.eval().requires_grad_(False).to(device)
 
 
 def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation: str) -> np.ndarray:
-    """Give every class's score, texts of like length read together.
+    """Compute the scores of every class, in batches of similar length.
 
     Args:
         network: A sequence classifier in evaluation mode.
@@ -117,8 +113,8 @@ def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation:
             rows = {name: [values[i] for i in batch] for name, values in encoded.items()}
             padded = tokenizer.pad(rows, return_tensors="pt").to(network.device)
             logits = network(**padded).logits.double()
-            found = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=-1)
-            scores[batch] = found.cpu().numpy()
+            shares = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=-1)
+            scores[batch] = shares.cpu().numpy()
     return scores
 
 

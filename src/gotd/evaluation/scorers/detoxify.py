@@ -1,8 +1,8 @@
-"""Score texts with a Detoxify model: its release, or a checkpoint in its format.
+"""Scores of a Detoxify model: its release, or a checkpoint in its format.
 
-The library itself loads a checkpoint that lacks weights without a word, unpickles
-whatever a file holds and reads all texts in one batch; this reads the same files,
-checked, and gives the same numbers.
+The library loads checkpoints with missing weights without an error, unpickles any content
+and reads all texts in one batch. This module validates the same files and computes the same
+numbers.
 """
 
 from __future__ import annotations
@@ -17,81 +17,71 @@ from typing import Any
 import numpy as np
 import torch
 
-from gotd.evaluation.scorers.classifier import class_scores, to_device, weights_identity
+from gotd.evaluation.scorers.classifier import class_scores, to_device
+from gotd.storage.artifacts import checksum
 
-RELEASES = {
-    "original": (
-        "https://github.com/unitaryai/detoxify/releases/download/v0.1-alpha/"
-        "toxic_original-c1212f89.ckpt",
-        "c1212f89ac23307ab33932ce29dc446a6e030fb3f384a500890bbe662b7b544a",
-    ),
-}
-"""Address and SHA-256 of each release that is known here."""
+RELEASE = (
+    "https://github.com/unitaryai/detoxify/releases/download/v0.1-alpha/"
+    "toxic_original-c1212f89.ckpt"
+)
+RELEASE_SHA256 = "c1212f89ac23307ab33932ce29dc446a6e030fb3f384a500890bbe662b7b544a"
+"""Address and checksum of the release ``original``."""
+LABEL = "toxicity"
+"""The class of a scorer, as the library names it."""
 NAMES = {
     "toxic": "toxicity",
     "severe_toxic": "severe_toxicity",
     "identity_hate": "identity_attack",
 }
-"""What the library calls the classes of its checkpoints."""
+"""The library's names for the classes of its checkpoints."""
 NO_WEIGHTS = "position_ids"
-"""A buffer that older checkpoints carry and newer networks make themselves."""
+"""A buffer in older checkpoints, which newer networks compute."""
 
 
 @dataclass(frozen=True)
 class DetoxifyScorer:
-    """Take one class of a Detoxify model as toxicity.
+    """Toxicity as one class of a Detoxify model.
 
     Args:
-        checkpoint: A checkpoint in Detoxify's format; ``None`` fetches ``release``.
-        release: Name of a release in ``RELEASES``.
-        label: The class, as the library names it.
-
-    Raises:
-        ValueError: If the release is unknown.
+        checkpoint: A checkpoint in Detoxify's format; ``None`` downloads the release
+            ``original``.
     """
 
     checkpoint: str | None = None
-    release: str = "original"
-    label: str = "toxicity"
-
-    def __post_init__(self) -> None:
-        if self.checkpoint is None and self.release not in RELEASES:
-            known = ", ".join(RELEASES)
-            raise ValueError(f"scorer release must be one of {known}, not {self.release!r}")
 
     def identity(self) -> dict[str, Any]:
-        """Give the checkpoint's checksum and the class."""
+        """Return the checksum of the checkpoint, and the class."""
         if self.checkpoint is None:
-            return {"detoxify": RELEASES[self.release][1], "label": self.label}
-        return {"detoxify": weights_identity(self.checkpoint), "label": self.label}
+            return {"detoxify": RELEASE_SHA256, "label": LABEL}
+        return {"detoxify": checksum(Path(self.checkpoint)), "label": LABEL}
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
         """Score texts.
 
         Raises:
-            FileNotFoundError: If the checkpoint is not there, or cannot be fetched.
+            FileNotFoundError: If the checkpoint is absent, or cannot be downloaded.
             ValueError: If it is damaged, lacks weights, or has no such class.
         """
         network, tokenizer, classes = self._loaded
-        if self.label not in classes:
-            raise ValueError(f"the scorer has no class {self.label!r}; it has {', '.join(classes)}")
-        return class_scores(network, tokenizer, texts, "sigmoid")[:, classes.index(self.label)]
+        if LABEL not in classes:
+            raise ValueError(f"the scorer has no class {LABEL!r}; it has {', '.join(classes)}")
+        return class_scores(network, tokenizer, texts, "sigmoid")[:, classes.index(LABEL)]
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, list[str]]:
         if self.checkpoint is None:
-            return load_checkpoint(_fetch(self.release), trusted=True)
+            return load_checkpoint(_fetch(), trusted=True)
         return load_checkpoint(Path(self.checkpoint), trusted=False)
 
 
 def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
-    """Build the network of a checkpoint, complete or not at all.
+    """Load the network of a complete checkpoint.
 
     Args:
-        path: File in Detoxify's format. A relative ``model_type`` in it is looked for
-            beside the file.
-        trusted: Whether its checksum was compared, so that it may be unpickled where
-            plain weights are not all it holds.
+        path: File in Detoxify's format. A relative ``model_type`` is resolved against the
+            folder of the file.
+        trusted: Whether its checksum was verified, so that content other than plain
+            weights may be unpickled.
 
     Returns:
         The classifier in evaluation mode, its tokenizer, and the names of its classes.
@@ -104,12 +94,12 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
 
     if not path.is_file():
         raise FileNotFoundError(f"no Detoxify checkpoint at {path}")
-    found = _read(path, trusted)
+    checkpoint = _read(path, trusted)
     try:
-        how = found["config"]["arch"]["args"]
-        classes = list(found["config"]["dataset"]["args"]["classes"])
-        backbone, kind, reader = (how[k] for k in ("model_type", "model_name", "tokenizer_name"))
-        weights = {k: v for k, v in found["state_dict"].items() if not k.endswith(NO_WEIGHTS)}
+        arch = checkpoint["config"]["arch"]["args"]
+        classes = list(checkpoint["config"]["dataset"]["args"]["classes"])
+        backbone, kind, reader = (arch[k] for k in ("model_type", "model_name", "tokenizer_name"))
+        weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.endswith(NO_WEIGHTS)}
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is no Detoxify checkpoint: it needs config.arch.args, "
@@ -117,10 +107,10 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
         ) from error
     if not hasattr(transformers, kind) or not hasattr(transformers, reader):
         raise ValueError(f"{path} names {kind} and {reader}, which transformers does not have")
-    beside = path.parent / backbone
-    place = str(beside if (beside / "config.json").is_file() else backbone)
+    local = path.parent / backbone
+    base = str(local if (local / "config.json").is_file() else backbone)
     network_class: Any = getattr(transformers, kind)
-    config = network_class.config_class.from_pretrained(place, num_labels=len(classes))
+    config = network_class.config_class.from_pretrained(base, num_labels=len(classes))
     network = network_class(config)
     missing, left_over = network.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.endswith(NO_WEIGHTS)]
@@ -130,7 +120,7 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
             f"{path} {what}: {len(missing)} weights missing, {len(left_over)} too many for {kind}; "
             "the file is damaged or of another architecture"
         )
-    tokenizer = getattr(transformers, reader).from_pretrained(place)
+    tokenizer = getattr(transformers, reader).from_pretrained(base)
     return to_device(network.float()), tokenizer, [str(NAMES.get(name, name)) for name in classes]
 
 
@@ -146,19 +136,18 @@ def _read(path: Path, trusted: bool) -> Any:
     return torch.load(path, map_location="cpu", weights_only=False)
 
 
-def _fetch(release: str) -> Path:
-    """Fetch a release into torch's own cache, where the library keeps it, too."""
-    address, checksum = RELEASES[release]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
+def _fetch() -> Path:
+    """Download the release into torch's own cache, which the library uses, too."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / RELEASE.rpartition("/")[2]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(address, str(path), checksum, progress=False)
+            torch.hub.download_url_to_file(RELEASE, str(path), RELEASE_SHA256, progress=False)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
-                f"the Detoxify release {release!r} is not in {path.parent} and cannot be fetched "
-                f"from {address} ({error}); copy it there or set the scorer's checkpoint"
+                f"the Detoxify release is not in {path.parent} and cannot be downloaded from "
+                f"{RELEASE} ({error}); copy it there or set the scorer's checkpoint"
             ) from error
-    if weights_identity(str(path))["file"] != checksum:
-        raise ValueError(f"{path} is not the release {release!r}; delete it and fetch it again")
+    if checksum(path) != RELEASE_SHA256:
+        raise ValueError(f"{path} is not the Detoxify release; delete it and run again")
     return path

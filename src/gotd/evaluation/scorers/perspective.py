@@ -1,7 +1,7 @@
-"""Score texts with the Perspective API, the paper's scorer, while it lasts.
+"""Scores of the Perspective API, the paper's scorer.
 
-Its operators end the service on 2026-12-31 and retrain it without notice, so numbers
-of different days are not comparable. Answers are kept, each under its text.
+Its operators end the service on 2026-12-31 and retrain it without notice, so numbers of
+different days are not comparable. Every answer is cached by its text.
 """
 
 from __future__ import annotations
@@ -22,28 +22,27 @@ import numpy as np
 from gotd.storage.files import write_text
 
 KEY = "PERSPECTIVE_API_KEY"
+ATTRIBUTE = "TOXICITY"
 ADDRESS = "https://commentanalyzer.googleapis.com"
 BUSY = (429, 500, 502, 503, 504)
-"""Answers after which asking again can help."""
+"""Status codes after which a retry can succeed."""
 
 
 @dataclass(frozen=True)
 class PerspectiveScorer:
-    """Ask Perspective for one attribute of each text, slowly, and never twice.
+    """Client of Perspective for the attribute TOXICITY, at a limited rate and with a cache.
 
     Args:
         cache: Folder of the answers.
-        attribute: The attribute.
         requests_per_second: Most requests a second (the service's default quota is 1).
-        tries: Times a text is asked for before its score counts as failed.
-        address: Where the service answers.
+        tries: Requests for a text before its score counts as failed.
+        address: Address of the service.
 
     Raises:
         ValueError: If a number is out of range.
     """
 
     cache: str
-    attribute: str = "TOXICITY"
     requests_per_second: float = 1.0
     tries: int = 4
     address: str = ADDRESS
@@ -53,40 +52,40 @@ class PerspectiveScorer:
             raise ValueError("scorer requests_per_second must be positive, tries at least 1")
 
     def identity(self) -> dict[str, Any]:
-        """Name the service: nobody can say which weights it used."""
-        return {"service": "perspective", "attribute": self.attribute}
+        """Return the name of the service, whose weights are not known."""
+        return {"service": "perspective", "attribute": ATTRIBUTE}
 
     def score(self, texts: Sequence[str]) -> np.ndarray:
-        """Score texts; NaN where the service refuses one.
+        """Score texts; NaN for texts that the service rejects.
 
         Raises:
-            PermissionError: If no key is set, or the service refuses it.
-            ConnectionError: If a text has no answer after all tries. A score that is only
-                late must not count as failed for good; what was answered is kept.
+            PermissionError: If no key is set, or the service rejects it.
+            ConnectionError: If a text has no answer after all tries. A late score must not
+                count as failed; the answers so far stay in the cache.
         """
         folder = Path(self.cache)
         folder.mkdir(parents=True, exist_ok=True)
         scores = np.full(len(texts), np.nan)
         for i, text in enumerate(texts):
-            name = sha256(f"{self.attribute}\x00{text}".encode()).hexdigest()
-            kept = folder / name[:2] / f"{name}.json"
-            if not kept.exists():
-                _keep(kept, self._ask(text))
-            value = json.loads(kept.read_text(encoding="utf-8"))["score"]
+            name = sha256(f"{ATTRIBUTE}\x00{text}".encode()).hexdigest()
+            path = folder / name[:2] / f"{name}.json"
+            if not path.exists():
+                _store(path, self._request(text))
+            value = json.loads(path.read_text(encoding="utf-8"))["score"]
             scores[i] = np.nan if value is None else value
         return scores
 
-    def _ask(self, text: str) -> dict[str, Any]:
-        """Give the score, ``None`` where the text is refused."""
+    def _request(self, text: str) -> dict[str, Any]:
+        """Fetch the score of one text; ``None`` if the text is rejected."""
         key = os.environ.get(KEY)
         if not key:
             raise PermissionError(f"the Perspective API needs a key in {KEY}")
         if not text.strip():
-            return {"score": None}  # it refuses these
+            return {"score": None}  # rejected by the service
         body = {
             "comment": {"text": text},
             "languages": ["en"],
-            "requestedAttributes": {self.attribute: {}},
+            "requestedAttributes": {ATTRIBUTE: {}},
             "doNotStore": True,
         }
         request = urllib.request.Request(  # noqa: S310 - the address is the configuration's
@@ -99,24 +98,24 @@ class PerspectiveScorer:
             time.sleep(2**attempt / self.requests_per_second if attempt else self._pause)
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                    found = json.load(answer)
-                return {"score": found["attributeScores"][self.attribute]["summaryScore"]["value"]}
+                    content = json.load(answer)
+                return {"score": content["attributeScores"][ATTRIBUTE]["summaryScore"]["value"]}
             except urllib.error.HTTPError as error:
-                said = error.read().decode(errors="replace")
-                if error.code in (401, 403) or (error.code == 400 and "API key" in said):
+                message = error.read().decode(errors="replace")
+                if error.code in (401, 403) or (error.code == 400 and "API key" in message):
                     raise PermissionError(
-                        f"the Perspective API refuses the key in {KEY} ({error.code})"
+                        f"the Perspective API rejects the key in {KEY} ({error.code})"
                     ) from error
                 if error.code == 400:  # too long, or in a language it does not know
-                    return {"score": None, "refused": said[:500]}
+                    return {"score": None, "refused": message[:500]}
                 last = error
                 if error.code not in BUSY:
                     break
             except (OSError, KeyError, ValueError) as error:
                 last = error
         raise ConnectionError(
-            f"the Perspective API gave no answer ({last}); what it answered is kept in "
-            f"{self.cache}, run again"
+            f"the Perspective API gave no answer ({last}); its other answers are cached in "
+            f"{self.cache}: run again"
         ) from last
 
     @property
@@ -124,6 +123,6 @@ class PerspectiveScorer:
         return 1.0 / self.requests_per_second
 
 
-def _keep(path: Path, answer: dict[str, Any]) -> None:
-    """Write an answer down; another worker may be asking for the same text."""
+def _store(path: Path, answer: dict[str, Any]) -> None:
+    """Write an answer atomically; another worker may request the same text."""
     write_text(path, json.dumps(answer))

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.toxicity import Toxicity
-from gotd.evaluation.zero_shot import OF_WHOLE, Prompt, ZeroShot
+from gotd.evaluation.zero_shot import OF_FULL_TEXT, Prompt, ZeroShot
 from gotd.pipeline.steps.models import predictions, scoring_work
 from gotd.pipeline.steps.toxicity import toxicity_measures
 from gotd.storage.artifacts import WORK, Step
@@ -74,7 +74,7 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
             f"task {task.name} has no prompt; use a zero-shot task, for instance "
             "task=agnews_zero_shot"
         )
-    whole = evaluation.method in OF_WHOLE
+    full_text = evaluation.method in OF_FULL_TEXT
     prompt = Prompt(task.context, task.continuation, task.choices)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
@@ -88,7 +88,7 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
             table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
             scores = by_range(
                 table,
-                lambda some: score_choices(likelihood, tokenizer, some, prompt, whole),
+                lambda some: score_choices(likelihood, tokenizer, some, prompt, full_text),
                 folder / WORK / name,
             )
             for column in ("label", "domain"):
@@ -106,7 +106,7 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
         name=f"{rows.name}-{model.name}",
         parameters={
             "prompt": identity(prompt),
-            "whole": whole,
+            "full_text": full_text,
             "precision": evaluation.precision,
         },
         build=build,
