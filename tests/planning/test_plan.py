@@ -306,7 +306,7 @@ class TestExpectedRows:
         assert Microworld().count("nothing/train") is None
 
     def test_the_hub_has_the_published_rows(self):
-        hub = Hub(chars_per_domain=300_000, domains=("news", "reviews"))
+        hub = Hub(chars_per_domain=300_000, domains=("realnews", "stackexchange"))
         assert hub.count("candidates") == 600
         assert hub.count("cola/train") == 8_551
         assert hub.count("pretraining") is None

@@ -165,12 +165,9 @@ def test_scoring_halves_in_bf16_and_grows_with_the_batch():
 
 
 def test_a_shape_is_read_from_a_local_configuration(tmp_path):
-    sizes = {"layers": 2, "hidden": 64, "heads": 4, "vocabulary": 100}
     for family in FAMILIES:
-        model = network(family, Shape(**sizes, feed_forward=256), 0.0)
-        model.config.save_pretrained(tmp_path / family)
-        shape = named_shape(str(tmp_path / family))
-        assert shape == Shape(**sizes, feed_forward=256, positions=512, family=family)
+        network(family, SMALL, 0.0).config.save_pretrained(tmp_path / family)
+        assert named_shape(str(tmp_path / family)) == replace(SMALL, family=family)
     config = DistilBertConfig(n_layers=3, dim=96, n_heads=3, hidden_dim=200, vocab_size=50)
     config.save_pretrained(tmp_path / "distilbert")
     assert named_shape(str(tmp_path / "distilbert")) == Shape(3, 96, 3, 200, 50)

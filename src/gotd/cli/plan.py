@@ -160,8 +160,8 @@ def _memory_tables(cells: Sequence[Cell]) -> list[Table]:
     trained: dict[tuple[str, int], tuple[Shape, Any]] = {}
     for cell in cells:
         model, settings = cell.record.inputs["model"], cell.pre_fine_tune
-        shape = None if settings is None else model.stated.shape
-        if shape is not None and shape.weights >= LARGE_MODEL:
+        shape = model.stated.shape
+        if settings and shape and shape.weights >= LARGE_MODEL:
             trained[cell.axes["model"], settings.max_length_tokens] = shape, settings
     tables = []
     for (name, length), (shape, settings) in trained.items():

@@ -52,7 +52,7 @@ class Machine:
 
 
 def this_machine(seconds: float = 0.2) -> Machine:
-    """Time a large matrix product where training would run: the GPU, else the processor.
+    """Measure the rate of a large matrix product on the GPU, or else the processor.
 
     Args:
         seconds: How long to multiply.

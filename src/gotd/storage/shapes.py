@@ -49,6 +49,8 @@ class Shape:
         return self.multiplied + (self.vocabulary + self.positions + self.hidden) * self.hidden
 
 
+WORLD_VOCABULARY = 600
+"""Words of a generated world, about; they are counted when the world is written."""
 BERT_BASE = Shape(12, 768, 12, 3072, 30_522)
 PUBLISHED: Mapping[str, Shape] = {
     "roberta-base": Shape(12, 768, 12, 3072, 50_265),

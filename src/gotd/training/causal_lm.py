@@ -66,7 +66,7 @@ class CausalLMSettings(LanguageModelSettings):
         check_choice(self, "weights", (*WEIGHTS,))
 
     def training(self, rows: int | None = None) -> Training:
-        """Return what decides the memory: every token gets logits."""
+        """Return what the memory depends on: every token gets logits."""
         return replace(super().training(rows), predicted=1.0, weights=self.weights)
 
     def work(self, shape: Shape, rows: float, tokens: float) -> Work:

@@ -77,7 +77,7 @@ class MaskedLMSettings(LanguageModelSettings):
             raise ValueError("head_only_steps and head_learning_rate must not be negative")
 
     def training(self, rows: int | None = None) -> Training:
-        """Return what decides the memory: only masked tokens get logits."""
+        """Return what the memory depends on: only masked tokens get logits."""
         return replace(super().training(rows), predicted=self.mask_probability)
 
     def objective(self, folder: Path, seeds: TrainingSeeds) -> Objective:

@@ -1,4 +1,4 @@
-"""Say how much memory training or scoring a model takes, before it is tried.
+"""The memory that training or scoring a model takes, before it is tried.
 
 Everything that is large is counted: weights, gradients, AdamW's two moments, the copies
 that mixed precision makes of weights, activations with and without recomputation, the
@@ -69,7 +69,7 @@ class Memory:
 
     @property
     def gib(self) -> float:
-        """All of them in GiB; the process itself not counted."""
+        """Return the sum in GiB, without the process itself."""
         return sum(asdict(self).values()) / GIB
 
 
@@ -147,14 +147,14 @@ def training_memory(shape: Shape, how: Training) -> Memory:
 
 
 def _loading(shape: Shape, weights: str, stored: str) -> Memory:
-    """Give what is held while weights are read: the file's pages too, if they are converted."""
+    """Estimate the memory while weights are read: with the file's pages, if they are converted."""
     converted = weights == "bf16" and stored == "float32"
     wide = 2 if weights == "bf16" else 4
     return Memory(weights=wide * shape.weights, file=4 * shape.weights if converted else 0.0)
 
 
 def activations(shape: Shape, how: Training) -> float:
-    """Give the bytes that one layer saves for its backward pass."""
+    """Return the bytes that one layer saves for its backward pass."""
     kind = FAMILIES[shape.family]
     states, inner, scores = kind.states, kind.inner, SCORES
     if how.tuning == "lora":
@@ -209,7 +209,7 @@ def scoring_memory(
 
 
 def ways(how: Training) -> Iterator[tuple[str, Training]]:
-    """Name the ways to train that differ in memory, the cheapest last."""
+    """Yield the ways to train that differ in memory, the cheapest last."""
     bf16 = {"weights": "bf16", "precision": "bf16"}
     lora = replace(how, tuning="lora")
     yield "full", replace(how, tuning="full")

@@ -1,9 +1,8 @@
 """Build, load and save models.
 
 Between the two stages a model is a Hugging Face folder (config.json, model.safetensors,
-tokenizer), so other tools can read and write it. Weights are read from safetensors only. A
-folder without weights that no stage supplies raises, because a random layer would look like
-a bad result.
+tokenizer), so other tools can read and write it. Weights are read from safetensors only.
+Weights that no stage supplies are an error: a random layer would look like a bad result.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from transformers import (
 )
 
 from gotd.storage.model_files import hub_commit
-from gotd.storage.shapes import Shape, named_shape
+from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
@@ -46,9 +45,6 @@ MASKED_LM_HEADS = (
     ("vocab_transform", "activation", "vocab_layer_norm", "vocab_projector"),  # DistilBERT
 )
 """Names of the layers of the masked-language-modelling head, by architecture."""
-
-WORD_LEVEL_VOCABULARY = 600
-"""Words of a generated world, about; known only once it is written."""
 
 
 @dataclass(frozen=True)
@@ -106,11 +102,10 @@ class ModelSpec:
 
     def shape(self) -> Shape:
         """Return the sizes of the network."""
-        if self.pretrained is not None:
-            return named_shape(self.pretrained)
-        words = WORD_LEVEL_VOCABULARY if self.tokenizer == "word_level" else self.vocabulary_size
+        words = WORLD_VOCABULARY if self.tokenizer == "word_level" else self.vocabulary_size
         sizes = self.layers, self.hidden_size, self.heads, self.feed_forward_size
-        return Shape(*sizes, words, self.max_length_tokens)
+        built = Shape(*sizes, words, self.max_length_tokens)
+        return built if self.pretrained is None else named_shape(self.pretrained)
 
     def build_tokenizer(self, texts_or_vocabulary: Sequence[str]) -> PreTrainedTokenizerBase:
         """Build the tokenizer from a vocabulary, or train it on texts."""

@@ -111,7 +111,7 @@ class TrainingSettings:
         return 0 if self.epochs == 0 else max(1, round(self.epochs * self.steps_per_epoch(n_rows)))
 
     def training(self, rows: int | None = None) -> Training:
-        """Return what decides the memory of training.
+        """Return what the memory of training depends on.
 
         Args:
             rows: Rows at once; ``None``: as many as the settings allow.

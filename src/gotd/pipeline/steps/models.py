@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gotd.data.base import Source
 from gotd.data.sizes import DOCUMENT_TOKENS, PASSAGE_TOKENS, expected_rows
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
@@ -21,6 +23,7 @@ from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
 from gotd.training.causal_models import CausalSpec
 from gotd.training.memory import GIB, scoring_memory
+from gotd.training.models import ModelSpec
 
 REPORT = "report.json"
 """What training reports, written when it is done."""
@@ -65,15 +68,6 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
             )
             write_report(folder, report)
 
-    def work() -> Work:
-        shape = spec.shape()
-        if pretraining is None:
-            size = 4 * shape.weights
-            return Work(disk_bytes=size, memory_bytes=size, shape=shape, rate="copy")
-        rows = model.pretraining_rows or expected_rows(source, "pretraining")
-        tokens = DOCUMENT_TOKENS if source.generated else PASSAGE_TOKENS
-        return pretraining.work(shape, rows, tokens)
-
     parameters = {
         "source": source_identity(source, "candidates") if needs_text or words else None,
         "spec": identity(spec),
@@ -87,7 +81,18 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
         parameters["without"] = "held-out text"
     if model.pretraining_rows is not None:
         parameters["pretraining_rows"] = {"rows": model.pretraining_rows, "chosen": "by hash"}
+    work = partial(_base_work, source, model, spec, pretraining)
     return Step("base_model", 1, model.name, parameters, build, work=work)
+
+
+def _base_work(source: Source, model: Any, spec: ModelSpec, pretraining: Any) -> Work:
+    shape = spec.shape()
+    if pretraining is None:
+        size = 4 * shape.weights
+        return Work(disk_bytes=size, memory_bytes=size, shape=shape, rate="copy")
+    rows = model.pretraining_rows or expected_rows(source, "pretraining")
+    tokens = DOCUMENT_TOKENS if source.generated else PASSAGE_TOKENS
+    return pretraining.work(shape, rows, tokens)
 
 
 def tuned_encoder(

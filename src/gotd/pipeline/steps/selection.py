@@ -25,7 +25,7 @@ from gotd.pipeline.ranked_pool import (
     open_pools,
     scores_file,
 )
-from gotd.selectors.base import check_request
+from gotd.selectors.base import Selector, check_request
 from gotd.selectors.domains import TYPICAL_DOMAINS, screen_work
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, write_json
@@ -155,18 +155,6 @@ def scored(
             folder / FACTS, {"with_replacement": with_replacement, "diagnostics": diagnostics}
         )
 
-    def work() -> Work:
-        n, m, width = _sizes(inputs)
-        screened = inputs.get("screened")
-        compared = n if screened is None else math.ceil(screened.stated.rows)
-        work = selector.work(compared, m, width, limit or n)
-        return replace(
-            work,
-            memory_bytes=work.memory_bytes + 4 * width * (compared + m),
-            disk_bytes=8 * n if every else 30 * (limit or n),
-            rate=f"select {selector.key_name}",
-        )
-
     return Step(
         kind="pool_scores" if every else "pool_ranking",
         version=2,
@@ -178,8 +166,19 @@ def scored(
         },
         build=build,
         inputs=dict(inputs),
-        work=work,
+        work=lambda: _scoring_work(selector, inputs, limit),
     )
+
+
+def _scoring_work(selector: Selector, inputs: Mapping[str, Step], limit: int | None) -> Work:
+    """Return the work that a selector states, with the memory of the embeddings."""
+    n, m, width = _sizes(inputs)
+    if "screened" in inputs:
+        n = math.ceil(inputs["screened"].stated.rows)
+    work = selector.work(n, m, width, limit or n)
+    held = work.memory_bytes + 4 * width * (n + m)
+    rate = f"select {identity(selector)['class']}"
+    return replace(work, memory_bytes=held, disk_bytes=30 * (limit or n), rate=rate)
 
 
 def selection(

@@ -42,7 +42,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
             "the scorer on; add them or choose another scorer, such as "
             "scorer@evaluation.scorer=detoxify"
         )
-    spec = settings.spec
+    spec, rows, tokens = settings.spec, f"{settings.comments}/train", COMMENT_TOKENS
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         from sklearn.metrics import roc_auc_score
@@ -89,9 +89,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
             "seed": settings.seed,
         },
         build=build,
-        work=lambda: settings.settings.work(
-            spec.shape(), expected_rows(source, f"{settings.comments}/train"), COMMENT_TOKENS
-        ),
+        work=lambda: settings.settings.work(spec.shape(), expected_rows(source, rows), tokens),
     )
 
 
