@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -88,13 +88,13 @@ class _Selection(_Fields):
 class _Record(_Fields, extra="forbid"):
     """Fields of every record, in their order on disk."""
 
-    schema_version: Literal[SCHEMA_VERSION]
+    schema_version: Literal[1]
     key: Name
     experiment: Name
     scale: Name
     status: Literal["done", "failed"]
     axes: _Axes
-    metrics: dict
+    metrics: Any
     n_eval: Count | None
     selection: _Selection | None
     curves: dict[str, list[Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]]]
@@ -103,7 +103,7 @@ class _Record(_Fields, extra="forbid"):
     versions: dict
     data: dict
     parents: list
-    error: dict | None
+    error: Any
     cost: dict
 
 
@@ -160,22 +160,15 @@ def to_line(record: Record) -> str:
     Top-level fields are in the order of ``FIELDS``, axes in the order of ``AXES`` (others
     after them by name), everything deeper by name. NaN and infinity are errors.
     """
-    ordered = {field: _sorted(record[field]) for field in FIELDS if field in record}
-    axes = ordered.get("axes", {})
-    ordered["axes"] = {name: axes[name] for name in sorted(axes, key=_axis_order)}
-    return json.dumps(ordered, ensure_ascii=False, allow_nan=False)
+    plain = json.loads(json.dumps(record, sort_keys=True, allow_nan=False))
+    axes = plain.get("axes", {})
+    plain["axes"] = {name: axes[name] for name in sorted(axes, key=_axis_order)}
+    ordered = {field: plain[field] for field in FIELDS if field in plain}
+    return json.dumps(ordered, ensure_ascii=False)
 
 
 def _axis_order(name: str) -> tuple[int, str]:
     return (AXES.index(name) if name in AXES else len(AXES), name)
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _sorted(value[k]) for k in sorted(value, key=str)}
-    if isinstance(value, list | tuple):
-        return [_sorted(v) for v in value]
-    return value
 
 
 def read_jsonl(path: Path) -> list[Record]:
@@ -222,15 +215,12 @@ def merge(*sets: Sequence[Record]) -> list[Record]:
     A cell that failed and was run again has one key and two records. A done one wins over a
     failed one, then the later ``cost.started_at``, then the later position.
     """
-    best: dict[str, tuple[tuple[bool, float, int], Record]] = {}
-    position = 0
-    for records in sets:
-        for record in records:
-            rank = (record["status"] == "done", _started(record), position)
-            position += 1
-            if record["key"] not in best or rank > best[record["key"]][0]:
-                best[record["key"]] = (rank, record)
-    return sorted((record for _, record in best.values()), key=canonical_order)
+    tries = sorted(
+        (record for records in sets for record in records),
+        key=lambda record: (record["status"] == "done", _started(record)),
+    )
+    best = {record["key"]: record for record in tries}  # the last one of a key stays
+    return sorted(best.values(), key=canonical_order)
 
 
 def _started(record: Record) -> float:

@@ -12,7 +12,7 @@ import base64
 import functools
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,13 @@ class Table:
                     f"table '{self.title}': a row of {len(row)} cells for "
                     f"{len(self.columns)} columns: {row}"
                 )
+
+    @classmethod
+    def of(cls, title: str, rows: Sequence[Mapping[str, str]], *notes: str) -> Table | None:
+        """Build a table of rows that map each heading to a cell; ``None`` without rows."""
+        if not rows:
+            return None
+        return cls(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes)
 
     @property
     def is_text(self) -> list[bool]:

@@ -15,11 +15,10 @@ from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
 from gotd.reporting.labels import labels_table
-from gotd.reporting.page import first_rows_table, provenance_table
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
 from gotd.reporting.render import Picture, Section, Table, one_line, render, to_terminal
-from gotd.reporting.selections import overlap_table, selections_table
+from gotd.reporting.selections import first_rows_table, overlap_table, selections_table
 from gotd.reporting.sweeps import curve_figures, sweep_tables, sweeps
 from gotd.storage.files import write_text
 
@@ -101,7 +100,7 @@ def write_report(
         ]
         sections += main
         details += _sections(members, [first_rows_table]) + sum(files.values(), [])
-    details.append(Section("All records", (provenance_table(records),)))
+    details.append(Section("All records", (tables.provenance_table(records),)))
     title = "Report: " + ", ".join(experiments)
     page = render("page.html", title, sections, details=details, stamp=stamp)
     written.append(_write(out / "report.html", page))
