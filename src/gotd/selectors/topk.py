@@ -36,6 +36,11 @@ class Best:
     shard: np.ndarray
     row: np.ndarray
 
+    @property
+    def where(self) -> np.ndarray:
+        """Return ``[k, 2]`` int64 pairs (shard, row)."""
+        return np.column_stack([self.shard, self.row])
+
 
 def smallest(
     scores: Sequence[np.ndarray], ids: Sequence[pa.Array], limit: int
