@@ -145,6 +145,17 @@ def test_identity_follows_the_bytes_and_not_the_place(folder, tmp_path_factory):
     assert dataclasses.replace(Folder(str(folder)), limit=7).identity() != before
 
 
+def test_how_rows_without_ids_are_numbered_is_in_the_identity(tmp_path):
+    rows = {"text": ["a", "b"]}
+    write(pa.table(rows), tmp_path / "candidates" / "plain.jsonl")
+    write(pa.table({"id": ["1", "2"], **rows}), tmp_path / "candidates" / "named.jsonl")
+    source = Folder(str(tmp_path), held_out_share=0)
+    content = source.identity()["candidates"]["files"]
+    assert content["plain.jsonl"]["ids"] == "<file>#<row>"
+    assert content["named.jsonl"] == files.checksum(tmp_path / "candidates" / "named.jsonl")
+    assert ids(source.candidates()) == ["1", "2", "plain#1", "plain#2"]
+
+
 def test_checksum_is_computed_once_per_state_of_a_file(folder, monkeypatch):
     path = folder / "candidates" / "cats-a.parquet"
     first = files.checksum(path)

@@ -163,7 +163,7 @@ class Killer(threading.Thread):
     def run(self) -> None:
         """Wait for the first finished range, then kill."""
         while self.killed is None and not self.over.wait(0.02):
-            if list(self.store.glob("pool_embeddings/candidates*.part/.work/*-*")):
+            if list(self.store.glob("embeddings/*candidates*.part/.work/*-*")):
                 for pid in descendants(os.getpid()):
                     if "ray::_Actor" in name_of(pid):
                         os.kill(pid, signal.SIGKILL)
@@ -206,7 +206,7 @@ def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monke
     assert (killer.killed is not None) == (method == "got_d")  # dsir embeds nothing
     one, other = (tmp_path / name / "selected.parquet" for name in ("local", "ray"))
     assert one.read_bytes() == other.read_bytes()
-    for kind in ("pool", "pool_embeddings", "pool_scores"):
+    for kind in ("pool", "embeddings", "pool_scores"):
         stored = [
             {
                 path.relative_to(tmp_path / f"store-{name}"): path.read_bytes()

@@ -216,7 +216,8 @@ class HashedEmbedder:
         dimension: Width of the matrix.
         ngrams: Longest n-gram in words.
         buckets: Number of distinct directions.
-        seed: Draws the directions.
+        seed: Seed of the directions.
+        name: Short name for tables and folders; not part of any key.
 
     Raises:
         ValueError: If a size is below 1.
@@ -229,6 +230,7 @@ class HashedEmbedder:
     ngrams: int = 2
     buckets: int = 65_536
     seed: int = 0
+    name: str = "hashed"
 
     def __post_init__(self) -> None:
         for name in ("dimension", "ngrams", "buckets"):
@@ -236,13 +238,8 @@ class HashedEmbedder:
                 raise ValueError(f"embedder {name} must be at least 1, not {getattr(self, name)}")
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields, all of which decide the matrix."""
-        return keys.identity(self)
-
-    @property
-    def name(self) -> str:
-        """Return the name for tables and folders."""
-        return "hashed"
+        """Return the fields that decide the matrix."""
+        return {k: v for k, v in keys.identity(self).items() if k != "name"}
 
     @property
     def model_from_step(self) -> None:

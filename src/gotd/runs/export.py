@@ -116,7 +116,7 @@ def _base(name: str, base: Step, pretrained: dict[str, Any]) -> str:
 def _selection(config: DictConfig, cell: Cell, model: Step) -> dict[str, Any]:
     """Return how the training rows were selected, from what, and how many."""
     selection = model.inputs["selection"]
-    ranking, candidates = selection.inputs["ranking"], selection.inputs["candidates"]
+    ranking, candidates = selection.inputs["scored"], selection.inputs["candidates"]
     method = dict(ranking.parameters["method"])
     summary = {
         "arm": config.selector.arm,

@@ -50,8 +50,8 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def truth(world):
-    return {row["word"]: row for row in world.entities().to_pylist()}
+def truth(world, entities):
+    return {row["word"]: row for row in entities(world).to_pylist()}
 
 
 def small(**fields):
@@ -192,15 +192,15 @@ def test_mismatched_rows_come_from_outside_the_target(world):
     assert set(mismatched["domain"].to_pylist()) == {"common_1", "common_2", "common_3"}
 
 
-def test_the_same_seed_gives_the_same_world_and_another_seed_another():
+def test_the_same_seed_gives_the_same_world_and_another_seed_another(entities):
     one, same, other = (small(seed=seed, candidate_documents=400) for seed in (1, 1, 2))
     assert read_all(one.pretraining()).equals(read_all(same.pretraining()))
     assert read_all(one.candidates()).equals(read_all(same.candidates()))
     assert one.split("rte", "train").equals(same.split("rte", "train"))
-    assert one.entities().equals(same.entities())
+    assert entities(one).equals(entities(same))
     assert one.vocabulary() == other.vocabulary()
     assert read_all(one.pretraining())["text"] != read_all(other.pretraining())["text"]
-    assert not one.entities().equals(other.entities())
+    assert not entities(one).equals(entities(other))
 
 
 def test_streams_do_not_disturb_one_another():
@@ -282,17 +282,17 @@ def test_documents_tell_true_facts_about_one_domain_and_topic(world, truth):
         assert seen[key] / sentences == pytest.approx(share, rel=0.1), key
 
 
-def test_every_domain_is_balanced_in_every_attribute(world):
+def test_every_domain_is_balanced_in_every_attribute(world, entities):
     for domain in ("common_0", "common_3", "rare_0"):
-        entities = only(world.entities(), "domain", domain)
+        words = only(entities(world), "domain", domain)
         count = 96 if domain == "rare_0" else 48
-        assert entities.num_rows == count
+        assert words.num_rows == count
         for half in (True, False):
-            rows = only(entities, "evaluation", half)
+            rows = only(words, "evaluation", half)
             for key, levels in (("polarity", 2), ("category", 4), ("noun_class", 2)):
                 counts = Counter(rows[key].to_pylist())
                 assert set(counts.values()) == {count // 2 // levels}
-        assert set(Counter(entities["concept"].to_pylist()).values()) == {2}
+        assert set(Counter(words["concept"].to_pylist()).values()) == {2}
 
 
 def test_vocabulary_covers_every_text_without_a_repeated_word(world):
@@ -381,9 +381,9 @@ def expected_class(task, entities) -> int:
 
 
 @pytest.mark.parametrize("task", DOMAIN)
-def test_domain_labels_follow_from_the_facts_of_the_named_entities(task):
+def test_domain_labels_follow_from_the_facts_of_the_named_entities(task, entities):
     world = domain_world()
-    truth = {row["word"]: row for row in world.entities().to_pylist()}
+    truth = {row["word"]: row for row in entities(world).to_pylist()}
     for split in ("train", "validation", "test"):
         for row in world.split(task, split).to_pylist():
             entities = mentioned(row["text"], truth)

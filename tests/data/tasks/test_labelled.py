@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from omegaconf import OmegaConf
 
+from gotd.config.schemas import TaskLimits
 from gotd.data.folder import Folder
 from gotd.data.hub.corpora import DOMAIN_ROWS, GLUE_ROWS
 from gotd.data.sampling import at_most
@@ -251,3 +252,42 @@ def test_limiting_labels_is_independent_of_holding_out(train):
     _, held = hold_out(train, 500, seed=1)
     both = set(names(held)) & set(names(limit_labels(train, 500, "random", 1)))
     assert abs(len(both) - 250) < 4 * np.sqrt(1000 / 16)
+
+
+class Splits(Rows):
+    """A source whose splits have rows of their own."""
+
+    def split(self, task: str, split: str) -> pa.Table:
+        return self.table.slice(0, {"train": 60, "validation": 40}.get(split, 30))
+
+    def identity(self) -> dict:
+        return {"name": self.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol", "rows"),
+    [
+        ("cola", "clean", {"train": 50, "validation": 10, "reported-validation": 20}),
+        ("cola", "published", {"train": 50, "reported-validation": 20}),  # D9
+        ("imdb", "clean", {"train": 50, "validation": 10, "reported-test": 20}),
+        ("imdb", "published", {"train": 50, "validation": 20, "reported-test": 20}),  # D19
+    ],
+)
+def test_a_task_returns_its_tables(name, protocol, rows):
+    task = configured(name)
+    source = Splits(raw(60, text=["a"] * 60))
+    limits = TaskLimits(labels=50, validation_rows=10, reported_rows=20)
+    tables = task.tables(source, limits, protocol, 1)
+    assert {name: table.num_rows for name, table in tables.items()} == rows
+    assert set(task.table_names) <= set(tables)
+    shared = set(names(tables["train"])) & set(names(tables.get("validation", tables["train"][:0])))
+    assert not shared
+    if protocol == "published":
+        assert names(tables["train"]) == names(load(source, task, "train"))[:50]  # D6
+
+
+def test_rows_to_hold_out_must_be_a_number_before_anything_runs():
+    source, limits = Splits(raw(60)), TaskLimits(validation_rows=None)
+    with pytest.raises(ValueError, match=r"limits\.validation_rows must be a number: task cola"):
+        configured("cola").key_fields(source, limits, "clean", 1)
+    assert configured("imdb").key_fields(source, limits, "clean", 1)["seed"] == 1

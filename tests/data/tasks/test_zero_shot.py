@@ -77,11 +77,11 @@ def test_tasks_that_cannot_be_asked_are_refused(folder):
         make(evaluated_rows=0)
 
 
-def test_topic_is_told_by_documents_alone():
+def test_topic_is_told_by_documents_alone(entities):
     """The text names an entity and no attribute; documents put the entity's verb beside it."""
     world = Microworld(seed=1, pretraining_documents=300, candidate_documents=2000)
     rows = world.split("topic", "validation")
-    facts = {row["word"]: row for row in world.entities().to_pylist()}
+    facts = {row["word"]: row for row in entities(world).to_pylist()}
     labels = rows["label"].to_pylist()
     assert {labels.count(k) for k in range(4)} == {250}
     for text, label, domain in zip(

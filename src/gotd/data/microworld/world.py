@@ -138,31 +138,6 @@ class Microworld:
         """
         return list(self._lexicon.words)
 
-    def entities(self) -> pa.Table:
-        """Return the truth about every entity word, for oracles and probes.
-
-        Returns:
-            ``word``, ``domain``, ``concept`` (equal for synonyms), ``polarity`` (1 good),
-            ``category`` (0 to 3), ``size`` (0 to 3), ``noun_class`` (0 or 1) and ``evaluation``
-            (whether evaluation rows, instead of training rows, name it). The words that express
-            an attribute are the tables of ``microworld_grammar``.
-        """
-        facts, names = self._facts(), np.array(self._domain_names, dtype=object)
-        concept, noun_class = np.divmod(np.arange(facts.entity.size), facts.entity.shape[1])
-        words = np.array(self._lexicon.words, dtype=object)[facts.entity.ravel()]
-        return pa.table(
-            {
-                "word": pa.array(words, pa.string()),
-                "domain": pa.array(names[facts.domain[concept]], pa.string()),
-                "concept": concept,
-                "polarity": facts.polarity[concept],
-                "category": facts.category[concept],
-                "size": facts.size[concept],
-                "noun_class": noun_class,
-                "evaluation": facts.evaluation[concept],
-            }
-        )
-
     def pretraining(self) -> list[Part]:
         """Return the documents of the base model."""
         return self._parts("pretraining", self.pretraining_documents)
