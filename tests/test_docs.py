@@ -70,7 +70,8 @@ def cells(page: str) -> Iterator[str]:
 
 
 def test_sentences_are_split_at_their_ends():
-    page = "# Title\n\nOne `a b. C`: two\nthree (App. C). Four\n[five](x.y)!\n\n- Six\n- `Seven`\n| no | no |\n"
+    page = "# Title\n\nOne `a b. C`: two\nthree (App. C). Four\n[five](x.y)!\n\n"
+    page += "- Six\n- `Seven`\n| no | no |\n"
     assert list(sentences(page)) == ["One Code: two three (App C).", "Four five!", "Six", "Code"]
     assert list(cells(page)) == ["no", "no"]
     assert words("One — two, 3 ×") == 3

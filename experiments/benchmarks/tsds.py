@@ -1,10 +1,10 @@
-"""Race our TSDS against the published procedure, for a first and for a second target.
+"""Compare our TSDS with the published procedure, for a first and for a second target.
 
-The published procedure (Algorithms 1 and 2 with the settings of its authors' code) is
-written here from its description: an inverted-file index of ``floor(sqrt N) / 2`` cells,
-ten of which are searched, a second index of the same kind over all found neighbours for
-their densities, and a loop over a heap; nothing is kept for a second target. Both sides
-may look up ``--prefetch`` neighbours of a target and keep the same number of rows.
+The published procedure is written here from its description: Algorithms 1 and 2 with the settings
+of its authors' code. It has an inverted-file index of ``floor(sqrt N) / 2`` cells, ten of which
+are searched. A second index of the same kind over all neighbours gives their densities, and a
+loop runs over a heap. Nothing is reused for a second target. Both sides may look up
+``--prefetch`` neighbours of a target and select the same number of rows.
 
     python experiments/benchmarks/tsds.py
 """
@@ -27,8 +27,8 @@ from side_by_side import (
     number,
     options,
     pin,
-    race,
     ratio,
+    run_in_turns,
     table,
     write,
 )
@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
 
 
 def as_shard(rows: np.ndarray, name: str) -> Rows:
-    """Give rows their ids; TSDS reads no texts."""
+    """Return rows with ids; TSDS reads no texts."""
     ids = pa.array([f"{name}-{i:07d}" for i in range(len(rows))])
     return Rows(ids, ids, embeddings=rows)
 
@@ -113,7 +113,7 @@ def exact_neighbours(pool: np.ndarray, target: np.ndarray, k: int) -> np.ndarray
 
 
 def recall(rows: np.ndarray, exact: np.ndarray) -> float:
-    """Return the share of the exact neighbours that were found."""
+    """Return the recall: the share of the exact neighbours."""
     hits = sum(len(np.intersect1d(a, b)) for a, b in zip(rows, exact, strict=True))
     return hits / exact.size
 
@@ -140,7 +140,7 @@ def density_error(
 def judge(
     inputs: Inputs, kde: dict[str, Outcome], settings: Settings, checked: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Measure both sides' neighbours and densities at the first target against float64."""
+    """Compare both sides' neighbours and densities at the first target with float64."""
     exact = exact_neighbours(inputs.pool, inputs.targets[0], settings.prefetch)
     found = nearest_neighbours(
         inputs.target_shards[0], [inputs.pool_shard], settings.prefetch, LocalEngine()
@@ -162,7 +162,7 @@ def judge(
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     settings = result["settings"]
     rows = []
     for side in SIDES:
@@ -216,14 +216,14 @@ def as_page(result: dict[str, Any]) -> list[str]:
 
 
 def shared(a: Chosen | None, b: Chosen | None) -> float | None:
-    """Return the share of rows that two choices have in common."""
+    """Return the share of rows that two selections have in common."""
     if a is None or b is None:
         return None
     return len(np.intersect1d(a.best, b.best)) / len(a.best)
 
 
 def main() -> None:
-    """Parse the command line, race, judge, write both files."""
+    """Run both sides in turns, check them, and write the page and the JSON file."""
     parser = options(__doc__)
     parser.add_argument("-n", type=int, default=100_000, help="candidates")
     parser.add_argument("-m", type=int, default=1_000, help="rows of each target")
@@ -252,7 +252,7 @@ def main() -> None:
         ("kde", 2, float("inf")),
     ):
         print(f"KNN-{variant}:")
-        outcomes[variant] = race(
+        outcomes[variant] = run_in_turns(
             [
                 Contender(name, prepare(inputs, variant, settings), needs)
                 for name, (prepare, needs) in sides.items()
