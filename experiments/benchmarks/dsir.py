@@ -32,8 +32,8 @@ from side_by_side import (
     number,
     options,
     pin,
-    run_in_turns,
     table,
+    take_turns,
     write,
 )
 
@@ -147,7 +147,7 @@ def main() -> None:
     pool, target, origin = load_texts(arguments.n, arguments.m, arguments.seed)
     part = pool[: arguments.official]
     peers = ("data_selection", "nltk")
-    outcomes = run_in_turns(
+    outcomes = take_turns(
         [
             Contender(FAST, ours(FastNgrams, pool, target)),
             Contender(SHA256, ours(Sha256Ngrams, pool, target)),

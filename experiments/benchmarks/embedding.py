@@ -25,8 +25,8 @@ from side_by_side import (
     options,
     pin,
     ratio,
-    run_in_turns,
     table,
+    take_turns,
     write,
 )
 
@@ -177,7 +177,7 @@ def main() -> None:
             Contender(f"{OURS}, {precision}", ours(*here)),
             Contender(f"{THEIRS}, {precision}", theirs(*here), ("sentence_transformers",)),
         ]
-    outcomes = run_in_turns(contenders, arguments.rounds, arguments.limit)
+    outcomes = take_turns(contenders, arguments.rounds, arguments.limit)
     reference = outcomes[f"{THEIRS}, float32"].value
     found = {
         name: None if reference is None else cosines(outcome.value, reference)

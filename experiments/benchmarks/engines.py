@@ -26,8 +26,8 @@ from side_by_side import (
     options,
     pin,
     ratio,
-    run_in_turns,
     table,
+    take_turns,
     write,
 )
 
@@ -127,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         paths = write_shards(Path(name), pool, arguments.files)
         workers = arguments.workers
-        outcomes = run_in_turns(
+        outcomes = take_turns(
             [
                 Contender(
                     LOCAL,

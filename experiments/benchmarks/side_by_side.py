@@ -135,9 +135,7 @@ def pin(core: int | None, cores: int = 1) -> None:
         torch.set_num_threads(1)
 
 
-def run_in_turns(
-    contenders: Sequence[Contender], rounds: int, limit_s: float
-) -> dict[str, Outcome]:
+def take_turns(contenders: Sequence[Contender], rounds: int, limit_s: float) -> dict[str, Outcome]:
     """Run all contenders in turns, and return the measurements of each.
 
     Every other round runs in reverse order. A contender that has used up ``limit_s``

@@ -38,8 +38,8 @@ from side_by_side import (
     options,
     pin,
     ratio,
-    run_in_turns,
     table,
+    take_turns,
     write,
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -383,7 +383,7 @@ def main() -> None:
         entropy = make_models(folder, sizes, texts, arguments.seed)
 
         def run(what: str, unit: str, amount: int, contenders: list[Contender]) -> None:
-            outcomes = run_in_turns(contenders, arguments.rounds, arguments.limit)
+            outcomes = take_turns(contenders, arguments.rounds, arguments.limit)
             comparisons.append(
                 summary(what, unit, amount, outcomes, exact=unit != "tokens written")
             )

@@ -290,7 +290,7 @@ def held_out_loss(stage: str, task: Task, model: Path, device: str) -> float:
     return total / terms
 
 
-def run_in_turns(stage: str, task: Task, repeats: int, device: str, folder: Path) -> dict[str, Any]:
+def take_turns(stage: str, task: Task, repeats: int, device: str, folder: Path) -> dict[str, Any]:
     """Alternate both sides and return medians, ratio and the single runs."""
     ours = {"masked_lm": ours_masked_lm, "fine_tune": ours_fine_tune}[stage]
     stock = {"masked_lm": stock_masked_lm, "fine_tune": stock_fine_tune}[stage]
@@ -377,7 +377,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         task, origin = prepare(Path(name), arguments.batch_size, arguments.steps)
         stages = {
-            stage: run_in_turns(stage, task, arguments.repeats, arguments.device, Path(name))
+            stage: take_turns(stage, task, arguments.repeats, arguments.device, Path(name))
             for stage in TARGETS
         }
     result = {

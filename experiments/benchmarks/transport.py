@@ -35,8 +35,8 @@ from side_by_side import (
     options,
     pin,
     ratio,
-    run_in_turns,
     table,
+    take_turns,
     write,
 )
 from transport_contenders import (
@@ -231,7 +231,7 @@ def main() -> None:
     mean = float((x**2).sum(1).mean(dtype=np.float64) + (y**2).sum(1).mean(dtype=np.float64))
     mean -= 2.0 * float(x.mean(0, dtype=np.float64) @ y.mean(0, dtype=np.float64))
     inputs = Inputs(x, y, priority, arguments.epsilon * mean)
-    outcomes = run_in_turns(
+    outcomes = take_turns(
         contenders(inputs, arguments.memory, arguments.quick), arguments.rounds, arguments.limit
     )
     exact = solve_exactly(inputs)

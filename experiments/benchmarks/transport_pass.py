@@ -34,8 +34,8 @@ from side_by_side import (
     options,
     pin,
     ratio,
-    run_in_turns,
     table,
+    take_turns,
     write,
 )
 
@@ -145,7 +145,7 @@ def measure_shape(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]
         Contender(PRODUCTS_BF16, products(x, y, torch.bfloat16)),
         Contender(PASS_BF16, a_pass(x, y, "bfloat16")),
     ]
-    outcomes = run_in_turns(field, arguments.rounds, arguments.limit)
+    outcomes = take_turns(field, arguments.rounds, arguments.limit)
     flop = 2.0 * shape.n * shape.m * shape.d
 
     def rate(outcome: Outcome) -> float | None:
@@ -173,7 +173,7 @@ def measure_lengths(lengths: tuple[int, ...], arguments: argparse.Namespace) -> 
         file.flush()
         mapped = open_array(path)
         field = [Contender(f"{n:,}", a_pass(mapped[:n], y, "float32")) for n in lengths]
-        outcomes = run_in_turns(field, arguments.rounds, 10.0 * arguments.limit)
+        outcomes = take_turns(field, arguments.rounds, 10.0 * arguments.limit)
         peak_mib, solved = solve_watched(mapped, y, Path(name), arguments.seed)
     first = outcomes[f"{lengths[0]:,}"]
     rows = []

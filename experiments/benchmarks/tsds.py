@@ -28,8 +28,8 @@ from side_by_side import (
     options,
     pin,
     ratio,
-    run_in_turns,
     table,
+    take_turns,
     write,
 )
 from tsds_published import Chosen, Published, Settings, Variant
@@ -252,7 +252,7 @@ def main() -> None:
         ("kde", 2, float("inf")),
     ):
         print(f"KNN-{variant}:")
-        outcomes[variant] = run_in_turns(
+        outcomes[variant] = take_turns(
             [
                 Contender(name, prepare(inputs, variant, settings), needs)
                 for name, (prepare, needs) in sides.items()

@@ -104,7 +104,7 @@ def padded(network: Any, texts: list[list[int]], batch: int = 16) -> np.ndarray:
     return torch.cat(losses).numpy()
 
 
-def run_in_turns(
+def take_turns(
     sides: dict[str, Callable[[], np.ndarray]], texts: int, repeats: int
 ) -> dict[str, Any]:
     """Run the sides in turns; return core-seconds, texts per core-second and the differences."""
@@ -134,7 +134,7 @@ def compare_choices(
     full = instances(tokenizer, rows, prompt)
     flat = [tokens for row in full for tokens in row]
     likelihood = Likelihood(network)
-    return run_in_turns(
+    return take_turns(
         {
             "gotd": lambda: np.array(
                 score_choices(likelihood, tokenizer, rows, prompt, full_text=True)[
@@ -157,7 +157,7 @@ def compare_perplexity(network: Any, tokenizer: Any, texts: list[str], repeats: 
     most = network.config.max_position_embeddings
     rows = [[start, *tokenizer(text)["input_ids"]][:most] for text in texts]
     likelihood = Likelihood(network)
-    return run_in_turns(
+    return take_turns(
         {
             "gotd": lambda: text_losses(likelihood, tokenizer, table, settings)["loss"].to_numpy(),
             "padded batches": lambda: padded(network, rows),

@@ -198,7 +198,7 @@ def test_contenders_take_turns_and_explain_their_absence(side_by_side, tmp_path)
     def refuse():
         raise side_by_side.Unavailable("not on this machine")
 
-    outcomes = side_by_side.run_in_turns(
+    outcomes = side_by_side.take_turns(
         [
             contender("a"),
             contender("b", work_s=0.3),
@@ -229,7 +229,7 @@ def test_peak_memory_is_above_what_was_held(side_by_side):
         return float((held * 2.0)[0])
 
     contenders = [side_by_side.Contender("a", lambda: run)]
-    peak = side_by_side.run_in_turns(contenders, 1, 1.0)["a"].peak_mib
+    peak = side_by_side.take_turns(contenders, 1, 1.0)["a"].peak_mib
     if peak is None:
         pytest.skip("this kernel does not let a process reset its peak")
     assert 30 < peak < 45
