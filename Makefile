@@ -1,4 +1,4 @@
-# `make` lists the targets. Every target does its own set-up; a second call reinstalls nothing.
+# `make` lists the targets. Each installs what it needs; a second call installs nothing.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -27,11 +27,11 @@ help: ## list the targets
 	@echo "SCALE=micro|folder|paper  DATA=folder of rows and passages  ARGS='any Hydra override'"
 	@echo "TORCH_INDEX=index to take torch from (PyTorch's CPU index saves gigabytes without a GPU)"
 
-setup: $(STAMP) ## make .venv with torch (CUDA or CPU, as the machine has it) and the package
+setup: $(STAMP) ## make .venv with torch (for CUDA or the CPU) and the package
 
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo 'gotd needs Python 3.11 or newer; name one: make PYTHON=python3.12 …'; exit 1; }
+	  { echo 'gotd needs Python 3.11 or newer; choose one: make PYTHON=python3.12 …'; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -c 'import torch' 2>/dev/null || test '$(TORCH)' = skip || { echo 'installing torch'; \
 	  $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION); }
@@ -46,57 +46,57 @@ test: $(STAMP) ## run the tests (under ten minutes on two cores)
 test-slow: $(STAMP) ## run the tests that take longer
 	$(PY) -m pytest -m slow -n 2 $(ARGS)
 
-lint: $(STAMP) ## ruff (lint and format) and pyright
+lint: $(STAMP) ## run ruff (lint and format) and pyright
 	$(VENV)/bin/ruff check src tests experiments
 	$(VENV)/bin/ruff format --check src tests experiments
 	$(VENV)/bin/pyright --pythonpath $(PY)
 
-format: $(STAMP) ## mend what ruff can mend
+format: $(STAMP) ## apply ruff's fixes and format
 	$(VENV)/bin/ruff check --fix src tests experiments
 	$(VENV)/bin/ruff format src tests experiments
 
-reproduce-glue: $(STAMP) ## Table 4: GLUE, two-stage, every task, arm and seed
+reproduce-glue: $(STAMP) ## run Table 4: GLUE, two stages, every task, arm and seed
 	DATA='$(DATA)' $(PY) experiments/glue.py scale=$(SCALE) $(ARGS)
 
-plan-glue: $(STAMP) ## what reproduce-glue would run, what is done, hours, memory, disk
+plan-glue: $(STAMP) ## print what reproduce-glue would run, what is done, hours, memory, disk
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=glue scale=$(SCALE) $(ARGS)
 
-reproduce-domain: $(STAMP) ## Table 2: domain tasks, every task, arm and seed (SCALE=paper_few_labels: Table 3)
+reproduce-domain: $(STAMP) ## run Table 2: domain tasks (SCALE=paper_few_labels: Table 3)
 	DATA='$(DATA)' $(PY) experiments/domain.py scale=$(SCALE) $(ARGS)
 
-plan-domain: $(STAMP) ## what reproduce-domain would run
+plan-domain: $(STAMP) ## print what reproduce-domain would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=domain scale=$(SCALE) $(ARGS)
 
-reproduce-labels: $(STAMP) ## Figure 1: what a selection is worth in labels
+reproduce-labels: $(STAMP) ## run Figure 1: labels that a selection saves
 	DATA='$(DATA)' $(PY) experiments/labels.py scale=$(SCALE) $(ARGS)
 
-plan-labels: $(STAMP) ## what reproduce-labels would run
+plan-labels: $(STAMP) ## print what reproduce-labels would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=labels scale=$(SCALE) $(ARGS)
 
-reproduce-zeroshot: $(STAMP) ## Tables 16 to 18: a causal model reads the selection, then answers untrained
+reproduce-zeroshot: $(STAMP) ## run Tables 16 to 18: answers of a causal model without fine-tuning
 	DATA='$(DATA)' $(PY) experiments/zeroshot.py scale=$(SCALE) $(ARGS)
 
-plan-zeroshot: $(STAMP) ## what reproduce-zeroshot would run
+plan-zeroshot: $(STAMP) ## print what reproduce-zeroshot would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=zeroshot scale=$(SCALE) $(ARGS)
 
-reproduce-toxicity: $(STAMP) ## Table 1: detoxification of a causal model by selection
+reproduce-toxicity: $(STAMP) ## run Table 1: detoxification of a causal model
 	DATA='$(DATA)' $(PY) experiments/toxicity.py scale=$(SCALE) $(ARGS)
 
-plan-toxicity: $(STAMP) ## what reproduce-toxicity would run
+plan-toxicity: $(STAMP) ## print what reproduce-toxicity would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=toxicity scale=$(SCALE) $(ARGS)
 
-reproduce-all: $(STAMP) ## every experiment, one after the other, whatever becomes of another
+reproduce-all: $(STAMP) ## run every experiment; if one fails, the others still run
 	@$(MAKE) --no-print-directory --keep-going reproduce-glue reproduce-domain \
 	  reproduce-toxicity reproduce-zeroshot reproduce-labels
 
-report: $(STAMP) ## tables, figures and page again, from the records at hand
+report: $(STAMP) ## write tables, figures and page again from records
 	$(VENV)/bin/gotd report $(ARGS)
 
-$(VENV)/.peers: $(STAMP)
+$(VENV)/.bench: $(STAMP)
 	@$(PIP) -c constraints.txt -e '.[demo,dev,bench]'
 	@touch $@
 
-bench: $(VENV)/.peers ## benchmarks against peers, side by side (BENCH='transport dsir …', ARGS=--quick)
+bench: $(VENV)/.bench ## compare speed with other packages (BENCH='transport dsir …', ARGS=--quick)
 	@for name in $(BENCH); do \
 	  DATA='$(DATA)' $(PY) experiments/benchmarks/$$name.py $(ARGS) || exit 1; done
 

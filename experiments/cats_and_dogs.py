@@ -54,11 +54,11 @@ Field = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class World:
-    """Animals as points in the plane: cats left, dogs right.
+    """Animals as points in the plane: cats on the left, dogs on the right.
 
     Args:
         pool: ``[n, 2]`` candidates, drawn like the pre-training data.
-        pool_is_dog: ``[n]`` booleans; no arm may see them.
+        pool_is_dog: ``[n]`` booleans; no selector reads them.
         target: ``[m, 2]`` targets.
         target_is_dog: ``[m]`` booleans.
     """
@@ -71,15 +71,15 @@ class World:
 
 @dataclass(frozen=True)
 class Arm:
-    """What one method chose.
+    """Selection of one method.
 
     Args:
         title: Name in the picture.
-        rule: The rule in a few words.
-        chosen: ``[budget]`` rows of the pool.
+        rule: Its rule in a few words.
+        chosen: ``[budget]`` selected rows of the pool.
         field: What the method ranks by, lower first, at any ``[k, 2]`` points.
-        dogs: Share of dogs among the chosen.
-        dogs_seen: Share of dogs in the mixture that the model has then seen.
+        dogs: Share of dogs among them.
+        dogs_seen: Share of dogs in the mixture that the model has seen afterwards.
         transport_cost: From that mixture to the target.
     """
 
@@ -109,7 +109,7 @@ def draw_world(seed: int) -> World:
 
 
 def select(selector: Selector, world: World) -> np.ndarray:
-    """Return the rows that a selector of this project takes."""
+    """Return the rows that a selector of this project selects."""
 
     def shard(rows: np.ndarray) -> Rows:
         ids = pa.array([f"{i:06d}" for i in range(len(rows))])
@@ -138,7 +138,7 @@ def match_distribution(world: World, seed: int) -> tuple[np.ndarray, Field]:
 
 
 def transport_cost(world: World, chosen: np.ndarray) -> float:
-    """Measure how far the model's experience still is from the target."""
+    """Compute the transport cost from what the model has seen to the target."""
     mass = np.full(len(world.pool), (1.0 - SELECTION_WEIGHT) / len(world.pool))
     np.add.at(mass, chosen, SELECTION_WEIGHT / len(chosen))
     problem = Problem(
@@ -148,12 +148,12 @@ def transport_cost(world: World, chosen: np.ndarray) -> float:
 
 
 def pool_cost(world: World) -> float:
-    """Measure how far the model is from the target before it sees anything more."""
+    """Compute the transport cost from the pool to the target."""
     return transport_cost(world, np.arange(len(world.pool)))
 
 
 def run_arms(world: World, seed: int) -> list[Arm]:
-    """Let each method choose from the same pool."""
+    """Run each method on the same pool."""
     problem = Problem(world.target, [world.pool])
     potentials = solve_semidual(problem)
 
@@ -188,7 +188,7 @@ def run_arms(world: World, seed: int) -> list[Arm]:
 
 
 def draw_figure(world: World, arms: list[Arm]) -> Figure:
-    """Draw the setting and the arms side by side, each over what it ranks by."""
+    """Draw the setting and the methods in one row, each over the score it ranks by."""
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 9.5, "svg.hashsalt": "gotd"}):
         figure = Figure(figsize=(13.6, 5.35), facecolor=PAPER)
         grid = {"height_ratios": [1, 0.68], "hspace": 0.05, "wspace": 0.06}
@@ -270,7 +270,7 @@ def _draw_words(figure: Figure) -> None:
 
 
 def report(arms: list[Arm], world: World) -> str:
-    """Tabulate the shares."""
+    """Return the table of shares."""
     lines = [
         f"{'arm':<24}{'cats':>7}{'dogs':>7}{'dogs seen then':>16}{'cost to target':>16}",
         f"{'(nothing)':<38}{world.pool_is_dog.mean():>16.1%}{pool_cost(world):>16.2f}",

@@ -1,6 +1,6 @@
-"""Figure 1: what a selection is worth in labels.
+"""Figure 1: how many labels a selection saves.
 
-python experiments/labels.py                                     # embedded default
+python experiments/labels.py                                     # generated benchmark
 DATA=folder python experiments/labels.py scale=folder            # real rows and passages
 python experiments/labels.py task=rte limits.labels=100,200,400  # any task, any numbers
 """

@@ -1,7 +1,7 @@
-"""Does a selection serve every part of the target, or only the one the pool lacks most?
+"""Measure whether a selection serves every part of the target.
 
-Targets of several known parts ("modes"), pools in which some of them are rare, and every
-method at the same budget:
+Targets have several known parts ("modes"), some of which are rare in the pool. Every method has
+the same budget. There are three settings:
 
     apart       clusters in 16 dimensions, far from one another; truth known
     generated   the generated benchmark with two rare domains, hashed word n-grams; truth known
@@ -10,10 +10,10 @@ method at the same budget:
                 (hashed n-grams without MiniLM). A row counts to the mode of the target row it is
                 nearest to.
 
-Two numbers per selection. *Misallocated* is the share of the budget that would have to
-move for every mode to have its share of the target, in [0, 1]. *Reach* says how near the
-targets are to what was selected: 1 as near as to the best of the whole pool, 0 as near as
-to a random selection; of the worst mode, since an average hides it.
+Each selection has two numbers. *Misallocated* is the share of the budget that would have to
+move for every mode to have its share of the target, in [0, 1]. *Reach* is how near the targets
+are to the selected rows: 1 is as near as to the best of the whole pool, 0 as near as to a random
+selection. It is reported for the worst mode, since an average hides it.
 
     python experiments/mode_coverage.py                    # apart, generated
     DATA=folder python experiments/mode_coverage.py        # and real
@@ -73,7 +73,7 @@ ARMS: dict[str, Selector] = {
 }
 TEXT_CHARS = 600
 LEAST_SHOWN = -0.5
-"""Reaches below are drawn here: farther off than a random selection is bad enough."""
+"""A smaller reach is drawn at this value."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def apart(seed: int) -> Setting:
 
 
 def generated(seed: int) -> Setting:
-    """Take the eight GLUE-shaped tasks of a world of two rare domains; modes are domains."""
+    """Build the setting of eight GLUE tasks in a world of two rare domains; modes are domains."""
     world = Microworld(
         seed=seed, rare_domains=2, rare_share=0.06, candidate_documents=4000, labels=40
     )
@@ -142,7 +142,7 @@ def generated(seed: int) -> Setting:
 
 
 def real(seed: int) -> Setting:
-    """Mix four tasks' texts into one target, and some more of them into the passages."""
+    """Mix the texts of four tasks into one target, and more of them into the passages."""
     random, data = np.random.default_rng(seed), Path(os.environ["DATA"])
     pool: list[str] = []
     for file in sorted((data / "candidates").glob("*.parquet")):
@@ -188,14 +188,14 @@ def _nearest(rows: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def reached(setting: Setting, rows: np.ndarray) -> np.ndarray:
-    """Measure, per mode, the mean cost from its targets to the nearest of ``rows``."""
+    """Compute, for each mode, the mean cost from its targets to the nearest of ``rows``."""
     cost = _nearest(setting.target, setting.pool[rows])
     modes = np.unique(setting.target_mode)
     return np.array([cost[setting.target_mode == mode].mean() for mode in modes])
 
 
 def measure(setting: Setting, arm: Selector, seed: int, random: np.ndarray) -> dict[str, Any]:
-    """Select with one arm and say how the budget is spread."""
+    """Select with one method and measure how its budget is spread."""
     started = time.perf_counter()
     names = [pa.array([f"{p}{i:06d}" for i in range(n)]) for p, n in _sizes(setting)]
     target = Rows(names[0], names[0], embeddings=setting.target)
@@ -224,7 +224,7 @@ def _sizes(setting: Setting) -> tuple[tuple[str, int], tuple[str, int]]:
 
 def run(settings: list[str], seeds: int) -> list[dict[str, Any]]:
     """Measure every arm in every setting and seed."""
-    found = []
+    rows = []
     for name in settings:
         for seed in range(seeds):
             setting = SETTINGS[name](seed)
@@ -235,19 +235,19 @@ def run(settings: list[str], seeds: int) -> list[dict[str, Any]]:
             ]
             for arm, selector in ARMS.items():
                 measured = measure(setting, selector, seed, np.mean(costs, axis=0))
-                found.append({"setting": name, "seed": seed, "arm": arm, **measured})
+                rows.append({"setting": name, "seed": seed, "arm": arm, **measured})
             print(f"{name}, seed {seed}: done", flush=True)
-    return found
+    return rows
 
 
-def _values(found: list[dict[str, Any]], setting: str, arm: str, what: str) -> list[float]:
-    return [row[what] for row in found if (row["setting"], row["arm"]) == (setting, arm)]
+def _values(rows: list[dict[str, Any]], setting: str, arm: str, what: str) -> list[float]:
+    return [row[what] for row in rows if (row["setting"], row["arm"]) == (setting, arm)]
 
 
-def tabulate(found: list[dict[str, Any]], command: str) -> str:
-    """Lay out means and 95 % intervals over seeds."""
-    settings = list(dict.fromkeys(row["setting"] for row in found))
-    seeds = len({row["seed"] for row in found})
+def tabulate(rows: list[dict[str, Any]], command: str) -> str:
+    """Format means and 95 % intervals over seeds as Markdown."""
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
+    seeds = len({row["seed"] for row in rows})
     lines = [
         "# Is every part of the target served?",
         "",
@@ -264,16 +264,16 @@ def tabulate(found: list[dict[str, Any]], command: str) -> str:
         cells = [arm]
         for setting in settings:
             for what in ("misallocated", "worst_reach"):
-                interval = t_interval(_values(found, setting, arm, what))
+                interval = t_interval(_values(rows, setting, arm, what))
                 cells.append(f"{interval.mean:.2f} ({interval.low:.2f} to {interval.high:.2f})")
-            cells.append(f"{np.mean(_values(found, setting, arm, 'elapsed_s')):.1f}")
+            cells.append(f"{np.mean(_values(rows, setting, arm, 'elapsed_s')):.1f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"Command: `{command}`", ""])
 
 
-def draw(found: list[dict[str, Any]]) -> Figure:
+def draw(rows: list[dict[str, Any]]) -> Figure:
     """Draw every seed as a dot and the mean as a bar, one column per setting."""
-    settings = list(dict.fromkeys(row["setting"] for row in found))
+    settings = list(dict.fromkeys(row["setting"] for row in rows))
     columns = [(s, what) for s in settings for what in ("misallocated", "worst_reach")]
     titles = {
         "misallocated": "misallocated share\n(less is better)",
@@ -284,7 +284,7 @@ def draw(found: list[dict[str, Any]]) -> Figure:
         axes = np.atleast_1d(figure.subplots(1, len(columns), sharey=True))
         for axis, (setting, what) in zip(axes, columns, strict=True):
             for y, arm in enumerate(ARMS):
-                values = _values(found, setting, arm, what)
+                values = _values(rows, setting, arm, what)
                 hue = "#e07a1f" if "path" in arm or "clusters" in arm else "#3b6ea5"
                 shown = np.clip(values, LEAST_SHOWN, 1.0)
                 axis.scatter(shown, [y] * len(shown), s=14, color=hue, alpha=0.4, linewidths=0)
@@ -314,17 +314,17 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
         parser.error(f"unknown setting {sorted(unknown)[0]!r}; choose from {', '.join(SETTINGS)}")
     if "real" in settings and "DATA" not in os.environ:
         parser.error("the setting real needs DATA=<folder with candidates/, domain/ and glue/>")
-    found = run(settings, options.seeds)
+    rows = run(settings, options.seeds)
     typed = f"python experiments/mode_coverage.py --seeds {options.seeds}"
-    page = tabulate(found, ("DATA=… " if "real" in settings else "") + typed)
+    page = tabulate(rows, ("DATA=… " if "real" in settings else "") + typed)
     for folder in ("tables", "figures"):
         (options.out / folder).mkdir(parents=True, exist_ok=True)
     (options.out / "tables" / "mode_coverage.md").write_text(page, encoding="utf-8")
-    lines = "".join(json.dumps(row) + "\n" for row in found)
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
     (options.out / "tables" / "mode_coverage.jsonl").write_text(lines, encoding="utf-8")
-    draw(found).savefig(options.out / "figures" / "mode_coverage.svg", metadata={"Date": None})
+    draw(rows).savefig(options.out / "figures" / "mode_coverage.svg", metadata={"Date": None})
     print(page)
-    return found
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Detoxification: the paper's Table 1 with a pinned scorer; Tables 6 and 7 by one override.
+"""Detoxification: the paper's Table 1 with a fixed scorer; Tables 6 and 7 by one override.
 
-python experiments/toxicity.py                                  # embedded default
+python experiments/toxicity.py                                  # generated benchmark
 DATA=folder python experiments/toxicity.py scale=folder         # real prompts and comments
 python experiments/toxicity.py scale=paper budget=10000,20000 evaluation=toxicity_utility_hub
 python experiments/toxicity.py scale=paper budget=10000,20000 evaluation=toxicity_two_scorers

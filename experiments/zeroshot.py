@@ -1,8 +1,8 @@
-"""Zero-shot, one step: the paper's Tables 16 to 18, a causal model that answers untrained.
+"""Zero-shot, one stage: the paper's Tables 16 to 18. A causal model answers without fine-tuning.
 
-python experiments/zeroshot.py                                       # embedded default
+python experiments/zeroshot.py                                       # generated benchmark
 DATA=folder python experiments/zeroshot.py scale=folder              # AG News and BoolQ
-python experiments/zeroshot.py selector=got_d embedder=hashed,token_mean   # Table 17's kind
+python experiments/zeroshot.py selector=got_d embedder=hashed,token_mean   # as in Table 17
 """
 
 import sys

@@ -1,10 +1,10 @@
-"""Race our two DSIR featurisers against the official package, on the same texts.
+"""Compare our two DSIR featurisers with the official package, on the same texts.
 
-Every side counts the n-grams of the target and of the pool, forms the log-ratio of each
-bucket and weighs every text of the pool: two passes over the pool, as a selection needs.
-The official side is the package's own class in one process, given lists instead of
-files, so that it reads no JSON. It is slow, so its share of the pool is ``--official``
-texts; throughputs are per text.
+Each side counts the n-grams of the target and of the pool, computes the log-ratio of each
+bucket, and weights every text of the pool. That is two passes over the pool, as a selection
+needs. The official side is the package's own class in one process. It gets lists instead of
+files, so it reads no JSON. It is slow, so it gets ``--official`` texts of the pool.
+Throughputs are per text.
 
     DATA=../shared/data python experiments/benchmarks/dsir.py
 """
@@ -32,8 +32,8 @@ from side_by_side import (
     number,
     options,
     pin,
-    race,
     table,
+    take_turns,
     write,
 )
 
@@ -47,7 +47,7 @@ BUCKETS, OTHER_BUCKETS = 10_000, 10_007
 
 
 class Weights(NamedTuple):
-    """What a side found: bucket counts of target and pool, and each text's log weight."""
+    """Results of one side: bucket counts of target and pool, and each text's log weight."""
 
     target: np.ndarray
     pool: np.ndarray
@@ -55,7 +55,7 @@ class Weights(NamedTuple):
 
 
 def load_texts(n: int, m: int, seed: int) -> tuple[list[str], list[str], str]:
-    """Return the pool, the target and what they are."""
+    """Return the pool, the target and their description."""
     random = np.random.default_rng(seed)
     if os.environ.get("DATA"):
         folder = Path(os.environ["DATA"])
@@ -133,7 +133,7 @@ def official(pool: list[str], target: list[str]) -> Callable[[], Callable[[], We
 
 
 def main() -> None:
-    """Parse the command line, race, compare, write both files."""
+    """Run both sides in turns, compare them, and write the page and the JSON file."""
     parser = options(__doc__)
     parser.add_argument("-n", type=int, default=50_000, help="texts of the pool")
     parser.add_argument("-m", type=int, default=1_000, help="texts of the target")
@@ -147,7 +147,7 @@ def main() -> None:
     pool, target, origin = load_texts(arguments.n, arguments.m, arguments.seed)
     part = pool[: arguments.official]
     peers = ("data_selection", "nltk")
-    outcomes = race(
+    outcomes = take_turns(
         [
             Contender(FAST, ours(FastNgrams, pool, target)),
             Contender(SHA256, ours(Sha256Ngrams, pool, target)),
@@ -225,7 +225,7 @@ def largest_difference(ours: Weights, theirs: Weights) -> dict[str, float]:
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     rows = [
         [
             name,

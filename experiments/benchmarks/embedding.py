@@ -1,7 +1,7 @@
-"""Race our MiniLM embedder against sentence-transformers, on the same texts and weights.
+"""Compare our MiniLM embedder with sentence-transformers, on the same texts and weights.
 
-Both cut at the same length, pool the same way and scale to unit length, in float32 and
-in bfloat16, each with its own default batches.
+Both truncate at the same length, pool in the same way and scale to unit length. Each runs in
+float32 and in bfloat16, with its own default batches.
 
     DATA=../shared/data python experiments/benchmarks/embedding.py
 """
@@ -24,9 +24,9 @@ from side_by_side import (
     number,
     options,
     pin,
-    race,
     ratio,
     table,
+    take_turns,
     write,
 )
 
@@ -38,7 +38,7 @@ PRECISIONS: tuple[Precision, ...] = ("float32", "bf16")
 
 
 def load_texts(n: int, seed: int) -> tuple[list[str], str]:
-    """Return texts and what they are."""
+    """Return texts and their description."""
     random = np.random.default_rng(seed)
     if os.environ.get("DATA"):
         passages = []
@@ -115,7 +115,7 @@ def cosines(rows: np.ndarray, others: np.ndarray) -> dict[str, float]:
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     rows = []
     for name, row in result["contenders"].items():
         cosine = result["cosines"].get(name) or {}
@@ -157,7 +157,7 @@ def as_page(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Parse the command line, race, compare, write both files."""
+    """Run both sides in turns, compare them, and write the page and the JSON file."""
     parser = options(__doc__)
     parser.add_argument("-n", type=int, default=512, help="texts")
     parser.add_argument("--length", type=int, default=128, help="tokens at most")
@@ -177,7 +177,7 @@ def main() -> None:
             Contender(f"{OURS}, {precision}", ours(*here)),
             Contender(f"{THEIRS}, {precision}", theirs(*here), ("sentence_transformers",)),
         ]
-    outcomes = race(contenders, arguments.rounds, arguments.limit)
+    outcomes = take_turns(contenders, arguments.rounds, arguments.limit)
     reference = outcomes[f"{THEIRS}, float32"].value
     found = {
         name: None if reference is None else cosines(outcome.value, reference)

@@ -1,8 +1,8 @@
-"""Race the local engine against Ray: the same shards, scored by the same function.
+"""Compare the local engine with Ray: the same shards, scored by the same function.
 
-Both engines have the same workers with one thread each, and score files into files.
-Ray is warm: its processes run and have imported what they need. Its workers are other
-processes, so this one comparison is of wall-clock seconds, and is not pinned.
+Both engines have the same number of workers with one thread each. They read scores from files
+and write them to files. The processes of Ray are started before the measurement. Its workers
+are other processes, so this comparison is of wall-clock seconds and not pinned.
 
     python experiments/benchmarks/engines.py
 """
@@ -25,9 +25,9 @@ from side_by_side import (
     mixture,
     options,
     pin,
-    race,
     ratio,
     table,
+    take_turns,
     write,
 )
 
@@ -52,7 +52,7 @@ def write_shards(folder: Path, rows: np.ndarray, files: int) -> list[Path]:
 def score_with(
     engine: Callable[[], Engine], target: np.ndarray, paths: list[Path], out: Path
 ) -> Callable[[], Callable[[], dict[str, Any]]]:
-    """Prepare GOT-D's scores of all files on an engine, warmed up by scoring them once."""
+    """Prepare GOT-D's scoring of all files on an engine, and score them once."""
 
     def prepare() -> Callable[[], dict[str, Any]]:
         out.mkdir()
@@ -86,7 +86,7 @@ def ray_engine(workers: int) -> Engine:
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     rows = [
         [name, row["median_wall_s"], min(row["wall_s"], default=None), row["prepare_s"]]
         + [result["ratios"][name], row["reason"]]
@@ -110,7 +110,7 @@ def as_page(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Parse the command line, race, compare, write both files."""
+    """Run both engines in turns, compare them, and write the page and the JSON file."""
     parser = options(__doc__)
     parser.add_argument("-n", type=int, default=200_000, help="candidates")
     parser.add_argument("-m", type=int, default=1_000, help="targets")
@@ -127,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         paths = write_shards(Path(name), pool, arguments.files)
         workers = arguments.workers
-        outcomes = race(
+        outcomes = take_turns(
             [
                 Contender(
                     LOCAL,

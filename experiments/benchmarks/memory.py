@@ -1,10 +1,10 @@
-"""Hold the memory estimates of `gotd plan` against measured peaks, one process per row.
+"""Compare the memory estimates of `gotd plan` with measured peaks, one process per row.
 
 Models are built from their configuration with random weights, which take as much memory as
-published ones. Each row trains two optimiser steps (moments exist from the second on) or
-scores choices in a process of its own, whose high-water mark of resident memory counts.
-The allocator is told to give blocks above 1 MiB back (MALLOC_MMAP_THRESHOLD_): left alone,
-glibc keeps freed blocks of up to 32 MiB, and a peak is up to a fifth higher.
+published ones. Each row runs in a process of its own. It trains two optimiser steps, since
+moments exist from the second one on, or scores choices. The peak of resident memory counts.
+The allocator returns blocks above 1 MiB (MALLOC_MMAP_THRESHOLD_). By default glibc keeps freed
+blocks of up to 32 MiB, and a peak is up to a fifth higher.
 
     OMP_NUM_THREADS=2 python experiments/benchmarks/memory.py                # up to 355M
     OMP_NUM_THREADS=2 python experiments/benchmarks/memory.py --rows 2.7B    # 24 GiB, an hour
@@ -46,7 +46,7 @@ KNOWN = [a + b for a in ("the", "cat", "sat", "on", "mat", "good") for b in ("",
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: a model, what is done with it, and how."""
+    """One measurement: a model, the work and its settings."""
 
     model: str
     task: str
@@ -89,7 +89,7 @@ ROWS = [
 
 
 def estimate_gib(row: Row) -> float:
-    """Give what `gotd plan` would say, the process itself included."""
+    """Return the estimate of `gotd plan`, with the process itself."""
     shape, family, size = SHAPES[row.model]
     shape = replace(shape, family=family)
     stored = "bf16" if size == "2.7B" else "float32"
@@ -151,7 +151,7 @@ def build(model: str, folder: Path) -> None:
 
 
 def measure(row: Row, folder: Path) -> dict[str, Any]:
-    """Do what a row says in this process; give its peak, seconds and speed."""
+    """Run a row in this process; return its peak, seconds and speed."""
     from gotd.storage.environment import peak_memory_gib, reset_peak_memory
 
     texts = words(np.random.default_rng(1), 64, row.length_tokens)
@@ -200,7 +200,7 @@ def measure(row: Row, folder: Path) -> dict[str, Any]:
 
 
 def run_apart(arguments: list[str]) -> str:
-    """Run this script again in a process of its own; give what it printed last."""
+    """Run this script in a process of its own; return what it printed last."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
     command = [sys.executable, __file__, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -236,10 +236,10 @@ def as_markdown(results: list[dict[str, Any]], hardware: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Build, measure and compare; rows measured before are kept until measured again."""
+    """Build, measure and compare; earlier rows stay until they are measured again."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rows", default="", help="the row of this name, or those that hold it")
-    parser.add_argument("--list", action="store_true", help="name the rows and stop")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
     parser.add_argument("--models", type=Path, help="keep the built models here")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     parser.add_argument("--build", help=argparse.SUPPRESS)

@@ -1,10 +1,10 @@
-"""What the benchmarks share: fair turns, plain numbers, files to commit.
+"""Shared code of the benchmarks: contenders run in turns, and results become two files.
 
-Every contender lives in a process of its own, forked once the inputs are in memory and
-pinned with all the others to one core and one thread. They take turns, so that whatever
-else the machine does hurts all of them, and what they import, compile or leave behind
-touches nobody else. Processor seconds are what ratios are made of: on an idle core
-they are the wall clock, and on a busy one they hardly change.
+Each contender runs in a process of its own, which is forked once the inputs are in memory. All
+are pinned to the same core and have one thread. They run in turns, so other load on the machine
+affects all of them. What one imports or compiles does not affect the others. Ratios are of
+processor seconds: on an idle core they equal the wall clock, and on a busy one they hardly
+change.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ OVERLAPS = (1, 5, 10)
 
 
 class Unavailable(RuntimeError):  # noqa: N818 -- says what happened
-    """A contender cannot run here; the message is what its row will say."""
+    """A contender that cannot run here; the message is shown in its row."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class Contender:
     """One side of a comparison.
 
     Args:
-        name: As tables show it.
-        prepare: Runs once in the contender's process: imports, compiles, warms up on
-            little, and returns the call that is timed.
+        name: Name in tables.
+        prepare: Runs once in the contender's process: imports, compiles, makes a small first
+            call, and returns the call that is timed.
         needs: Modules without which the contender is left out.
     """
 
@@ -65,7 +65,7 @@ class Contender:
 
 @dataclass
 class Outcome:
-    """What a contender did.
+    """Measurements of one contender.
 
     Args:
         prepare_s: Seconds of imports, compilation and warm-up; in no ratio.
@@ -84,7 +84,7 @@ class Outcome:
     reason: str = ""
 
     def row(self) -> dict[str, Any]:
-        """Give the measured part for a results file."""
+        """Return the measured part for a results file."""
         return {
             "median_core_s": statistics.median(self.core_s) if self.core_s else None,
             "median_wall_s": statistics.median(self.wall_s) if self.wall_s else None,
@@ -97,7 +97,7 @@ class Outcome:
 
 
 class Turn(NamedTuple):
-    """What a contender's process reports of one round."""
+    """Report of a contender's process on one round."""
 
     wall_s: float
     core_s: float
@@ -120,7 +120,7 @@ def options(description: str | None) -> argparse.ArgumentParser:
 
 
 def pin(core: int | None, cores: int = 1) -> None:
-    """Confine this process and all it starts to a core, and every library to one thread.
+    """Limit this process and its children to a core, and every library to one thread.
 
     Args:
         core: Which; the last ``cores`` allowed ones when ``None``.
@@ -135,11 +135,11 @@ def pin(core: int | None, cores: int = 1) -> None:
         torch.set_num_threads(1)
 
 
-def race(contenders: Sequence[Contender], rounds: int, limit_s: float) -> dict[str, Outcome]:
-    """Let all contenders take turns, and return what each of them did.
+def take_turns(contenders: Sequence[Contender], rounds: int, limit_s: float) -> dict[str, Outcome]:
+    """Run all contenders in turns, and return the measurements of each.
 
     Every other round runs in reverse order. A contender that has used up ``limit_s``
-    processor seconds sits the other rounds out.
+    processor seconds skips the other rounds.
     """
     fork = multiprocessing.get_context("fork")
     outcomes = {contender.name: Outcome() for contender in contenders}
@@ -265,10 +265,10 @@ def fidelity(potential: np.ndarray, exact: np.ndarray) -> dict[str, float]:
 def mixture(
     n: int, targets: Sequence[int], width: int, seed: int, clusters: int = 40
 ) -> list[np.ndarray]:
-    """Draw candidates and targets from a mixture that embeddings resemble.
+    """Draw candidates and targets from a mixture that resembles embeddings.
 
     Clusters lie about a common direction, each with scales of its own along a
-    decaying spectrum; every set weighs them in its own way. Rows have unit length.
+    decaying spectrum; every set has its own weights of them. Rows have unit length.
 
     Args:
         n: Candidates.
@@ -300,7 +300,7 @@ def mixture(
 
 
 def describe_machine(distributions: Sequence[str]) -> dict[str, Any]:
-    """Return what the numbers are measured on: call it before anything runs.
+    """Return hardware and versions; call it before anything runs.
 
     Args:
         distributions: Packages whose versions belong to the result.
@@ -328,7 +328,7 @@ def describe_machine(distributions: Sequence[str]) -> dict[str, Any]:
 
 
 def command() -> str:
-    """Return the command that was typed, without the machine's own paths."""
+    """Return the command line without paths of this machine."""
     typed = ["experiments/benchmarks/" + Path(sys.argv[0]).name]
     words = iter(sys.argv[1:])
     for word in words:
@@ -340,7 +340,7 @@ def command() -> str:
 
 
 def claim(says: str, measured: float | None, wanted: float, at_most: bool = False) -> dict:
-    """State a line that is to hold, and whether it does; unknown when not measured."""
+    """Return a claim and whether it holds; unknown when not measured."""
     holds = None
     if measured is not None:
         holds = measured <= wanted if at_most else measured >= wanted
@@ -349,7 +349,7 @@ def claim(says: str, measured: float | None, wanted: float, at_most: bool = Fals
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """Show a figure with the given significant digits; nothing for one not measured."""
+    """Format a number with the given significant digits; empty if it was not measured."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -362,13 +362,13 @@ def number(value: Any, digits: int = 3) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """Lay rows out as Markdown, empty where a value is ``None``."""
+    """Format rows as Markdown, empty where a value is ``None``."""
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     return lines + ["| " + " | ".join(map(number, row)) + " |" for row in rows]
 
 
 def claims_table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Lay the claims out as Markdown."""
+    """Format the claims as Markdown."""
     answer = {True: "yes", False: "**no**", None: ""}
     rows = [[c["says"], number(c["measured"], 4), c["wanted"], answer[c["holds"]]] for c in claims]
     return table(["claim", "measured", "wanted", "holds"], rows)
@@ -377,7 +377,7 @@ def claims_table(claims: Sequence[Mapping[str, Any]]) -> list[str]:
 def write(
     arguments: argparse.Namespace, result: dict[str, Any], title: str, body: Sequence[str]
 ) -> None:
-    """Write ``<name>.json`` and ``<name>.md``, and show the page."""
+    """Write ``<name>.json`` and ``<name>.md``, and print the page."""
     machine = result["hardware"]
     versions = ", ".join(f"{name} {found}" for name, found in machine["versions"].items())
     rest = ", ".join(

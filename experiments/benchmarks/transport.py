@@ -1,10 +1,9 @@
-"""Race our transport solver against POT, geomloss and ott-jax, and judge every answer.
+"""Compare our transport solver with POT, geomloss and ott-jax, and check every answer.
 
-All contenders solve the same problem: N candidates, M targets, squared distances,
-epsilon a share of the mean cost. Each is given the absolute epsilon; forming costs is
-part of its time, compiling is not. Answers are compared with a float64 solution of the
-same problem, and every target potential gets the same certificate: the L1 error of the
-target marginal in float64.
+All contenders solve the same problem: N candidates, M targets, squared distances, and epsilon
+as a share of the mean cost. Each gets the absolute epsilon. Computing costs is part of its
+time; compiling is not. Answers are compared with a float64 solution of the same problem.
+Every target potential gets the same certificate: the L1 error of the target marginal in float64.
 
     python experiments/benchmarks/transport.py
     DATA=../shared/data python experiments/benchmarks/transport.py --data real --name transport_real
@@ -35,9 +34,9 @@ from side_by_side import (
     number,
     options,
     pin,
-    race,
     ratio,
     table,
+    take_turns,
     write,
 )
 from transport_contenders import (
@@ -61,7 +60,7 @@ REFERENCE_ENTRIES = 2**27
 
 
 def generate(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return candidates, targets and what they are."""
+    """Return candidates, targets and their description."""
     n, m, d = arguments.n, arguments.m, arguments.d
     if arguments.data == "syn":
         x, y = mixture(n, [m], d, arguments.seed)
@@ -89,7 +88,7 @@ def generate(arguments: argparse.Namespace) -> tuple[np.ndarray, np.ndarray, str
 
 
 def solve_exactly(inputs: Inputs) -> Potentials:
-    """Solve in float64 to an error far below anybody's."""
+    """Solve in float64 to an error far below that of any contender."""
     rows = min(len(inputs.x), max(REFERENCE_ENTRIES // len(inputs.y), 5 * len(inputs.y)))
     problem = Problem(inputs.y, [inputs.x], epsilon=inputs.epsilon, epsilon_is="absolute")
     return solve_semidual(
@@ -103,7 +102,7 @@ def solve_exactly(inputs: Inputs) -> Potentials:
 
 
 def judge(inputs: Inputs, solution: Solution, exact: Potentials) -> dict[str, Any]:
-    """Measure one answer against the exact one."""
+    """Compare one answer with the exact one."""
     problem = Problem(inputs.y, [inputs.x], epsilon=inputs.epsilon, epsilon_is="absolute")
     theirs = dataclasses.replace(exact, target=solution.g)
     _, received = score(problem, theirs, Compute(precision="float64", device="cpu"))
@@ -136,7 +135,7 @@ def measure_large(n: int, m: int, d: int, device: str, seed: int) -> dict[str, A
 
 
 def claims(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    """State what is to hold at N = 100k, M = 1k, d = 384."""
+    """Return the claims for N = 100k, M = 1k, d = 384."""
 
     def of(name: str, key: str, inner: str | None = None) -> float | None:
         found = rows.get(name, {}).get(key)
@@ -156,7 +155,7 @@ def claims(rows: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     rows = []
     for name, row in result["contenders"].items():
         overlaps = [row.get(f"top_{percent}") for percent in OVERLAPS]
@@ -207,7 +206,7 @@ def as_page(result: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Parse the command line, race, judge, write both files."""
+    """Run all contenders in turns, check them, and write the page and the JSON file."""
     parser = options(__doc__)
     parser.add_argument("-n", type=int, default=100_000, help="candidates")
     parser.add_argument("-m", type=int, default=1_000, help="targets")
@@ -232,7 +231,7 @@ def main() -> None:
     mean = float((x**2).sum(1).mean(dtype=np.float64) + (y**2).sum(1).mean(dtype=np.float64))
     mean -= 2.0 * float(x.mean(0, dtype=np.float64) @ y.mean(0, dtype=np.float64))
     inputs = Inputs(x, y, priority, arguments.epsilon * mean)
-    outcomes = race(
+    outcomes = take_turns(
         contenders(inputs, arguments.memory, arguments.quick), arguments.rounds, arguments.limit
     )
     exact = solve_exactly(inputs)

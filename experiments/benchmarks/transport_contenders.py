@@ -1,7 +1,7 @@
-"""The solvers that `transport.py` races: ours and its peers, brought to one convention.
+"""Solvers that `transport.py` compares, converted to one convention.
 
-Each is prepared in its own process and answers with the potentials it would rank by, in
-cost units and with the masses outside, as ours have them.
+Each is prepared in its own process and returns the potentials by which it would rank. As with
+ours, they are in cost units, and the masses are not part of them.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Solution(NamedTuple):
     Args:
         f: ``[n]`` candidate potential, by which candidates would be ranked.
         g: ``[m]`` target potential.
-        steps: Passes or iterations, where the solver tells.
+        steps: Passes or iterations, where the solver reports them.
     """
 
     f: np.ndarray
@@ -51,7 +51,7 @@ class Inputs(NamedTuple):
 def ours(
     inputs: Inputs, max_passes: int, precision: Any = "float32"
 ) -> Callable[[], Callable[[], Solution]]:
-    """Prepare our solver: as many passes as asked for, or until it is certified."""
+    """Prepare our solver: a given number of passes, or until it is certified."""
 
     def solve(x: np.ndarray, priority: np.ndarray) -> Solution:
         problem = Problem(inputs.y, [x], epsilon=inputs.epsilon, epsilon_is="absolute")
@@ -75,7 +75,7 @@ def ours(
 
 
 def pot(inputs: Inputs, dtype: Any) -> Callable[[], Callable[[], Solution]]:
-    """Prepare POT's Sinkhorn, stopped once its own check certifies as much as ours."""
+    """Prepare POT's Sinkhorn, stopped once its own check certifies as much as ours does."""
 
     def prepare() -> Callable[[], Solution]:
         import ot
@@ -132,7 +132,7 @@ def geomloss(inputs: Inputs, scaling: float) -> Callable[[], Callable[[], Soluti
 def ott(
     inputs: Inputs, threshold: float, momentum: float | None
 ) -> Callable[[], Callable[[], Solution]]:
-    """Prepare ott-jax in batches of 2000, compiled ahead of the clock."""
+    """Prepare ott-jax in batches of 2000, compiled before the measurement."""
 
     def prepare() -> Callable[[], Solution]:
         import jax
@@ -173,7 +173,7 @@ def ott(
 def if_it_fits(
     prepare: Callable[[], Any], inputs: Inputs, bytes_each: int, memory_gib: float
 ) -> Callable[[], Any]:
-    """Leave a dense solver out where its matrices would not fit."""
+    """Raise if the matrices of a dense solver would not fit."""
     needed = len(inputs.x) * len(inputs.y) * bytes_each / 2**30
 
     def check() -> Any:
@@ -185,7 +185,7 @@ def if_it_fits(
 
 
 def contenders(inputs: Inputs, memory_gib: float, quick: bool) -> list[Contender]:
-    """List everybody who takes part."""
+    """List all contenders."""
 
     def dense(name: str, prepare: Callable[[], Any]) -> Callable[[], Any]:
         return if_it_fits(prepare, inputs, DENSE_BYTES[name], memory_gib)

@@ -1,9 +1,9 @@
-"""Hold one scoring pass against the machine's own products, and time it up to a million rows.
+"""Compare one scoring pass with bare matrix products, and time it up to a million rows.
 
-A pass multiplies all candidates with all targets and turns every row of the product into
-a potential and a share of each target's marginal. What it costs beyond the product
-itself, what the marginals cost, what bfloat16 saves, whether time grows linearly and
-memory does not grow at all: each is measured in turns on one core with one thread.
+A pass multiplies all candidates with all targets. It converts every row of the product to a
+potential and a share of each target's marginal. Measured are its cost beyond the product, the
+cost of the marginals, the gain of bfloat16, and the growth of time and memory. All run in turns
+on one core with one thread.
 
     python experiments/benchmarks/transport_pass.py
 """
@@ -33,9 +33,9 @@ from side_by_side import (
     number,
     options,
     pin,
-    race,
     ratio,
     table,
+    take_turns,
     write,
 )
 
@@ -50,7 +50,7 @@ EPSILON = 0.05
 
 
 class Shape(NamedTuple):
-    """How many candidates and targets of which width."""
+    """Numbers of candidates and targets, and their width."""
 
     n: int
     m: int
@@ -63,7 +63,7 @@ QUICK_SHAPES, QUICK_LENGTHS = (Shape(8_000, 100, 16), Shape(4_000, 200, 16)), (4
 
 
 def posed(x: np.ndarray, y: np.ndarray) -> tuple[Problem, Potentials]:
-    """Pose a problem and take any target potential: a pass takes as long with each."""
+    """Return a problem and some target potential; the time of a pass does not depend on it."""
     mean = float((x[:10_000] ** 2).sum(1).mean() + (y**2).sum(1).mean())
     mean -= 2.0 * float(x[:10_000].mean(0) @ y.mean(0))
     potentials = Potentials(
@@ -109,7 +109,7 @@ def a_pass(x: np.ndarray, y: np.ndarray, precision: Precision) -> Callable[[], C
 
 
 def without_marginals(x: np.ndarray, y: np.ndarray) -> Callable[[], Callable]:
-    """Prepare the same pass written out, less the sums over columns."""
+    """Prepare the same pass without the sums over columns."""
 
     def prepare() -> Callable[[], np.ndarray]:
         problem, potentials = posed(x, y)
@@ -136,7 +136,7 @@ def without_marginals(x: np.ndarray, y: np.ndarray) -> Callable[[], Callable]:
 
 
 def measure_shape(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Race the pass against its products at one shape."""
+    """Compare the pass with its products at one shape."""
     x, y = mixture(shape.n, [shape.m], shape.d, arguments.seed)
     field = [
         Contender(PRODUCTS, products(x, y, torch.float32)),
@@ -145,7 +145,7 @@ def measure_shape(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]
         Contender(PRODUCTS_BF16, products(x, y, torch.bfloat16)),
         Contender(PASS_BF16, a_pass(x, y, "bfloat16")),
     ]
-    outcomes = race(field, arguments.rounds, arguments.limit)
+    outcomes = take_turns(field, arguments.rounds, arguments.limit)
     flop = 2.0 * shape.n * shape.m * shape.d
 
     def rate(outcome: Outcome) -> float | None:
@@ -173,7 +173,7 @@ def measure_lengths(lengths: tuple[int, ...], arguments: argparse.Namespace) -> 
         file.flush()
         mapped = open_array(path)
         field = [Contender(f"{n:,}", a_pass(mapped[:n], y, "float32")) for n in lengths]
-        outcomes = race(field, arguments.rounds, 10.0 * arguments.limit)
+        outcomes = take_turns(field, arguments.rounds, 10.0 * arguments.limit)
         peak_mib, solved = solve_watched(mapped, y, Path(name), arguments.seed)
     first = outcomes[f"{lengths[0]:,}"]
     rows = []
@@ -193,7 +193,7 @@ def measure_lengths(lengths: tuple[int, ...], arguments: argparse.Namespace) -> 
 def solve_watched(
     x: np.ndarray, y: np.ndarray, folder: Path, seed: int
 ) -> tuple[float, dict[str, Any]]:
-    """Solve to a certificate and report the most memory that was not the file's."""
+    """Solve to a certificate and return the peak memory without the file's."""
     priority = np.random.default_rng(seed + 1).permutation(len(x)).astype(np.float64)
     out = create_array(folder / "scores.npy", (len(x),), np.float64)
     done, before, most = threading.Event(), _anonymous_mib(), [0.0]
@@ -220,7 +220,7 @@ def _anonymous_mib() -> float:
 
 
 def claims(shapes: list[dict[str, Any]], lengths: dict[str, Any]) -> list[dict[str, Any]]:
-    """State what is to hold at N = 100k, M = 1k, d = 384, and from there to a million."""
+    """Return the claims for N = 100k, M = 1k, d = 384, and up to a million."""
     first = shapes[0]
 
     def of(key: str) -> float | None:
@@ -242,7 +242,7 @@ def claims(shapes: list[dict[str, Any]], lengths: dict[str, Any]) -> list[dict[s
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     shapes = [
         [
             f"{row['shape']['n']:,} x {row['shape']['m']:,} x {row['shape']['d']}",
@@ -309,7 +309,7 @@ def draw(lengths: dict[str, Any]) -> Figure:
 
 
 def main() -> None:
-    """Parse the command line, race, write the page, the numbers and the figure."""
+    """Run all contenders in turns, and write the page, the JSON file and the figure."""
     parser = options(__doc__)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

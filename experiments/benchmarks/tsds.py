@@ -1,20 +1,17 @@
-"""Race our TSDS against the published procedure, for a first and for a second target.
+"""Compare our TSDS with the published procedure, for a first and for a second target.
 
-The published procedure (Algorithms 1 and 2 with the settings of its authors' code) is
-written here from its description: an inverted-file index of ``floor(sqrt N) / 2`` cells,
-ten of which are searched, a second index of the same kind over all found neighbours for
-their densities, and a loop over a heap; nothing is kept for a second target. Ours stores the
-densities beside the file of the embeddings. Both sides
-may look up ``--prefetch`` neighbours of a target and keep the same number of rows.
+The published procedure is written here from its description: Algorithms 1 and 2 with the settings
+of its authors' code. It has an inverted-file index of ``floor(sqrt N) / 2`` cells, ten of which
+are searched. A second index of the same kind over all neighbours gives their densities, and a
+loop runs over a heap. Nothing is reused for a second target. Both sides may look up
+``--prefetch`` neighbours of a target and select the same number of rows.
 
     python experiments/benchmarks/tsds.py
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,9 +27,9 @@ from side_by_side import (
     number,
     options,
     pin,
-    race,
     ratio,
     table,
+    take_turns,
     write,
 )
 from tsds_published import Chosen, Published, Settings, Variant
@@ -42,7 +39,6 @@ from gotd.engine.local import LocalEngine
 from gotd.selectors.density import pool_density
 from gotd.selectors.neighbours import nearest_neighbours
 from gotd.selectors.tsds import TSDS
-from gotd.storage.memmap import open_array
 
 SIDES = ("gotd", "published")
 
@@ -57,7 +53,7 @@ class Inputs(NamedTuple):
 
 
 def as_shard(rows: np.ndarray, name: str) -> Rows:
-    """Give rows their ids; TSDS reads no texts."""
+    """Return rows with ids; TSDS reads no texts."""
     ids = pa.array([f"{name}-{i:07d}" for i in range(len(rows))])
     return Rows(ids, ids, embeddings=rows)
 
@@ -78,7 +74,7 @@ def ours(inputs: Inputs, variant: Variant, settings: Settings) -> Callable[[], C
         best = np.array([int(i.rpartition("-")[2]) for i in ranking.ids.to_pylist()])
         if variant == "uniform":
             return Chosen(best)
-        # Stored by the selector, so only read here.
+        # Kept by the selector, so looked up here.
         density = pool_density([pool], settings.sigma, settings.kde_neighbours)
         return Chosen(best, points=np.arange(len(pool)), density=density)
 
@@ -117,7 +113,7 @@ def exact_neighbours(pool: np.ndarray, target: np.ndarray, k: int) -> np.ndarray
 
 
 def recall(rows: np.ndarray, exact: np.ndarray) -> float:
-    """Return the share of the exact neighbours that were found."""
+    """Return the recall: the share of the exact neighbours."""
     hits = sum(len(np.intersect1d(a, b)) for a, b in zip(rows, exact, strict=True))
     return hits / exact.size
 
@@ -144,7 +140,7 @@ def density_error(
 def judge(
     inputs: Inputs, kde: dict[str, Outcome], settings: Settings, checked: int, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Measure both sides' neighbours and densities at the first target against float64."""
+    """Compare both sides' neighbours and densities at the first target with float64."""
     exact = exact_neighbours(inputs.pool, inputs.targets[0], settings.prefetch)
     found = nearest_neighbours(
         inputs.target_shards[0], [inputs.pool_shard], settings.prefetch, LocalEngine()
@@ -166,7 +162,7 @@ def judge(
 
 
 def as_page(result: dict[str, Any]) -> list[str]:
-    """Lay the result out as Markdown."""
+    """Format the result as Markdown."""
     settings = result["settings"]
     rows = []
     for side in SIDES:
@@ -220,14 +216,14 @@ def as_page(result: dict[str, Any]) -> list[str]:
 
 
 def shared(a: Chosen | None, b: Chosen | None) -> float | None:
-    """Return the share of rows that two choices have in common."""
+    """Return the share of rows that two selections have in common."""
     if a is None or b is None:
         return None
     return len(np.intersect1d(a.best, b.best)) / len(a.best)
 
 
 def main() -> None:
-    """Parse the command line, race, judge, write both files."""
+    """Run both sides in turns, check them, and write the page and the JSON file."""
     parser = options(__doc__)
     parser.add_argument("-n", type=int, default=100_000, help="candidates")
     parser.add_argument("-m", type=int, default=1_000, help="rows of each target")
@@ -242,13 +238,10 @@ def main() -> None:
     machine = describe_machine(("faiss-cpu", "torch", "numba", "gotd"))
     n, m = arguments.n, arguments.m
     pool, first, second = mixture(n, [m, m], arguments.d, arguments.seed)
-    folder = tempfile.TemporaryDirectory()
-    file = Path(folder.name) / "pool.npy"
-    np.save(file, pool)
     inputs = Inputs(
         pool,
         (first, second),
-        as_shard(open_array(file), "pool"),
+        as_shard(pool, "pool"),
         (as_shard(first, "first"), as_shard(second, "second")),
     )
     settings = Settings(min(arguments.prefetch, n // 10), min(1_000, n // 10), n // 100)
@@ -259,7 +252,7 @@ def main() -> None:
         ("kde", 2, float("inf")),
     ):
         print(f"KNN-{variant}:")
-        outcomes[variant] = race(
+        outcomes[variant] = take_turns(
             [
                 Contender(name, prepare(inputs, variant, settings), needs)
                 for name, (prepare, needs) in sides.items()

@@ -1,4 +1,4 @@
-"""TSDS as published, written from its description, for `tsds.py` to race against.
+"""TSDS as published, written from its description; `tsds.py` compares ours with it.
 
 Source: TSDS (NeurIPS 2024), Algorithms 1 and 2, with the settings of its authors' code.
 """
@@ -16,7 +16,7 @@ PROBES = 10
 
 
 class Settings(NamedTuple):
-    """What both sides are given; alpha, C and sigma are the published defaults."""
+    """Settings of both sides; alpha, C and sigma are the published defaults."""
 
     prefetch: int
     kde_neighbours: int
@@ -27,7 +27,7 @@ class Settings(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """What a side chose, and what it knew; densities only if it looked for them.
+    """Selection of one side, with the neighbours and, where computed, the densities.
 
     Args:
         best: ``[limit]`` rows of the pool, most mass first.
@@ -54,7 +54,7 @@ class Published:
         self.pool, self.settings = pool, settings
 
     def select(self, target: np.ndarray, variant: Variant) -> Chosen:
-        """Choose the ``limit`` rows with most mass, from scratch as the published code."""
+        """Select the ``limit`` rows with most mass, from scratch as the published code does."""
         distances, rows = self.neighbours(target)
         points = density = None
         if variant == "uniform":
@@ -94,7 +94,7 @@ class Published:
         return cells.search(queries, k)
 
     def _uniform(self, distances: np.ndarray) -> np.ndarray:
-        """Algorithm 1: the smallest K at which the next neighbour costs too much."""
+        """Compute Algorithm 1: the smallest K at which the next neighbour costs too much."""
         m, fetched = distances.shape
         s, nearest, within = self.settings, 1, distances[:, 0].sum()
         while nearest < fetched:
@@ -108,7 +108,7 @@ class Published:
         return mass
 
     def _by_density(self, distances: np.ndarray, density: np.ndarray) -> np.ndarray:
-        """Algorithm 2: widen whichever target is next on the heap until it costs too much."""
+        """Compute Algorithm 2: widen the next target on the heap until it costs too much."""
         m, fetched = distances.shape
         s, inverse = self.settings, 1.0 / np.maximum(density, 1e-12)
         heap = [(inverse[j, 0], 0, j) for j in range(m)]

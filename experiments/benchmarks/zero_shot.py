@@ -1,10 +1,10 @@
-"""Race zero-shot scoring and perplexity against plain calls of transformers, side by side.
+"""Compare zero-shot scoring and perplexity with plain calls of transformers.
 
-Three ways score the choices of the same questions: ours (a shared prefix read once, rows
-batched by length, logits only where asked), the naive call (each full text alone) and
-padded batches of full texts in the order they come. Perplexity is ours against padded
-batches of 16 as `evaluate`'s metric makes them. The numbers must agree; the sides take turns.
-The model is a GPT-2 of 124M from its configuration, whose speed does not hang on its weights.
+Three ways score the choices of the same questions. Ours reads a shared prefix once, batches rows by
+length and computes only the needed logits. The naive call reads each full text alone. The third
+pads batches of full texts in their order. Perplexity is compared with padded batches of 16, as in
+`evaluate`'s metric. The numbers must agree, and the sides run in turns. The model is a GPT-2 of
+124M built from its configuration; its speed does not depend on its weights.
 
     DATA=../shared/data OMP_NUM_THREADS=1 python experiments/benchmarks/zero_shot.py
 """
@@ -44,7 +44,7 @@ SIZES = {
 
 
 def load_rows(n: int) -> tuple[dict[str, tuple[pa.Table, Prompt]], list[str]]:
-    """Read questions, and passages to train a vocabulary on and to take perplexities of."""
+    """Read questions, and passages for the vocabulary and for perplexity."""
     data = Path(os.environ["DATA"])
     news = pq.read_table(data / "domain" / "agnews" / "test.parquet")
     boolq = pq.read_table(data / "zeroshot" / "boolq" / "validation.parquet")
@@ -104,8 +104,10 @@ def padded(network: Any, texts: list[list[int]], batch: int = 16) -> np.ndarray:
     return torch.cat(losses).numpy()
 
 
-def race(sides: dict[str, Callable[[], np.ndarray]], texts: int, repeats: int) -> dict[str, Any]:
-    """Let the sides take turns; give core-seconds, texts a core-second and the differences."""
+def take_turns(
+    sides: dict[str, Callable[[], np.ndarray]], texts: int, repeats: int
+) -> dict[str, Any]:
+    """Run the sides in turns; return core-seconds, texts per core-second and the differences."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     values: dict[str, np.ndarray] = {}
     for _ in range(repeats):
@@ -125,12 +127,14 @@ def race(sides: dict[str, Callable[[], np.ndarray]], texts: int, repeats: int) -
     }
 
 
-def choices_race(network: Any, tokenizer: Any, rows: pa.Table, prompt: Prompt, repeats: int) -> Any:
-    """Race the three ways to score the choices of a task."""
+def compare_choices(
+    network: Any, tokenizer: Any, rows: pa.Table, prompt: Prompt, repeats: int
+) -> Any:
+    """Compare the three ways to score the choices of a task."""
     full = instances(tokenizer, rows, prompt)
     flat = [tokens for row in full for tokens in row]
     likelihood = Likelihood(network)
-    return race(
+    return take_turns(
         {
             "gotd": lambda: np.array(
                 score_choices(likelihood, tokenizer, rows, prompt, full_text=True)[
@@ -145,15 +149,15 @@ def choices_race(network: Any, tokenizer: Any, rows: pa.Table, prompt: Prompt, r
     )
 
 
-def perplexity_race(network: Any, tokenizer: Any, texts: list[str], repeats: int) -> Any:
-    """Race the two ways to take perplexities of passages."""
+def compare_perplexity(network: Any, tokenizer: Any, texts: list[str], repeats: int) -> Any:
+    """Compare the two ways to compute perplexities of passages."""
     table = pa.table({"id": [str(i) for i in range(len(texts))], "text": texts})
     settings = PerplexitySettings(long_texts="cut")
     start = tokenizer.bos_token_id
     most = network.config.max_position_embeddings
     rows = [[start, *tokenizer(text)["input_ids"]][:most] for text in texts]
     likelihood = Likelihood(network)
-    return race(
+    return take_turns(
         {
             "gotd": lambda: text_losses(likelihood, tokenizer, table, settings)["loss"].to_numpy(),
             "padded batches": lambda: padded(network, rows),
@@ -164,7 +168,7 @@ def perplexity_race(network: Any, tokenizer: Any, texts: list[str], repeats: int
 
 
 def as_markdown(result: dict[str, Any]) -> str:
-    """Return the page."""
+    """Format the result as Markdown."""
     lines = [
         "# Zero-shot scoring and perplexity against plain transformers",
         "",
@@ -176,7 +180,7 @@ def as_markdown(result: dict[str, Any]) -> str:
         "| times padded | largest difference |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for entry in result["races"]:
+    for entry in result["comparisons"]:
         speed, faster = entry["texts_per_core_s"], entry["speed_up"]
         cells = [
             f"{speed[side]:.1f}" if side in speed else ""
@@ -195,7 +199,7 @@ def as_markdown(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Parse the command line, race, write both files."""
+    """Run all comparisons, and write the page and the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--texts", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
@@ -206,19 +210,19 @@ def main() -> None:
     if "DATA" not in os.environ:
         raise SystemExit("set DATA to the folder that holds domain/, zeroshot/ and candidates/")
     tables, passages = load_rows(arguments.texts)
-    races = []
+    comparisons = []
     with tempfile.TemporaryDirectory() as name:
         spec = CausalSpec(vocabulary_size=50_257, max_length_tokens=1024, **SIZES[arguments.model])  # type: ignore[arg-type]
         build_model(spec, passages, 0, Path(name))
         for precision in arguments.precisions.split(","):
             network, tokenizer = load_for_scoring(Path(name), precision)
             for task, (rows, prompt) in tables.items():
-                found = choices_race(network, tokenizer, rows, prompt, arguments.repeats)
-                races.append({"what": f"choices of {task}", "precision": precision, **found})
+                found = compare_choices(network, tokenizer, rows, prompt, arguments.repeats)
+                comparisons.append({"what": f"choices of {task}", "precision": precision, **found})
             some = passages[: arguments.texts]
-            found = perplexity_race(network, tokenizer, some, arguments.repeats)
-            races.append({"what": "perplexity", "precision": precision, **found})
-            print(json.dumps(races[-3:], indent=1), flush=True)
+            found = compare_perplexity(network, tokenizer, some, arguments.repeats)
+            comparisons.append({"what": "perplexity", "precision": precision, **found})
+            print(json.dumps(comparisons[-3:], indent=1), flush=True)
     result = {
         "command": "python " + " ".join(["experiments/benchmarks/zero_shot.py", *sys.argv[1:]]),
         "model": {"gpt2": "GPT-2 of 124M weights", "small": "a GPT-2 of 16M weights"}[
@@ -226,7 +230,7 @@ def main() -> None:
         ],
         "texts": arguments.texts,
         "repeats": arguments.repeats,
-        "races": races,
+        "comparisons": comparisons,
         "hardware": {**hardware(), "threads": torch.get_num_threads()},
     }
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -157,18 +157,18 @@ def test_rows_of_memory_have_names_and_estimates_and_are_listed(scripts, capsys,
 
 
 @pytest.mark.slow  # three models and two peers to load, in as many processes
-def test_toxicity_is_raced_on_the_same_tokens_and_gives_the_same_numbers(tmp_path):
+def test_toxicity_is_compared_on_the_same_tokens_and_gives_the_same_numbers(tmp_path):
     result, page = run_quickly("toxicity", tmp_path)
-    races = {race["what"]: race for race in result["races"]}
-    assert len(races) == 4
-    for race in races.values():
-        assert all(map(measured_or_explained, race["contenders"].values()))
-        assert len(race["contenders"]["gotd"]["core_s"]) == 2
-    assert races["generation"]["largest_relative_difference"] is None
-    assert races["generation"]["amount"] == 2 * 25 * 20
-    assert races["perplexity"]["largest_relative_difference"] <= 1e-4
-    plain = races["scoring comments"]["contenders"]["Detoxify.predict"]
-    difference = races["scoring comments"]["largest_relative_difference"]
+    comparisons = {entry["what"]: entry for entry in result["comparisons"]}
+    assert len(comparisons) == 4
+    for entry in comparisons.values():
+        assert all(map(measured_or_explained, entry["contenders"].values()))
+        assert len(entry["contenders"]["gotd"]["core_s"]) == 2
+    assert comparisons["generation"]["largest_relative_difference"] is None
+    assert comparisons["generation"]["amount"] == 2 * 25 * 20
+    assert comparisons["perplexity"]["largest_relative_difference"] <= 1e-4
+    plain = comparisons["scoring comments"]["contenders"]["Detoxify.predict"]
+    difference = comparisons["scoring comments"]["largest_relative_difference"]
     assert (difference is None) == bool(plain["reason"])
     assert "generate, prompt after prompt" in page
 
@@ -198,7 +198,7 @@ def test_contenders_take_turns_and_explain_their_absence(side_by_side, tmp_path)
     def refuse():
         raise side_by_side.Unavailable("not on this machine")
 
-    outcomes = side_by_side.race(
+    outcomes = side_by_side.take_turns(
         [
             contender("a"),
             contender("b", work_s=0.3),
@@ -228,7 +228,8 @@ def test_peak_memory_is_above_what_was_held(side_by_side):
     def run():
         return float((held * 2.0)[0])
 
-    peak = side_by_side.race([side_by_side.Contender("a", lambda: run)], 1, 1.0)["a"].peak_mib
+    contenders = [side_by_side.Contender("a", lambda: run)]
+    peak = side_by_side.take_turns(contenders, 1, 1.0)["a"].peak_mib
     if peak is None:
         pytest.skip("this kernel does not let a process reset its peak")
     assert 30 < peak < 45

@@ -1,0 +1,150 @@
+"""The pages that people read: plain sentences, and names of code that exist."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+PAGES = [TOP / "README.md", TOP / "results" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+ARCHITECTURE = TOP / "docs" / "architecture.md"
+WORDS_PER_SENTENCE, MOST_WORDS, WORDS_PER_CELL = 15, 25, 25
+
+FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"`[^`\n]*(?:\n[^`\n]*)?`")
+LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+END = re.compile(r"(?<=[.!?])[)\"”*]*\s+(?=[\"“(*]*[A-Z0-9_\[])")
+"""Where a sentence ends: a mark, a blank, and the start of another one."""
+ABBREVIATIONS = re.compile(r"\b(App|al|Fig|Figs|Eq|vs|e\.g|i\.e|etc|No|St)\.")
+NAME = re.compile(r"`(gotd(?:\.\w+)+)`")
+
+
+def _old_words() -> re.Pattern[str]:
+    """Return the words that no page uses: those that no module uses."""
+    spec = spec_from_file_location("language", TOP / "tests" / "test_language.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.OLD_WORDS
+
+
+def paragraphs(page: str) -> Iterator[str]:
+    """Yield the prose of a page: no code blocks, tables, headings or pictures."""
+    lines: list[str] = []
+    for line in [*FENCE.sub("\n", page).splitlines(), ""]:
+        item = re.match(r"\s*(?:[-*]|\d+\.)\s+", line)
+        if item or not line.strip() or line.lstrip().startswith(("#", "|", "!", "<")):
+            if lines:
+                yield " ".join(lines)
+            lines = [line[item.end() :]] if item else []
+        else:
+            lines.append(line.strip())
+
+
+def sentences(page: str) -> Iterator[str]:
+    """Yield the sentences of a page; a stretch of code is one word."""
+    for paragraph in paragraphs(page):
+        text = CODE.sub("Code", LINK.sub(r"\1", paragraph))
+        text = ABBREVIATIONS.sub(r"\1", text)
+        yield from (sentence.strip() for sentence in END.split(text) if sentence.strip())
+
+
+def words(text: str) -> int:
+    """Count words: what has a letter or a digit."""
+    return sum(bool(re.search(r"\w", word)) for word in text.split())
+
+
+def cells(page: str) -> Iterator[str]:
+    """Yield the cells of tables; a stretch of code is one word."""
+    for line in FENCE.sub("\n", page).splitlines():
+        if line.startswith("|"):
+            text = CODE.sub("Code", LINK.sub(r"\1", line))
+            yield from (cell.strip() for cell in text.strip("|").split("|"))
+
+
+def test_sentences_are_split_at_their_ends():
+    page = "# Title\n\nOne `a b. C`: two\nthree (App. C). Four\n[five](x.y)!\n\n"
+    page += "- Six\n- `Seven`\n| no | no |\n"
+    assert list(sentences(page)) == ["One Code: two three (App C).", "Four five!", "Six", "Code"]
+    assert list(cells(page)) == ["no", "no"]
+    assert words("One — two, 3 ×") == 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
+def test_sentences_are_short(page: Path):
+    counted = [(words(sentence), sentence) for sentence in sentences(page.read_text("utf-8"))]
+    long = [f"{count}: {sentence}" for count, sentence in counted if count > MOST_WORDS]
+    assert long == [], "\n".join(long)
+    assert sum(count for count, _ in counted) <= WORDS_PER_SENTENCE * len(counted)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
+def test_cells_are_short(page: Path):
+    long = [cell for cell in cells(page.read_text("utf-8")) if words(cell) > WORDS_PER_CELL]
+    assert long == [], "\n".join(long)
+
+
+def _plain_text(path: Path) -> str:
+    """Return what people read of a file: all of it, or the comments of a configuration."""
+    text = path.read_text("utf-8")
+    if path.suffix != ".yaml":
+        return text
+    return "\n".join(line.partition("#")[2] for line in text.splitlines())
+
+
+READ = [*PAGES, TOP / "Makefile", TOP / "results" / "data.md"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*READ, *sorted((TOP / "conf").rglob("*.yaml")), *sorted((TOP / "experiments").rglob("*.py"))],
+    ids=lambda p: str(p.relative_to(TOP)),
+)
+def test_no_metaphor_is_left(path: Path):
+    old = _old_words()
+    bad = [line for line in _plain_text(path).splitlines() if old.search(line)]
+    assert bad == [], "\n".join(bad)
+
+
+def resolve(name: str) -> Any:
+    """Return the module, class, function or method of a dotted name."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            value = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            value = getattr(value, part)
+        return value
+    raise ModuleNotFoundError(name)
+
+
+def names(page: Path) -> list[str]:
+    return sorted(set(NAME.findall(page.read_text("utf-8"))))
+
+
+def test_the_architecture_names_the_code_of_every_part():
+    assert len(names(ARCHITECTURE)) >= 40
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
+def test_every_name_of_code_exists(page: Path):
+    groups = {"gotd.selectors", "gotd.tasks", "gotd.metrics"}  # also groups of entry points
+    for name in names(page):
+        if name not in groups and not re.fullmatch(r"gotd\.[a-z]+s", name):
+            assert resolve(name) is not None, name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
+def test_every_link_leads_to_a_file(page: Path):
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
