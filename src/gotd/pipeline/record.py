@@ -73,12 +73,6 @@ def record_step(
             warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
             curves["pre_fine_tune_loss"] = warmed["loss_curve"]
             selected = _selection(inputs["selection"], selection, source.generated)
-        seeds = {
-            **derive_seeds(config.seed),
-            "cell": config.seed,
-            "rows": rows.parameters.get("seed"),
-            "base_model": config.model.seed,
-        }
         record = {
             **header,
             "status": "done",
@@ -86,7 +80,7 @@ def record_step(
             "n_eval": results.n_eval,
             "selection": selected,
             "curves": curves,
-            "seeds": seeds,
+            "seeds": _seeds(config, rows),
             "data": source.identity(),
             "parents": sorted(step.key for step in (*measured.values(), model)),
         }
@@ -109,6 +103,12 @@ def record_step(
         inputs=inputs,
         work=lambda: Work(disk_bytes=15_000),
     )
+
+
+def _seeds(config: DictConfig, rows: Step) -> dict[str, Any]:
+    """Return the seed of every role of a cell."""
+    own = {"cell": config.seed, "base_model": config.model.seed}
+    return {**derive_seeds(config.seed), **own, "rows": rows.parameters.get("seed")}
 
 
 def _header(config: DictConfig, axes: Mapping[str, Any]) -> dict[str, Any]:
