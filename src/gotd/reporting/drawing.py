@@ -89,11 +89,6 @@ def whisker(axis: Axes, interval: Interval, y: int, factor: float, block: Block,
     )
 
 
-def colour(block: Block, row: str) -> str:
-    """Return the colour of a row's arm, the same in every figure of a block."""
-    return look(block, row)["color"]
-
-
 def look(block: Block, row: str) -> dict[str, Any]:
     """Return colour, marker, dash and label of a row."""
     arm, variant = block.names[row]

@@ -10,16 +10,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
-from gotd.reporting import comparison_tables, tables
+from gotd.reporting import comparisons, tables
 from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
-from gotd.reporting.labels import labels_table
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
 from gotd.reporting.render import Picture, Section, Table, one_line, render, to_terminal
 from gotd.reporting.selections import first_rows_table, overlap_table, selections_table
-from gotd.reporting.sweeps import curve_figures, sweep_tables, sweeps
+from gotd.reporting.sweeps import curve_figures, labels_table, sweep_tables, sweeps
 from gotd.storage.files import write_text
 
 # A path starts a word or a value; after a colon two slashes are a web address.
@@ -37,7 +36,7 @@ Maker = Callable[[Block], Table | None]
 _MAIN: tuple[Maker, ...] = (
     tables.scores_table,
     tables.aggregates_table,
-    comparison_tables.average_comparisons_table,
+    comparisons.average_comparisons_table,
     tables.domains_table,
     tables.other_metrics_table,
     tables.failed_table,
@@ -46,8 +45,8 @@ _MAIN: tuple[Maker, ...] = (
 _DETAILS: dict[str, tuple[Maker, ...]] = {
     "_selections": (selections_table, overlap_table),
     "_by_task": (
-        comparison_tables.remaining_comparisons_table,
-        comparison_tables.task_comparisons_table,
+        comparisons.remaining_comparisons_table,
+        comparisons.task_comparisons_table,
     ),
     "_cost": (tables.cost_table,),
 }
