@@ -70,9 +70,8 @@ class Comparison:
         if self.holm_floor > LEVEL:
             limit = f"too few seeds for a test (Holm p cannot go below {self.holm_floor:.2g})"
             return f"{word} by its interval, {limit}{partial}" if outside else limit + partial
-        if outside:
-            return f"{word} by its interval alone, not after correction{partial}"
-        return f"no difference shown{partial}"
+        limit = f"{word} by its interval alone, not after correction"
+        return (limit if outside else "no difference shown") + partial
 
 
 def compare_on_average(block: Block) -> list[Comparison]:
@@ -80,9 +79,7 @@ def compare_on_average(block: Block) -> list[Comparison]:
 
     Empty with a single task or where the tasks' scores have no common unit.
     """
-    if not block.has_average:
-        return []
-    return _compare(block, [None])
+    return _compare(block, [None]) if block.has_average else []
 
 
 def compare_per_task(block: Block) -> list[Comparison]:

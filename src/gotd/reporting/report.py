@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -131,10 +132,9 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
     """Build the sections of an experiment: sweeps, blocks, published numbers."""
     sections = []
     curves: Counter[str] = Counter()
-    swept = sweeps(members)
-    figures = [curve_figures(sweep) for sweep in swept]
-    several = Counter(kind for of in figures for kind in of)
-    for sweep, of in zip(swept, figures, strict=True):
+    swept = [(sweep, curve_figures(sweep)) for sweep in sweeps(members)]
+    several = Counter(kind for _, of in swept for kind in of)
+    for sweep, of in swept:
         curves.update(list(of))
         names = {k: f"{k}_{curves[k]}" if several[k] > 1 else k for k in of}
         worth = labels_table(sweep)
@@ -144,7 +144,7 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
         of = block_figures(block)
         names = {k: f"{number}_{k}" if len(members) > 1 else k for k in of}
         (section,) = _sections([block], _MAIN)
-        sections.append(Section(section.title, section.tables, _pictures(of, names)))
+        sections.append(replace(section, pictures=_pictures(of, names)))
     if compared := published_tables(published, members):
         sections.append(Section(f"{members[0].experiment}: published numbers", tuple(compared)))
     return sections
