@@ -24,7 +24,6 @@ from gotd.pipeline.ranked_pool import (
     scores_file,
 )
 from gotd.selectors.base import check_request
-from gotd.storage import progress
 from gotd.storage.artifacts import Step, write_json
 from gotd.storage.keys import identity
 from gotd.storage.memmap import create_array
@@ -114,7 +113,7 @@ def scored(
     every = callable(getattr(selector, "scores", None))
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        engine_ = Watched(engine, progress.tick)
+        engine_ = Watched(engine)
         method = selector
         if "toxicity" in inputs:
             method = dataclasses.replace(selector, scores=inputs["toxicity"] / "scores.parquet")
