@@ -125,8 +125,7 @@ class GOTD:
     ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real | None):
             raise TypeError(f"epsilon must be a number, not {epsilon!r}")
-        _string("method", method)
-        _string("encoder", encoder)
+        _check_strings(method=method, encoder=encoder)
         given = dict(settings or {})
         if epsilon is not None and method.startswith("got_d"):
             if "epsilon" in given:
@@ -135,10 +134,8 @@ class GOTD:
         self._method, self._name = build_selector(method, given), method
         self._encoder = named_encoder(encoder, device)
         self._unit: Unit = unit
-        self._seed, self._length_chars = (
-            _integer("seed", seed),
-            _integer("length_chars", length_chars),
-        )
+        self._seed = _integer("seed", seed)
+        self._length_chars = _integer("length_chars", length_chars)
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
         self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
@@ -176,14 +173,13 @@ class GOTD:
             ValueError: If rows cannot be read, or a solve misses its tolerance.
             FileNotFoundError: If a file, data set or encoder is not there.
         """
-        _string("text_column", text_column)
-        for name, column in (
-            ("target_text_column", target_text_column),
-            ("id_column", id_column),
-            ("domain_column", domain_column),
-        ):
-            if column is not None:
-                _string(name, column)
+        others = {
+            "target_text_column": target_text_column,
+            "id_column": id_column,
+            "domain_column": domain_column,
+        }
+        given = {name: column for name, column in others.items() if column is not None}
+        _check_strings(text_column=text_column, **given)
         columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
         target_columns = Columns(tuple((target_text_column or text_column).split(",")))
         self._request = Request(
@@ -224,15 +220,18 @@ class GOTD:
 
     def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:
         names = [given] if isinstance(given, str | Path) else given
-        if isinstance(given, str) or _are_paths(names):
+        # Strings in a list are texts.
+        paths = isinstance(names, Sequence) and all(isinstance(name, Path) for name in names)
+        if isinstance(given, str) or (paths and len(names)):
             record = self._store.root / HUB_RECORD
             return named_parts([str(name) for name in names], columns, record)
         return table_parts(given, label, columns)
 
 
-def _string(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {value!r}")
+def _check_strings(**values: Any) -> None:
+    for name, value in values.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, not {value!r}")
 
 
 def _integer(name: str, value: Any) -> int:
@@ -240,12 +239,3 @@ def _integer(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
     return int(value)
-
-
-def _are_paths(names: Any) -> bool:
-    """Return whether these are paths; strings in a list are texts."""
-    return (
-        isinstance(names, Sequence)
-        and len(names) > 0
-        and all(isinstance(name, Path) for name in names)
-    )

@@ -7,7 +7,6 @@ import logging
 import re
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,18 @@ def run(options: argparse.Namespace) -> int:
     encoder = Path(options.encoder)
     if options.encoder not in KNOWN and encoder.is_dir():
         inputs += encoder.iterdir()
-    with output.claimed(inputs, options.store):
-        manifest = _select(request, budgets, output, options)
+    with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
+        store, engine = Store(options.store), engine_of(options)
+        prepared = Prepared(request, max(budgets), store, engine)
+        with progress.step("selecting and writing"):
+            manifest = write_selection(
+                prepared,
+                budgets,
+                output,
+                command=shlex.join(["gotd", *sys.argv[1:]]),
+                explain=options.explain,
+                licence=options.license,
+            )
     logging.getLogger(__name__).info(
         "%s of %s candidates in %s: %s, report.md, manifest.json, README.md",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
@@ -53,23 +62,6 @@ def run(options: argparse.Namespace) -> int:
         ", ".join(manifest["files"]),
     )
     return 0
-
-
-def _select(
-    request: Request, budgets: Sequence[int], output: Output, options: argparse.Namespace
-) -> dict[str, Any]:
-    with progress.watch(watch_terminal()):
-        store, engine = Store(options.store), engine_of(options)
-        prepared = Prepared(request, max(budgets), store, engine)
-        with progress.step("selecting and writing"):
-            return write_selection(
-                prepared,
-                budgets,
-                output,
-                command=shlex.join(["gotd", *sys.argv[1:]]),
-                explain=options.explain,
-                licence=options.license,
-            )
 
 
 def parse_budgets(given: str) -> list[int]:
@@ -100,9 +92,8 @@ def engine_of(options: argparse.Namespace) -> Engine:
     Raises:
         ValueError: If the number of workers or the address is wrong, or Ray is not installed.
     """
-    workers = options.workers
-    if workers is None:
-        workers = 1 if options.engine == "local" else 2
+    default = 1 if options.engine == "local" else 2
+    workers = default if options.workers is None else options.workers
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
     engine = build_engine(options.engine, workers, options.ray_address, gpus)
     if options.engine == "local":
@@ -122,23 +113,18 @@ def _request(options: argparse.Namespace) -> Request:
     check_device(options.device)
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device
-    encoder = named_encoder(options.encoder, device)
-    method = build_selector(options.method, settings)
-    columns = Columns(
-        text=tuple(options.text_column.split(",")),
-        id=options.id_column,
-        domain=options.domain_column,
-    )
+    text = tuple(options.text_column.split(","))
+    columns = Columns(text, options.id_column, options.domain_column)
     # Ids and domains are named for the candidates; a target has its own or is numbered.
-    target_text = options.target_text_column or options.text_column
-    target_columns = Columns(tuple(target_text.split(",")))
+    target_text = options.target_text_column
+    target_columns = Columns(tuple(target_text.split(",")) if target_text else text)
     record = options.store / HUB_RECORD
     return Request(
         target=named_parts(options.target, target_columns, record),
         candidates=named_parts(options.candidates, columns, record),
-        method=method,
+        method=build_selector(options.method, settings),
         method_name=options.method,
-        encoder=encoder,
+        encoder=named_encoder(options.encoder, device),
         target_columns=target_columns,
         columns=columns,
         unit=options.unit,

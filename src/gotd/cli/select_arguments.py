@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gotd.selectors.registry import entries
+
+Add = Callable[..., Any]
+"""The method ``add_argument`` of a group."""
 
 _EXAMPLES = """
 examples:
@@ -33,70 +37,53 @@ def add_select(commands: Any, run: Any) -> None:
         + _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    need = parser.add_argument_group("needed")
-    need.add_argument("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
-    need.add_argument(
-        "--candidates",
-        nargs="+",
-        required=True,
-        metavar="FILE",
-        help="files, folders, patterns or hub:namespace/name[:config][:split]",
-    )
-    need.add_argument("--budget", required=True, metavar="N[,N]", help="rows to choose")
-    need.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
-
-    how = parser.add_argument_group("how")
-    how.add_argument("--method", default="got_d", metavar="NAME", help="see below (got_d)")
-    how.add_argument(
-        "--encoder",
-        default="hashed",
-        metavar="NAME",
-        help="hashed (fast, needs no model), minilm, or a model's name or folder (hashed)",
-    )
-    how.add_argument("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
-    how.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method"
-    )
-    how.add_argument("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
-    how.add_argument("--explain", action="store_true", help="say which target each row serves")
-
-    rows = parser.add_argument_group("rows")
-    rows.add_argument(
-        "--text-column",
-        default="text",
-        metavar="NAME[,NAME]",
-        help="column of the text; several are joined (text)",
-    )
-    rows.add_argument("--target-text-column", metavar="NAME[,NAME]", help="the target's (the same)")
-    rows.add_argument("--id-column", metavar="NAME", help="of candidates (id, else numbered)")
-    rows.add_argument("--domain-column", metavar="NAME", help="of candidates (domain, else file)")
-    rows.add_argument(
-        "--unit",
-        choices=("whole", "fixed"),
-        default="whole",
-        help="whole: choose rows as they are; fixed: pieces of --length-chars (whole)",
-    )
-    rows.add_argument(
-        "--length-chars",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="length of a fixed piece, and what the encoder reads of a row (1000)",
-    )
-
-    where = parser.add_argument_group("where")
-    where.add_argument("--engine", choices=("local", "ray"), default="local", help="(local)")
-    where.add_argument("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
-    where.add_argument("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
-    where.add_argument("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
-    where.add_argument(
-        "--device",
-        default="auto",
-        help="auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)",
-    )
-    where.add_argument("--license", metavar="ID", help="of the texts, for the data card (unknown)")
-    where.add_argument("--overwrite", action="store_true", help="replace what is in --out")
+    _add_needed(parser.add_argument_group("needed").add_argument)
+    _add_method(parser.add_argument_group("how").add_argument)
+    _add_rows(parser.add_argument_group("rows").add_argument)
+    _add_where(parser.add_argument_group("where").add_argument)
     parser.set_defaults(run=run)
+
+
+def _add_needed(add: Add) -> None:
+    add("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
+    names = "files, folders, patterns or hub:namespace/name[:config][:split]"
+    add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
+    add("--budget", required=True, metavar="N[,N]", help="rows to choose")
+    add("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+
+
+def _add_method(add: Add) -> None:
+    add("--method", default="got_d", metavar="NAME", help="see below (got_d)")
+    names = "hashed (fast, needs no model), minilm, or a model's name or folder (hashed)"
+    add("--encoder", default="hashed", metavar="NAME", help=names)
+    add("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
+    setting = "a setting of the method"
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
+    add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
+    add("--explain", action="store_true", help="add which target each row serves")
+
+
+def _add_rows(add: Add) -> None:
+    text = "column of the text; several are joined (text)"
+    add("--text-column", default="text", metavar="NAME[,NAME]", help=text)
+    add("--target-text-column", metavar="NAME[,NAME]", help="the target's (the same)")
+    add("--id-column", metavar="NAME", help="of candidates (id, else numbered)")
+    add("--domain-column", metavar="NAME", help="of candidates (domain, else file)")
+    unit = "whole: choose rows as they are; fixed: pieces of --length-chars (whole)"
+    add("--unit", choices=("whole", "fixed"), default="whole", help=unit)
+    length = "length of a fixed piece, and what the encoder reads of a row (1000)"
+    add("--length-chars", type=int, default=1000, metavar="N", help=length)
+
+
+def _add_where(add: Add) -> None:
+    add("--engine", choices=("local", "ray"), default="local", help="(local)")
+    add("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
+    add("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
+    add("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
+    device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
+    add("--device", default="auto", help=device)
+    add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
+    add("--overwrite", action="store_true", help="replace what is in --out")
 
 
 def add_diff(commands: Any, run: Any) -> None:

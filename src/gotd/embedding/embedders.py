@@ -1,6 +1,6 @@
 """Embedders: texts to rows of a matrix, by a Hugging Face encoder or hashed n-grams.
 
-The space decides more than epsilon or the selector: length and format of short task texts
+The space matters more than epsilon or the selector: length and format of short task texts
 and long passages can hide the domain signal. So both sides go through one function, in one
 precision. The pooling of the published code (a mean over padding too) has a name of its own.
 """
@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from gotd.config.choices import check_choices
 from gotd.storage import keys
 from gotd.storage.model_files import hub_commit
 from gotd.storage.shapes import Shape
@@ -32,16 +33,12 @@ class Embedder(Protocol):
 
     version: ClassVar[int]
 
-    @property
-    def dimension(self) -> int:
-        """Return the width of the matrix."""
-        ...
-
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Return float32 ``[len(texts), dimension]``, row i for text i."""
+        """Return float32 ``[len(texts), width]``, row i for text i."""
         ...
 
 
+@dataclass
 class TransformerEmbedder:
     """The pooled hidden states, or input embeddings, of a Hugging Face encoder.
 
@@ -70,35 +67,30 @@ class TransformerEmbedder:
 
     version: ClassVar[int] = 1
 
-    def __init__(
-        self,
-        model: str,
-        pooling: Pooling,
-        max_length_tokens: int = 256,
-        batch_tokens: int = 16_384,
-        normalise: bool = False,
-        precision: Precision = "float32",
-        device: str = "auto",
-    ) -> None:
-        _check("pooling", pooling, get_args(Pooling))
-        _check("precision", precision, get_args(Precision))
-        for name, value in (
-            ("max_length_tokens", max_length_tokens),
-            ("batch_tokens", batch_tokens),
-        ):
-            if value < 1:
-                raise ValueError(f"embedder {name} must be at least 1, not {value}")
+    model: str
+    pooling: Pooling
+    max_length_tokens: int = 256
+    batch_tokens: int = 16_384
+    normalise: bool = False
+    precision: Precision = "float32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        check_choices(self, "embedder ")
+        check_sizes(max_length_tokens=self.max_length_tokens, batch_tokens=self.batch_tokens)
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        commit = hub_commit(str(model)) or "main"
-        self._tokenizer = AutoTokenizer.from_pretrained(model, revision=commit)
+        if self.device == "auto":
+            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cpu":
+            self.batch_tokens = min(self.batch_tokens, CPU_BATCH_TOKENS)
+        commit = hub_commit(str(self.model)) or "main"
+        self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=commit)
         network, loading = AutoModel.from_pretrained(
-            model,
+            self.model,
             revision=commit,
-            dtype=torch.bfloat16 if precision == "bf16" else torch.float32,
+            dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
             use_safetensors=True,
             output_loading_info=True,
         )
@@ -106,23 +98,17 @@ class TransformerEmbedder:
         absent = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
         if absent:
             raise ValueError(
-                f"{model} lacks {len(absent)} weights of its encoder, for instance "
+                f"{self.model} lacks {len(absent)} weights of its encoder, for instance "
                 f"{absent[0]!r}; the file is damaged or belongs to another configuration"
             )
-        if pooling != "token_mean":  # which runs no layer, so has no positions to run out of
-            max_length_tokens = int(min(max_length_tokens, _positions(network)))
-        self._network = network.eval().requires_grad_(False).to(device)
-        self._pooling, self._normalise = pooling, normalise
-        self._max_length = max_length_tokens
-        self._batch_tokens = (
-            batch_tokens if device != "cpu" else min(batch_tokens, CPU_BATCH_TOKENS)
-        )
-        self._device = device
+        if self.pooling != "token_mean":  # which runs no layer, so has no positions to run out of
+            self.max_length_tokens = int(min(self.max_length_tokens, _positions(network)))
+        self._network = network.eval().requires_grad_(False).to(self.device)
 
     @property
     def dimension(self) -> int:
         """Return the width of the hidden states, or of the input embeddings for ``token_mean``."""
-        if self._pooling == "token_mean":
+        if self.pooling == "token_mean":
             return int(self._network.get_input_embeddings().embedding_dim)
         return int(self._network.config.hidden_size)
 
@@ -130,11 +116,11 @@ class TransformerEmbedder:
         """Return float32 ``[len(texts), dimension]``, row i for text i."""
         import torch
 
-        special = self._pooling != "token_mean"
+        special = self.pooling != "token_mean"
         tokens = self._tokenizer(
             list(texts),
             truncation=True,
-            max_length=self._max_length,
+            max_length=self.max_length_tokens,
             add_special_tokens=special,
             padding=False,
             return_attention_mask=False,
@@ -144,44 +130,42 @@ class TransformerEmbedder:
         with torch.inference_mode():
             for batch in self._batches([len(t) for t in tokens]):
                 rows[batch] = self._pool([tokens[i] for i in batch])
-        if self._normalise:
+        if self.normalise:
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return rows
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
         """Yield rows of similar length, at most ``batch_tokens`` positions together."""
-        order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
         batch: list[int] = []
-        for i in order:
-            width = (
-                self._max_length if self._pooling == "mean_all_positions" else max(lengths[i], 1)
-            )
-            if batch and (len(batch) + 1) * width > self._batch_tokens:
+        for i in sorted(range(len(lengths)), key=lambda i: (lengths[i], i)):
+            if batch and (len(batch) + 1) * self._padded(lengths[i]) > self.batch_tokens:
                 yield batch
                 batch = []
             batch.append(i)
         if batch:
             yield batch
 
+    def _padded(self, longest: int) -> int:
+        """Return the positions to which a batch is padded."""
+        return self.max_length_tokens if self.pooling == "mean_all_positions" else max(longest, 1)
+
     def _pool(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
         import torch
 
-        all_positions = self._pooling == "mean_all_positions"
-        width = self._max_length if all_positions else max(max(map(len, tokens)), 1)
-        pad = self._tokenizer.pad_token_id or 0
-        ids = torch.full((len(tokens), width), pad, dtype=torch.long)
-        mask = torch.zeros((len(tokens), width), dtype=torch.long)
+        shape = len(tokens), self._padded(max(map(len, tokens)))
+        ids = torch.full(shape, self._tokenizer.pad_token_id or 0)
+        mask = torch.zeros(shape, dtype=torch.long)
         for i, row in enumerate(tokens):
             ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
             mask[i, : len(row)] = 1
-        ids, mask = ids.to(self._device), mask.to(self._device)
-        if self._pooling == "token_mean":
+        ids, mask = ids.to(self.device), mask.to(self.device)
+        if self.pooling == "token_mean":
             hidden = self._network.get_input_embeddings()(ids).float()
         else:
             hidden = self._network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        if self._pooling == "cls":
+        if self.pooling == "cls":
             pooled = hidden[:, 0]
-        elif all_positions:
+        elif self.pooling == "mean_all_positions":
             # Deviation D2: the published code takes the mean over padding as well.
             pooled = hidden.mean(dim=1)
         else:
@@ -190,9 +174,11 @@ class TransformerEmbedder:
         return pooled.cpu().numpy()
 
 
-def _check(name: str, value: str, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"embedder {name} must be one of {', '.join(known)}, not {value!r}")
+def check_sizes(**sizes: int) -> None:
+    """Raise if a size is below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"embedder {name} must be at least 1, not {value}")
 
 
 def _positions(network: Any) -> float:
@@ -210,7 +196,7 @@ class HashedEmbedder:
 
     The specification (see `gotd.embedding.encoders.Encoder`) and the embedder at once.
 
-    Each n-gram has a fixed +-1 direction drawn from its hash; a text is the sum of
+    Each n-gram has a fixed random +-1 direction, chosen by its hash; a text is the sum of
     its n-grams' directions, weighted by log(1 + count), scaled to unit length. A text
     without a word of two letters is the zero row.
 
@@ -235,9 +221,7 @@ class HashedEmbedder:
     name: str = "hashed"
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "ngrams", "buckets"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"embedder {name} must be at least 1, not {getattr(self, name)}")
+        check_sizes(dimension=self.dimension, ngrams=self.ngrams, buckets=self.buckets)
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the matrix."""

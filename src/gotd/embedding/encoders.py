@@ -10,14 +10,16 @@ import re
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol
 
+from gotd.config.choices import check_choices
 from gotd.embedding.embedders import (
     Embedder,
     HashedEmbedder,
     Pooling,
     Precision,
     TransformerEmbedder,
+    check_sizes,
 )
 from gotd.storage import keys
 from gotd.storage.model_files import locate, model_identity
@@ -49,7 +51,7 @@ class Encoder(Protocol):
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the matrix, beside the folder given to `load`."""
+        """Return what changes the matrix, beside the folder given to `load`."""
         ...
 
     def width(self, folder: Path | None = None) -> int:
@@ -117,18 +119,8 @@ class TransformerEncoder:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for field, value, known in (
-            ("pooling", self.pooling, get_args(Pooling)),
-            ("precision", self.precision, get_args(Precision)),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"embedder {field} must be one of {', '.join(known)}, not {value!r}"
-                )
-        if self.max_length_tokens < 1:
-            raise ValueError(
-                f"embedder max_length_tokens must be at least 1, not {self.max_length_tokens}"
-            )
+        check_choices(self, "embedder ")
+        check_sizes(max_length_tokens=self.max_length_tokens)
         if self.fine_tuned_on_target and self.model == BASE:
             raise ValueError(
                 "embedder fine_tuned_on_target tunes a model of its own, not the base model; "
@@ -144,7 +136,7 @@ class TransformerEncoder:
         return "tuned" if self.fine_tuned_on_target else None
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that decide the matrix; a model counts by its weights."""
+        """Return the fields that change the matrix; a model counts by its weights."""
         fields = keys.identity(self)
         del fields["name"], fields["fine_tuned_on_target"]
         fields["model"] = None if self.model_from_step else model_identity(self.model)

@@ -28,8 +28,6 @@ def build_engine(
     """
     if name not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, not {name!r}")
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
     if name == "local":
         if ray_address:
             raise ValueError("a Ray address is for the engine ray; choose it, or drop the address")

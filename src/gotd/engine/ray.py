@@ -160,12 +160,8 @@ class RayEngine:
         """Import Ray and connect to the cluster, or start one on this machine."""
         # Silences Ray's long warnings about settings that nobody changed.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "engine=ray needs Ray: pip install 'gotd[ray]'", name="ray"
-            ) from error
+        import ray
+
         if ray.is_initialized():
             return ray
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"

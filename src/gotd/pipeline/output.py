@@ -73,15 +73,11 @@ class Output:
             except OSError as error:
                 raise _named(error, self.folder) from error
             stack.callback(lock.unlink, missing_ok=True)
-            self._restore()
+            old = self._beside("old")
+            if old.exists() and not self.folder.exists():  # killed while it was replaced
+                old.rename(self.folder)
             self._check_replaceable()
             yield
-
-    def _restore(self) -> None:
-        """Restore the old folder if a run was killed while replacing it."""
-        old = self._beside("old")
-        if old.exists() and not self.folder.exists():
-            old.rename(self.folder)
 
     def _check_replaceable(self) -> None:
         if self.folder.exists() and not self._may_replace():
@@ -119,13 +115,11 @@ class Output:
             part.mkdir()
             yield part
             self._check_replaceable()
+            shutil.rmtree(old, ignore_errors=True)
             if self.folder.exists():
-                shutil.rmtree(old, ignore_errors=True)
                 self.folder.rename(old)
-                part.rename(self.folder)
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                part.rename(self.folder)
+            part.rename(self.folder)
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise _named(error, self.folder) from error
         finally:
@@ -158,28 +152,27 @@ def write_selection(
         OSError: If the folder cannot be written or the disk is full.
     """
     began = time.perf_counter()
-    files = {
-        budget: "selected.parquet" if len(budgets) == 1 else f"selected-{budget}.parquet"
-        for budget in sorted(set(budgets))
-    }
+    files = {budget: f"selected-{budget}.parquet" for budget in sorted(set(budgets))}
+    if len(budgets) == 1:
+        files = {budgets[0]: "selected.parquet"}
     summaries: dict[int, dict[str, Any]] = {}
     with output.filling() as folder:
         for budget, name in files.items():
             selected = prepared.select(budget, explain=explain)
             selected.write(folder / name)
             summaries[budget] = selected.summary(prepared.request.seed)
+        written = {
+            name: {"rows": budget, "sha256": checksum(folder / name)}
+            for budget, name in files.items()
+        }
+        elapsed_s = time.perf_counter() - began
+        prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
         manifest = {
             **describe(prepared, command),
             "budgets": list(files),
             "summaries": {str(budget): summary for budget, summary in summaries.items()},
-            "files": {
-                name: {"rows": budget, "sha256": checksum(folder / name)}
-                for budget, name in files.items()
-            },
+            "files": written,
         }
-        elapsed_s = time.perf_counter() - began
-        last = StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib())
-        manifest["steps"].append(asdict(last))
         write_json(folder / MANIFEST, manifest)
         (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
         (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")
@@ -189,6 +182,7 @@ def write_selection(
 def describe(prepared: Prepared, command: str) -> dict[str, Any]:
     """Return the manifest: everything needed to repeat a selection."""
     request = prepared.request
+    built = [time for time in prepared.times if not time.found]
     pools = {side: pool_facts(prepared.folder(side)) for side in SIDES}
     return {
         "kind": KIND,
@@ -215,17 +209,11 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
         "keys": {name: step.key for name, step in prepared.steps.items()},
         **prepared.ranked.outcome,
         "steps": [asdict(time) for time in prepared.times],
-        "peak_memory_gib": peak(prepared),
+        "peak_memory_gib": max([peak_memory_gib(), *(t.peak_memory_gib for t in built)]),
         "versions": versions(),
         "code": code(),
         "hardware": hardware(),
     }
-
-
-def peak(prepared: Prepared) -> float:
-    """Return the most memory that any step of this run took, in GiB."""
-    built = [time.peak_memory_gib for time in prepared.times if not time.found]
-    return max([peak_memory_gib(), *built])
 
 
 def _named(error: OSError, folder: Path) -> OSError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.data.columns import string_ids
-from gotd.selection_report.markdown import plain, section
+from gotd.selection_report.markdown import brief, plain, section
 from gotd.selection_report.measures import QUANTILES, jaccard
 
-MOST_DOMAINS, MOST_DIFFERENCES, MOST_VALUES = 30, 40, 3
+MOST_DOMAINS, MOST_DIFFERENCES = 30, 40
 
 _EXPECTED = ("request", "inputs", "rows", "diagnostics", "parameters", "name", "versions")
 """Parts of a manifest in which a difference says why selections differ."""
@@ -73,20 +72,17 @@ def compare(one: Path, other: Path, first: int = 5) -> str:
 
 
 def _read(path: Path) -> StoredSelection:
-    if path.is_dir():
-        files = sorted(path.glob("selected*.parquet")) or sorted(path.glob("selection.parquet"))
-        if not files:
-            raise FileNotFoundError(
-                f"{path} holds no selection: no selected.parquet and no selection.parquet"
-            )
-        if len(files) > 1:
-            names = ", ".join(str(file) for file in files)
-            raise ValueError(f"{path} holds {len(files)} budgets; name one file: {names}")
-        file = files[0]
-    elif path.is_file():
-        file = path
-    else:
+    if not path.exists():
         raise FileNotFoundError(f"no selection at {path}; give a folder or a Parquet file")
+    files = [path] if path.is_file() else sorted(path.glob("select*.parquet"))
+    if not files:
+        raise FileNotFoundError(
+            f"{path} holds no selection: no selected.parquet and no selection.parquet"
+        )
+    if len(files) > 1:
+        names = ", ".join(str(file) for file in files)
+        raise ValueError(f"{path} holds {len(files)} budgets; name one file: {names}")
+    file = files[0]
     try:
         rows = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
@@ -218,19 +214,5 @@ def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
 
 def _shown(one: Any, other: Any) -> tuple[str, str]:
     """Format two values briefly, but not so briefly that they look the same."""
-    short = _short(one), _short(other)
+    short = brief(one), brief(other)
     return short if short[0] != short[1] else (json.dumps(one), json.dumps(other))
-
-
-def _short(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, list):
-        if len(value) > MOST_VALUES:
-            return f"{len(value)} values, the last {_short(value[-1])}"
-        return ", ".join(map(_short, value))
-    if isinstance(value, str):
-        return value[:12] if re.fullmatch("[0-9a-f]{40,64}", value) else value
-    return json.dumps(value)

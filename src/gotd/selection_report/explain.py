@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ ROWS_AT_ONCE = 1 << 22
 """Costs held at once, in float64: 32 MiB."""
 
 STARVED_SHARE = 0.1
+
+MOST_TARGETS = 10
 
 
 @dataclass
@@ -37,8 +39,6 @@ class Explainer:
     geometry: Geometry
     potential: np.ndarray | None = None
     epsilon: float = 1.0
-    received: np.ndarray = field(init=False)
-    first_of: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         rows = np.array(self.target.embeddings, dtype=np.float64)
@@ -79,20 +79,18 @@ class Explainer:
         self.first_of += np.bincount(first, minlength=len(self._y))
         return self.target.ids.take(pa.array(first)), share
 
-    def summary(self, most: int = 10) -> dict[str, Any]:
-        """Say how the chosen rows' mass spreads over the targets.
-
-        Args:
-            most: Targets to list, those that received most.
+    def summary(self) -> dict[str, Any]:
+        """Describe how the mass of the chosen rows spreads over the targets.
 
         Returns:
             ``targets``; ``effective_targets``, the exponential of the shares' entropy;
             ``starved_targets``, those that received under a tenth of an equal share; and
-            ``largest``, with ``target_id``, ``share``, ``rows`` and ``text``.
+            ``largest``, those that received most, with ``target_id``, ``share``, ``rows`` and
+            ``text``.
         """
         share = self.received / self.received.sum()
         positive = share[share > 0]
-        order = np.argsort(-share, kind="stable")[:most]
+        order = np.argsort(-share, kind="stable")[:MOST_TARGETS]
         return {
             "targets": len(share),
             "effective_targets": float(np.exp(-(positive * np.log(positive)).sum())),

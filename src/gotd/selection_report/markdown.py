@@ -9,16 +9,7 @@ from typing import Any
 
 from gotd.selection_report.measures import EXCERPT_CHARS, plain_excerpt
 
-MOST_DOMAINS, MOST_NAMES = 30, 30
-
-_NAMES = {
-    "target": "read target",
-    "candidates": "read candidates",
-    "target_embeddings": "embed target",
-    "candidates_embeddings": "embed candidates",
-    "scored": "score",
-    "select": "select, write, report",
-}
+MOST_DOMAINS, MOST_NAMES, MOST_VALUES = 30, 30, 3
 
 _CARD = """
 # Selected passages
@@ -167,7 +158,7 @@ def _domains(summaries: Sequence[Mapping[str, Any]]) -> str:
 
 def _certificate(diagnostics: Mapping[str, Any]) -> str:
     rows = [
-        (name, _number(value))
+        (name, plain(brief(value)))
         for name, value in diagnostics.items()
         if isinstance(value, int | float | str)
     ]
@@ -198,7 +189,7 @@ def _targets(summary: Mapping[str, Any] | None) -> str:
 def _times(manifest: Mapping[str, Any]) -> str:
     rows = [
         (
-            _NAMES[time["step"]],
+            time["step"].replace("_", " "),
             "found" if time["found"] else "built",
             f"{time['elapsed_s']:.1f}",
             f"{time['built_s']:.1f}",
@@ -220,10 +211,19 @@ def _first_rows(rows: Sequence[Mapping[str, Any]]) -> str:
     return section("First rows", ("rank", "domain", "score", "text"), shown)
 
 
-def _number(value: Any) -> str:
+def brief(value: Any) -> str:
+    """Format a value of a manifest: few digits, the start of a checksum, the end of a list."""
+    if value is None:
+        return ""
     if isinstance(value, float):
-        return f"{value:.4g}"
-    return json.dumps(value) if not isinstance(value, str) else plain(value)
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        if len(value) > MOST_VALUES:
+            return f"{len(value)} values, the last {brief(value[-1])}"
+        return ", ".join(map(brief, value))
+    if isinstance(value, str):
+        return value[:12] if re.fullmatch("[0-9a-f]{40,64}", value) else value
+    return json.dumps(value)
 
 
 def plain(text: str, length_chars: int = EXCERPT_CHARS) -> str:

@@ -11,13 +11,14 @@ candidates are scored one by one, `Selector.compute_ranking` otherwise (docs/ext
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from gotd.config.choices import check_choices
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.topk import smallest
@@ -98,18 +99,13 @@ class Selector(ABC):
                 f"{', '.join(sorted(REQUIREMENTS))}"
             )
 
-    def check_choices(self, choices: Mapping[str, Sequence[str]]) -> None:
-        """Raise if a field has none of its allowed values.
+    def check_choices(self) -> None:
+        """Raise if a field annotated with `typing.Literal` has none of its values.
 
         Raises:
             ValueError: Names the field, its value and what is allowed.
         """
-        for field_name, allowed in choices.items():
-            if getattr(self, field_name) not in allowed:
-                raise ValueError(
-                    f"{self.name}: {field_name} must be one of {', '.join(allowed)}, "
-                    f"not {getattr(self, field_name)!r}"
-                )
+        check_choices(self, f"{self.name}: ")
 
     def rank(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine

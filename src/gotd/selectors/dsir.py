@@ -16,7 +16,7 @@ from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Scores, ScoringSelector, fill
-from gotd.selectors.hashed_ngrams import FastNgrams, NgramFeatures, Sha256Ngrams
+from gotd.selectors.hashed_ngrams import FastNgrams, Sha256Ngrams
 from gotd.storage.work import Work
 
 # The package's constant: keeps the logarithm finite in a bucket one side never fills.
@@ -61,7 +61,7 @@ class DSIR(ScoringSelector):
     target_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
-        self.check_choices({"hash": ("fast", "sha256")})
+        self.check_choices()
         if self.ngrams < 1:
             raise ValueError(f"dsir: ngrams must be at least 1, not {self.ngrams}")
         if not 1 <= self.buckets < 2**32:
@@ -77,7 +77,8 @@ class DSIR(ScoringSelector):
         Raises:
             ValueError: If a text is missing, or one side has no n-gram.
         """
-        features = self._features()
+        kind = FastNgrams if self.hash == "fast" else Sha256Ngrams
+        features = kind(self.ngrams, self.buckets)
         target_counts = features.count(target.texts)
         pool_counts = np.zeros(self.buckets, dtype=np.int64)
         for counts in engine.map(lambda shard: features.count(shard.texts), candidates):
@@ -121,7 +122,3 @@ class DSIR(ScoringSelector):
         share_target = smoothed / smoothed.sum()
         share_pool = pool_counts / pool_counts.sum()
         return np.log(share_target + LOG_FLOOR) - np.log(share_pool + LOG_FLOOR)
-
-    def _features(self) -> NgramFeatures:
-        kind = FastNgrams if self.hash == "fast" else Sha256Ngrams
-        return kind(self.ngrams, self.buckets)

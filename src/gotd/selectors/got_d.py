@@ -58,15 +58,6 @@ class GotD(TransportSettings, ScoringSelector):
     debias: bool = False
     direction: Direction = "towards"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_choices(
-            {
-                "solver": ("semidual", "dense", "pot", "published"),
-                "direction": ("towards", "away"),
-            }
-        )
-
     def compute_scores(
         self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
     ) -> Scores:

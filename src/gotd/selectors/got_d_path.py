@@ -139,5 +139,4 @@ def _cheapest(
 
 
 def _among(ids: pa.Array, chosen: pa.Array) -> np.ndarray:
-    mask = pc.call_function("is_in", [ids.cast(pa.string())], pc.SetLookupOptions(chosen))
-    return mask.to_numpy(zero_copy_only=False)
+    return np.asarray(pc.is_in(ids.cast(pa.string()), value_set=chosen))

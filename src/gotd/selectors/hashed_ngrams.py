@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import regex
 
-from gotd.selectors.ngram_kernel import code_points, count_rows, score_rows
+from gotd.selectors.ngram_kernel import code_points, read_rows
 
 # Rows hashed together by Sha256Ngrams, so that an n-gram they share is hashed once.
 BLOCK_ROWS = 4096
@@ -25,20 +25,13 @@ BLOCK_ROWS = 4096
 PATTERN = r"\w+|[^\w\s]+"
 
 
-class NgramFeatures(Protocol):
-    """Hashed n-gram counts of texts, and weighted sums of them."""
-
-    buckets: int
-
-    def count(self, texts: pa.Array) -> np.ndarray:
-        """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
-        ...
-
-    def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
-        """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
-        ...
+# The published tokeniser is that of the regex module, where combining marks are word
+# characters; on ASCII the faster standard one agrees with it.
+_tokens_ascii = re.compile(PATTERN, re.ASCII).findall
+_tokens_any = regex.compile(PATTERN).findall
 
 
+@dataclass(frozen=True)
 class Sha256Ngrams:
     """The published features: bucket = SHA-256 of the joined tokens mod ``buckets``.
 
@@ -52,13 +45,8 @@ class Sha256Ngrams:
     Source: Xie et al. (2023), DSIR; the package's hashing and tokeniser.
     """
 
-    def __init__(self, ngrams: int, buckets: int) -> None:
-        self.ngrams = ngrams
-        self.buckets = buckets
-        # The published tokeniser is that of the regex module, where combining marks
-        # are word characters; on ASCII the faster standard one agrees with it.
-        self._tokens_ascii = re.compile(PATTERN, re.ASCII).findall
-        self._tokens_any = regex.compile(PATTERN).findall
+    ngrams: int
+    buckets: int
 
     def count(self, texts: pa.Array) -> np.ndarray:
         """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
@@ -102,7 +90,7 @@ class Sha256Ngrams:
         vocabulary = _Vocabulary()
         numbers, lengths = [np.zeros(0, dtype=np.int64)], []
         for text in rows:
-            split = self._tokens_ascii if text.isascii() else self._tokens_any
+            split = _tokens_ascii if text.isascii() else _tokens_any
             words = split(text.lower())
             lengths.append(len(words))
             numbers.append(np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words)))
@@ -122,6 +110,7 @@ class _Vocabulary(dict[str, int]):
         return number
 
 
+@dataclass(frozen=True)
 class FastNgrams:
     """The same tokens, hashed by a compiled kernel over the Arrow buffer.
 
@@ -136,20 +125,19 @@ class FastNgrams:
         buckets: Number of buckets.
     """
 
-    def __init__(self, ngrams: int, buckets: int) -> None:
-        self.ngrams = ngrams
-        self.buckets = buckets
+    ngrams: int
+    buckets: int
 
     def count(self, texts: pa.Array) -> np.ndarray:
         """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
-        data, offsets = text_buffer(texts)
-        return count_rows(data, offsets, *code_points(), self.ngrams, self.buckets)
+        return self._read(texts, np.zeros(self.buckets))[0]
 
     def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
         """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
-        data, offsets = text_buffer(texts)
-        weights = np.ascontiguousarray(weights, dtype=np.float64)
-        return score_rows(data, offsets, *code_points(), self.ngrams, self.buckets, weights)
+        return self._read(texts, np.ascontiguousarray(weights, dtype=np.float64))[1]
+
+    def _read(self, texts: pa.Array, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return read_rows(*text_buffer(texts), *code_points(), self.ngrams, self.buckets, weights)
 
 
 def _blocks(texts: pa.Array) -> Iterator[list[str]]:

@@ -62,15 +62,9 @@ def row_buckets(data, start, stop, kind, lower, ngrams, buckets, history, found)
         if position < stop:
             byte = data[position]
             point = np.int64(byte)
-            if byte >= 0xF0:
-                width = 4
-                point = np.int64(byte & 0x07)
-            elif byte >= 0xE0:
-                width = 3
-                point = np.int64(byte & 0x0F)
-            elif byte >= 0xC0:
-                width = 2
-                point = np.int64(byte & 0x1F)
+            if byte >= 0xC0:  # the first of several bytes
+                width = 2 + (byte >= 0xE0) + (byte >= 0xF0)
+                point = np.int64(byte & (0x7F >> width))
             for extra in range(1, width):
                 point = (point << 6) | np.int64(data[position + extra] & 0x3F)
             if point < TABLE_SIZE:
@@ -100,36 +94,17 @@ def row_buckets(data, start, stop, kind, lower, ngrams, buckets, history, found)
 
 
 @njit(nogil=True, cache=True)
-def _workspace(offsets, ngrams):
+def read_rows(data, offsets, kind, lower, ngrams, buckets, weights):
+    """Count the n-grams of all rows per bucket, and sum their buckets' weights by row."""
     longest = np.int64(0)
     for row in range(len(offsets) - 1):
         longest = max(longest, offsets[row + 1] - offsets[row])
-    return np.zeros(ngrams, np.uint64), np.empty(ngrams * (longest + 1), np.int64)
-
-
-@njit(nogil=True, cache=True)
-def count_rows(data, offsets, kind, lower, ngrams, buckets):
-    """Count the n-grams of all rows per bucket: int64 ``[buckets]``."""
-    history, found = _workspace(offsets, ngrams)
-    counts = np.zeros(buckets, np.int64)
+    history, found = np.zeros(ngrams, np.uint64), np.empty(ngrams * (longest + 1), np.int64)
+    counts, scores = np.zeros(buckets, np.int64), np.zeros(len(offsets) - 1, np.float64)
     for row in range(len(offsets) - 1):
-        n_found = row_buckets(
-            data, offsets[row], offsets[row + 1], kind, lower, ngrams, buckets, history, found
-        )
-        for i in range(n_found):
-            counts[found[i]] += 1
-    return counts
-
-
-@njit(nogil=True, cache=True)
-def score_rows(data, offsets, kind, lower, ngrams, buckets, weights):
-    """Sum the weights of the buckets of each row's n-grams: float64 ``[n]``."""
-    history, found = _workspace(offsets, ngrams)
-    scores = np.zeros(len(offsets) - 1, np.float64)
-    for row in range(len(offsets) - 1):
-        n_found = row_buckets(
-            data, offsets[row], offsets[row + 1], kind, lower, ngrams, buckets, history, found
-        )
-        for i in range(n_found):
-            scores[row] += weights[found[i]]
-    return scores
+        start, stop = offsets[row], offsets[row + 1]
+        n_found = row_buckets(data, start, stop, kind, lower, ngrams, buckets, history, found)
+        for bucket in found[:n_found]:
+            counts[bucket] += 1
+            scores[row] += weights[bucket]
+    return counts, scores

@@ -83,7 +83,7 @@ class RandomInDomain(Selector):
             )
             domain = screened[0].domain
             diagnostics = {"distances": {row.domain: row.distance for row in screened}}
-        names, numbers = draw_exactly(candidates, (domain,), limit, seed, self.name, engine)
+        names, numbers = draw(candidates, (domain,), limit, seed, self.name, engine)
         return Ranking(names, numbers, diagnostics={"domain": domain, **diagnostics})
 
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
@@ -119,7 +119,9 @@ class AllDomains(Selector):
         ids: list[pa.Array] = []
         scores: list[np.ndarray] = []
         for domain in domain_names(candidates, self.name):
-            domain_ids, numbers = draw(candidates, (domain,), limit, seed, self.name, engine)
+            domain_ids, numbers = draw(
+                candidates, (domain,), limit, seed, self.name, engine, exactly=False
+            )
             ids.append(domain_ids)
             scores.append(np.arange(len(numbers)) + numbers)
         return Ranking(*smallest(scores, ids, limit))
@@ -132,46 +134,34 @@ def draw(
     seed: int,
     role: str,
     engine: Engine,
+    *,
+    exactly: bool = True,
 ) -> tuple[pa.Array, np.ndarray]:
     """Draw ids of some domains without replacement.
 
     Args:
         candidates: Shards with domains.
         domains: The domains.
-        limit: Rows to draw; all where there are fewer.
+        limit: Rows to draw.
         seed: Seed of the role.
         role: Purpose of the random numbers; each role has numbers of its own.
         engine: Maps over shards.
+        exactly: Whether fewer rows than ``limit`` are an error.
 
     Returns:
         Ids and their uniform numbers, smallest first.
 
     Raises:
-        ValueError: If a row has no domain, or a domain is nowhere in the pool.
+        ValueError: If a row has no domain, a domain is nowhere in the pool, or the domains
+            have fewer rows.
     """
     members = rows_in_domains(candidates, domains, role)
     ids = [shard.ids.take(pa.array(m)) for shard, m in zip(candidates, members, strict=True)]
     numbers = engine.map(lambda shard_ids: uniform_by_id(shard_ids, seed, role), ids)
-    return smallest(list(numbers), ids, limit)
-
-
-def draw_exactly(
-    candidates: Sequence[Rows],
-    domains: Sequence[str],
-    limit: int,
-    seed: int,
-    role: str,
-    engine: Engine,
-) -> tuple[pa.Array, np.ndarray]:
-    """Draw ``limit`` ids of some domains without replacement, see `draw`.
-
-    Raises:
-        ValueError: If the domains have fewer rows.
-    """
-    ids, numbers = draw(candidates, domains, limit, seed, role, engine)
-    if len(ids) < limit:
+    rows = sum(map(len, ids))
+    if exactly and rows < limit:
         raise ValueError(
-            f"{role}: {', '.join(domains)} has {len(ids):,} candidates, fewer than the {limit:,} "
+            f"{role}: {', '.join(domains)} has {rows:,} candidates, fewer than the {limit:,} "
             "to select; lower the budget, name other domains or enlarge the pool"
         )
-    return ids, numbers
+    return smallest(list(numbers), ids, limit)

@@ -15,20 +15,12 @@ from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Selector
 from gotd.storage.work import Work
 from gotd.transport import Compute, Geometry, Potentials, Problem, Whitening, solve_semidual
-from gotd.transport.blocks import Precision
 from gotd.transport.cost import Cost
 from gotd.transport.problem import SMALL_PROBLEM, EpsilonIs
 from gotd.transport.reference import reference_size
 from gotd.transport.semidual import OnFailure
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float64"]
-
-CHOICES = {
-    "cost": ("squared_euclidean", "cosine"),
-    "precision": ("auto", "float32", "bfloat16", "float64"),
-    "epsilon_is": ("relative", "absolute"),
-    "on_failure": ("raise", "warn"),
-}
 
 SOLVE_PASSES = 4
 """Passes over all candidates in a solve, the fit counted as one (measured)."""
@@ -57,7 +49,7 @@ class Comparison(Selector):
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        self.check_choices({name: CHOICES[name] for name in CHOICES if hasattr(self, name)})
+        self.check_choices()
 
     def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
         """Return the transport problem between the pool and the target."""
@@ -71,7 +63,11 @@ class Comparison(Selector):
 
     def compute(self, problem: Problem, engine: Engine) -> Compute:
         """Choose where and in which precision the problem is solved."""
-        precision = choose_precision(problem) if self.precision == "auto" else self.precision
+        precision = self.precision
+        if precision == "auto":
+            # float64 where it is cheap, so that rounding changes no small ranking.
+            small = problem.n_candidates * problem.n_target <= SMALL_PROBLEM
+            precision = "float64" if small else "float32"
         return Compute(precision=precision, device=self.device, map_blocks=engine.map)
 
 
@@ -169,12 +165,6 @@ def reference_priority(
     )
 
 
-def choose_precision(problem: Problem) -> Precision:
-    """Choose float64 where it is cheap, so that rounding changes no small ranking."""
-    small = problem.n_candidates * problem.n_target <= SMALL_PROBLEM
-    return "float64" if small else "float32"
-
-
 def embeddings_of(shards: Sequence[Rows]) -> list[np.ndarray]:
     """Return the shards' embeddings; `check_request` has made sure that there are some."""
     return [shard.embeddings for shard in shards if shard.embeddings is not None]
@@ -182,15 +172,11 @@ def embeddings_of(shards: Sequence[Rows]) -> list[np.ndarray]:
 
 def certificate(potentials: Potentials) -> dict[str, Any]:
     """Return what shows whether a solve can be trusted."""
-    relative = potentials.epsilon_absolute / potentials.mean_cost if potentials.mean_cost else 0.0
+    names = ("epsilon_absolute", "mean_cost", "marginal_error", "converged", "passes")
+    mean_cost = potentials.mean_cost
     return {
-        "epsilon_absolute": potentials.epsilon_absolute,
-        "epsilon_relative": relative,
-        "mean_cost": potentials.mean_cost,
-        "marginal_error": potentials.marginal_error,
-        "converged": potentials.converged,
-        "passes": potentials.passes,
+        **{name: getattr(potentials, name) for name in (*names, "reference_rows")},
+        "epsilon_relative": potentials.epsilon_absolute / mean_cost if mean_cost else 0.0,
         "marginal_error_history": [float(error) for error in potentials.history],
-        "reference_rows": potentials.reference_rows,
         "transport_cost": potentials.value,
     }

@@ -94,9 +94,7 @@ class TSDS(Selector):
     sampling: Literal["top", "multinomial"] = "top"
 
     def __post_init__(self) -> None:
-        self.check_choices(
-            {"variant": ("uniform", "kde"), "sampling": ("top", "multinomial")},
-        )
+        self.check_choices()
         if not 0 < self.alpha <= 1:
             raise ValueError(f"tsds: alpha must be in (0, 1], not {self.alpha}")
         for field, least in (("C", 0), ("sigma", 0), ("prefetch", 1), ("kde_neighbours", 0)):
