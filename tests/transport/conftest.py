@@ -28,3 +28,13 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def transport_plan() -> Callable[..., torch.Tensor]:
+    """``[n, m]`` ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)``."""
+
+    def plan(cost, f, g, a, b, epsilon: float) -> torch.Tensor:
+        return a[:, None] * b[None, :] * torch.exp((f[:, None] + g[None, :] - cost) / epsilon)
+
+    return plan

@@ -2,7 +2,7 @@
 
 from gotd.transport.blocks import Compute
 from gotd.transport.cost import Geometry, Whitening
-from gotd.transport.gradient import calibrated_gradient
+from gotd.transport.gradient import calibrate
 from gotd.transport.problem import NotConverged, Potentials, Problem
 from gotd.transport.semidual import score, solve_semidual
 
@@ -13,7 +13,7 @@ __all__ = [
     "Potentials",
     "Problem",
     "Whitening",
-    "calibrated_gradient",
+    "calibrate",
     "score",
     "solve_semidual",
 ]

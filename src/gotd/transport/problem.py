@@ -205,21 +205,22 @@ class NotConverged(RuntimeError):  # noqa: N818 - describes the outcome
         self.potentials = potentials
 
 
-def fix_gauge(problem: Problem, f: Sequence[np.ndarray], g: np.ndarray) -> tuple[np.ndarray, float]:
-    """Subtract a constant from ``g`` so that ``<b, g> = 0``, and add it to ``f`` in place.
+def potentials_of(
+    problem: Problem, f: tuple[np.ndarray, ...], g: np.ndarray, **certificate: Any
+) -> Potentials:
+    """Build a solution: shift ``g`` so that ``<b, g> = 0``, and ``f`` in place.
 
     Args:
         problem: The problem, for its masses.
         f: Per candidate array ``[n_k]`` float64.
         g: ``[m]`` float64.
-
-    Returns:
-        The shifted ``g``, and ``<a, f>`` of the shifted ``f``.
+        certificate: The other fields of `Potentials`.
     """
     shift = float(problem.b @ g)
     for values in f:
         values += shift
-    return g - shift, sum(map(_dot, problem.a, f))
+    value = sum(map(_dot, problem.a, f))
+    return Potentials(candidate=f, target=g - shift, value=value, **certificate)
 
 
 def _dot(a: np.ndarray, f: np.ndarray) -> float:

@@ -11,7 +11,6 @@ Source: DV4LLM, ot-selection.ipynb; Thibault et al. (2021) for the momentum.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from gotd.transport.blocks import Block, Compute, Logits, Stream, full_float32
 from gotd.transport.cost import squared_norms
-from gotd.transport.problem import Potentials, Problem, fix_gauge
+from gotd.transport.problem import Potentials, Problem, potentials_of
 from gotd.transport.semidual import scan
 
 THRESHOLD, MOMENTUM, MAX_ITERATIONS = 0.1, 1.3, 2000
@@ -62,42 +61,26 @@ def solve_published(
     f = tuple(np.full(len(array), start) for array in problem.candidates)
     gamma, errors = torch.zeros_like(stream.b), []
     while True:
-        step = _iterate(stream, logits, epsilon, f, gamma, momentum)
-        errors.append(step.error)
+        error, moved, log_column = _iterate(stream, logits, epsilon, f, gamma, momentum)
+        errors.append(error)
         done = len(errors) - 1  # the first error is that of the start
-        if done and (step.error < threshold or done >= max_iterations):
+        if done and (error < threshold or done >= max_iterations):
             break
-        f = step.f
-        gamma = (1.0 - momentum) * gamma + momentum * (stream.b.log() - step.log_column)
+        f = moved
+        gamma = (1.0 - momentum) * gamma + momentum * (stream.b.log() - log_column)
     # `f` contains the momentum, so only the received masses of this pass are used.
     received = scan(stream, epsilon, gamma, stream.outputs(None))
-    g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
-    return Potentials(
-        candidate=f,
-        target=g,
+    return potentials_of(
+        problem,
+        f,
+        epsilon * (gamma.cpu().numpy() - np.log(problem.b)),
         epsilon_absolute=epsilon,
         mean_cost=mean,
         marginal_error=float((received - stream.b).abs().sum()),
         passes=len(errors),
         converged=errors[-1] < threshold,
         history=tuple(errors[1:]),
-        value=value,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """Result of one iteration.
-
-    Args:
-        error: L1 error of the candidates' marginal *before* the iteration.
-        f: The candidate potential after it.
-        log_column: ``[m]`` ``log sum_i a_i exp((f_i - C_ij) / eps)`` for the new ``f``.
-    """
-
-    error: float
-    f: tuple[np.ndarray, ...]
-    log_column: Tensor
 
 
 def _iterate(
@@ -107,7 +90,14 @@ def _iterate(
     f: tuple[np.ndarray, ...],
     gamma: Tensor,
     momentum: float,
-) -> Step:
+) -> tuple[float, tuple[np.ndarray, ...], Tensor]:
+    """Take one iteration.
+
+    Returns:
+        L1 error of the candidates' marginal *before* the iteration, the candidate potential
+        ``f`` after it, and ``[m]`` ``log sum_i a_i exp((f_i - C_ij) / eps)`` for the new ``f``.
+    """
+
     def pass_block(block: Block) -> tuple[float, np.ndarray, Tensor]:
         x, a = stream.load_block(block)
         before = torch.from_numpy(f[block.array][block.start : block.stop]).to(a.device)
@@ -127,4 +117,4 @@ def _iterate(
         error += block_error
         values[block.array][block.start : block.stop] = after
         log_column = torch.logaddexp(log_column, column)
-    return Step(error, values, log_column)
+    return error, values, log_column

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from gotd.transport.blocks import Block, Compute, Logits, Stream, full_float32, smallest_weight
 from gotd.transport.cost import squared_norms
-from gotd.transport.problem import NotConverged, Potentials, Problem, fix_gauge
+from gotd.transport.problem import NotConverged, Potentials, Problem, potentials_of
 from gotd.transport.reference import (
     Reference,
     gather,
@@ -145,10 +145,10 @@ def solve_semidual(
         tolerance=tolerance,
         max_passes=max_passes,
     )
-    g, value = fix_gauge(problem, f, epsilon * (gamma.cpu().numpy() - np.log(problem.b)))
-    potentials = Potentials(
-        candidate=f,
-        target=g,
+    potentials = potentials_of(
+        problem,
+        f,
+        epsilon * (gamma.cpu().numpy() - np.log(problem.b)),
         epsilon_absolute=epsilon,
         mean_cost=mean,
         marginal_error=min(history),
@@ -156,7 +156,6 @@ def solve_semidual(
         converged=min(history) <= tolerance,
         history=tuple(history),
         reference_rows=rows,
-        value=value,
     )
     if not potentials.converged:
         _report_failure(problem, potentials, tolerance, on_failure)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gotd.transport.problem import NotConverged, Potentials, Problem, fix_gauge, split_rows
+from gotd.transport.problem import NotConverged, Potentials, Problem, potentials_of, split_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +44,6 @@ def soft_minimum(cost: Tensor, g: Tensor, log_b: Tensor, epsilon: float) -> Tens
     becomes ``min_j C_ij - g_j``.
     """
     return -epsilon * torch.logsumexp(log_b + (g - cost) / epsilon, dim=1)
-
-
-def transport_plan(
-    cost: Tensor, f: Tensor, g: Tensor, a: Tensor, b: Tensor, epsilon: float
-) -> Tensor:
-    """Return ``[n, m]`` ``P_ij = a_i b_j exp((f_i + g_j - C_ij) / eps)``."""
-    return a[:, None] * b[None, :] * torch.exp((f[:, None] + g[None, :] - cost) / epsilon)
 
 
 def sinkhorn(
@@ -120,11 +113,10 @@ def solve_dense(
         relaxation=relaxation,
         max_iterations=max_iterations,
     )
-    f = split_rows(problem, solution.f.numpy())
-    g, value = fix_gauge(problem, f, solution.g.numpy())
-    potentials = Potentials(
-        candidate=f,
-        target=g,
+    potentials = potentials_of(
+        problem,
+        split_rows(problem, solution.f.numpy()),
+        solution.g.numpy(),
         epsilon_absolute=epsilon,
         mean_cost=mean,
         marginal_error=solution.marginal_error,
@@ -132,7 +124,6 @@ def solve_dense(
         converged=solution.marginal_error <= tolerance,
         history=solution.history,
         reference_rows=problem.n_candidates,
-        value=value,
     )
     if not potentials.converged:
         raise NotConverged(
