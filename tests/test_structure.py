@@ -51,10 +51,8 @@ ALLOWED: dict[str, set[str]] = {
         "storage",
         "config",
         "data",
-        "transport",
         "training",
         "pipeline",
-        "reporting",
         "runs",
     },
     "api": {"storage", "engine", "data", "embedding", "selectors", "pipeline", "selection_report"},
@@ -70,6 +68,7 @@ ALLOWED: dict[str, set[str]] = {
         "reporting",
         "runs",
         "selection_report",
+        "training",
     },
 }
 """The packages that each package may import, itself aside; the order is from below to above."""

@@ -21,14 +21,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gotd.planning.memory import RUNTIME_GIB, Training, scoring_memory, training_memory
-from gotd.planning.sizes import Shape
+from gotd.storage.shapes import Shape
+from gotd.training.memory import RUNTIME_GIB, Training, scoring_memory, training_memory
 
 VOCABULARY = 50_257
 SHAPES = {
@@ -91,11 +91,11 @@ ROWS = [
 def estimate_gib(row: Row) -> float:
     """Return the estimate of `gotd plan`, with the process itself."""
     shape, family, size = SHAPES[row.model]
+    shape = replace(shape, family=family)
     stored = "bf16" if size == "2.7B" else "float32"
     if row.task == "score":
         memory = scoring_memory(
             shape,
-            family,
             row.settings["precision"],
             row.rows * row.length_tokens,
             row.length_tokens,
@@ -110,7 +110,7 @@ def estimate_gib(row: Row) -> float:
             stored=stored,
             **row.settings,
         )
-        memory = training_memory(shape, family, how)
+        memory = training_memory(shape, how)
     return memory.gib + RUNTIME_GIB
 
 

@@ -3,10 +3,13 @@
 import dataclasses
 import io
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hydra import compose
 from omegaconf import OmegaConf
@@ -14,31 +17,35 @@ from rich.console import Console
 
 from gotd.cli.main import main
 from gotd.cli.plan import print_plan
+from gotd.config.discovery import conf_folder
 from gotd.data.base import SourceUnavailable
+from gotd.data.folder import Folder
 from gotd.data.hub.source import Hub
+from gotd.data.microworld.toxic import ToxicMicroworld
+from gotd.data.microworld.world import Microworld
+from gotd.data.sizes import DOCUMENT_TOKENS
 from gotd.pipeline.experiment import Cell, plan_cell
-from gotd.planning.cost_model import CostModel, this_machine
 from gotd.planning.estimates import (
     EARLIER,
     MODEL,
-    RECORDS,
     UNKNOWN,
-    Need,
+    Machine,
     Past,
-    from_model,
-    from_past,
-    from_records,
-    likeness,
+    estimate,
     read_past,
+    this_machine,
 )
 from gotd.planning.plan import lay_out, plan_steps, state
-from gotd.planning.sizes import BERT_BASE
 from gotd.runs import expand as expansion
 from gotd.runs.expand import SweepError, compose_all, expand, expand_cells
+from gotd.selectors.transport_settings import READ_TARGETS, SOLVE_PASSES
 from gotd.storage.artifacts import MANIFEST, Step, write_json
+from gotd.storage.shapes import BERT_BASE, PUBLISHED, Shape
 from gotd.storage.work import Work
+from gotd.training.causal_lm import CausalLMSettings
+from gotd.training.memory import RUNTIME_GIB
 
-MACHINE = CostModel(flops_per_s=1e10)
+MACHINE = Machine(flops_per_s=1e10)
 SMALL = ["experiment=glue", "task=cola,sst2", "selector=none,random,got_d", "seed=1"]
 
 
@@ -50,7 +57,7 @@ def step_of(cell: Cell, kind: str, reads: str | None = None) -> Step:
     return step
 
 
-def pretend(cell: Cell, step: Step, seconds: float, size: int = 1000, resumed: bool = False):
+def pretend(cell: Cell, step: Step, seconds: float, size: int = 1000, resumed=False, work=Work):
     """Leave a manifest as if the step had been built."""
     folder = cell.store.folder(step)
     folder.mkdir(parents=True)
@@ -65,6 +72,7 @@ def pretend(cell: Cell, step: Step, seconds: float, size: int = 1000, resumed: b
             "inputs": {role: needed.key for role, needed in step.inputs.items()},
             "files": {"data": {"sha256": "0", "bytes": size}},
             "cost": {"elapsed_s": seconds, "peak_memory_gib": 1.5, "resumed": resumed},
+            "work": work and dataclasses.asdict(step.stated),
         },
     )
 
@@ -196,43 +204,59 @@ class TestComposing:
             expand_cells(["experiment=glue", "task=cola", "selector=random", "seed=1", "budget=0"])
 
 
-class TestCostModel:
+class TestStatedWork:
     def test_berts_weights_are_the_published_number(self):
         assert BERT_BASE.weights == pytest.approx(109.5e6, rel=0.01)
 
     def test_training_takes_six_operations_per_weight_and_token(self, cells):
-        step = step_of(cell_of(cells, "random", 400), "pre_fine_tuned")
-        settings = step.parameters["settings"]
-        shape = MACHINE.shape(step)
-        work = MACHINE.work(step)
-        assert work is not None
-        head = settings["mask_probability"] * shape.hidden * (shape.vocabulary + shape.hidden)
-        tokens = 400 * settings["epochs"] * MACHINE.document_tokens
+        cell = cell_of(cells, "random", 400)
+        work, settings = step_of(cell, "pre_fine_tuned").stated, cell.pre_fine_tune
+        shape = work.shape
+        assert shape is not None
+        assert (shape.layers, shape.hidden) == (1, 128)
+        head = settings.mask_probability * shape.hidden * (shape.vocabulary + shape.hidden)
+        tokens = 400 * settings.epochs * DOCUMENT_TOKENS
         assert work.flops == pytest.approx(6 * (shape.multiplied + head) * tokens)
-        assert work.steps == 25 * settings["epochs"]
+        assert work.steps == 25 * settings.epochs
         assert work.disk_bytes == 4 * shape.weights
-        assert work.memory_bytes > 16 * shape.weights
+        assert work.memory_bytes > 12 * shape.weights
 
     def test_twice_the_budget_is_twice_the_training(self, cells):
         small, large = (
-            MACHINE.work(step_of(cell_of(cells, "random", budget), "pre_fine_tuned"))
+            step_of(cell_of(cells, "random", budget), "pre_fine_tuned").stated
             for budget in (400, 800)
         )
-        assert small is not None
-        assert large is not None
         assert large.flops == 2 * small.flops
         assert large.steps == 2 * small.steps
         assert large.disk_bytes == small.disk_bytes
 
+    def test_a_causal_model_trains_on_full_blocks(self):
+        settings = CausalLMSettings(learning_rate=1, epochs=2, max_length_tokens=50, max_steps=9)
+        shape = Shape(1, 64, 4, 256, 1000, family="gpt2")
+        work = settings.work(shape, rows=640, tokens=100)  # 1,280 blocks: 40 steps of 64
+        every = shape.multiplied + shape.hidden * (shape.vocabulary + shape.hidden)
+        assert (work.texts, work.steps) == (640, 9)
+        assert work.flops == 6 * every * 9 * 64 * 50
+
     def test_transport_takes_two_m_n_d_per_pass(self, cells):
-        ranked = step_of(cell_of(cells, "got_d", 400), "ranking")
-        work = MACHINE.work(ranked)
-        assert work is not None
+        work = step_of(cell_of(cells, "got_d", 400), "pool_scores").stated
         # The micro world: 500 labels less 100 held out, 30,000 documents, width 128.
-        assert work.flops == MACHINE.transport_passes * 2 * 400 * 30_000 * 128
-        texts_only = MACHINE.work(step_of(cell_of(cells, "random", 400), "ranking"))
-        assert texts_only is not None
-        assert texts_only.flops == 0
+        assert work.flops == SOLVE_PASSES * 2 * (400 + READ_TARGETS) * 30_000 * 128
+        assert step_of(cell_of(cells, "random", 400), "pool_scores").stated.flops == 0
+
+    def test_each_selector_is_priced_by_its_own_passes(self, tmp_path):
+        """They were once all priced like `nearest`, which compares each pair once."""
+        given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "tracker=none"]
+        arms = "selector=nearest,got_d,got_d_path,got_d_clusters"
+        cells, _ = expand_cells([*given, arms, "budget=200", "rank_rows=3000"])
+        flops = {}
+        for cell in cells:
+            (scored,) = (s for s in cell.record.ancestors() if s.kind.startswith("pool_"))
+            flops[cell.axes["arm"]] = scored.stated.flops
+        assert flops["got_d"] > 2 * flops["nearest"]
+        assert flops["got_d_path"] > 2 * flops["got_d"]
+        assert flops["got_d_clusters"] > 2 * flops["nearest"]
+        assert len(set(flops.values())) == 4
 
     def test_seconds_follow_the_machine(self):
         work = Work(flops=1e12)
@@ -242,163 +266,151 @@ class TestCostModel:
         assert slow.seconds(work) == pytest.approx(2 * fast.seconds(work))
 
     def test_a_token_mean_needs_no_network(self, cells):
-        embedded = step_of(cell_of(cells, "got_d", 400), "embeddings", reads="candidates")
-        work = MACHINE.work(embedded)
-        assert work is not None
-        assert work.flops == 0
-        assert work.disk_bytes == 30_000 * 128 * 4
+        embedded = step_of(cell_of(cells, "got_d", 400), "embeddings", reads="pool")
+        assert embedded.stated.flops == 0
+        assert embedded.stated.disk_bytes == 30_000 * 128 * 4
 
-    def test_every_kind_of_the_protocol_is_counted(self, cells):
-        for step in cell_of(cells, "got_d", 400).record.ancestors():
-            estimate = from_model(step, MACHINE)
-            assert estimate.basis == MODEL
-            assert estimate.seconds > 0
-            assert estimate.disk_gib > 0
-            assert estimate.memory_gib >= MACHINE.runtime_gib
+    def test_a_screened_pool_is_smaller(self, tmp_path):
+        given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "selector=got_d"]
+        cells, _ = expand_cells([*given, "candidates.screen=2", "tracker=none"])
+        flops = SOLVE_PASSES * 2 * (400 + READ_TARGETS) * 128 * math.ceil(30_000 * 2 / 7)
+        assert step_of(cells[0], "pool_scores").stated.flops == flops
 
-    def test_an_unknown_kind_is_said_to_be_unknown(self, cells):
-        record = cells[0].record
-        strange = dataclasses.replace(record, kind="strange")
-        assert from_model(strange, MACHINE).basis == UNKNOWN
+    @pytest.mark.parametrize("experiment", ["glue", "domain", "zeroshot", "toxicity", "labels"])
+    def test_every_step_of_every_experiment_states_its_work(self, experiment, tmp_path):
+        given = [f"experiment={experiment}", "seed=1", "tracker=none", f"store={tmp_path}"]
+        for cell in expand_cells(given)[0]:
+            for step in cell.record.ancestors():
+                expected = estimate(step, {}, MACHINE)
+                assert expected.basis == MODEL, step.kind
+                assert expected.seconds > 0
+                assert expected.disk_gib > 0
+                assert expected.memory_gib >= RUNTIME_GIB
+
+    def test_a_step_that_states_no_work_is_shown_as_unknown(self, cells):
+        step = dataclasses.replace(cells[0].record, work=None)
+        assert estimate(step, {}, MACHINE).basis == UNKNOWN
+        with pytest.raises(ValueError, match="does not state its work"):
+            _ = step.stated
 
     def test_this_machine_multiplies(self):
         assert this_machine(seconds=0.01).flops_per_s > 1e8
 
 
+class TestExpectedRows:
+    def test_a_generated_world_knows_its_rows(self):
+        world = ToxicMicroworld(comments=40, candidate_documents=1000)
+        assert world.count("candidates") == 1000
+        assert world.count("wiki_comments/train") == 40
+        assert Microworld(labels=30).count("cola/train") == 30
+        assert Microworld().count("nothing/train") is None
+
+    def test_the_hub_has_the_published_rows(self):
+        hub = Hub(chars_per_domain=300_000, domains=("realnews", "wikipedia"))
+        assert hub.count("candidates") == 600
+        assert hub.count("cola/train") == 8_551
+        assert hub.count("pretraining") is None
+
+    def test_a_folder_counts_its_files(self, tmp_path):
+        (tmp_path / "candidates").mkdir()
+        pq.write_table(pa.table({"text": ["a"] * 400}), tmp_path / "candidates/a.parquet")
+        (tmp_path / "glue" / "cola").mkdir(parents=True)
+        (tmp_path / "glue/cola/train.jsonl").write_text("x" * 300 * 5)
+        folder = Folder(str(tmp_path), held_out_share=0.25)
+        assert folder.count("candidates") == 300
+        assert folder.count("pretraining") == 100
+        assert folder.count("cola/train") == 5
+        assert folder.count("cola/test") is None
+        assert Folder(str(tmp_path), held_out_share=0.0, limit=10).count("candidates") == 10
+        assert Folder("").count("candidates") is None
+
+
 class TestEarlierRuns:
     def built(self, cells, budget, seconds, **named):
-        """Pretend that a cell's pre-fine-tuning and all it rests on was built."""
+        """Pretend that a cell's pre-fine-tuning was built."""
         cell = cell_of(cells, "random", budget)
         step = step_of(cell, "pre_fine_tuned")
-        for needed in step.ancestors()[:-1]:
-            if not cell.store.is_done(needed):
-                pretend(cell, needed, 1.0)
         pretend(cell, step, seconds, **named)
         return step
 
-    def kin(self, cells, step):
-        past = read_past(cells[0].store)
-        return [p for p in past if likeness(p.step, MACHINE) == likeness(step, MACHINE)]
+    def estimated(self, cells, step, machine=MACHINE):
+        return estimate(step, read_past(cells[0].store), machine)
 
     def test_time_is_scaled_by_rows(self, cells):
         self.built(cells, 400, seconds=10.0, size=5_000_000)
         wanted = step_of(cell_of(cells, "random", 800), "pre_fine_tuned")
-        model = dataclasses.replace(MACHINE, seconds_per_stored_step=0.0)
-        estimate = from_past(wanted, self.kin(cells, wanted), model)
-        assert estimate is not None
-        assert estimate.basis == EARLIER
-        assert estimate.seconds == pytest.approx(20.0)
-        assert estimate.disk_gib == pytest.approx(5_000_000 / 2**30)
-        assert estimate.memory_gib >= 1.5
+        machine = dataclasses.replace(MACHINE, seconds_per_stored_step=0.0)
+        expected = self.estimated(cells, wanted, machine)
+        assert expected.basis == EARLIER
+        assert expected.seconds == pytest.approx(20.0)
+        assert expected.disk_gib == pytest.approx(5_000_000 / 2**30)
+        assert expected.memory_gib >= 1.5
 
     def test_every_kind_can_be_scaled(self, tmp_path):
         """A kind that leaves next to nothing on the disk is no division by zero."""
         given = ["experiment=domain", "task=rct", "selector=got_d", "seed=1,2", "tracker=none"]
         for cell in expand_cells([*given, f"store={tmp_path}"])[0]:
             for step in cell.record.ancestors():
-                past = [Past(step, seconds=1.0, memory_gib=1.0, disk_bytes=100)]
-                known = MACHINE.work(step) is not None
-                assert (from_past(step, past, MACHINE) is not None) == known
+                past = {(step.kind, step.stated.rate): [Past(step.stated, 1.0, 1.0, 100)]}
+                assert estimate(step, past, MACHINE).basis == EARLIER
 
     def test_the_median_decides(self, cells):
         for budget, seconds in ((200, 5.0), (400, 10.0), (800, 2000.0)):
             self.built(cells, budget, seconds)
         wanted = step_of(cell_of(cells, "got_d", 400), "pre_fine_tuned")
-        model = dataclasses.replace(MACHINE, seconds_per_stored_step=0.0, texts_per_s=1e12)
-        estimate = from_past(wanted, self.kin(cells, wanted), model)
-        assert estimate is not None
-        assert estimate.seconds == pytest.approx(10.0, rel=0.05)
+        machine = dataclasses.replace(MACHINE, seconds_per_stored_step=0.0, texts_per_s=1e12)
+        assert self.estimated(cells, wanted, machine).seconds == pytest.approx(10.0, rel=0.05)
 
-    def test_resumed_and_orphaned_artifacts_tell_nothing(self, cells):
+    def test_resumed_artifacts_and_those_without_work_are_ignored(self, cells):
         resumed = self.built(cells, 400, 10.0, resumed=True)
-        assert self.kin(cells, resumed) == []
-        cell = cell_of(cells, "got_d", 400, task="sst2")
-        pretend(cell, step_of(cell, "ranking"), 3.0)  # what it read was never made
-        assert not [p for p in read_past(cell.store) if p.step.name.startswith("got_d")]
+        silent = self.built(cells, 200, 10.0, work=None)
+        for step in (resumed, silent):
+            assert self.estimated(cells, step).basis == MODEL
 
-    def test_a_ranking_of_another_method_is_not_alike(self, cells):
-        ours, theirs = (step_of(cell_of(cells, a, 400), "ranking") for a in ("got_d", "random"))
-        assert likeness(ours, MACHINE) != likeness(theirs, MACHINE)
-
-    def test_an_older_version_tells_nothing(self, cells):
-        step = self.built(cells, 400, 1e6)
-        path = cells[0].store.folder(step) / MANIFEST
-        manifest = json.loads(path.read_text())
-        path.write_text(json.dumps({**manifest, "version": 0, "parameters": {}}))
-        lines = plan_steps(cells, read_past(cells[0].store), [], MACHINE)
-        assert {b for line in lines if line.kind == "pre_fine_tuned" for b in line.bases} == {MODEL}
-
-
-class TestRecords:
-    def record(self, arm="random", budget=400, scale="micro", model="micro", **seconds):
-        return {
-            "scale": scale,
-            "axes": {"task": "cola", "arm": arm, "model": model, "budget": budget},
-            "cost": {"stages_s": seconds, "peak_memory_gib": 1.25},
-        }
-
-    def need(self, cells, kind, arm="random", budget=400, share=1.0):
-        cell = cell_of(cells, arm, budget)
-        return Need(step_of(cell, kind), cell.axes, "micro", share)
-
-    def test_time_is_scaled_by_the_budget(self, cells):
-        need = self.need(cells, "pre_fine_tuned", budget=800)
-        estimate = from_records(need, [self.record(pre_fine_tuned=3.0)], MACHINE)
-        assert estimate is not None
-        assert estimate.basis == RECORDS
-        assert estimate.seconds == pytest.approx(6.0)
-        assert estimate.memory_gib == 1.25
-
-    def test_a_need_without_a_budget_takes_the_time_as_it_is(self, cells):
-        need = self.need(cells, "pre_fine_tuned", budget=400)
-        need = Need(need.step, {**need.axes, "budget": None}, "micro", 1.0)
-        estimate = from_records(need, [self.record(pre_fine_tuned=3.0)], MACHINE)
-        assert estimate is not None
-        assert estimate.seconds == pytest.approx(3.0)
-
-    def test_other_scales_models_and_arms_do_not_count(self, cells):
-        need = self.need(cells, "ranking", arm="got_d")
-        others = [
-            self.record("got_d", scale="folder", ranking=9.0),
-            self.record("random", ranking=9.0),
-            self.record("got_d", base_model=9.0),
-        ]
-        assert from_records(need, others, MACHINE) is None
-        trained = self.need(cells, "pre_fine_tuned")
-        assert from_records(trained, [self.record(model="bert", pre_fine_tuned=1)], MACHINE) is None
-
-    def test_the_nearest_records_count(self, cells):
-        need = self.need(cells, "pre_fine_tuned", arm="got_d")
-        records = [
-            self.record("random", pre_fine_tuned=100.0),
-            self.record("got_d", pre_fine_tuned=2.0),
-            self.record("got_d", pre_fine_tuned=4.0),
-        ]
-        estimate = from_records(need, records, MACHINE)
-        assert estimate is not None
-        assert estimate.seconds == pytest.approx(3.0)
-
-    def test_a_kind_that_a_cell_has_twice_is_shared_out(self, cells):
+    def test_only_steps_of_the_same_rate_are_compared(self, cells):
         cell = cell_of(cells, "got_d", 400)
-        lines = plan_steps([cell], [], [self.record("got_d", embeddings=8.0)], MACHINE)
-        (line,) = [line for line in lines if line.kind == "embeddings"]
-        assert line.to_build == 2
-        assert line.bases == {RECORDS: 2}
-        assert line.seconds == pytest.approx(8.0)
+        ours, theirs = (step_of(cell_of(cells, a, 400), "pool_scores") for a in ("got_d", "random"))
+        pretend(cell, theirs, 3.0)
+        assert self.estimated(cells, ours).basis == MODEL
+        assert self.estimated(cells, theirs).basis == EARLIER
+
+    def test_networks_of_other_sizes_are_not_compared(self):
+        settings = CausalLMSettings(learning_rate=1, epochs=2)
+        rates = {settings.work(shape, 10, 10).rate for shape in (BERT_BASE, PUBLISHED["minilm"])}
+        assert len(rates) == 2
+
+    def test_a_built_step_has_its_work_in_its_manifest(self, cells):
+        cell = cell_of(cells, "random", 400)
+        task = step_of(cell, "task")
+        cell.store.get(task)
+        manifest = cell.store.manifest(task)
+        assert manifest["work"]["rows"] == 400
+        (alike,) = read_past(cell.store)["task", "read"]
+        assert alike.work == task.stated
+
+    def test_a_step_whose_work_cannot_be_stated_is_built(self, cells):
+        def fail():
+            raise FileNotFoundError("no source")
+
+        cell = cell_of(cells, "random", 400)
+        task = dataclasses.replace(step_of(cell, "task"), work=fail)
+        cell.store.get(task)
+        assert cell.store.manifest(task)["work"] is None
+        assert read_past(cell.store) == {}
 
 
 class TestPlan:
     def counts(self, cells):
-        return {line.kind: line.to_build for line in plan_steps(cells, [], [], MACHINE)}
+        return {line.kind: len(line.estimates) for line in plan_steps(cells, {}, MACHINE)}
 
     def test_shared_stages_count_once(self, cells):
         assert self.counts(cells) == {
             "task": 2,
-            "candidates": 1,
+            "pool": 1,
             "target": 2,
             "base_model": 1,
             "embeddings": 3,
-            "ranking": 12,  # rank_rows follows the budget
+            "pool_scores": 4,  # they hold for every budget
             "selection": 12,
             "pre_fine_tuned": 12,
             "predictions": 14,
@@ -409,11 +421,18 @@ class TestPlan:
         cell = cell_of(cells, "random", 400)
         pretend(cell, step_of(cell, "pre_fine_tuned"), 2.0)
         pretend(cell, step_of(cell, "selection"), 2.0)
-        lines = {line.kind: line for line in plan_steps([cell], [], [], MACHINE)}
+        lines = {line.kind: line for line in plan_steps([cell], {}, MACHINE)}
         assert lines.keys() == {"task", "pre_fine_tuned", "selection", "predictions", "record"}
-        assert lines["pre_fine_tuned"].to_build == 0
-        assert lines["pre_fine_tuned"].kept == 1
-        assert lines["predictions"].to_build == 1
+        assert lines["pre_fine_tuned"].estimates == []
+        assert lines["pre_fine_tuned"].built == 1
+        assert len(lines["predictions"].estimates) == 1
+
+    def test_kinds_follow_what_they_read(self, cells):
+        kinds = list(self.counts(cells))
+        assert kinds[-1] == "record"
+        for step in cell_of(cells, "got_d", 400).record.ancestors():
+            for read in step.inputs.values():
+                assert kinds.index(read.kind) < kinds.index(step.kind)
 
     def test_a_folder_of_real_rows_is_planned(self, tmp_path, capsys):
         """An embedder with weights of its own is named by what they are, a mapping."""
@@ -436,20 +455,16 @@ class TestPlan:
     def test_done_cells_need_nothing(self, cells):
         cell = cell_of(cells, "random", 400)
         pretend(cell, cell.record, 1.0)
-        assert plan_steps([cell], [], [], MACHINE) == []
+        assert plan_steps([cell], {}, MACHINE) == []
         assert state(cell) == "done"
 
-    def test_earlier_runs_win_over_records_and_records_over_the_model(self, cells):
+    def test_earlier_runs_win_over_the_model(self, cells):
         TestEarlierRuns().built(cells, 400, 10.0)
-        records = [
-            TestRecords().record("got_d", pre_fine_tuned=5.0, ranking=1.0),
-        ]
         cell = cell_of(cells, "got_d", 800)
-        past = read_past(cell.store)
-        lines = {line.kind: line for line in plan_steps([cell], past, records, MACHINE)}
-        assert lines["pre_fine_tuned"].bases == {EARLIER: 1}
-        assert lines["ranking"].bases == {RECORDS: 1}
-        assert lines["predictions"].bases == {MODEL: 1}
+        lines = plan_steps([cell], read_past(cell.store), MACHINE)
+        bases = {line.kind: [e.basis for e in line.estimates] for line in lines}
+        assert bases["pre_fine_tuned"] == [EARLIER]
+        assert bases["predictions"] == [MODEL]
 
 
 class TestPrinting:
@@ -458,8 +473,7 @@ class TestPrinting:
         print_plan(*arguments, console=Console(file=out, width=width))
         return out.getvalue()
 
-    def test_it_counts_cells_and_names_what_each_line_rests_on(self, cells, monkeypatch):
-        monkeypatch.setattr("gotd.cli.plan.read_records", list)
+    def test_it_counts_cells_and_names_what_each_line_is_based_on(self, cells):
         done, failed = cell_of(cells, "random", 400), cell_of(cells, "got_d", 400)
         pretend(done, done.record, 1.0)
         failed.failure_path.parent.mkdir(parents=True)
@@ -504,10 +518,33 @@ class TestPrinting:
         (line,) = [line for line in text.splitlines() if "cannot run here" in line]
         assert "task cola needs the data set 'nyu-mll/glue'" in line
         assert text.rstrip().endswith(line)
-        (pool,) = {
-            s.key: s for c in cells for s in c.record.ancestors() if s.kind == "candidates"
-        }.values()
-        assert MACHINE.rows(pool) == pytest.approx(2_100_000)  # seven domains of 3e8 characters
+        pools = {s.key: s for c in cells for s in c.record.ancestors() if s.kind == "pool"}
+        (pool,) = pools.values()
+        assert pool.stated.rows == 2_100_000  # seven domains of 3e8 characters
+
+    @pytest.mark.parametrize("experiment", ["glue", "domain", "zeroshot", "toxicity", "labels"])
+    @pytest.mark.parametrize("scale", ["folder", "paper"])
+    def test_every_experiment_is_planned_without_its_rows(self, experiment, scale, monkeypatch):
+        def unreachable(_):
+            raise SourceUnavailable("nothing is at hand")
+
+        monkeypatch.setenv("DATA", "")
+        monkeypatch.setattr(Hub, "identity", unreachable)
+        if (conf_folder() / "experiment" / experiment / f"{scale}.yaml").exists():
+            given = [f"experiment={experiment}", f"scale={scale}", "seed=1", "selector=got_d"]
+            cells, missing, _ = lay_out(given)
+            assert missing is not None
+            lines = plan_steps(cells, {}, MACHINE)
+            assert {e.basis for line in lines for e in line.estimates} == {MODEL}
+
+    def test_a_large_model_has_a_table_of_memory(self, tmp_path):
+        given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "tracker=none"]
+        given += ["selector=none,random", "model=gpt2", "model.spec.pretrained=null"]
+        cells, _ = expand_cells([*given, "pre_fine_tune=gpt2"])
+        text = self.printed(cells)
+        assert "memory of pre-fine-tuning gpt2 by rows of" in text
+        for way in ("full, recomputed, fsdp on 8", "lora, recomputed, bf16 weights"):
+            assert way in text
 
     def test_the_command_prints_or_says_in_one_line_what_is_wrong(self, capsys, tmp_path: Path):
         arguments = ["plan", "experiment=glue", "task=cola", "selector=none", "seed=1"]

@@ -102,7 +102,9 @@ def test_a_record_may_state_the_direction_of_a_metric_that_is_not_installed(reco
     stated = {**plain, "metrics": {**plain["metrics"], "headline_higher_is_better": False}}
     (block,) = blocks([validate(stated)])
     assert not block.metric_of("cola").higher_is_better
-    with pytest.raises(RecordError, match="headline_higher_is_better' must be true or false"):
+    with pytest.raises(
+        RecordError, match="headline_higher_is_better' is 1: it should be a valid bool"
+    ):
         validate({**plain, "metrics": {**plain["metrics"], "headline_higher_is_better": 1}})
 
 

@@ -3,8 +3,7 @@
 import pytest
 
 from gotd.reporting.cells import blocks
-from gotd.reporting.page import first_rows_table
-from gotd.reporting.selections import overlap_table, selections_table
+from gotd.reporting.selections import first_rows_table, overlap_table, selections_table
 
 COVERAGE = {"mean_distance": 0.7, "mean_distance_random": 0.735, "share_nearer": 0.67}
 LENGTHS = [

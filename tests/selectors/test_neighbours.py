@@ -4,7 +4,6 @@ import pytest
 
 from gotd.data.rows import Rows
 from gotd.engine.local import LocalEngine
-from gotd.selectors import neighbours
 from gotd.selectors.neighbours import gather, nearest_distances, nearest_neighbours
 
 ENGINE = LocalEngine()
@@ -21,16 +20,6 @@ def brute_force(target, pool, k):
     return np.take_along_axis(exact, order, axis=1), order
 
 
-@pytest.fixture(params=[True, False], ids=["faiss", "numpy"])
-def search(request, monkeypatch):
-    if request.param:
-        pytest.importorskip("faiss")
-    else:
-        monkeypatch.setattr(neighbours, "find_spec", lambda name: None)
-        monkeypatch.setattr(neighbours, "BLOCK_ENTRIES", 1000)
-
-
-@pytest.mark.usefixtures("search")
 @pytest.mark.parametrize("k", [1, 5, 90])
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_it_agrees_with_brute_force(k, offset):
@@ -46,7 +35,6 @@ def test_it_agrees_with_brute_force(k, offset):
     np.testing.assert_allclose(found.distances, distances, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("search")
 def test_many_equal_rows_are_taken_in_the_order_of_ids():
     rows = np.zeros((300, 3))
     rows[::3] = 1.0
@@ -88,8 +76,7 @@ def test_gather_counts_rows_through_the_shards():
     np.testing.assert_array_equal(gather(shards, np.array([9, 0, 3, 3])), rows[[9, 0, 3, 3]])
 
 
-def test_nearest_distances_agree_with_brute_force(monkeypatch):
-    monkeypatch.setattr(neighbours, "BLOCK_ENTRIES", 50)
+def test_nearest_distances_agree_with_brute_force():
     rng = np.random.default_rng(2)
     target, pool = rng.normal(size=(6, 3)), shard(rng.normal(size=(40, 3)), "c")
     found = nearest_distances(target, [pool], ENGINE)[0]

@@ -42,6 +42,7 @@ print(json.dumps({
     "package": entry("shortest").package,
     "built": repr(build_selector("shortest", {"least_chars": "3"})),
     "texts": build(config.selector.method).work(1_000, 10, 64, 5).texts,
+    "planned": ranking.stated.texts,
     "axes": cell.axes["arm"],
     "ranks": ranking.parameters["method"],
     "reads": sorted(ranking.inputs),
@@ -105,6 +106,7 @@ def test_every_part_knows_it(outside):
     assert known["package"] == "my-package"
     assert known["built"] == "Shortest(least_chars=3)"
     assert known["texts"] == 1_010
+    assert known["planned"] == 30_400  # by its own method: the pool and the target
     assert known["axes"] == "shortest"
     assert known["ranks"] == {"class": "Shortest", "version": 1, "least_chars": 1}
     assert known["reads"] == ["candidates", "target"]

@@ -1,4 +1,4 @@
-"""The k best by a histogram are those of a plain sort, for any scores, shards and ties."""
+"""The k best are those of a plain sort, for any scores, shards and ties."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gotd.engine.local import LocalEngine
 from gotd.selectors import topk as threshold
-from gotd.selectors.topk import smallest, smallest_rows, sortable
+from gotd.selectors.topk import smallest, smallest_rows
 from gotd.storage.memmap import create_array
 
 TINY = np.nextafter(0.0, 1.0)
@@ -81,19 +81,9 @@ def test_a_crowd_of_ties_is_never_held_whole(monkeypatch):
     assert max(held) <= 2 * (5 + 4) + 20
 
 
-def test_blocks_do_not_matter(monkeypatch):
-    monkeypatch.setattr(threshold, "BLOCK_ROWS", 7)
-    scores = [np.random.default_rng(1).normal(size=100)]
-    ids = [pa.array([f"{i:03d}" for i in range(100)])]
-    check(scores, ids, 30)
+def test_a_score_that_is_nan_is_an_error():
     with pytest.raises(ValueError, match="NaN"):
         smallest([np.r_[np.zeros(50), np.nan]], [pa.array([f"{i}" for i in range(51)])], 3)
-
-
-def test_keys_sort_as_numbers_do():
-    values = np.array([-np.inf, -1e300, -1.0, -TINY, 0.0, TINY, 1.0, 1e300, np.inf])
-    assert (np.diff(sortable(values).astype(object)) > 0).all()
-    assert sortable(np.array([-0.0]))[0] == sortable(np.array([0.0]))[0]
 
 
 def test_scores_may_stand_in_files(tmp_path):

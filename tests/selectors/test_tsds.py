@@ -148,20 +148,8 @@ def test_values_that_float32_cannot_tell_apart_are_measured_in_float64(monkeypat
     np.testing.assert_array_equal(kernel_density(rows, 1e-3, 40), 1.0)
 
 
-def test_densities_are_kept_as_long_as_the_pool(monkeypatch):
-    target, pool = copies_of_one_row()
-    first = pool_density([pool], 0.5, 30)
-    np.testing.assert_allclose(first, kernel_density(pool.embeddings, 0.5, 30), rtol=1e-12)
-    assert pool_density([pool], 0.5, 30) is first
-    assert pool_density([pool], 0.6, 30) is not first
-    second = pool_density([Rows(pool.ids, pool.texts, None, pool.embeddings.copy())], 0.6, 30)
-    assert second is not pool_density([pool], 0.6, 30)
-    monkeypatch.setattr(density, "kernel_density", None)
-    TSDS(variant="kde", sigma=0.6, kde_neighbours=30).rank(target, [pool], 20, 0, ENGINE)
-
-
 def test_densities_of_files_are_kept_beside_them(monkeypatch, tmp_path):
-    _, pool = copies_of_one_row()
+    target, pool = copies_of_one_row()
 
     def stored() -> list[Rows]:
         cuts = [slice(0, 100), slice(100, 300)]
@@ -175,8 +163,11 @@ def test_densities_of_files_are_kept_beside_them(monkeypatch, tmp_path):
     assert [path.suffix for path in tmp_path.glob("density-*")] == [".npy"]
     monkeypatch.setattr(density, "kernel_density", None)
     np.testing.assert_array_equal(pool_density(stored(), 0.5, 30), first)
+    TSDS(variant="kde", sigma=0.5, kde_neighbours=30).rank(target, stored(), 20, 0, ENGINE)
     with pytest.raises(TypeError):
         pool_density(stored()[:1], 0.5, 30)
+    with pytest.raises(TypeError):
+        pool_density(stored(), 0.6, 30)
 
 
 @pytest.mark.parametrize("variant", ["uniform", "kde"])

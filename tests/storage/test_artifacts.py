@@ -21,10 +21,17 @@ import pyarrow.parquet as pq
 import pytest
 
 import gotd
-from gotd.config.schemas import Chunking, EmbedderConfig, TaskLimits
+from gotd.config.schemas import Chunking, TaskLimits
+from gotd.data.columns import Columns
+from gotd.data.inputs import table_parts
+from gotd.data.pool import as_one, open_pool
+from gotd.embedding.embedders import HashedEmbedder
+from gotd.embedding.encoders import TransformerEncoder
+from gotd.engine.local import LocalEngine
 from gotd.pipeline import steps
 from gotd.storage import artifacts, progress
 from gotd.storage.artifacts import MANIFEST, WORK, ArtifactError, Step, Store, canonical_json
+from gotd.storage.seeds import derive_seeds
 
 STEPS = 6
 
@@ -182,7 +189,7 @@ class Settings:
 )
 def test_how_a_stage_runs_is_in_no_key(change, same):
     def step(settings: Settings) -> Step:
-        return steps.pre_fine_tuned(make(), make(version=2), settings, "arm", 0)
+        return steps.pre_fine_tuned(make(), make(version=2), settings, "arm", derive_seeds(0))
 
     assert (step(Settings(**change)).key == step(Settings()).key) is same
 
@@ -192,11 +199,11 @@ def test_workers_and_paths_are_in_no_key(tmp_path):
     from gotd.selectors.random import Random
 
     def embedded(workers: int) -> Step:
-        return steps.embeddings(make(), EmbedderConfig(name="e"), None, workers)
+        return steps.embeddings(make(), HashedEmbedder(), LocalEngine(workers))
 
     def ranked(workers: int) -> Step:
         chunks = {"target": make(), "candidates": make(version=2)}
-        return steps.ranking(Random(), "random", chunks, {}, 10, 0, workers)
+        return steps.scored(Random(), "random", chunks, 10, 0, LocalEngine(workers))
 
     assert embedded(1).key == embedded(4).key
     assert ranked(1).key == ranked(4).key
@@ -206,36 +213,36 @@ def test_workers_and_paths_are_in_no_key(tmp_path):
         file.parent.mkdir(parents=True)
         pq.write_table(pa.table({"text": ["one", "two"]}), file)
         source = Folder(path=str(tmp_path / name), held_out_share=0.0)
-        keys.append(steps.candidates(source, Chunking()).key)
+        keys.append(steps.pool("candidates", source.candidates(), Chunking()).key)
     assert keys[0] == keys[1]
 
 
 def test_every_parameter_of_the_stages_is_in_their_key():
-    class Source:
-        name = "source"
+    parts = table_parts(["a", "b"], "mine", Columns())
 
-        def identity(self) -> dict[str, Any]:
-            return {"name": self.name}
+    def pool(parts: Any = parts, **chunks: Any) -> Step:
+        return steps.pool("candidates", parts, Chunking(**chunks))
 
-    chunk = steps.candidates(Source(), Chunking())
-    assert steps.candidates(Source(), Chunking(unit="whole")).key != chunk.key
-    assert steps.candidates(Source(), Chunking(length_chars=7)).key != chunk.key
-    space = EmbedderConfig(name="e")
+    assert pool(unit="whole").key != pool().key
+    assert pool(length_chars=7).key != pool().key
+    assert pool(table_parts(["a", "c"], "mine", Columns())).key != pool().key
+    space = TransformerEncoder("e", "minilm")
     changes = {
-        "model": "hashed",
+        "model": "base",
         "pooling": "cls",
         "max_length_tokens": 7,
         "normalise": True,
         "precision": "bf16",
-        "dimension": 7,
     }
-    keys = {steps.embeddings(chunk, space, None, 1).key}
-    keys |= {
-        steps.embeddings(chunk, dataclasses.replace(space, **{name: value}), None, 1).key
-        for name, value in changes.items()
-    }
-    keys.add(steps.embeddings(chunk, space, make(), 1).key)
-    assert len(keys) == len(changes) + 2
+
+    def embedded(encoder: Any, **more: Any) -> str:
+        return steps.embeddings(pool(), encoder, LocalEngine(), **more).key
+
+    keys = {embedded(dataclasses.replace(space, **{k: v})) for k, v in changes.items()}
+    keys |= {embedded(space), embedded(space, length_chars=7), embedded(space, model=make())}
+    keys |= {embedded(HashedEmbedder()), embedded(HashedEmbedder(dimension=7))}
+    assert len(keys) == len(changes) + 5
+    assert embedded(dataclasses.replace(space, name="another")) == embedded(space)
     rows = make(kind="task")
     limits = TaskLimits()
     keys = {
@@ -261,7 +268,7 @@ def test_fewer_target_texts_are_not_the_first_ones(tmp_path):
     limits = TaskLimits(target_rows=60)
     whole = Chunking(unit="whole")
     folder = Store(tmp_path).get(steps.target(rows, whole, limits, "clean"))
-    texts = pq.read_table(folder / "chunks.parquet")["text"].to_pylist()
+    texts = as_one(open_pool(folder)).texts.to_pylist()
     assert len(texts) == 60
     assert 15 < texts.count("good") < 45
 
@@ -533,13 +540,15 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _embeddings(folder: Path) -> None:
-    from gotd.embedding.embed import write_embeddings
-    from gotd.embedding.embedders import HashedEmbedder
-    from gotd.engine.local import LocalEngine
+    from gotd.data.pool import shard_files, write_pool
+    from gotd.embedding.embed import embed_shards
 
-    chunks = pa.table({"id": [f"{n}" for n in range(800)], "text": ["some words"] * 800})
+    work, pool = folder / WORK / "embed", folder / WORK / "pool"
+    pool.mkdir(exist_ok=True)
+    parts = table_parts(["some words"] * 800, "mine", Columns())
+    write_pool(parts, pool, work, unit="whole", length_chars=1, tick=lambda rows: None)
     embedder = HashedEmbedder(dimension=256, buckets=64)
-    write_embeddings(embedder, chunks, folder, folder / WORK / "embed", LocalEngine())
+    list(embed_shards(lambda: embedder, 256, shard_files(pool), folder, work, LocalEngine()))
 
 
 @pytest.mark.parametrize(

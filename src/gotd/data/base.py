@@ -128,6 +128,14 @@ class Source(Protocol):
         """List the tasks that `split` knows, sorted."""
         ...
 
+    def count(self, role: str) -> int | None:
+        """Return how many rows it has of ``candidates``, ``pretraining`` or ``<task>/<split>``.
+
+        An estimate will do. ``None`` if that is not known without reading or fetching rows;
+        nothing is raised.
+        """
+        ...
+
     def split(self, task: str, split: str) -> pa.Table:
         """Return one split of a task, raw: the columns of ``nyu-mll/glue``.
 
@@ -167,7 +175,7 @@ class Task(Protocol):
     key_name: ClassVar[str]
     """Name of the class in cache keys."""
     rows_kind: ClassVar[str]
-    """Kind of the step that writes `tables`; the cost model knows the work of each kind."""
+    """Kind of the step that writes `tables`."""
 
     @property
     def name(self) -> str:
@@ -199,6 +207,10 @@ class Task(Protocol):
             FileNotFoundError: If the source lacks the task or a split.
             ValueError: If rows are not as the task needs them; names file, row and field.
         """
+        ...
+
+    def count_rows(self, source: Source, limits: TaskLimits, protocol: str) -> tuple[int, int]:
+        """Return the expected rows of ``train``, and those that a model is evaluated on."""
         ...
 
     def key_fields(

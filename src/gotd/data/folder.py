@@ -26,6 +26,7 @@ from gotd.data.files import checksum, row_files, stem
 from gotd.data.inputs import file_parts
 from gotd.data.readers import column_names, read_table
 from gotd.data.sampling import SPLIT_SEED, limited, uniform_by_id
+from gotd.data.sizes import count_rows
 
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
 ONE_FILE_GROUPS = ("toxicity",)
@@ -112,6 +113,21 @@ class Folder:
             FileNotFoundError: If there is no such task or split; lists what is there.
             ValueError: If the file cannot be read, or two files hold this split.
         """
+        return read_table(self._split_file(task, split))
+
+    def count(self, role: str) -> int | None:
+        """Return the rows of a role (see `Source.count`), from the sizes of the files."""
+        task, _, split = role.partition("/")
+        try:
+            if split:
+                return count_rows(self._split_file(task, split))
+            rows = sum(map(count_rows, self._candidate_paths()))
+        except (OSError, ValueError):
+            return None
+        share = self.held_out_share if role == "pretraining" else 1 - self.held_out_share
+        return round(min(rows, self.limit or rows) * share)
+
+    def _split_file(self, task: str, split: str) -> Path:
         tasks = self._task_files()
         if task not in tasks:
             groups = ", ".join(str(self._root() / group) for group in TASK_GROUPS)
@@ -133,7 +149,7 @@ class Folder:
                 f"{files[0].parent} holds the split {split!r} more than once "
                 f"({', '.join(file.name for file in files)}); keep one"
             )
-        return read_table(files[0])
+        return files[0]
 
     def candidates(self) -> list[Part]:
         """Return the passages to select from, those not held out, a part for each file."""

@@ -17,6 +17,8 @@ import numpy as np
 
 from gotd.storage import keys
 from gotd.storage.model_files import hub_commit
+from gotd.storage.shapes import Shape
+from gotd.storage.work import Work
 
 Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
@@ -249,6 +251,10 @@ class HashedEmbedder:
     def width(self, folder: Path | None = None) -> int:
         """Return the width of the matrix."""
         return self.dimension
+
+    def work(self, rows: float, tokens: float, model: Shape | None) -> Work:
+        """Return the work of embedding; see `gotd.embedding.encoders.Encoder.work`."""
+        return Work(texts=rows, width=self.dimension, rate="hash")
 
     def load(self, folder: Path | None = None) -> HashedEmbedder:
         """Return the embedder itself: there is no model to load."""

@@ -7,7 +7,7 @@ model behind it. Target and candidates always go through the same encoder.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, get_args
@@ -21,6 +21,8 @@ from gotd.embedding.embedders import (
 )
 from gotd.storage import keys
 from gotd.storage.model_files import locate, model_identity
+from gotd.storage.shapes import Shape, named_shape
+from gotd.storage.work import Work, reading_work
 
 KNOWN = ("hashed", "minilm")
 """Encoders of ``gotd select`` that have a name of their own."""
@@ -58,6 +60,16 @@ class Encoder(Protocol):
 
         Raises:
             FileNotFoundError: If there is no such model on this machine or the Hub.
+        """
+        ...
+
+    def work(self, rows: float, tokens: float, model: Shape | None) -> Work:
+        """Return the work of embedding, with the width of the matrix but without its bytes.
+
+        Args:
+            rows: Texts to embed.
+            tokens: Tokens of each.
+            model: Sizes of the network, for an encoder that uses the model of a step.
         """
         ...
 
@@ -156,6 +168,15 @@ class TransformerEncoder:
             return int(config.hidden_size)
         except (OSError, ValueError, AttributeError) as error:
             raise self._absent(error) from error
+
+    def work(self, rows: float, tokens: float, model: Shape | None) -> Work:
+        """Return the work of embedding; see `Encoder.work`."""
+        shape = model or named_shape(self.model)
+        if self.pooling == "token_mean":  # runs no layer
+            return Work(texts=rows, width=shape.hidden)
+        padded = self.pooling == "mean_all_positions"
+        read = self.max_length_tokens if padded else min(tokens, self.max_length_tokens)
+        return replace(reading_work(shape, rows, read), width=shape.hidden)
 
     def load(self, folder: Path | None = None) -> Embedder:
         """Load the model; see `Encoder.load`."""

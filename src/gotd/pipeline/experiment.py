@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from omegaconf import DictConfig
 from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
+from gotd.data.sizes import expected_rows
 from gotd.embedding.encoders import Encoder
 from gotd.engine.build import build_engine
 from gotd.pipeline import steps
@@ -53,12 +54,14 @@ class Cell:
         record: Step whose artifact is the record.
         store: The store of artifacts.
         tracker: Receives the loss curve and the record.
+        pre_fine_tune: Settings of pre-fine-tuning; ``None`` for the arm without it.
     """
 
     axes: Mapping[str, Any]
     record: Step
     store: Store
     tracker: Any
+    pre_fine_tune: Any = None
 
     @property
     def is_done(self) -> bool:
@@ -126,7 +129,8 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         "variant": variant or None,
     }
     record = record_step(config, axes, task, source, rows, evaluation, measured, selection, model)
-    return Cell(axes, record, _open_store(config.store), build(config.tracker))
+    tracker, used = build(config.tracker), None if selector is None else warm_up
+    return Cell(axes, record, _open_store(config.store), tracker, used)
 
 
 def _selection(
@@ -149,8 +153,9 @@ def _selection(
     target = steps.target(rows, chunks, limits, config.protocol_name, side)
     candidates = target
     if not takes_target:
-        parts = source.candidates()
-        candidates = steps.pool("candidates", parts, typed(config.candidate_chunks))
+        parts, rows_in_pool = source.candidates(), partial(expected_rows, source, "candidates")
+        chunking = typed(config.candidate_chunks)
+        candidates = steps.pool("candidates", parts, chunking, count=rows_in_pool)
     pools = {"target": target, "candidates": candidates}
     embedded = pools | {
         f"{name}_embeddings": steps.embeddings(pool, encoder, engine, model=embeds)

@@ -216,7 +216,7 @@ class SelectedRows:
     def _vectors(self, start: int, block: pa.Table) -> np.ndarray:
         """Return the embeddings of a block whose first row has rank ``start`` + 1."""
         if self.ranked.candidates[0].embeddings is not None:
-            positions = np.arange(start, start + len(block))
-            return embeddings_of(self.ranked.best, self.ranked.candidates, positions)
+            where = self.ranked.best.where[start : start + len(block)]
+            return embeddings_of(self.ranked.candidates, where)
         assert self._embed is not None
         return self._embed(block["text"].to_pylist())

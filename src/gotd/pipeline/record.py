@@ -19,6 +19,7 @@ from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
 from gotd.storage.keys import RUN_ONLY
 from gotd.storage.seeds import derive_seeds
+from gotd.storage.work import Work
 
 SCHEMA_VERSION = 1
 RECORD, COST = "record.json", "cost.json"
@@ -112,6 +113,7 @@ def record_step(
         },
         build=build,
         inputs=inputs,
+        work=lambda: Work(disk_bytes=15_000),
     )
 
 

@@ -99,9 +99,9 @@ class Block:
     def of(self, arm: str, task: str | None = None) -> list[Record]:
         """Return the done records of an arm, of one task or all, in table order."""
         return [
-            self.cells[key]
-            for key in sorted(self.cells)
-            if key[1] == arm and task in (None, key[0]) and self.cells[key]["status"] == "done"
+            record
+            for (of, row, _), record in sorted(self.cells.items())
+            if row == arm and task in (None, of) and record["status"] == "done"
         ]
 
     def selections(self, arm: str, task: str | None = None) -> list[dict[str, Any]]:
@@ -110,15 +110,12 @@ class Block:
 
     def failed(self) -> list[Record]:
         """Return the failed records in table order."""
-        cells = (self.cells[key] for key in sorted(self.cells))
-        return [record for record in cells if record["status"] == "failed"]
+        return [r for _, r in sorted(self.cells.items()) if r["status"] == "failed"]
 
     def absent(self) -> dict[str, bool]:
         """Return the suite's tasks that no cell here has, and whether the source holds each."""
         suite = next((t for name, t in SUITES.items() if self.experiment.startswith(name)), ())
-        held = [
-            record["data"]["tasks"] for record in self.cells.values() if "tasks" in record["data"]
-        ]
+        held = [r["data"]["tasks"] for r in self.cells.values() if "tasks" in r["data"]]
         return {
             task: not held or any(task in tasks for tasks in held)
             for task in suite
@@ -127,14 +124,9 @@ class Block:
 
     def scores(self, arm: str, metric: str = "headline") -> Floats:
         """Return ``[n_task, n_seed]`` scores of an arm, NaN where there is none."""
-        scores = np.full((len(self.tasks), len(self.seeds)), np.nan)
-        for i, task in enumerate(self.tasks):
-            for j, seed in enumerate(self.seeds):
-                record = self.cells.get((task, arm, seed))
-                value = None if record is None else record["metrics"].get(metric)
-                if value is not None:
-                    scores[i, j] = value
-        return scores
+        rows = [[self.cells.get((task, arm, seed)) for seed in self.seeds] for task in self.tasks]
+        scores = [[record and record["metrics"].get(metric) for record in row] for row in rows]
+        return np.array(scores, dtype=np.float64)  # None becomes NaN
 
     def metric_of(self, task: str) -> Metric:
         """Return the headline metric of a task; its name is empty when no cell is done.
@@ -212,12 +204,9 @@ def blocks(records: Sequence[Record]) -> list[Block]:
     result = []
     for (experiment, scale), members in groups.items():
         shown: set[str] = set()
-        distinct: list[dict[str, Any]] = []
-        for record in members:
-            if (axes := shared_axes(record)) not in distinct:
-                distinct.append(axes)
+        distinct = {str(axes): axes for axes in map(shared_axes, members)}.values()
         # Rich axes first: a poorer set of axes needs its own block only if it is left over.
-        for axes in sorted(distinct, key=lambda a: -len(a)):
+        for axes in sorted(distinct, key=len, reverse=True):
             if all(m["key"] in shown for m in members if shared_axes(m) == axes):
                 continue
             block = _block(experiment, scale, axes, members)
@@ -246,27 +235,20 @@ def _block(experiment: str, scale: str, axes: dict[str, Any], members: Sequence[
     fitting = [record for record in members if shared_axes(record).items() <= axes.items()]
     variants = {record["axes"].get(VARIANT) or "" for record in fitting}
     common = variants.pop() if len(variants) == 1 else ""
-    closest: dict[str, tuple[tuple[int, ...], list[Record]]] = {}
+    rows: dict[str, dict[tuple[int, int], list[Record]]] = defaultdict(lambda: defaultdict(list))
     names: dict[str, tuple[str, str]] = {}
     for record in fitting:
-        arm, variant = record["axes"]["arm"], record["axes"].get(VARIANT) or ""
+        own = record["axes"]
+        arm, variant = own["arm"], own.get(VARIANT) or ""
         row = arm if variant in ("", common) else f"{arm}, {variant}"
         names[row] = (arm, variant if row != arm else "")
-        own = record["axes"]
-        # The second entry settles ties between budgets of the arm without one.
-        budget = own.get("budget")
-        close = (
-            sum(own.get(name) == value for name, value in axes.items()),
-            -budget if isinstance(budget, int) else 0,
-        )
-        if row not in closest or close > closest[row][0]:
-            closest[row] = (close, [record])
-        elif close == closest[row][0]:
-            closest[row][1].append(record)
+        agreeing = sum(own.get(name) == value for name, value in axes.items())
+        # The budget settles ties between those of the arm without one.
+        rows[row][agreeing, -(own.get("budget") or 0)].append(record)
     cells = {
         (record["axes"]["task"], row, record["axes"]["seed"]): record
-        for row, (_, own) in closest.items()
-        for record in own
+        for row, by_closeness in rows.items()
+        for record in by_closeness[max(by_closeness)]
     }
     if common:
         axes = {**axes, VARIANT: common}
@@ -288,8 +270,8 @@ def _validate_axes(records: Sequence[Record]) -> None:
 
 
 def _difference(first: Record, second: Record) -> str:
-    names = sorted(set(first["config"]) | set(second["config"]))
-    differing = [n for n in names if first["config"].get(n) != second["config"].get(n)]
+    one, other = first["config"], second["config"]
+    differing = [n for n in sorted({**one, **other}) if one.get(n) != other.get(n)]
     if not differing:
         return "their configs are equal (so code, data or parents differ)"
     return f"their configs differ in {', '.join(differing[:5])}"

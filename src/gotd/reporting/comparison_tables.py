@@ -8,14 +8,13 @@ import numpy as np
 
 from gotd.reporting.cells import Block
 from gotd.reporting.comparisons import (
-    LEVEL,
     Comparison,
     compare_on_average,
     compare_per_task,
     is_primary,
 )
 from gotd.reporting.render import Table
-from gotd.reporting.statistics import p_floor
+from gotd.reporting.statistics import LEVEL, p_floor
 from gotd.reporting.tables import AVERAGE, seeds_note
 
 _ON_AVERAGE = (
@@ -46,8 +45,6 @@ def task_comparisons_table(block: Block) -> Table | None:
 def _comparisons(
     title: str, comparisons: Sequence[Comparison], block: Block, unit: str
 ) -> Table | None:
-    if not comparisons:
-        return None
     rows = []
     for c in comparisons:
         factor, digits = c.metric.factor, c.metric.digits
@@ -68,27 +65,26 @@ def _comparisons(
             "verdict": c.verdict,
         }
         rows.append(row)
-    few = _too_few(len(block.seeds))
     points = " in points" if block.metric.factor > 1 else ""
-    notes = (
+    notes = [
         f"Arm minus reference{points}, paired by task and seed: {unit}. {seeds_note(block)}",
         "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
         "give, 2 / 2^n; detectable: smallest true difference that has power 0.8 in a paired "
         "t-test at level 0.05 with the spread seen.",
-        *([few] if few else []),
-    )
-    return Table(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes)
+        *_too_few(len(block.seeds)),
+    ]
+    return Table.of(title, rows, *notes)
 
 
-def _too_few(n: int) -> str:
+def _too_few(n: int) -> list[str]:
     """Return a warning that the seeds are too few for a test; empty where they are enough."""
     if p_floor(n) <= LEVEL:
-        return ""
-    return (
+        return []
+    return [
         f"With {n} seed{'s' if n > 1 else ''} the least two-sided sign-flip p is 2 / 2^{n} = "
         f"{p_floor(n):.4g}, so intervals can be read but no test can be passed; "
         "use at least 6 seeds, better 10."
-    )
+    ]
 
 
 def _p(value: float) -> str:

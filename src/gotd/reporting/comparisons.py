@@ -14,12 +14,11 @@ import numpy as np
 
 from gotd.evaluation.metrics import Metric
 from gotd.reporting.cells import Block
-from gotd.reporting.statistics import PairedTest, holm, paired_test, seed_differences
+from gotd.reporting.statistics import LEVEL, PairedTest, holm, paired_test, seed_differences
 from gotd.selectors.registry import references
 
 MAIN = "got_d"  # the arm the project is about
 BASELINES = ("none", "random")
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -25,25 +26,9 @@ _SPARE = ("#7F6A00", "#8B4A9E", "#3C8C8C", "#A0522D", "#4B6CB7", "#6B8E23")
 FILLS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999", "#F0E442")
 LOWER = "lower is better"
 _MARKERS = "osD^vP*X<>h"
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "gotd",
-    "svg.fonttype": "none",
-    "text.parse_math": False,  # a '$' in a name is a dollar sign
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Arial", "Helvetica", "sans-serif"],
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E3E3E3",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "figure.constrained_layout.use": True,
-}
+STYLE = mpl.rc_params_from_file(
+    Path(__file__).with_name("drawing.mplstyle"), use_default_template=False
+)
 
 
 def to_svg(figure: Figure) -> str:

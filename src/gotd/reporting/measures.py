@@ -12,22 +12,17 @@ import numpy as np
 
 from gotd.evaluation.metrics import Metric, metric
 from gotd.reporting.cells import Block, task_interval
+from gotd.reporting.paper import BY_SCORES
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import Interval, format_interval
 
 Measures = dict[str, str]
 """Headings of columns by the metric in the records."""
 
-_TOXICITY: Measures = {
-    "expected_max_toxicity/toxic": "EMT toxic",
-    "expected_max_toxicity/nontoxic": "EMT nontoxic",
-    "toxicity_probability/toxic": "TP toxic",
-    "toxicity_probability/nontoxic": "TP nontoxic",
-}
 MEASURES_OF: dict[str, Measures] = {
     "expected_max_toxicity": {
-        **_TOXICITY,
-        **{f"second/{name}": f"2nd scorer, {heading}" for name, heading in _TOXICITY.items()},
+        **{name: heading for heading, name in BY_SCORES.items()},
+        **{f"second/{name}": f"2nd scorer, {heading}" for heading, name in BY_SCORES.items()},
         "corpus_perplexity": "PPL, corpus",
         "mean_text_perplexity": "PPL, mean of texts",
         "utility_accuracy": "utility acc",

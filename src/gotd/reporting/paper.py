@@ -9,29 +9,18 @@ SPACE_OF = {
     "sentence-transformer MiniLM-L6": "minilm",
     "BERT token space": "bert_tokens",
 }
+_AS_IN_CONF = ("CoLA", "MNLI", "MRPC", "QQP", "RTE", "SST-2", "STS-B", "QNLI", "RCT", "ChemProt")
 TASK_OF = {
-    "CoLA": "cola",
-    "MNLI": "mnli",
-    "MRPC": "mrpc",
-    "QQP": "qqp",
-    "RTE": "rte",
-    "SST-2": "sst2",
-    "STS-B": "stsb",
-    "QNLI": "qnli",
-    "RCT": "rct",
-    "ChemProt": "chemprot",
+    **{name: name.lower().replace("-", "") for name in _AS_IN_CONF},
+    **{name: name.lower() for name in ("SciERC", "AGNews", "IMDB", "BoolQ")},
     "ACL-ARC": "acl_arc",
-    "SciERC": "scierc",
     "HyperP.": "hyperpartisan",
-    "AGNews": "agnews",
     "Helpf.": "helpfulness",
-    "IMDB": "imdb",
     "AG News": "agnews",
-    "BoolQ": "boolq",
 }
 AVERAGES = ("avg", "AVG")
 TOXICITY = "toxicity"  # the one task of tables 1, 6 and 7
-_BY_SCORES = {
+BY_SCORES = {
     "EMT toxic": "expected_max_toxicity/toxic",
     "EMT nontoxic": "expected_max_toxicity/nontoxic",
     "TP toxic": "toxicity_probability/toxic",
@@ -39,8 +28,8 @@ _BY_SCORES = {
 }
 # Columns that are measures of one task, by table: the metric of our records.
 MEASURES_OF_TABLE = {
-    1: {**_BY_SCORES, "OWTC PPL": "mean_text_perplexity", "utility acc": "utility_accuracy"},
-    6: {column: f"second/{metric}" for column, metric in _BY_SCORES.items()},
+    1: {**BY_SCORES, "OWTC PPL": "mean_text_perplexity", "utility acc": "utility_accuracy"},
+    6: {column: f"second/{metric}" for column, metric in BY_SCORES.items()},
     7: {
         "avg": "utility_accuracy",
         **{

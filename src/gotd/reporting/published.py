@@ -215,7 +215,7 @@ def _measured(ours: Sequence[Block]) -> list[Ours]:
             named = [f"{n} {block.axes[n]}" for n in ("model", *differing) if n in block.axes]
             budgets = {r["axes"].get("budget") for r in done if r["selection"] is not None} - {None}
             embedders = [r["config"].get("embedder") for r in done]
-            spaces = frozenset(str(e["name"]) for e in embedders if e)
+            spaces = frozenset(str(e.get("name", "hashed")) for e in embedders if e)
             named += [f"with {variant}"] if variant else []
             labels = _labels(block, row)
             rows.append(Ours(block, row, frozenset(budgets), labels, spaces, tuple(named)))

@@ -10,10 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import reprlib
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    ValidationError,
+)
 
 from gotd.storage.files import write_text
 
@@ -27,95 +37,91 @@ class RecordError(ValueError):
     """Violation of the schema by a record; the message names file, line and field."""
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+Name = Annotated[str, Field(min_length=1)]
+Count = NonNegativeInt
+Domains = dict[str, FiniteFloat] | None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+class _Fields(BaseModel):
+    """Fields of an object; strict, so that no text or truth value passes for a number."""
+
+    model_config = ConfigDict(strict=True)
 
 
-def _is_curve(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(point, list | tuple) and len(point) == 2 and all(map(_is_number, point))
-        for point in value
-    )
+class _Axes(_Fields, extra="allow"):
+    """Axes of a cell; further ones have single values."""
+
+    __pydantic_extra__: dict[str, str | FiniteFloat | bool | None]
+    task: Name
+    arm: Name
+    model: Name
+    seed: Count
+    budget: Count | None = None
 
 
-Rule = tuple[str, Callable[[Any], bool]]
-"""What a field must be, in words and as a test."""
+class _Metrics(_Fields, extra="allow"):
+    """Scores of a done cell; a metric may be null, the headline may not."""
 
-_VERSION: Rule = (f"{SCHEMA_VERSION}", lambda v: v == SCHEMA_VERSION)
-_NAME: Rule = ("a non-empty string", lambda v: isinstance(v, str) and v != "")
-_STRING: Rule = ("a string, because the cell failed", lambda v: isinstance(v, str))
-_STATUS: Rule = ("'done' or 'failed'", lambda v: v in ("done", "failed"))
-_OBJECT: Rule = ("an object", lambda v: isinstance(v, dict))
-_OBJECT_OR_NULL: Rule = ("an object or null", lambda v: v is None or isinstance(v, dict))
-_LIST: Rule = ("a list", lambda v: isinstance(v, list))
-_COUNT: Rule = ("a count", _is_count)
-_COUNT_OR_NULL: Rule = ("a count or null", lambda v: v is None or _is_count(v))
-_SCORE: Rule = ("a finite number; a cell without a score is a failed cell", _is_number)
-_NUMBER_OR_NULL: Rule = ("a finite number or null", lambda v: v is None or _is_number(v))
-_SINGLE: Rule = ("a single value", lambda v: not isinstance(v, dict | list))
-_TRUTH: Rule = ("true or false", lambda v: isinstance(v, bool))
-_CURVE: Rule = ("a list of [step, value]", _is_curve)
-_SHARE_OR_NULL: Rule = (
-    "a number in [0, 1] or null",
-    lambda v: v is None or (_is_number(v) and 0 <= v <= 1),
-)
-_DOMAINS: Rule = (
-    "an object of domains with numbers, or null",
-    lambda v: v is None or (isinstance(v, dict) and all(map(_is_number, v.values()))),
-)
-_NULL: Rule = ("null, because the cell is done", lambda v: v is None)
-_EMPTY: Rule = ("empty, because the cell failed", lambda v: v == {})
-
-_FIELDS: dict[str, Rule] = {
-    "schema_version": _VERSION,
-    "key": _NAME,
-    "experiment": _NAME,
-    "scale": _NAME,
-    "status": _STATUS,
-    "axes": _OBJECT,
-    "metrics": _OBJECT,
-    "n_eval": _COUNT_OR_NULL,
-    "selection": _OBJECT_OR_NULL,
-    "curves": _OBJECT,
-    "seeds": _OBJECT,
-    "config": _OBJECT,
-    "versions": _OBJECT,
-    "data": _OBJECT,
-    "parents": _LIST,
-    "error": _OBJECT_OR_NULL,
-    "cost": _OBJECT,
-}
-FIELDS = tuple(_FIELDS)
-_OF_STATUS: dict[str, dict[str, Rule]] = {
-    "done": {"error": _NULL, "metrics.headline_name": _NAME, "metrics.headline": _SCORE},
-    "failed": {"error.type": _STRING, "error.message": _STRING, "metrics": _EMPTY},
-}
-_AXES = {"task": _NAME, "arm": _NAME, "model": _NAME, "seed": _COUNT, "budget": _COUNT_OR_NULL}
-_METRICS = {"headline_name": _NAME, "headline_higher_is_better": _TRUTH}
-_SELECTION = {
-    "rows": _COUNT,
-    "distinct_rows": _COUNT,
-    "domains": _DOMAINS,
-    "target_domains": _DOMAINS,
-    "under_covered_share": _SHARE_OR_NULL,
-}
+    __pydantic_extra__: dict[str, FiniteFloat | None]
+    headline_name: Name
+    headline: FiniteFloat
+    headline_higher_is_better: bool = True
 
 
-def _rules(record: Record) -> Iterator[tuple[str, Rule]]:
-    """Yield every field that a record must have or has, with its rule."""
-    yield from _FIELDS.items()
-    yield from ((f"axes.{name}", rule) for name, rule in _AXES.items())
-    yield from ((f"axes.{name}", _SINGLE) for name in record["axes"])
-    yield from _OF_STATUS[record["status"]].items()
-    for name in record["metrics"]:
-        yield f"metrics.{name}", _METRICS.get(name, _NUMBER_OR_NULL)
-    yield from ((f"curves.{name}", _CURVE) for name in record["curves"])
-    if record["selection"] is not None:
-        yield from ((f"selection.{name}", rule) for name, rule in _SELECTION.items())
+class _Error(_Fields):
+    """Reason why a cell failed."""
+
+    type: str
+    message: str
+
+
+class _Selection(_Fields):
+    """Report of a selection; the fields that the tables need."""
+
+    rows: Count
+    distinct_rows: Count
+    domains: Domains = None
+    target_domains: Domains = None
+    under_covered_share: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+
+
+class _Record(_Fields, extra="forbid"):
+    """Fields of every record, in their order on disk."""
+
+    schema_version: Literal[1]
+    key: Name
+    experiment: Name
+    scale: Name
+    status: Literal["done", "failed"]
+    axes: _Axes
+    metrics: Any
+    n_eval: Count | None
+    selection: _Selection | None
+    curves: dict[str, list[Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]]]
+    seeds: dict
+    config: dict
+    versions: dict
+    data: dict
+    parents: list
+    error: Any
+    cost: dict
+
+
+class _Done(_Record):
+    """Record of a cell that is done."""
+
+    metrics: _Metrics
+    error: None
+
+
+class _Failed(_Record):
+    """Record of a cell that failed."""
+
+    metrics: Annotated[dict, Field(max_length=0)]
+    error: _Error
+
+
+FIELDS = tuple(_Record.model_fields)
 
 
 def validate(record: Any, where: str = "record") -> Record:
@@ -130,18 +136,18 @@ def validate(record: Any, where: str = "record") -> Record:
     """
     if not isinstance(record, dict):
         raise RecordError(f"{where}: a record is a JSON object, not {type(record).__name__}")
-    if unlike := set(FIELDS) ^ set(record):
-        field = min(unlike)
-        problem = "is missing" if field in FIELDS else f"is not in schema {SCHEMA_VERSION}"
-        raise RecordError(f"{where}: field '{field}' {problem}")
-    for field, (wanted, accepts) in _rules(record):
-        # A metric's name may hold dots, so only the first one divides.
-        parent, _, name = field.partition(".")
-        value = (record[parent] or {}).get(name) if name else record[parent]
-        if not accepts(value):
-            text = repr(value)
-            shown = text if len(text) <= 60 else text[:57] + "..."
-            raise RecordError(f"{where}: field '{field}' must be {wanted}, not {shown}")
+    try:
+        (_Failed if record.get("status") == "failed" else _Done).model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"][:2]))
+        wanted = first["msg"].replace("Input", "it").partition(" or instance of")[0]
+        problems = {
+            "missing": "is missing",
+            "extra_forbidden": f"is not in schema {SCHEMA_VERSION}",
+        }
+        problem = problems.get(first["type"], f"is {reprlib.repr(first['input'])}: {wanted}")
+        raise RecordError(f"{where}: field '{field}' {problem}") from None
     selection = record["selection"]
     if selection is not None and selection["distinct_rows"] > selection["rows"]:
         raise RecordError(f"{where}: field 'selection.distinct_rows' exceeds 'selection.rows'")
@@ -154,22 +160,15 @@ def to_line(record: Record) -> str:
     Top-level fields are in the order of ``FIELDS``, axes in the order of ``AXES`` (others
     after them by name), everything deeper by name. NaN and infinity are errors.
     """
-    ordered = {field: _sorted(record[field]) for field in FIELDS if field in record}
-    axes = ordered.get("axes", {})
-    ordered["axes"] = {name: axes[name] for name in sorted(axes, key=_axis_order)}
-    return json.dumps(ordered, ensure_ascii=False, allow_nan=False)
+    plain = json.loads(json.dumps(record, sort_keys=True, allow_nan=False))
+    axes = plain.get("axes", {})
+    plain["axes"] = {name: axes[name] for name in sorted(axes, key=_axis_order)}
+    ordered = {field: plain[field] for field in FIELDS if field in plain}
+    return json.dumps(ordered, ensure_ascii=False)
 
 
 def _axis_order(name: str) -> tuple[int, str]:
     return (AXES.index(name) if name in AXES else len(AXES), name)
-
-
-def _sorted(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(k): _sorted(value[k]) for k in sorted(value, key=str)}
-    if isinstance(value, list | tuple):
-        return [_sorted(v) for v in value]
-    return value
 
 
 def read_jsonl(path: Path) -> list[Record]:
@@ -216,15 +215,12 @@ def merge(*sets: Sequence[Record]) -> list[Record]:
     A cell that failed and was run again has one key and two records. A done one wins over a
     failed one, then the later ``cost.started_at``, then the later position.
     """
-    best: dict[str, tuple[tuple[bool, float, int], Record]] = {}
-    position = 0
-    for records in sets:
-        for record in records:
-            rank = (record["status"] == "done", _started(record), position)
-            position += 1
-            if record["key"] not in best or rank > best[record["key"]][0]:
-                best[record["key"]] = (rank, record)
-    return sorted((record for _, record in best.values()), key=canonical_order)
+    tries = sorted(
+        (record for records in sets for record in records),
+        key=lambda record: (record["status"] == "done", _started(record)),
+    )
+    best = {record["key"]: record for record in tries}  # the last one of a key stays
+    return sorted(best.values(), key=canonical_order)
 
 
 def _started(record: Record) -> float:

@@ -1,16 +1,24 @@
-"""Tables as Markdown, LaTeX, HTML and terminal output.
+"""Tables as Markdown, LaTeX, HTML and terminal output; the templates have the layout.
 
 Names of arms, tasks and domains, error messages and selected texts come from outside, so
-everything is escaped here, at the edge, and nowhere else.
+everything is escaped here, at the edge, and nowhere else. The page loads nothing from anywhere
+and runs nothing: figures are embedded as images, and a content policy forbids scripts, should
+escaping ever fail.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import jinja2
+from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -46,6 +54,13 @@ class Table:
                     f"{len(self.columns)} columns: {row}"
                 )
 
+    @classmethod
+    def of(cls, title: str, rows: Sequence[Mapping[str, str]], *notes: str) -> Table | None:
+        """Build a table of rows that map each heading to a cell; ``None`` without rows."""
+        if not rows:
+            return None
+        return cls(title, tuple(rows[0]), tuple(tuple(row.values()) for row in rows), notes)
+
     @property
     def is_text(self) -> list[bool]:
         """Return for each column whether it holds text; the others are aligned right."""
@@ -66,6 +81,11 @@ class Picture:
     caption: str
     svg: str
 
+    @property
+    def base64(self) -> str:
+        """Return the figure as a data URL has it."""
+        return base64.b64encode(self.svg.encode()).decode()
+
 
 @dataclass(frozen=True)
 class Section:
@@ -79,14 +99,8 @@ class Section:
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 _MARKDOWN = re.compile(r"([\\`*\[\]|~$#])|(?<![^\W_])_|_(?![^\W_])")
 _LATEX = {
+    **{character: f"\\{character}" for character in "{}$&%#_"},
     "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "%": r"\%",
-    "#": r"\#",
-    "_": r"\_",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
@@ -118,7 +132,7 @@ def escape_markdown(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Escape text for LaTeX; the report's own signs become mathematics."""
-    return "".join(_LATEX.get(character, character) for character in one_line(text))
+    return one_line(text).translate(str.maketrans(_LATEX))
 
 
 def escape_html(text: str) -> str:
@@ -126,87 +140,46 @@ def escape_html(text: str) -> str:
     return html.escape(one_line(text), quote=True)
 
 
-def _comment(text: str) -> str:
-    """Escape text for an HTML comment."""
-    return one_line(text).replace("-->", "--&gt;").replace("--!>", "--!&gt;")
+_ESCAPES = {"md": escape_markdown, "tex": escape_latex, "html": escape_html}
+"""How text is escaped, by the format of a template."""
 
 
-def to_markdown(title: str, sections: Sequence[Section], stamp: Sequence[str]) -> str:
-    """Write a document of tables in GitHub Markdown.
+def _comment(text: str) -> Markup:
+    """Escape text for an HTML or LaTeX comment."""
+    return Markup(one_line(text).replace("-->", "--&gt;").replace("--!>", "--!&gt;"))
+
+
+@functools.cache
+def _template(name: str) -> jinja2.Template:
+    """Load a template; every value that it shows is escaped for its format."""
+    escape = _ESCAPES[name.rpartition(".")[2]]
+
+    def escaped(value: Any) -> Markup:
+        return value if isinstance(value, Markup) else Markup(escape(str(value)))
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,  # so that a macro returns Markup, which is not escaped again
+        finalize=escaped,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["comment"] = _comment
+    return environment.get_template(f"{name}.jinja")
+
+
+def render(name: str, title: str, sections: Sequence[Section], **more: Any) -> str:
+    """Write a document of tables, and figures where the format has them.
 
     Args:
+        name: Template: ``tables.md``, ``tables.tex`` or ``page.html``.
         title: Heading of the document.
         sections: What it holds.
-        stamp: Lines for the comment at its head: command, fingerprint.
+        more: ``stamp``, the lines at its head (command, fingerprint); for the page also
+            ``details``, sections that are folded away at the end.
     """
-    lines = [f"<!-- {_comment(line)} -->" for line in stamp]
-    lines += ["", f"# {escape_markdown(title)}", ""]
-    for section in sections:
-        lines += [f"## {escape_markdown(section.title)}", ""]
-        for table in section.tables:
-            lines += _markdown_table(table)
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _markdown_table(table: Table) -> list[str]:
-    head = "| " + " | ".join(map(escape_markdown, table.columns)) + " |"
-    rule = "|" + "|".join(":--" if is_text else "--:" for is_text in table.is_text) + "|"
-    body = ["| " + " | ".join(map(escape_markdown, row)) + " |" for row in table.rows]
-    notes = [line for note in table.notes for line in (escape_markdown(note), "")]
-    return [f"### {escape_markdown(table.title)}", "", head, rule, *body, "", *notes]
-
-
-def to_latex(title: str, sections: Sequence[Section], stamp: Sequence[str]) -> str:
-    r"""Write the tables for LaTeX; the document needs ``\usepackage{booktabs,textcomp}``."""
-    lines = [f"% {one_line(line)}" for line in (*stamp, title)]
-    lines += [r"% \usepackage[T1]{fontenc} \usepackage{booktabs,textcomp}", ""]
-    for section in sections:
-        lines += [f"% {one_line(section.title)}"]
-        for table in section.tables:
-            lines += _latex_table(table, section.title)
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _latex_table(table: Table, section: str) -> list[str]:
-    align = "".join("l" if is_text else "r" for is_text in table.is_text)
-    caption = f"{table.title} ({section})"
-    body = [" & ".join(map(escape_latex, row)) + r" \\" for row in table.rows]
-    notes = [r"\par\footnotesize " + escape_latex(" ".join(table.notes))] if table.notes else []
-    return [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_latex(caption)}}}",
-        rf"\begin{{tabular}}{{{align}}}",
-        r"\toprule",
-        " & ".join(map(escape_latex, table.columns)) + r" \\",
-        r"\midrule",
-        *body,
-        r"\bottomrule",
-        r"\end{tabular}",
-        *notes,
-        r"\end{table}",
-        "",
-    ]
-
-
-def to_html(table: Table) -> str:
-    """Write one table as an HTML fragment."""
-    classes = ["w" if is_text else "n" for is_text in table.is_text]
-
-    def row(tag: str, cells: Sequence[str]) -> str:
-        inside = "".join(
-            f'<{tag} class="{kind}">{escape_html(cell)}</{tag}>'
-            for cell, kind in zip(cells, classes, strict=True)
-        )
-        return f"<tr>{inside}</tr>"
-
-    body = "\n".join(row("td", cells) for cells in table.rows)
-    notes = "".join(f'<p class="note">{escape_html(note)}</p>' for note in table.notes)
-    return (
-        f'<div class="table"><h4>{escape_html(table.title)}</h4>\n<div class="scroll"><table>'
-        f"<thead>{row('th', table.columns)}</thead>\n<tbody>{body}</tbody></table></div>"
-        f"{notes}</div>"
-    )
+    text = _template(name).render(title=title, sections=sections, **more)
+    return text.strip() + "\n"
 
 
 def to_terminal(sections: Sequence[Section]) -> RichTable:

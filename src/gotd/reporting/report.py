@@ -15,19 +15,10 @@ from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
 from gotd.reporting.labels import labels_table
-from gotd.reporting.page import first_rows_table, provenance_table, to_page
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
-from gotd.reporting.render import (
-    Picture,
-    Section,
-    Table,
-    one_line,
-    to_latex,
-    to_markdown,
-    to_terminal,
-)
-from gotd.reporting.selections import overlap_table, selections_table
+from gotd.reporting.render import Picture, Section, Table, one_line, render, to_terminal
+from gotd.reporting.selections import first_rows_table, overlap_table, selections_table
 from gotd.reporting.sweeps import curve_figures, sweep_tables, sweeps
 from gotd.storage.files import write_text
 
@@ -109,8 +100,9 @@ def write_report(
         ]
         sections += main
         details += _sections(members, [first_rows_table]) + sum(files.values(), [])
-    details.append(Section("All records", (provenance_table(records),)))
-    page = to_page("Report: " + ", ".join(experiments), sections, details, stamp)
+    details.append(Section("All records", (tables.provenance_table(records),)))
+    title = "Report: " + ", ".join(experiments)
+    page = render("page.html", title, sections, details=details, stamp=stamp)
     written.append(_write(out / "report.html", page))
     return written
 
@@ -178,13 +170,10 @@ def _write_tables(
     """Write the tables of an experiment as Markdown and LaTeX; empty files are left out."""
     written = []
     for end, sections in files.items():
-        if sections:
-            heading = f"{experiment}{end.replace('_', ' ')}"
-            path = out / f"{_file_name(experiment)}{end}"
-            written += [
-                _write(path.with_name(f"{path.name}.md"), to_markdown(heading, sections, stamp)),
-                _write(path.with_name(f"{path.name}.tex"), to_latex(heading, sections, stamp)),
-            ]
+        heading = f"{experiment}{end.replace('_', ' ')}"
+        for suffix in ("md", "tex") if sections else ():
+            text = render(f"tables.{suffix}", heading, sections, stamp=stamp)
+            written.append(_write(out / f"{_file_name(experiment)}{end}.{suffix}", text))
     return written
 
 

@@ -1,11 +1,13 @@
 """Tables of what every arm selected, compared with chance and with the other arms.
 
 Users ask first which corpus dominates, whether rows repeat, how long they are and how much
-two methods agree; these two tables answer that from the selection reports in the records.
+two methods agree; these tables answer that from the selection reports in the records.
 """
 
 from __future__ import annotations
 
+import html
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +17,8 @@ import numpy as np
 from gotd.reporting.cells import Block
 from gotd.reporting.render import Table
 
+SHOWN_ROWS = 5
+SHOWN_CHARS = 240
 # Where a selection report has each measure; older records have the second path.
 _MEASURES: dict[str, tuple[str, ...]] = {
     "rows": ("rows",),
@@ -34,23 +38,21 @@ def selections_table(block: Block) -> Table | None:
     rows = []
     for arm in block.arms:
         reports = block.selections(arm)
-        if not reports:
-            continue
-        cells = [arm]
+        row = {"arm": arm}
         for name, paths in _MEASURES.items():
             values = [v for report in reports if (v := _at(report, paths)) is not None]
             factor = 100 if name.endswith("%") else 1
             reduce = max if name.startswith("largest") else np.mean
-            cells.append(_short(factor * float(reduce(values))) if values else "")
-        rows.append(tuple(cells))
-    if not rows:
-        return None
-    notes = (
+            row[name] = _short(factor * float(reduce(values))) if values else ""
+        if reports:
+            rows.append(row)
+    return Table.of(
+        "Selections",
+        rows,
         "Means over tasks and seeds; the marginal error is the largest of all solves.",
         "Distances are Euclidean, from each target point to the nearest selected row; at random: "
         "the same for a random selection of as many distinct rows.",
     )
-    return Table("Selections", ("arm", *_MEASURES), tuple(rows), notes)
 
 
 def overlap_table(block: Block) -> Table | None:
@@ -73,6 +75,31 @@ def overlap_table(block: Block) -> Table | None:
     )
     notes = ("Rows chosen by both arms in % of the rows chosen by either, for the same task.",)
     return Table("Overlap of selections", ("arm", *arms), rows, notes)
+
+
+def first_rows_table(block: Block) -> Table | None:
+    """Show the first rows that each arm selected for each task; ``None`` without any.
+
+    A selection report has ``first_rows``: objects with ``id``, ``domain`` and ``excerpt``.
+    An excerpt is HTML-escaped already and is unescaped here, because every cell is escaped
+    once, when it is rendered. The lowest seed is shown.
+    """
+    rows = []
+    for task, arm in itertools.product(block.tasks, block.arms):
+        for report in block.selections(arm, task)[:1]:
+            first = (report.get("first_rows") or [])[:SHOWN_ROWS]
+            for rank, selected in enumerate(first, start=1):
+                text = html.unescape(str(selected.get("excerpt") or ""))
+                row = {
+                    "task": task,
+                    "arm": arm,
+                    "rank": str(rank),
+                    "id": str(selected.get("id", "")),
+                    "domain": str(selected.get("domain") or ""),
+                    "text": text if len(text) <= SHOWN_CHARS else text[:SHOWN_CHARS] + " …",
+                }
+                rows.append(row)
+    return Table.of("First selected rows", rows)
 
 
 def _at(report: Mapping[str, Any], paths: Sequence[str]) -> float | None:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import special, stats
 
 Floats = NDArray[np.float64]
 
 DRAWS = 100_000  # all 2^n sign patterns are enumerated up to n = 16
 RESAMPLES = 10_000
+LEVEL, POWER = 0.05, 0.8  # of a test
 
 
 @dataclass(frozen=True)
@@ -93,22 +94,19 @@ class PairedTest:
         return self.difference.n
 
 
-def t_interval(values: Sequence[float] | Floats, confidence: float = 0.95) -> Interval:
-    """Compute the mean and its t-interval, ``mean ± t_{n-1} s / sqrt(n)``.
+def t_interval(values: Sequence[float] | Floats) -> Interval:
+    """Compute the mean and its 95 % t-interval, ``mean ± t_{n-1} s / sqrt(n)``.
 
     Args:
         values: One value per independent unit (a seed, which in the generated benchmark is
             a world); NaN marks a missing one and is left out, ``n`` counts the others.
-        confidence: Coverage of the interval.
     """
     present = _present(values)
     n = len(present)
-    if n == 0:
-        return Interval(np.nan, np.nan, np.nan, 0)
-    mean = float(present.mean())
-    if n == 1:
-        return Interval(mean, np.nan, np.nan, 1)
-    half = float(stats.t.ppf(0.5 + confidence / 2, n - 1) * present.std(ddof=1) / np.sqrt(n))
+    mean = float(present.mean()) if n else np.nan
+    if n < 2:
+        return Interval(mean, np.nan, np.nan, n)
+    half = float(stats.t.ppf(0.975, n - 1) * present.std(ddof=1) / np.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -202,35 +200,24 @@ def sign_flip_p(differences: Sequence[float] | Floats, rng: np.random.Generator)
     return float(test.pvalue)
 
 
-def detectable_effect(spread: float, n: int, power: float = 0.8, alpha: float = 0.05) -> float:
+def detectable_effect(spread: float, n: int) -> float:
     """Compute the smallest true mean difference a paired t-test would detect.
 
-    Solves ``P(T > t_{n-1, 1-alpha/2}) = power`` for the non-centrality
-    ``delta * sqrt(n) / spread`` of a non-central t with ``n - 1`` degrees of freedom.
+    Solves ``P(T > t_{n-1, 0.975}) = 0.8`` for the non-centrality ``delta * sqrt(n) / spread``
+    of a non-central t with ``n - 1`` degrees of freedom: power 0.8 at the two-sided level 0.05,
+    before any correction for multiplicity. Significant on the wrong side is no detection.
 
     Args:
         spread: Standard deviation of the paired differences, in the unit of the answer.
         n: Number of pairs.
-        power: Chance of detection wanted.
-        alpha: Two-sided level, before any correction for multiplicity.
 
     Returns:
         The difference, in the unit of ``spread``; NaN when ``n < 2``.
     """
     if n < 2 or np.isnan(spread):
         return float("nan")
-    df = n - 1
-    critical = stats.t.ppf(1 - alpha / 2, df)
-
-    def shortfall(shift: float) -> float:
-        # Significant on the wrong side is no detection (and below 1e-7 here anyway).
-        return float(stats.nct.sf(critical, df, shift) - power)
-
-    upper = 2.0
-    while shortfall(upper) < 0:
-        upper *= 2
-    shift = float(optimize.brentq(shortfall, 0.0, upper))  # pyright: ignore[reportArgumentType]
-    return shift * spread / float(np.sqrt(n))
+    shift = special.nctdtrinc(n - 1, 1 - POWER, stats.t.ppf(1 - LEVEL / 2, n - 1))
+    return float(shift * spread / np.sqrt(n))
 
 
 def paired_test(differences: Sequence[float] | Floats, rng: np.random.Generator) -> PairedTest:

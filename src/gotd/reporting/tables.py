@@ -7,7 +7,7 @@ an average over tasks uses only seeds for which every task is done.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from gotd.evaluation.metrics import metric
 from gotd.evaluation.results import DOMAIN_PREFIX, ROW_NOISE
 from gotd.reporting.cells import Block, average_interval, task_interval
 from gotd.reporting.measures import measures_of, measures_table, prompts_table
+from gotd.reporting.records import Record
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import (
     Interval,
@@ -159,25 +160,23 @@ def aggregates_table(block: Block) -> Table | None:
             stratified_bootstrap(complete, np.random.default_rng(0), statistic, block.seed_is_world)
             for statistic in (np.mean, interquartile_mean)
         )
-        rows.append(
-            (
-                arm,
-                f"{len(complete)}/{len(block.seeds)}",
-                f"{mean.mean * factor:.2f}" if mean.n else "",
-                _ends(mean, factor),
-                _ends(boot, factor),
-                f"{middle.mean * factor:.2f}" if mean.n else "",
-                _ends(middle, factor),
-            )
-        )
-    columns = ("arm", "complete seeds", "mean", "t-interval", "bootstrap", "IQM", "IQM bootstrap")
+        row = {
+            "arm": arm,
+            "complete seeds": f"{len(complete)}/{len(block.seeds)}",
+            "mean": f"{mean.mean * factor:.2f}" if mean.n else "",
+            "t-interval": _ends(mean, factor),
+            "bootstrap": _ends(boot, factor),
+            "IQM": f"{middle.mean * factor:.2f}" if mean.n else "",
+            "IQM bootstrap": _ends(middle, factor),
+        }
+        rows.append(row)
     unit = "whole worlds are redrawn" if block.seed_is_world else "seeds are redrawn within tasks"
-    notes = (
+    note = (
         f"95 % intervals over complete seeds. Bootstrap: tasks are fixed, {unit}; with few "
         "seeds it is too short, so the t-interval is the one to quote. IQM: mean of the middle "
-        "half of all cells.",
+        "half of all cells."
     )
-    return Table("Average over tasks", columns, tuple(rows), notes)
+    return Table.of("Average over tasks", rows, note)
 
 
 def _ends(interval: Interval, factor: float) -> str:
@@ -235,47 +234,43 @@ def failed_table(block: Block) -> Table | None:
     """List failed cells with their errors; ``None`` when none failed."""
     rows = []
     for record in block.failed():
-        axes = record["axes"]
-        where = ", ".join(f"{k} {v}" for k, v in axes.items() if v is not None)
-        error = record["error"]
+        axes, error = record["axes"], record["error"]
         message = error["message"].strip().splitlines() or [""]
-        rows.append((record["key"][:12], where, error["type"], message[0][:200]))
-    columns = ("key", "where", "error", "message")
-    return Table("Failed cells", columns, tuple(rows)) if rows else None
+        row = {
+            "key": record["key"][:12],
+            "where": ", ".join(f"{k} {v}" for k, v in axes.items() if v is not None),
+            "error": error["type"],
+            "message": message[0][:200],
+        }
+        rows.append(row)
+    return Table.of("Failed cells", rows)
 
 
-def cost_table(block: Block) -> Table:
+def cost_table(block: Block) -> Table | None:
     """Show what the cells of each arm cost, the failed ones included in the total."""
     steps = sorted({name for r in block.cells.values() for name in r["cost"].get("stages_s", {})})
     rows = []
     for arm in block.arms:
-        cells = [block.cells[k] for k in sorted(block.cells) if k[1] == arm]
-        done = [r["cost"] for r in cells if r["status"] == "done"]
-        elapsed = [c["elapsed_s"] for c in done if c.get("elapsed_s") is not None]
-        total = sum(r["cost"].get("elapsed_s") or 0.0 for r in cells)
+        costs = [record["cost"] for (_, of, _), record in block.cells.items() if of == arm]
+        done = [record["cost"] for record in block.of(arm)]
         memory = [c["peak_memory_gib"] for c in done if c.get("peak_memory_gib") is not None]
-        per_step = [[c.get("stages_s", {}).get(name) for c in done] for name in steps]
-        rows.append(
-            (
-                arm,
-                str(len(done)),
-                str(len(cells) - len(done)),
-                _mean(elapsed),
-                *[_mean([s for s in seconds if s is not None]) for seconds in per_step],
-                f"{total / 3600:.3f}",
-                f"{max(memory):.2f}" if memory else "",
-            )
-        )
-    columns = ("arm", "done", "failed", "s per cell", *[f"{name}, s" for name in steps])
-    notes = (
-        "Seconds are means over done cells; total hours include failed cells.",
-        hardware(block),
-    )
-    return Table("Cost", (*columns, "total h", "peak GiB"), tuple(rows), notes)
+        row = {
+            "arm": arm,
+            "done": str(len(done)),
+            "failed": str(len(costs) - len(done)),
+            "s per cell": _mean([c.get("elapsed_s") for c in done]),
+            **{f"{n}, s": _mean([c.get("stages_s", {}).get(n) for c in done]) for n in steps},
+            "total h": f"{sum(c.get('elapsed_s') or 0.0 for c in costs) / 3600:.3f}",
+            "peak GiB": f"{max(memory):.2f}" if memory else "",
+        }
+        rows.append(row)
+    note = "Seconds are means over done cells; total hours include failed cells."
+    return Table.of("Cost", rows, note, hardware(block))
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{float(np.mean(values)):.2f}" if values else ""
+def _mean(values: Iterable[float | None]) -> str:
+    present = [value for value in values if value is not None]
+    return f"{float(np.mean(present)):.2f}" if present else ""
 
 
 def hardware(block: Block) -> str:
@@ -288,3 +283,23 @@ def hardware(block: Block) -> str:
         memory = [f"{machine['memory_gib']:g} GiB"] if machine.get("memory_gib") else []
         machines[", ".join([str(p) for p in parts if p] + cores + memory) or "not recorded"] += 1
     return "Hardware: " + "; ".join(f"{name} ({n} cells)" for name, n in sorted(machines.items()))
+
+
+def provenance_table(records: Sequence[Record]) -> Table:
+    """Count what the records were made with: versions, code, data, hardware.
+
+    More than one line for one thing means the set mixes versions.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        hardware = (record["cost"].get("hardware") or {}).items()
+        parts = {
+            "version of ": record["versions"],
+            "code: ": record["cost"].get("code") or {},
+            "data: ": record["data"],
+            "hardware: ": {name: value for name, value in hardware if value is not None},
+        }
+        for kind, values in parts.items():
+            counts.update((f"{kind}{name}", str(value)) for name, value in values.items())
+    rows = tuple((what, value[:200], str(n)) for (what, value), n in sorted(counts.items()))
+    return Table("Provenance", ("what", "value", "records"), rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -55,7 +56,9 @@ def split_experiment(overrides: Sequence[str]) -> tuple[str, list[str]]:
     """
     names = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")]
     if not names:
-        raise SweepError(f"no experiment given; add experiment=…, one of: {_known()}")
+        raise SweepError(
+            f"no experiment given; add experiment=…, one of: {', '.join(experiments())}"
+        )
     return names[-1], [o for o in overrides if not o.startswith("experiment=")]
 
 
@@ -67,35 +70,34 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     Raises:
         SweepError: If there is no such experiment, or it has no such scale.
     """
-    chosen = {"experiment": "glue"}
+    chosen = {"experiment": "glue", "scale": ""}
     rest = []
     for override in overrides:
         key, _, value = override.partition("=")
-        if key not in ("experiment", "scale"):
-            rest.append(override)
-        elif "," in value:
+        if key in chosen and "," in value:
             raise SweepError(
                 f"{override}: an experiment changes model, budget and tasks together, so it is "
                 "not an axis of a sweep; run one after the other"
             )
-        else:
+        if key == "source.path" and _is_sweep(override):
+            raise SweepError(
+                f"{override}: the path of the rows is in no record, so it is not an axis of a "
+                "sweep; run one after the other, each with another store=…"
+            )
+        if key.startswith("+"):
+            raise SweepError(f"{override}: no schema has this field; remove it or fix its name")
+        if key in chosen:
             chosen[key] = value
-    experiment, scale = chosen["experiment"], chosen.get("scale")
+        else:
+            rest.append(override)
+    experiment, scale = chosen["experiment"], chosen["scale"]
     if "/" not in experiment:
         experiment = f"{experiment}/{scale or 'micro'}"
     elif scale and not experiment.endswith(f"/{scale}"):
         raise SweepError(f"experiment={experiment} has another scale than scale={scale}")
     if not (conf_folder() / "experiment" / f"{experiment}.yaml").is_file():
         name = experiment.replace("/", " scale=")
-        raise SweepError(f"there is no experiment={name}; known: {_known()}")
-    for override in rest:
-        if override.startswith("source.path=") and _is_sweep(override):
-            raise SweepError(
-                f"{override}: the path of the rows is in no record, so it is not an axis of a "
-                "sweep; run one after the other, each with another store=…"
-            )
-        if override.startswith("+"):
-            raise SweepError(f"{override}: no schema has this field; remove it or fix its name")
+        raise SweepError(f"there is no experiment={name}; known: {', '.join(experiments())}")
     return [f"experiment={experiment}", *rest]
 
 
@@ -270,18 +272,17 @@ def _one_line(error: BaseException) -> str:
     noise = ("base_", "Config search path", "provider=", "To append to your config")
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(noise)]
-    cause = error.__cause__
-    if cause is not None and str(cause) not in str(error):
-        lines += [line.strip() for line in str(cause).splitlines()[:1]]
+    cause = str(error.__cause__ or "")
+    if cause not in str(error):
+        lines.append(cause.splitlines()[0].strip())
     return " | ".join(lines[:40])
 
 
 def is_run_only(override: str) -> bool:
     """Return whether an override changes only how and where cells run."""
     key = _key(override)
-    path = key.split(".")
-    group = path[0].split("/")[0]
-    return group == "hydra" or key == "source.path" or not RUN_ONLY.isdisjoint((group, path[-1]))
+    group, name = re.split("[./]", key)[0], key.rpartition(".")[2]
+    return group == "hydra" or key == "source.path" or bool({group, name} & RUN_ONLY)
 
 
 def variant(overrides: Sequence[str]) -> str:

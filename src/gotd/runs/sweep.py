@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import pyarrow as pa
 import pyarrow.parquet as pq
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -171,13 +170,13 @@ def _add_overlaps(outcomes: Sequence[Outcome]) -> None:
     """
     from gotd.selection_report.measures import jaccard
 
-    selections: dict[str, dict[str, tuple[dict[str, Any], pa.ChunkedArray]]] = defaultdict(dict)
+    selections: dict[str, dict[str, tuple[dict[str, Any], list[str]]]] = defaultdict(dict)
     for cell, record in outcomes:
         step = cell.record.inputs.get("selection")
         if step is not None and cell.is_done and cell.store.is_done(step):
             table = pq.read_table(cell.store.folder(step) / "selection.parquet", columns=["id"])
             same = str({name: value for name, value in cell.axes.items() if name != "arm"})
-            selections[same][cell.axes["arm"]] = (record, table["id"])
+            selections[same][cell.axes["arm"]] = (record, table["id"].to_pylist())
     for arms in selections.values():
         for arm, (record, ids) in arms.items():
             record["selection"]["overlap"] = {

@@ -14,9 +14,7 @@ import logging
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -118,7 +116,19 @@ class WandbTracker:
                 config={**config, "axes": dict(axes)},
                 # Several cells may be open in one process; none becomes the global run.
                 reinit="create_new",
-                settings=_quiet_settings(),
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    symlink=False,
+                    disable_git=True,
+                    disable_code=True,
+                    disable_job_creation=True,
+                    finish_timeout=FINISH_TIMEOUT_S,  # also at the exit of the process
+                    x_disable_stats=True,
+                    x_disable_meta=True,
+                    x_disable_machine_info=True,
+                    x_save_requirements=False,
+                ),
             )
 
         return WandbRun(open_run, name)
@@ -147,7 +157,7 @@ class WandbRun:
         self.name = name
         self._failed = self._closed = self._warned = False
         self._curves: set[str] = set()
-        self._calls: queue.Queue[Call | None] = queue.Queue(QUEUE_SIZE)
+        self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, args=(open_run,), daemon=True)
         self._thread.start()
 
@@ -172,34 +182,27 @@ class WandbRun:
         self._failed = failed if record is None else record["status"] == "failed"
         if record is not None:
             self._send(lambda run: self._add_record(run, record))
-        deadline = time.monotonic() + FINISH_TIMEOUT_S
-        while self._thread.is_alive() and time.monotonic() < deadline:
-            with suppress(queue.Full):
-                self._calls.put(None, timeout=0.1)
-                break
-        self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._calls.put(None)
+        self._thread.join(FINISH_TIMEOUT_S)
         if self._thread.is_alive():
             self._warn(f"no answer within {FINISH_TIMEOUT_S:g} s")
 
     def _send(self, call: Call) -> None:
-        if not self._thread.is_alive():
-            return
-        try:
-            self._calls.put_nowait(call)
-        except queue.Full:
+        if self._calls.qsize() < QUEUE_SIZE:
+            self._calls.put(call)
+        elif self._thread.is_alive():
             self._warn("it does not keep up, and points were dropped")
 
     def _work(self, open_run: Callable[[], Any]) -> None:
         """Open the run, make the calls and close the run; an error ends all tracking of it."""
         try:
-            run = open_run()
-            done = False
+            run, failed = open_run(), True
             try:
-                while (call := self._calls.get()) is not None:
+                for call in iter(self._calls.get, None):
                     call(run)
-                done = True
+                failed = self._failed
             finally:
-                run.finish(exit_code=int(self._failed or not done))
+                run.finish(exit_code=int(failed))
         except Exception as error:  # noqa: BLE001 - whatever wandb raises, the cell goes on
             self._warn(str(error))
 
@@ -224,17 +227,16 @@ class WandbRun:
         summary = {"status": record["status"], **record["metrics"], **_numbers(record["cost"])}
         if record["error"] is not None:
             summary["error"] = record["error"]
-        tables = {
-            "metrics": _table(["metric", "value"], sorted(_numbers(record["metrics"]).items()))
-        }
-        selection = record["selection"]
-        if selection is not None:
+        numbers = sorted(_numbers(record["metrics"]).items())
+        tables = {"metrics": _table(["metric", "value"], numbers)}
+        if (selection := record["selection"]) is not None:
             summary["selection"] = {
-                name: value
-                for name, value in selection.items()
-                if not isinstance(value, dict | list)
+                k: v for k, v in selection.items() if not isinstance(v, dict | list)
             }
-            tables["selection"] = _domains(selection)
+            target, selected = (selection.get(n) or {} for n in ("target_domains", "domains"))
+            names = sorted({*selected, *target})
+            shares = [[name, selected.get(name, 0), target.get(name, 0.0)] for name in names]
+            tables["selection"] = _table(["domain", "selected_rows", "target_share"], shares)
         run.summary.update(summary)
         run.log(tables)
 
@@ -243,16 +245,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     import wandb
 
     return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
-
-
-def _domains(selection: Mapping[str, Any]) -> Any:
-    """Return the table of selected rows and target share of each domain."""
-    target, selected = (selection.get(name) or {} for name in ("target_domains", "domains"))
-    rows = [
-        [name, selected.get(name, 0), target.get(name, 0.0)]
-        for name in sorted({*selected, *target})
-    ]
-    return _table(["domain", "selected_rows", "target_share"], rows)
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
@@ -278,33 +270,10 @@ def _has_wandb() -> bool:
 
 def _redirect_files(directory: Path) -> None:
     """Set the environment by which wandb writes all its files below ``directory``."""
-    for name, part in (
-        ("WANDB_DIR", "."),
-        ("WANDB_CACHE_DIR", "cache"),
-        ("WANDB_DATA_DIR", "data"),
-        ("WANDB_CONFIG_DIR", "config"),
-        ("WANDB_ARTIFACT_DIR", "artifacts"),
-    ):
-        folder = (directory / part).resolve()
+    folders = {"WANDB_DIR": directory}
+    for part in ("cache", "data", "config", "artifact"):
+        folders[f"WANDB_{part.upper()}_DIR"] = directory / part
+    for name, folder in folders.items():
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ[name] = str(folder)
+        os.environ[name] = str(folder.resolve())
     os.environ["WANDB_ERROR_REPORTING"] = "false"  # else crash reports are sent even offline
-
-
-def _quiet_settings() -> Any:
-    """Return settings without what costs time or inspects the machine."""
-    import wandb
-
-    return wandb.Settings(
-        silent=True,
-        console="off",
-        symlink=False,
-        disable_git=True,
-        disable_code=True,
-        disable_job_creation=True,
-        finish_timeout=FINISH_TIMEOUT_S,  # also at the exit of the process
-        x_disable_stats=True,
-        x_disable_meta=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-    )

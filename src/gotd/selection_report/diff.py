@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.data.columns import string_ids
-from gotd.data.pool import counted
-from gotd.selection_report.markdown import markdown_table, plain
-from gotd.selection_report.measures import quantiles
+from gotd.selection_report.markdown import plain, section
+from gotd.selection_report.measures import QUANTILES, jaccard
 
 MOST_DOMAINS, MOST_DIFFERENCES, MOST_VALUES = 30, 40, 3
 
@@ -26,18 +24,21 @@ _EXPECTED = ("request", "inputs", "rows", "diagnostics", "parameters", "name", "
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A selection as it stands on the disk.
+class StoredSelection:
+    """A selection that was read from the disk.
 
     Args:
         name: What to call it.
-        rows: Columns ``id`` and, where known, ``text``, ``domain`` and ``rank``.
-        manifest: What was written down about it.
+        rows: Columns ``id``, ``rank`` and, where known, ``text`` and ``domain``.
+        manifest: What was recorded about it; empty where there is no manifest.
     """
 
     name: str
-    rows: pa.Table
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    rows: pd.DataFrame
+    manifest: Mapping[str, Any]
+
+
+Pair = tuple[StoredSelection, StoredSelection]
 
 
 def compare(one: Path, other: Path, first: int = 5) -> str:
@@ -55,22 +56,23 @@ def compare(one: Path, other: Path, first: int = 5) -> str:
         FileNotFoundError: If there is no selection.
         ValueError: If it cannot be read, or its rows have no ids.
     """
-    a, b = _read(one), _read(other)
-    if a.name == b.name:
-        a, b = Taken(str(one), a.rows, a.manifest), Taken(str(other), b.rows, b.manifest)
+    both = _read(one), _read(other)
+    if both[0].name == both[1].name:
+        both = replace(both[0], name=str(one)), replace(both[1], name=str(other))
+    names = [plain(selection.name) for selection in both]
     parts = [
-        f"# {plain(a.name)} and {plain(b.name)}\n",
-        _sizes(a, b),
-        _domains(a, b),
-        _lengths(a, b),
-        _only(a, b, first),
-        _only(b, a, first),
-        _differences(a, b),
+        f"# {names[0]} and {names[1]}",
+        _sizes(both, names),
+        _domains(both, names),
+        _lengths(both, names),
+        _only(*both, first),
+        _only(*both[::-1], first),
+        _differences(both, names),
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _read(path: Path) -> Taken:
+def _read(path: Path) -> StoredSelection:
     if path.is_dir():
         files = sorted(path.glob("selected*.parquet")) or sorted(path.glob("selection.parquet"))
         if not files:
@@ -89,26 +91,26 @@ def _read(path: Path) -> Taken:
         rows = pq.read_table(file)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file} is damaged or not Parquet; copy it again") from error
-    return Taken(path.name or str(path), _known(rows, file), _manifest(file))
+    return StoredSelection(path.name or str(path), _columns(rows, file), _manifest(file))
 
 
-def _known(rows: pa.Table, file: Path) -> pa.Table:
-    """Take what is compared: ids that are strings, and what else of its kind is there."""
+def _columns(rows: pa.Table, file: Path) -> pd.DataFrame:
+    """Return the columns that are compared; without a usable rank, rows are in their order."""
     if rows.num_rows == 0:
         raise ValueError(f"{file} has no rows; there is nothing to compare")
-    kept = {"id": string_ids(rows, "id", str(file))}
+    columns = {"id": string_ids(rows, "id", str(file)), "rank": pa.array(range(rows.num_rows))}
     for name in ("text", "domain"):
         if name in rows.column_names and rows[name].null_count < rows.num_rows:
             try:
-                kept[name] = rows[name].cast(pa.large_string()).fill_null("")
+                columns[name] = rows[name].cast(pa.large_string()).fill_null("")
             except pa.ArrowException as error:
                 raise ValueError(
                     f"{file}: column {name!r} holds {rows[name].type}, not strings; convert it "
                     "or leave it out"
                 ) from error
     if "rank" in rows.column_names and pa.types.is_integer(rows["rank"].type):
-        kept["rank"] = rows["rank"].fill_null(rows.num_rows + 1)
-    return pa.table(kept)
+        columns["rank"] = rows["rank"].fill_null(rows.num_rows + 1)
+    return pa.table(columns).to_pandas()
 
 
 def _manifest(file: Path) -> dict[str, Any]:
@@ -116,143 +118,108 @@ def _manifest(file: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (ValueError, OSError, RecursionError) as error:
-        found = error
-    if not isinstance(found, dict):
+        manifest = json.loads(path.read_text("utf-8"))
+    except (ValueError, OSError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
         raise ValueError(
             f"{path} is damaged or no manifest; write the selection again, or delete that file "
             "to compare the rows alone"
         )
-    return found
+    return manifest
 
 
-def _sizes(a: Taken, b: Taken) -> str:
-    ids_a, ids_b = (pc.unique(taken.rows["id"]) for taken in (a, b))
-    both = int(pc.sum(pc.is_in(ids_a, value_set=ids_b)).as_py() or 0)
-    either = len(ids_a) + len(ids_b) - both
-    rank = _rank_correlation(a, b)
+def _sizes(both: Pair, names: Sequence[str]) -> str:
+    ids = [set(selection.rows["id"]) for selection in both]
+    shared = len(ids[0] & ids[1])
     rows = [
-        ("rows", f"{a.rows.num_rows:,}", f"{b.rows.num_rows:,}"),
-        ("distinct rows", f"{len(ids_a):,}", f"{len(ids_b):,}"),
-        ("of these in both", *([f"{both:,}"] * 2)),
-        ("share of its rows", *(f"{100 * both / max(1, len(i)):.1f} %" for i in (ids_a, ids_b))),
+        ("rows", *(f"{len(selection.rows):,}" for selection in both)),
+        ("distinct rows", *(f"{len(i):,}" for i in ids)),
+        ("of these in both", f"{shared:,}", f"{shared:,}"),
+        ("share of its rows", *(f"{100 * shared / len(i):.1f} %" for i in ids)),
     ]
-    correlation = "" if rank is None else f"; rank correlation of the rows in both {rank:.4f}"
-    return (
-        markdown_table(("", plain(a.name), plain(b.name)), rows)
-        + f"\n\nJaccard index {both / max(1, either):.4f}{correlation}."
-    )
+    note = f"Jaccard index {jaccard(*ids):.4f}"
+    if shared > 1:
+        first = [selection.rows.groupby("id")["rank"].min() for selection in both]
+        correlation = first[0].corr(first[1], method="spearman")
+        note += f"; rank correlation of the rows in both {correlation:.4f}"
+    return section("", ("", *names), rows, note + ".")
 
 
-def _rank_correlation(a: Taken, b: Taken) -> float | None:
-    """Spearman's correlation of the order in which both took the rows that both took."""
-    first = [_first_places(taken.rows) for taken in (a, b)]
-    joined = first[0].join(first[1], keys="id", right_suffix="_other", join_type="inner")
-    if joined.num_rows < 2:
-        return None
-    one, other = (
-        np.argsort(np.argsort(joined[name].to_numpy())) for name in ("place", "place_other")
-    )
-    return float(np.corrcoef(one, other)[0, 1])
-
-
-def _first_places(rows: pa.Table) -> pa.Table:
-    place = rows["rank"] if "rank" in rows.column_names else pa.array(np.arange(rows.num_rows))
-    table = pa.table({"id": rows["id"], "place": place})
-    return table.group_by("id").aggregate([("place", "min")]).rename_columns(["id", "place"])
-
-
-def _domains(a: Taken, b: Taken) -> str:
-    if not all("domain" in taken.rows.column_names for taken in (a, b)):
+def _domains(both: Pair, names: Sequence[str]) -> str:
+    if not all("domain" in selection.rows for selection in both):
         return ""
-    counts = [counted(taken.rows["domain"]) for taken in (a, b)]
-    names = sorted(
-        {*counts[0], *counts[1]},
-        key=lambda name: (-abs(counts[0].get(name, 0) - counts[1].get(name, 0)), str(name)),
-    )
-    rows = [(plain(str(name)), *(f"{c.get(name, 0):,}" for c in counts)) for name in names]
-    table = markdown_table(("domain", plain(a.name), plain(b.name)), rows[:MOST_DOMAINS])
+    counts = pd.concat([s.rows["domain"].value_counts() for s in both], axis=1).fillna(0)
+    rows = [(name, int(a), int(b)) for name, a, b in counts.itertuples()]
+    rows.sort(key=lambda row: (-abs(row[1] - row[2]), row[0]))
     left_out = len(rows) - MOST_DOMAINS
-    more = f"\n\n{left_out:,} more differ less." if left_out > 0 else ""
-    return f"\n## By domain\n\n{table}{more}"
+    note = f"{left_out:,} more differ less." if left_out > 0 else ""
+    cells = [(plain(name), f"{a:,}", f"{b:,}") for name, a, b in rows[:MOST_DOMAINS]]
+    return section("By domain", ("domain", *names), cells, note)
 
 
-def _lengths(a: Taken, b: Taken) -> str:
-    if not all("text" in taken.rows.column_names for taken in (a, b)):
+def _lengths(both: Pair, names: Sequence[str]) -> str:
+    if not all("text" in selection.rows for selection in both):
         return ""
-    found = [
-        quantiles(sorted(counted(pc.utf8_length(taken.rows["text"])).items())) for taken in (a, b)
+    lengths = [selection.rows["text"].str.len() for selection in both]
+    rows = [
+        (f"q{round(100 * q):02d}", *(f"{length.quantile(q):.0f}" for length in lengths))
+        for q in QUANTILES
     ]
-    rows = [(name, *(f"{f[name]:.0f}" for f in found)) for name in found[0]]
-    head = ("characters", plain(a.name), plain(b.name))
-    return "\n## Length\n\n" + markdown_table(head, rows)
+    return section("Length", ("characters", *names), rows)
 
 
-def _only(a: Taken, b: Taken, first: int) -> str:
-    alone = a.rows.filter(pc.invert(pc.is_in(a.rows["id"], value_set=pc.unique(b.rows["id"]))))
-    if alone.num_rows == 0 or first < 1:
+def _only(one: StoredSelection, other: StoredSelection, first: int) -> str:
+    alone = one.rows[~one.rows["id"].isin(other.rows["id"])]
+    if alone.empty or first < 1:
         return ""
-    shown = []
-    for row in alone.slice(0, first).to_pylist():
-        text = row.get("text")
-        shown.append(
-            (
-                str(row.get("rank", "")),
-                plain(row["id"]),
-                plain(row.get("domain") or ""),
-                "" if text is None else plain(text),
-            )
-        )
     head = ("rank", "id", "domain", "text")
-    return f"\n## Only in {plain(a.name)}\n\n" + markdown_table(head, shown)
+    shown = alone.reindex(columns=head).head(first).fillna("")
+    cells = [[plain(str(cell)) for cell in row] for row in shown.itertuples(index=False)]
+    return section(f"Only in {plain(one.name)}", head, cells)
 
 
-def _differences(a: Taken, b: Taken) -> str:
-    flat = [
+def _differences(both: Pair, names: Sequence[str]) -> str:
+    a, b = (
         {
             path: value
             for part in _EXPECTED
-            if part in taken.manifest
-            for path, value in _flatten(taken.manifest[part], part)
+            if part in selection.manifest
+            for path, value in _flatten(selection.manifest[part], part)
         }
-        for taken in (a, b)
-    ]
-    if not all(flat):
+        for selection in both
+    )
+    if not a or not b:
         return ""
     rows = [
-        (plain(path), *(plain(cell) for cell in _shown(*(f.get(path) for f in flat))))
-        for path in dict.fromkeys([*flat[0], *flat[1]])
-        if flat[0].get(path) != flat[1].get(path)
+        (plain(path), *map(plain, _shown(a.get(path), b.get(path))))
+        for path in {**a, **b}
+        if a.get(path) != b.get(path)
     ]
     if not rows:
         return "\n## What was asked for\n\nThe same."
-    head = ("", plain(a.name), plain(b.name))
     left_out = len(rows) - MOST_DIFFERENCES
-    more = f"\n\n{left_out:,} more differ." if left_out > 0 else ""
-    table = markdown_table(head, rows[:MOST_DIFFERENCES])
-    return f"\n## What was asked for, and differs\n\n{table}{more}"
+    note = f"{left_out:,} more differ." if left_out > 0 else ""
+    title = "What was asked for, and differs"
+    return section(title, ("", *names), rows[:MOST_DIFFERENCES], note)
 
 
 def _flatten(value: Any, path: str) -> list[tuple[str, Any]]:
     """List what is in a manifest by its path; parts of an input go by their names."""
     if isinstance(value, list) and value and all(isinstance(part, Mapping) for part in value):
-        value = {_part_name(part, number): part for number, part in enumerate(value, start=1)}
+        value = {
+            str(part.get("file") or part.get("hub") or part.get("table") or number): part
+            for number, part in enumerate(value, start=1)
+        }
     if isinstance(value, Mapping):
         return [pair for name in value for pair in _flatten(value[name], f"{path}.{name}")]
     return [(path, value)]
 
 
-def _part_name(part: Mapping[str, Any], number: int) -> str:
-    return str(part.get("file") or part.get("hub") or part.get("table") or number)
-
-
 def _shown(one: Any, other: Any) -> tuple[str, str]:
-    """Write two values short, but not so short that they look the same."""
+    """Format two values briefly, but not so briefly that they look the same."""
     short = _short(one), _short(other)
-    if short[0] != short[1]:
-        return short
-    return json.dumps(one), json.dumps(other)
+    return short if short[0] != short[1] else (json.dumps(one), json.dumps(other))
 
 
 def _short(value: Any) -> str:

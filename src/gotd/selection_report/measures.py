@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -121,9 +121,9 @@ def quantiles(counts: Sequence[Sequence[int]]) -> dict[str, float]:
     return result
 
 
-def jaccard(one: pa.ChunkedArray | pa.Array, other: pa.ChunkedArray | pa.Array) -> float:
+def jaccard(one: Iterable[str], other: Iterable[str]) -> float:
     """Return the ids in both selections over the ids in either, each counted once."""
-    a, b = set(one.to_pylist()), set(other.to_pylist())
+    a, b = set(one), set(other)
     return len(a & b) / max(1, len(a | b))
 
 
@@ -150,13 +150,21 @@ def coverage(
     """
     if target.embeddings is None or any(shard.embeddings is None for shard in candidates):
         return None
+    from sklearn.metrics import pairwise_distances_argmin_min
+
     rows = min(budget, COVERAGE_ROWS)
     positions = np.linspace(0, budget - 1, rows).astype(np.int64)
     points = np.linspace(0, len(target) - 1, min(len(target), COVERAGE_TARGETS)).astype(np.int64)
     wanted = np.asarray(target.embeddings)[points]
-    random = _random_rows(candidates, rows, seed)
-    selected = _nearest(wanted, embeddings_of(best, candidates, positions))
-    at_random = _nearest(wanted, embeddings_of(random, candidates, np.arange(rows)))
+    # By position: no id has to be read for a random selection.
+    ends = np.cumsum([len(shard) for shard in candidates])
+    numbers = np.random.default_rng(seed).choice(ends[-1], size=rows, replace=False)
+    shard = np.searchsorted(ends, numbers, side="right")
+    random = np.column_stack([shard, numbers - np.r_[0, ends][shard]])
+    selected, at_random = (
+        pairwise_distances_argmin_min(wanted, embeddings_of(candidates, where))[1]
+        for where in (best.where[positions], random)
+    )
     return {
         "mean_distance": float(selected.mean()),
         "mean_distance_random": float(at_random.mean()),
@@ -164,26 +172,6 @@ def coverage(
         "rows": rows,
         "targets": len(points),
     }
-
-
-def _random_rows(candidates: Sequence[Rows], rows: int, seed: int) -> Best:
-    """Draw rows by position: a yardstick, so no id has to be read."""
-    ends = np.cumsum([len(shard) for shard in candidates])
-    positions = np.random.default_rng(seed).choice(ends[-1], size=rows, replace=False)
-    shard = np.searchsorted(ends, positions, side="right")
-    return Best(pa.nulls(rows), np.zeros(rows), shard, positions - np.r_[0, ends][shard])
-
-
-def _nearest(wanted: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return each wanted point's distance to the nearest row: float64 ``[m]``."""
-    origin = wanted.mean(axis=0)
-    y = wanted - origin
-    nearest = np.full(len(wanted), np.inf)
-    for start in range(0, len(rows), 4096):
-        x = rows[start : start + 4096] - origin
-        squared = np.square(x).sum(axis=1)[None, :] - 2.0 * (y @ x.T)
-        np.minimum(nearest, squared.min(axis=1), out=nearest)
-    return np.sqrt(np.maximum(nearest + np.square(y).sum(axis=1), 0.0))
 
 
 def plain_excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:

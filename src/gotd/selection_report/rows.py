@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.topk import Best
+from gotd.transport.reference import gather
 
 BLOCK_ROWS = 8192
 
@@ -56,13 +57,13 @@ def blocks(best: Best, candidates: Sequence[Rows], budget: int) -> Iterator[pa.T
     """
     for start in range(0, budget, BLOCK_ROWS):
         rows = slice(start, min(start + BLOCK_ROWS, budget))
+        shard, row = best.shard[rows], best.row[rows]
+        order = np.lexsort((row, shard))  # files are read front to back
         texts, domains = [], []
-        order = np.lexsort((best.row[rows], best.shard[rows]))  # files are read front to back
-        for number, positions in _by_shard(best, rows, order):
-            taken = pa.array(best.row[rows][positions])
-            shard = candidates[number]
-            texts.append(shard.texts.take(taken).cast(pa.large_string()))
-            domain = pa.nulls(len(shard), pa.string()) if shard.domains is None else shard.domains
+        for number in np.unique(shard):
+            part, taken = candidates[number], pa.array(row[order][shard[order] == number])
+            texts.append(part.texts.take(taken).cast(pa.large_string()))
+            domain = pa.nulls(len(part), pa.string()) if part.domains is None else part.domains
             domains.append(domain.take(taken))
         back = pa.array(np.argsort(order))
         yield pa.table(
@@ -76,26 +77,12 @@ def blocks(best: Best, candidates: Sequence[Rows], budget: int) -> Iterator[pa.T
         )
 
 
-def embeddings_of(best: Best, candidates: Sequence[Rows], positions: np.ndarray) -> np.ndarray:
-    """Copy the embeddings of selected rows: float32 ``[len(positions), d]``.
+def embeddings_of(candidates: Sequence[Rows], where: np.ndarray) -> np.ndarray:
+    """Copy the embeddings of some rows: float32 ``[k, d]``.
 
     Args:
-        best: The ranking.
         candidates: Shards with embeddings.
-        positions: Positions in the ranking, from 0.
+        where: ``[k, 2]`` int64 pairs (shard, row).
     """
-    shard, row = best.shard[positions], best.row[positions]
-    first = candidates[0].embeddings
-    assert first is not None
-    result = np.empty((len(positions), first.shape[1]), dtype=np.float32)
-    for number in np.unique(shard):
-        here = np.flatnonzero(shard == number)
-        result[here] = np.asarray(candidates[number].embeddings)[row[here]]
-    return result
-
-
-def _by_shard(best: Best, rows: slice, order: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    shard = best.shard[rows][order]
-    starts = np.flatnonzero(np.r_[True, shard[1:] != shard[:-1]])
-    for positions in np.split(order, starts[1:]):
-        yield int(best.shard[rows][positions[0]]), positions
+    arrays = [shard.embeddings for shard in candidates if shard.embeddings is not None]
+    return gather(arrays, where)

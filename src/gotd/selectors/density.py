@@ -14,8 +14,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import threading
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,16 +41,12 @@ BINS = 64
 # Largest |x|^2 / sigma^2 at which float32 still gives a kernel value to about 1e-3.
 FLOAT32_RANGE = 1e3
 
-_cached: list[tuple[tuple[weakref.ref, ...], float, int, np.ndarray]] = []
-_lock = threading.Lock()
-
 
 def pool_density(candidates: Sequence[Rows], sigma: float, neighbours: int) -> np.ndarray:
     """Compute each candidate's density in the pool, or load it.
 
-    Cached next to the embeddings where these are files of one folder, otherwise in memory
-    for as long as the embeddings are (of the last pool), for the next target. Rows are
-    compared sorted by id, so the order in which they are stored has no effect.
+    Cached beside the embeddings where these are files of one folder, for the next target.
+    Rows are compared sorted by id, so the order in which they are stored has no effect.
 
     Args:
         candidates: Shards with embeddings; all of them are copied into memory.
@@ -62,26 +56,18 @@ def pool_density(candidates: Sequence[Rows], sigma: float, neighbours: int) -> n
     Returns:
         ``[n]`` float64 by global row: through the shards laid end to end.
     """
-    arrays = [shard.embeddings for shard in candidates]
-    with _lock:
-        for references, *settings, density in _cached:
-            same = len(references) == len(arrays) and all(
-                reference() is array for reference, array in zip(references, arrays, strict=True)
-            )
-            if same and settings == [sigma, neighbours]:
-                return density
-        stored = _file(arrays, sigma, neighbours)
-        if stored is not None and stored.exists():
-            return np.load(stored)
-        ids = pa.chunked_array([shard.ids for shard in candidates], type=pa.string())
-        by_id = pc.sort_indices(ids).to_numpy().astype(np.int64)
-        density = np.empty(len(by_id))
-        density[by_id] = kernel_density(gather(candidates, by_id), sigma, neighbours)
-        if stored is not None:
-            _write(stored, density)
-        references = tuple(weakref.ref(array) for array in arrays if array is not None)
-        _cached[:] = [(references, sigma, neighbours, density)]
-        return density
+    stored = _file([shard.embeddings for shard in candidates], sigma, neighbours)
+    if stored is not None and stored.exists():
+        return np.load(stored)
+    ids = pa.chunked_array([shard.ids for shard in candidates], type=pa.string())
+    by_id = pc.sort_indices(ids).to_numpy().astype(np.int64)
+    density = np.empty(len(by_id))
+    density[by_id] = kernel_density(gather(candidates, by_id), sigma, neighbours)
+    if stored is not None:
+        # A folder that may only be read is no reason to fail: the next target waits again.
+        with contextlib.suppress(OSError), atomic_write(stored) as part, part.open("wb") as file:
+            np.save(file, density)
+    return density
 
 
 def density_work(n_candidates: int, width: int) -> Work:
@@ -100,12 +86,6 @@ def _file(arrays: Sequence[np.ndarray | None], sigma: float, neighbours: int) ->
     # Files of a store never change under their name; a pool may be some of them.
     content = json.dumps([[path.name for path in paths], sigma, neighbours])
     return folders.pop() / f"density-{hashlib.sha256(content.encode()).hexdigest()[:12]}.npy"
-
-
-def _write(path: Path, density: np.ndarray) -> None:
-    # A folder that may only be read is no reason to fail: the next target waits again.
-    with contextlib.suppress(OSError), atomic_write(path) as part, part.open("wb") as file:
-        np.save(file, density)
 
 
 def kernel_density(embeddings: np.ndarray, sigma: float, neighbours: int) -> np.ndarray:

@@ -18,7 +18,8 @@ from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine, LocalEngine
 from gotd.storage.work import Work
 
-ROLE = "domains"
+ROLE, READER = "domains", "domain screening"
+"""Role of the random numbers, and the name in messages."""
 
 SAME_POINT = 1e-12
 """Costs under this share of the target's mean square are rounding of float32."""
@@ -51,13 +52,6 @@ class DomainDistance:
     rows: int
     sampled: int
     marginal_error: float
-
-
-@dataclass(frozen=True)
-class _Sample:
-    rows: int
-    embeddings: np.ndarray
-    priority: np.ndarray
 
 
 def screen(
@@ -99,6 +93,7 @@ def screen(
     Source: GOT-D (ICLR 2024) App. C.3, the domain relevance test.
     """
     # Imported here, so that selectors which only read domain names do not load torch.
+    from gotd.transport.blocks import Compute, Stream
     from gotd.transport.problem import Problem
     from gotd.transport.semidual import solve_semidual
 
@@ -106,18 +101,18 @@ def screen(
         raise ValueError("domain screening needs embeddings of target and candidates")
     samples = _sample_domains(candidates, sample, seed, engine or LocalEngine())
     goal = np.asarray(target.embeddings, dtype=np.float32)
-    mean_cost = float(np.mean([_mean_cost(s.embeddings, goal) for s in samples.values()]))
+    streams = [Stream(Problem(goal, [rows]), Compute("float64")) for rows, _, _ in samples.values()]
+    mean_cost = float(np.mean([stream.mean_cost() for stream in streams]))
     all_texts_are_the_same = mean_cost <= SAME_POINT * float(np.square(goal).sum(axis=1).mean())
     distances = []
-    for domain, part in samples.items():
+    for domain, (rows, priority, n_rows) in samples.items():
         distance, error = 0.0, 0.0
         if not all_texts_are_the_same:
             absolute = epsilon * mean_cost
-            problem = Problem(goal, [part.embeddings], epsilon=absolute, epsilon_is="absolute")
-            solved = solve_semidual(problem, [part.priority], tolerance=tolerance)
+            problem = Problem(goal, [rows], epsilon=absolute, epsilon_is="absolute")
+            solved = solve_semidual(problem, [priority], tolerance=tolerance)
             distance, error = solved.value, solved.marginal_error
-        measured = DomainDistance(domain, distance, part.rows, len(part.embeddings), error)
-        distances.append(measured)
+        distances.append(DomainDistance(domain, distance, n_rows, len(rows), error))
     return sorted(distances, key=lambda row: (row.distance, row.domain))
 
 
@@ -144,20 +139,12 @@ def only_domains(pool: Sequence[Rows], domains: Sequence[str], least: int) -> li
     Raises:
         ValueError: If fewer are left, or a domain is nowhere in the pool.
     """
-    wanted = pa.array(list(domains), type=pa.string())
     runs: list[Rows] = []
-    seen: set[str] = set()
-    for shard in pool:
-        names = domains_of(shard, "domain screening")
-        seen.update(pc.unique(names).to_pylist())
-        rows = np.flatnonzero(pc.is_in(names, value_set=wanted))
+    for shard, rows in zip(pool, rows_in_domains(pool, domains, READER), strict=True):
         parts = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
         if len(parts) > MOST_RUNS:
             parts = [rows]
         runs += [shard.take(part) for part in parts if len(part)]
-    missing = [domain for domain in domains if domain not in seen]
-    if missing:
-        raise ValueError(f"domain screening: the pool has no domain {missing[0]!r}")
     left = sum(map(len, runs))
     if left < least:
         raise ValueError(
@@ -196,10 +183,10 @@ def domain_names(candidates: Sequence[Rows], reader: str) -> list[str]:
     return sorted({name for array in arrays for name in pc.unique(array).to_pylist()})
 
 
-def ids_in_domains(
+def rows_in_domains(
     candidates: Sequence[Rows], domains: Sequence[str], reader: str
-) -> list[pa.Array]:
-    """List, per shard, the ids of the rows that belong to ``domains``.
+) -> list[np.ndarray]:
+    """List, per shard, the positions of the rows that belong to ``domains``.
 
     Args:
         candidates: Shards with domains.
@@ -215,33 +202,28 @@ def ids_in_domains(
         raise ValueError(f"{reader}: the pool has no domain {missing[0]!r}, only {known}")
     wanted = pa.array(list(domains), type=pa.string())
     return [
-        shard.ids.filter(pc.is_in(domains_of(shard, reader), value_set=wanted))
+        np.flatnonzero(pc.is_in(domains_of(shard, reader), value_set=wanted))
         for shard in candidates
     ]
 
 
 def _sample_domains(
     candidates: Sequence[Rows], sample: int, seed: int, engine: Engine
-) -> dict[str, _Sample]:
-    """Draw up to ``sample`` rows of every domain, in the order of their numbers."""
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Draw up to ``sample`` rows of every domain, in the order of their random numbers.
+
+    Returns:
+        By domain: the sample's embeddings and numbers, and the rows that the domain has.
+    """
     from gotd.selectors.neighbours import gather
 
-    chance = list(engine.map(lambda shard: uniform_by_id(shard.ids, seed, ROLE), candidates))
-    domains = [domains_of(shard, "domain screening") for shard in candidates]
+    chance = engine.map(lambda shard: uniform_by_id(shard.ids, seed, ROLE), candidates)
+    numbers = np.concatenate(list(chance))
     starts = np.cumsum([0, *map(len, candidates)])
     samples = {}
-    for domain in domain_names(candidates, "domain screening"):
-        members = [np.flatnonzero(pc.equal(array, domain)) for array in domains]
-        numbers = np.concatenate([u[rows] for u, rows in zip(chance, members, strict=True)])
+    for domain in domain_names(candidates, READER):
+        members = rows_in_domains(candidates, (domain,), READER)
         rows = np.concatenate([start + m for start, m in zip(starts, members, strict=False)])
-        first = np.argsort(numbers)[:sample]
-        samples[domain] = _Sample(len(rows), gather(candidates, rows[first]), numbers[first])
+        first = rows[np.argsort(numbers[rows])[:sample]]
+        samples[domain] = gather(candidates, first), numbers[first], len(rows)
     return samples
-
-
-def _mean_cost(x: np.ndarray, y: np.ndarray) -> float:
-    """Average ``|x_i - y_j|^2`` over all pairs, about a common origin to keep digits."""
-    origin = y.mean(axis=0, dtype=np.float64)
-    x, y = x - origin, y - origin
-    spread = np.square(x).sum(axis=1).mean() + np.square(y).sum(axis=1).mean()
-    return float(spread - 2.0 * x.mean(axis=0) @ y.mean(axis=0))

@@ -1,16 +1,14 @@
 """Exact nearest candidates of every target.
 
-A fast float32 search proposes a few more than ``k`` candidates, their distances are
-computed again pair by pair in float64, and ties are broken by id. A pair's distance
-then depends on the pair alone, not on the block it was in, so shards, row order and
-the library that searched cannot change the result.
+scikit-learn proposes a few more than ``k`` candidates by matrix products, in blocks. Their
+distances are computed again pair by pair in float64, and ties are broken by id. A pair's
+distance then depends on the pair alone, so shards and row order cannot change the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TypeVar
 
 import numpy as np
@@ -21,14 +19,9 @@ from numba import njit
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.storage.work import Work
+from gotd.transport import reference
 
 Result = TypeVar("Result")
-
-# Costs held at once by the search without faiss: 2^24 float32 are 64 MiB.
-BLOCK_ENTRIES = 1 << 24
-
-# Unit roundoff of float32, for the bound on the proposed distances.
-ROUNDOFF = 2.0**-24
 
 
 @dataclass(frozen=True)
@@ -161,13 +154,9 @@ def gather(candidates: Sequence[Rows], rows: np.ndarray) -> np.ndarray:
         ``[k, d]`` float32, in the order of ``rows``.
     """
     starts = np.cumsum([0, *map(len, candidates)])
-    owner = np.searchsorted(starts, rows, side="right") - 1
-    out = np.empty((len(rows), _rows_of(candidates[0], False).shape[1]), dtype=np.float32)
-    for number, shard in enumerate(candidates):
-        here = np.flatnonzero(owner == number)
-        if len(here):
-            out[here] = _rows_of(shard, False)[rows[here] - starts[number]]
-    return out
+    shard = np.searchsorted(starts, rows, side="right") - 1
+    where = np.column_stack([shard, rows - starts[shard]])
+    return reference.gather([_rows_of(part, False) for part in candidates], where)
 
 
 def nearest_distances(
@@ -183,18 +172,16 @@ def nearest_distances(
     Returns:
         Per shard ``[n]`` float64 squared distances.
     """
+    from sklearn.metrics import pairwise_distances_argmin
+
     wanted = np.ascontiguousarray(target, dtype=np.float32)
 
     def measure(shard: Rows) -> np.ndarray:
         rows = _rows_of(shard, False)
-        distances = np.empty(len(rows))
-        step = max(1, BLOCK_ENTRIES // len(wanted))
-        for start in range(0, len(rows), step):
-            block = rows[start : start + step]
-            nearest = np.argmin(_squared(block, wanted), axis=1)
-            pairs = _pair_distances(block, wanted, nearest[:, None])
-            distances[start : start + step] = pairs[:, 0]
-        return distances
+        if len(rows) == 0:
+            return np.empty(0)
+        nearest = pairwise_distances_argmin(rows, wanted)
+        return _pair_distances(rows, wanted, nearest[:, None])[:, 0]
 
     return list(engine.map(measure, candidates))
 
@@ -216,50 +203,25 @@ def _search_shard(
     target: np.ndarray, rows: np.ndarray, ids: pa.Array, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find one shard's ``k`` nearest rows of every target, and their distances."""
+    from sklearn.neighbors import NearestNeighbors
+
     # The margin is proposals to choose from; the check below says whether it was enough.
     proposed = min(len(rows), k + max(16, k // 8))
-    coarse, nearest = _propose(target, rows, proposed)
+    search = NearestNeighbors(n_neighbors=proposed, algorithm="brute").fit(rows)
+    coarse, nearest = search.kneighbors(target)
     distances, nearest = _best(_pair_distances(target, rows, nearest), nearest, ids, k)
     if proposed == len(rows):
         return nearest, distances
-    # Whatever was not proposed is at least this far away: the farthest proposal in
-    # float32, less the rounding error of |x|^2 + |y|^2 - 2 x y.
+    # Whatever was not proposed is at least this far away: the farthest proposal, less the
+    # rounding error of |x|^2 + |y|^2 - 2 x y.
     norms = np.square(target, dtype=np.float64).sum(axis=1)
     longest = 1.001 * float(np.einsum("ij,ij->i", rows, rows).max())
-    error = (2 * target.shape[1] + 8) * ROUNDOFF * (norms + longest)
-    for row in np.flatnonzero(distances[:, -1] >= coarse - error):
+    error = (2 * target.shape[1] + 8) * np.finfo(coarse.dtype).eps * (norms + longest)
+    for row in np.flatnonzero(distances[:, -1] >= np.square(coarse[:, -1]) - error):
         everything = np.arange(len(rows))[None, :]
         exact = _pair_distances(target[row : row + 1], rows, everything)
         distances[row], nearest[row] = (x[0] for x in _best(exact, everything, ids, k))
     return nearest, distances
-
-
-def _propose(target: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search in float32; return the ``[m]`` largest proposed distances and ``[m, k]`` rows."""
-    if find_spec("faiss") is not None:
-        import faiss
-
-        distances, neighbours = faiss.knn(target, rows, k)
-        return distances.max(axis=1).astype(np.float64), neighbours
-    best = np.empty((len(target), 0), dtype=np.float32)
-    neighbours = np.empty((len(target), 0), dtype=np.int64)
-    step = max(k, BLOCK_ENTRIES // len(target))
-    for start in range(0, len(rows), step):
-        block = _squared(target, rows[start : start + step])
-        numbers = np.broadcast_to(np.arange(start, start + block.shape[1]), block.shape)
-        best, neighbours = np.hstack([best, block]), np.hstack([neighbours, numbers])
-        nearest = np.argpartition(best, min(k, best.shape[1]) - 1, axis=1)[:, :k]
-        best, neighbours = (np.take_along_axis(x, nearest, axis=1) for x in (best, neighbours))
-    return best.max(axis=1).astype(np.float64), neighbours
-
-
-def _squared(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Compute ``[len(x), len(y)]`` float32 squared distances by one matrix product."""
-    product = x @ y.T
-    product *= -2.0
-    product += np.square(x).sum(axis=1)[:, None]
-    product += np.square(y).sum(axis=1)[None, :]
-    return product
 
 
 def _best(

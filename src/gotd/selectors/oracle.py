@@ -15,7 +15,7 @@ import pyarrow as pa
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, Selector
-from gotd.selectors.random import draw_from
+from gotd.selectors.random import draw_exactly
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Oracle(Selector):
         # Rounded first, so that 0.56 * 25 counts as 14 and not as 14.000000000000002.
         held = np.ceil(np.round(self.share * np.arange(limit + 1), 9)).astype(np.int64)
         n_true, is_true = int(held[-1]), np.diff(held) == 1
-        true_ids, _ = draw_from(candidates, self.domains, n_true, seed, self.name, engine)
-        fill_ids, _ = draw_from(candidates, self.fill, limit - n_true, seed, self.name, engine)
+        true_ids, _ = draw_exactly(candidates, self.domains, n_true, seed, self.name, engine)
+        fill_ids, _ = draw_exactly(candidates, self.fill, limit - n_true, seed, self.name, engine)
         position = np.where(is_true, held[1:] - 1, n_true + np.arange(limit) - held[1:])
         ids = pa.concat_arrays([true_ids, fill_ids]).take(pa.array(position))
         return Ranking(ids, np.arange(limit, dtype=np.float64))

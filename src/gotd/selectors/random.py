@@ -18,7 +18,7 @@ from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Ranking, Scores, ScoringSelector, Selector, fill, smallest
-from gotd.selectors.domains import domain_names, ids_in_domains, screen, screen_work
+from gotd.selectors.domains import domain_names, rows_in_domains, screen, screen_work
 from gotd.storage.work import Work
 
 
@@ -83,7 +83,7 @@ class RandomInDomain(Selector):
             )
             domain = screened[0].domain
             diagnostics = {"distances": {row.domain: row.distance for row in screened}}
-        names, numbers = draw_from(candidates, (domain,), limit, seed, self.name, engine)
+        names, numbers = draw_exactly(candidates, (domain,), limit, seed, self.name, engine)
         return Ranking(names, numbers, diagnostics={"domain": domain, **diagnostics})
 
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
@@ -119,34 +119,43 @@ class AllDomains(Selector):
         ids: list[pa.Array] = []
         scores: list[np.ndarray] = []
         for domain in domain_names(candidates, self.name):
-            rows = ids_in_domains(candidates, (domain,), self.name)
-            count = min(limit, sum(map(len, rows)))
-            domain_ids, numbers = draw(rows, count, seed, self.name, engine)
+            domain_ids, numbers = draw(candidates, (domain,), limit, seed, self.name, engine)
             ids.append(domain_ids)
-            scores.append(np.arange(count) + numbers)
+            scores.append(np.arange(len(numbers)) + numbers)
         return Ranking(*smallest(scores, ids, limit))
 
 
 def draw(
-    ids: Sequence[pa.Array], limit: int, seed: int, role: str, engine: Engine
+    candidates: Sequence[Rows],
+    domains: Sequence[str],
+    limit: int,
+    seed: int,
+    role: str,
+    engine: Engine,
 ) -> tuple[pa.Array, np.ndarray]:
-    """Draw ``limit`` ids without replacement.
+    """Draw ids of some domains without replacement.
 
     Args:
-        ids: Per shard ``[n]`` row ids.
-        limit: Rows to draw.
+        candidates: Shards with domains.
+        domains: The domains.
+        limit: Rows to draw; all where there are fewer.
         seed: Seed of the role.
         role: Purpose of the random numbers; each role has numbers of its own.
         engine: Maps over shards.
 
     Returns:
-        ``[limit]`` ids and their uniform numbers, smallest first.
+        Ids and their uniform numbers, smallest first.
+
+    Raises:
+        ValueError: If a row has no domain, or a domain is nowhere in the pool.
     """
-    numbers = list(engine.map(lambda shard_ids: uniform_by_id(shard_ids, seed, role), ids))
-    return smallest(numbers, ids, limit)
+    members = rows_in_domains(candidates, domains, role)
+    ids = [shard.ids.take(pa.array(m)) for shard, m in zip(candidates, members, strict=True)]
+    numbers = engine.map(lambda shard_ids: uniform_by_id(shard_ids, seed, role), ids)
+    return smallest(list(numbers), ids, limit)
 
 
-def draw_from(
+def draw_exactly(
     candidates: Sequence[Rows],
     domains: Sequence[str],
     limit: int,
@@ -157,14 +166,12 @@ def draw_from(
     """Draw ``limit`` ids of some domains without replacement, see `draw`.
 
     Raises:
-        ValueError: If a row has no domain, a domain is nowhere in the pool, or the domains
-            have fewer rows.
+        ValueError: If the domains have fewer rows.
     """
-    ids = ids_in_domains(candidates, domains, role)
-    rows = sum(map(len, ids))
-    if rows < limit:
+    ids, numbers = draw(candidates, domains, limit, seed, role, engine)
+    if len(ids) < limit:
         raise ValueError(
-            f"{role}: {', '.join(domains)} has {rows:,} candidates, fewer than the {limit:,} "
+            f"{role}: {', '.join(domains)} has {len(ids):,} candidates, fewer than the {limit:,} "
             "to select; lower the budget, name other domains or enlarge the pool"
         )
-    return draw(ids, limit, seed, role, engine)
+    return ids, numbers

@@ -1,8 +1,7 @@
-"""The k best of any number of scores, without sorting or holding them all.
+"""The k best of any number of scores, without holding them all.
 
-Scores are read shard by shard. A histogram of their leading bits finds the bin of the k-th
-smallest; that bin is split again until it is small; only then are the rows at or under the
-threshold read.
+Each shard proposes the rows that can be among its own k best; those that the best rows so
+far exclude are dropped, and the others are sorted together.
 """
 
 from __future__ import annotations
@@ -17,13 +16,8 @@ import pyarrow.compute as pc
 
 from gotd.engine.local import Engine, LocalEngine
 
-BITS = 16
-"""Bits of a key that one histogram distinguishes: 65,536 bins."""
-
 SLACK_ROWS = 1 << 16
-"""Rows above the budget that are simply sorted instead of splitting their bin again."""
-
-BLOCK_ROWS = 1 << 20
+"""Rows above the budget that are collected before they are sorted."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +35,11 @@ class Best:
     scores: np.ndarray
     shard: np.ndarray
     row: np.ndarray
+
+    @property
+    def where(self) -> np.ndarray:
+        """Return ``[k, 2]`` int64 pairs (shard, row)."""
+        return np.column_stack([self.shard, self.row])
 
 
 def smallest(
@@ -68,7 +67,7 @@ def smallest_rows(
 ) -> Best:
     """Find the ``limit`` smallest scores and their positions.
 
-    Memory is ``O(limit)`` beside the scores and ids themselves, which may be memory maps.
+    Memory is ``O(limit)`` and a shard, beside the scores and ids, which may be memory maps.
 
     Args:
         scores: Per shard ``[n]`` scores.
@@ -79,12 +78,14 @@ def smallest_rows(
     Raises:
         ValueError: If a score is NaN.
     """
-    prefix, bits = _threshold(scores, limit, engine)
+    worst = np.inf
     rows_left = _table(np.empty(0), pa.array([], pa.string()), 0, np.empty(0))
-    for number, rows in enumerate(engine.map(partial(_at_or_under, prefix, bits), scores)):
+    for number, rows in enumerate(engine.map(partial(_proposed, limit), scores)):
+        rows = rows[scores[number][rows] <= worst]
         rows_left = pa.concat_tables([rows_left, _table(scores[number], ids[number], number, rows)])
-        if rows_left.num_rows > 2 * (limit + SLACK_ROWS):  # many ties with the threshold
+        if rows_left.num_rows > 2 * (limit + SLACK_ROWS):
             rows_left = _first(rows_left, limit)
+            worst = rows_left["score"][limit - 1].as_py()
     rows_left = _first(rows_left, limit)
     return Best(
         ids=rows_left["id"].combine_chunks(),
@@ -94,59 +95,13 @@ def smallest_rows(
     )
 
 
-def sortable(scores: np.ndarray) -> np.ndarray:
-    """Map float64 to uint64 such that keys sort as the numbers do; both zeros are one."""
-    bits = (np.asarray(scores, dtype=np.float64) + 0.0).view(np.uint64)
-    sign = np.uint64(1 << 63)
-    return np.where(bits & sign, ~bits, bits | sign)
-
-
-def _threshold(scores: Sequence[np.ndarray], limit: int, engine: Engine) -> tuple[int, int]:
-    """Find leading bits such that the keys at or under them include the ``limit`` smallest.
-
-    Returns:
-        The prefix and its length in bits, 64 at most; few rows share it unless they are tied.
-    """
-    prefix, bits, under = 0, 0, 0
-    while bits < 64:
-        counts = np.zeros(1 << BITS, dtype=np.int64)
-        for part in engine.map(partial(_histogram, prefix, bits), scores):
-            counts += part
-        reached = under + np.cumsum(counts)
-        bin_ = int(np.searchsorted(reached, limit))
-        if bin_ == len(counts):  # fewer rows than asked for: all of them
-            return (1 << (bits + BITS)) - 1, bits + BITS
-        prefix, bits = (prefix << BITS) | bin_, bits + BITS
-        under = int(reached[bin_] - counts[bin_])
-        if reached[bin_] <= limit + SLACK_ROWS:
-            break
-    return prefix, bits
-
-
-def _histogram(prefix: int, bits: int, scores: np.ndarray) -> np.ndarray:
-    """Count a shard's keys that begin with ``prefix`` by the ``BITS`` bits after it."""
-    counts = np.zeros(1 << BITS, dtype=np.int64)
-    for start in range(0, len(scores), BLOCK_ROWS):
-        block = np.asarray(scores[start : start + BLOCK_ROWS], dtype=np.float64)
-        if np.isnan(block).any():
-            raise ValueError(
-                "a score is NaN; look for empty texts or embeddings that are not finite"
-            )
-        keys = sortable(block)
-        if bits:
-            keys = keys[keys >> np.uint64(64 - bits) == np.uint64(prefix)]
-        bins = (keys >> np.uint64(64 - bits - BITS)) & np.uint64((1 << BITS) - 1)
-        counts += np.bincount(bins.astype(np.int64), minlength=1 << BITS)
-    return counts
-
-
-def _at_or_under(prefix: int, bits: int, scores: np.ndarray) -> np.ndarray:
-    """List the rows of a shard whose key begins with ``prefix`` or less."""
-    blocks = []
-    for start in range(0, len(scores), BLOCK_ROWS):
-        keys = sortable(scores[start : start + BLOCK_ROWS]) >> np.uint64(64 - bits)
-        blocks.append(start + np.flatnonzero(keys <= np.uint64(prefix)))
-    return np.concatenate(blocks) if blocks else np.empty(0, dtype=np.int64)
+def _proposed(limit: int, scores: np.ndarray) -> np.ndarray:
+    """List the rows of a shard whose scores are at or under its ``limit``-th smallest."""
+    if np.isnan(scores).any():
+        raise ValueError("a score is NaN; look for empty texts or embeddings that are not finite")
+    if len(scores) <= limit:
+        return np.arange(len(scores))
+    return np.flatnonzero(scores <= np.partition(scores, limit - 1)[limit - 1])
 
 
 def _first(rows: pa.Table, limit: int) -> pa.Table:

@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +60,8 @@ class Step:
             by role. The folder may be that of an interrupted run, with its checkpoints in
             ``folder / WORK``. Rows that are done are counted by `gotd.storage.progress.tick`.
         inputs: The steps it reads, by role.
-        work: Estimates the step's work; ``None`` if the step does not state it.
+        work: Returns the expected work; ``None`` if the step does not state it. It may fail
+            where nothing is known of the rows, for instance without their source.
         rows: Counts the rows to be ticked, from the folders of ``inputs``; ``None`` if unknown.
     """
 
@@ -70,7 +71,7 @@ class Step:
     parameters: Mapping[str, Any]
     build: Callable[[Path, Mapping[str, Path]], None] = field(repr=False, compare=False)
     inputs: Mapping[str, Step] = field(default_factory=dict)
-    work: Callable[..., Work] | None = field(default=None, repr=False, compare=False)
+    work: Callable[[], Work] | None = field(default=None, repr=False, compare=False)
     rows: Callable[[Mapping[str, Path]], int] | None = field(
         default=None, repr=False, compare=False
     )
@@ -85,6 +86,25 @@ class Step:
             "inputs": {role: step.key for role, step in self.inputs.items()},
         }
         return hashlib.sha256(canonical_json(identity).encode()).hexdigest()
+
+    @cached_property
+    def stated(self) -> Work:
+        """Return the work that the step states.
+
+        Raises:
+            ValueError: If it states none.
+        """
+        if self.work is None:
+            raise ValueError(f"the step {self.kind} {self.name} does not state its work")
+        return self.work()
+
+    def work_or_none(self) -> Work | None:
+        """Return the work that the step states, ``None`` where it cannot be stated."""
+        try:
+            return self.stated
+        except Exception as error:  # noqa: BLE001 - an estimate must not stop a run
+            log.debug("the work of %s %s is not known: %s", self.kind, self.name, error)
+            return None
 
     def ancestors(self) -> list[Step]:
         """Return this step and all steps it depends on, inputs first, each once."""
@@ -195,7 +215,10 @@ class Store:
                 "peak_memory_gib": peak_memory_gib(),
                 "resumed": resumed,
             },
+            "work": None,
         }
+        if work := step.work_or_none():
+            manifest["work"] = asdict(work)
         write_json(part / MANIFEST, manifest)
 
     def _verify(self, step: Step, folder: Path) -> None:

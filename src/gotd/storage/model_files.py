@@ -72,5 +72,6 @@ def hub_commit(model: str, revision: str | None = None) -> str | None:
         if isinstance(cached, str):
             return Path(cached).parent.name  # …/snapshots/<commit>/config.json
         return HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT_S).sha
-    except (OSError, ValueError):  # offline, no such model, or no name of the Hub's
+    except Exception:  # noqa: BLE001 - network errors have many classes
+        # Offline, no such model, or no name of the Hub's.
         return revision

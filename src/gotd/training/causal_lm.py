@@ -7,7 +7,7 @@ GPT-2 and GPT-Neo learn to continue the selection, with all weights or low-rank 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +15,8 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gotd.storage.shapes import Shape
+from gotd.storage.work import Work
 from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
 from gotd.training.data import (
     IGNORED,
@@ -27,6 +29,7 @@ from gotd.training.data import (
     pad_rows,
 )
 from gotd.training.language_model import LanguageModelSettings, Objective
+from gotd.training.memory import Training
 from gotd.training.models import save_model
 from gotd.training.randomness import TrainingSeeds, seed_for
 from gotd.training.settings import check_choice
@@ -61,6 +64,15 @@ class CausalLMSettings(LanguageModelSettings):
         if self.max_length_tokens < 2:
             raise ValueError(f"max_length_tokens must be at least 2, not {self.max_length_tokens}")
         check_choice(self, "weights", (*WEIGHTS,))
+
+    def training(self, rows: int | None = None) -> Training:
+        """Return what the memory depends on: every token gets logits."""
+        return replace(super().training(rows), predicted=1.0, weights=self.weights)
+
+    def work(self, shape: Shape, rows: float, tokens: float) -> Work:
+        """Return the work of training on full blocks, into which the texts are packed."""
+        work = super().work(shape, rows * tokens / self.max_length_tokens, self.max_length_tokens)
+        return replace(work, texts=rows)
 
     def objective(self, folder: Path, seeds: TrainingSeeds) -> Objective:
         """Return causal language modelling of the model in ``folder``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gotd.storage.shapes import Shape
 from gotd.training.models import ModelSpec, attention, missing_only
 from gotd.training.tokenizers import byte_level_bpe, causal_tokenizer, causal_word_level
 
@@ -68,6 +69,10 @@ class CausalSpec(ModelSpec):
         super().__post_init__()
         if self.architecture == "gpt_neo" and self.layers % 2:
             raise ValueError(f"a gpt_neo has pairs of layers, not {self.layers}")
+
+    def shape(self) -> Shape:
+        """Return the sizes of the network."""
+        return replace(super().shape(), family=self.architecture)
 
     def build_tokenizer(self, texts_or_vocabulary: Sequence[str]) -> PreTrainedTokenizerBase:
         """Build the tokenizer from a vocabulary, or train it on texts."""

@@ -8,7 +8,7 @@ the vocabulary-wide products at the 85 % of positions that do not count.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ from gotd.training.data import (
     tokenise,
 )
 from gotd.training.language_model import LanguageModelSettings, Objective
+from gotd.training.memory import Training
 from gotd.training.models import (
     load_masked_lm,
     load_tokenizer,
@@ -74,6 +75,10 @@ class MaskedLMSettings(LanguageModelSettings):
             raise ValueError(f"mask_probability must lie in (0, 1), not {self.mask_probability}")
         if self.head_only_steps < 0 or self.head_learning_rate < 0:
             raise ValueError("head_only_steps and head_learning_rate must not be negative")
+
+    def training(self, rows: int | None = None) -> Training:
+        """Return what the memory depends on: only masked tokens get logits."""
+        return replace(super().training(rows), predicted=self.mask_probability)
 
     def objective(self, folder: Path, seeds: TrainingSeeds) -> Objective:
         """Return masked language modelling of the model in ``folder``."""

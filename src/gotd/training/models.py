@@ -1,9 +1,8 @@
 """Build, load and save models.
 
 Between the two stages a model is a Hugging Face folder (config.json, model.safetensors,
-tokenizer), so other tools can read and write it. Weights are read from safetensors only. A
-folder without weights that no stage supplies raises, because a random layer would look like
-a bad result.
+tokenizer), so other tools can read and write it. Weights are read from safetensors only.
+Weights that no stage supplies are an error: a random layer would look like a bad result.
 """
 
 from __future__ import annotations
@@ -29,6 +28,7 @@ from transformers import (
 )
 
 from gotd.storage.model_files import hub_commit
+from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
@@ -99,6 +99,13 @@ class ModelSpec:
             raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"model dropout must lie in [0, 1), not {self.dropout}")
+
+    def shape(self) -> Shape:
+        """Return the sizes of the network."""
+        words = WORLD_VOCABULARY if self.tokenizer == "word_level" else self.vocabulary_size
+        sizes = self.layers, self.hidden_size, self.heads, self.feed_forward_size
+        built = Shape(*sizes, words, self.max_length_tokens)
+        return built if self.pretrained is None else named_shape(self.pretrained)
 
     def build_tokenizer(self, texts_or_vocabulary: Sequence[str]) -> PreTrainedTokenizerBase:
         """Build the tokenizer from a vocabulary, or train it on texts."""

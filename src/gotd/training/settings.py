@@ -9,7 +9,10 @@ from hashlib import blake2b
 from typing import ClassVar
 
 from gotd.storage.keys import key_fields
+from gotd.storage.shapes import Shape
+from gotd.storage.work import Work
 from gotd.training.data import steps_per_epoch
+from gotd.training.memory import GIB, Training, training_memory
 from gotd.training.randomness import TrainingSeeds
 
 
@@ -106,6 +109,42 @@ class TrainingSettings:
     def count_steps(self, n_rows: int) -> int:
         """Return the optimiser steps of all passes: 0 for no epochs, else at least 1."""
         return 0 if self.epochs == 0 else max(1, round(self.epochs * self.steps_per_epoch(n_rows)))
+
+    def training(self, rows: int | None = None) -> Training:
+        """Return what the memory of training depends on.
+
+        Args:
+            rows: Rows at once; ``None``: as many as the settings allow.
+        """
+        return Training(
+            rows or min(self.per_device_batch_size, self.global_batch_size),
+            self.max_length_tokens,
+            tuning=self.tuning,
+            precision=self.precision,
+            gradient_checkpointing=self.gradient_checkpointing,
+            predicted=0.0,
+            lora_rank=self.lora_rank,
+            devices=self.devices,
+            strategy=self.strategy,
+        )
+
+    def work(self, shape: Shape, rows: float, tokens: float) -> Work:
+        """Return the work of training a network on ``rows`` texts of so many tokens.
+
+        A weight takes six operations a token: two forward, four backward.
+        """
+        how, steps = self.training(), self.count_steps(math.ceil(rows))
+        seen = min(rows * self.epochs, steps * self.global_batch_size)
+        head = how.predicted * shape.hidden * (shape.vocabulary + shape.hidden)
+        return Work(
+            texts=rows,
+            flops=6 * (shape.multiplied + head) * seen * min(tokens, self.max_length_tokens),
+            steps=steps,
+            memory_bytes=training_memory(shape, how).gib * GIB,
+            disk_bytes=4 * shape.weights,
+            rate=f"train {shape.label}",
+            shape=shape,
+        )
 
 
 def check_choice(settings: object, name: str, choices: tuple[str, ...]) -> None:

@@ -44,12 +44,6 @@ ZERO_SHOT_ROWS: Mapping[str, Mapping[str, int]] = {
 }
 """Published rows of their splits; BoolQ's test labels are not public."""
 
-TASK_ROWS: Mapping[str, Mapping[str, int]] = {
-    **GLUE_ROWS,
-    **DOMAIN_ROWS,
-    "boolq": ZERO_SHOT_ROWS["boolq"],
-}
-
 TOXICITY: Mapping[str, str] = {
     "realtoxicityprompts": "allenai/real-toxicity-prompts",
     "civil_comments": "google/civil_comments",

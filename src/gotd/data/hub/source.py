@@ -113,6 +113,13 @@ class Hub:
         """List the tasks of the suite."""
         return sorted(self._rows)
 
+    def count(self, role: str) -> int | None:
+        """Return the published rows of a split, or 1,000 characters of candidates as a row."""
+        if role == "candidates":
+            return self.chars_per_domain * len(self.domains) // 1_000
+        task, _, split = role.partition("/")
+        return self._rows.get(task, {}).get(split)
+
     @property
     def _rows(self) -> Mapping[str, Mapping[str, int]]:
         """Return the published number of rows of every split of the suite."""

@@ -75,6 +75,10 @@ class ToxicMicroworld(Microworld):
     def _splits(self) -> dict[str, list[str]]:
         return {RATED: ["train"], COMMENTS: ["train", "test"]}
 
+    def count(self, role: str) -> int | None:
+        """Return the rows of a role (see `Source.count`)."""
+        return self.comments if role == f"{COMMENTS}/train" else super().count(role)
+
     def _labelled(self, task: str, split: str) -> pa.Table:
         """Return rated prompts (`gotd.data.tasks.toxicity`), or comments: ``text``, ``label``."""
         return self._rated() if task == RATED else self._comments(split)

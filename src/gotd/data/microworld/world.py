@@ -174,6 +174,14 @@ class Microworld:
         """List the tasks, sorted."""
         return sorted(self._splits)
 
+    def count(self, role: str) -> int | None:
+        """Return the rows of a role (see `Source.count`)."""
+        task, _, split = role.partition("/")
+        if task in TASKS:
+            return self._rows(TASKS[task], split)
+        documents = {"candidates": self.candidate_documents}
+        return (documents | {"pretraining": self.pretraining_documents}).get(role)
+
     def splits(self, task: str) -> list[str]:
         """List the splits of a task.
 

@@ -17,6 +17,7 @@ from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source
 from gotd.data.columns import origin, strings
 from gotd.data.sampling import at_most, subsample
+from gotd.data.sizes import expected_rows
 from gotd.storage.keys import added_later, identity, key_fields, source_identity
 
 
@@ -128,6 +129,18 @@ class LabelledTask:
             how = "first" if published else limits.labels_chosen  # Deviation D6
             train = limit_labels(train, limits.labels, how, seed)
         return {"train": train, **others}
+
+    def count_rows(self, source: Source, limits: TaskLimits, protocol: str) -> tuple[int, int]:
+        """Return the expected rows of ``train``, and those that are reported."""
+        train = expected_rows(source, f"{self.name}/{self.train_split}")
+        if self.choice_split is None and protocol != "published":
+            train = max(1, train - (limits.validation_rows or 0))
+        reported = self._count_reported(source, limits.reported_rows)
+        return min(train, limits.labels or train), reported
+
+    def _count_reported(self, source: Source, most: int | None) -> int:
+        splits = self.reported_splits.values()
+        return sum(expected_rows(source, f"{self.name}/{split}", most) for split in splits)
 
     def key_fields(
         self, source: Source, limits: TaskLimits, protocol: str, seed: int

@@ -74,6 +74,10 @@ class ToxicityTask:
             tables["held_out"] = read_all(parts)
         return tables
 
+    def count_rows(self, source: Source, limits: TaskLimits, protocol: str) -> tuple[int, int]:
+        """Return the texts of a side of the target, and the prompts."""
+        return self.target_rows, 2 * self.prompts_per_kind
+
     def key_fields(
         self, source: Source, limits: TaskLimits, protocol: str, seed: int
     ) -> dict[str, Any]:

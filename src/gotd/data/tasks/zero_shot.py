@@ -11,6 +11,7 @@ from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source
 from gotd.data.columns import origin
 from gotd.data.sampling import at_most
+from gotd.data.sizes import expected_rows
 from gotd.data.tasks.labelled import LabelledTask, load
 from gotd.storage.keys import identity, key_fields, source_identity
 
@@ -61,6 +62,11 @@ class ZeroShotTask(LabelledTask):
             for name, split in self.reported_splits.items()
         }
         return {"train": selected_for(source, self, limits.target_rows), **reported}
+
+    def count_rows(self, source: Source, limits: TaskLimits, protocol: str) -> tuple[int, int]:
+        """Return the expected rows to select for, and those to answer."""
+        train = expected_rows(source, f"{self.name}/{self.train_split}", limits.target_rows)
+        return train, self._count_reported(source, self.evaluated_rows)
 
     def key_fields(
         self, source: Source, limits: TaskLimits, protocol: str, seed: int

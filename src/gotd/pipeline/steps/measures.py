@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.zero_shot import OF_FULL_TEXT, Prompt, ZeroShot
-from gotd.pipeline.steps.models import predictions
+from gotd.pipeline.steps.models import predictions, scoring_work
 from gotd.pipeline.steps.toxicity import toxicity_measures
 from gotd.storage.artifacts import WORK, Step
 from gotd.storage.keys import identity
+from gotd.storage.work import Work
 from gotd.training.classifier import FineTuneSettings
 
 
@@ -58,7 +59,7 @@ def measured(
                 f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
                 "experiment=toxicity"
             )
-        return toxicity_measures(evaluation, model, rows, source, seeds["generation"])
+        return toxicity_measures(evaluation, model, rows, task, source, seeds["generation"])
     raise ValueError(f"no steps are known for the evaluation {type(evaluation).__name__}")
 
 
@@ -94,6 +95,11 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
                 scores = scores.append_column(column, table[column])
             pq.write_table(scores, folder / f"{name}.parquet")
 
+    def work() -> Work:
+        # A prompt is read once for all its choices.
+        texts, tokens, batch = rows.stated.evaluated, rows.stated.tokens, evaluation.batch_tokens
+        return scoring_work(model, evaluation.precision, texts, tokens, batch)
+
     return Step(
         kind="answers",
         version=1,
@@ -105,4 +111,5 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
         },
         build=build,
         inputs={"model": model, "rows": rows},
+        work=work,
     )

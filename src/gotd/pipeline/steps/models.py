@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from gotd.data.base import Source
+from gotd.data.sizes import DOCUMENT_TOKENS, PASSAGE_TOKENS, expected_rows
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
 from gotd.storage.seeds import derive_seeds
+from gotd.storage.shapes import Shape, named_shape
+from gotd.storage.work import Work, reading_work
 from gotd.training.causal_models import CausalSpec
+from gotd.training.memory import GIB, scoring_memory
+from gotd.training.models import ModelSpec
 
 REPORT = "report.json"
 """What training reports, written when it is done."""
@@ -73,7 +81,18 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
         parameters["without"] = "held-out text"
     if model.pretraining_rows is not None:
         parameters["pretraining_rows"] = {"rows": model.pretraining_rows, "chosen": "by hash"}
-    return Step("base_model", 1, model.name, parameters, build)
+    work = partial(_base_work, source, model, spec, pretraining)
+    return Step("base_model", 1, model.name, parameters, build, work=work)
+
+
+def _base_work(source: Source, model: Any, spec: ModelSpec, pretraining: Any) -> Work:
+    shape = spec.shape()
+    if pretraining is None:
+        size = 4 * shape.weights
+        return Work(disk_bytes=size, memory_bytes=size, shape=shape, rate="copy")
+    rows = model.pretraining_rows or expected_rows(source, "pretraining")
+    tokens = DOCUMENT_TOKENS if source.generated else PASSAGE_TOKENS
+    return pretraining.work(shape, rows, tokens)
 
 
 def tuned_encoder(
@@ -128,6 +147,7 @@ def tuned_encoder(
         },
         build=build,
         inputs={"rows": rows},
+        work=lambda: _tuning_work(named_shape(model), rows, settings),
     )
 
 
@@ -148,6 +168,9 @@ def pre_fine_tuned(
         parameters={"settings": identity(settings), "seeds": _of_training(seeds)},
         build=build,
         inputs={"base": base, "selection": selection},
+        work=lambda: settings.work(
+            model_shape(base), selection.stated.rows, selection.stated.tokens
+        ),
     )
 
 
@@ -194,6 +217,11 @@ def predictions(
                 folder / f"{name}.parquet",
             )
 
+    def work() -> Work:
+        evaluated = rows.stated.evaluated
+        tuning = _tuning_work(model_shape(model), rows, settings, evaluated)
+        return dataclasses.replace(tuning, disk_bytes=40 * evaluated)
+
     return Step(
         kind="predictions",
         version=1,
@@ -201,7 +229,33 @@ def predictions(
         parameters={"settings": identity(settings), "seeds": _of_training(seeds)},
         build=build,
         inputs={"model": model, "rows": rows},
+        work=work,
     )
+
+
+def model_shape(model: Step) -> Shape:
+    """Return the sizes of the network that a step writes."""
+    shape = model.stated.shape
+    assert shape is not None, f"{model.kind} writes no model"
+    return shape
+
+
+def scoring_work(
+    model: Step, precision: str, texts: float, tokens: float, batch_tokens: int = 4096
+) -> Work:
+    """Return the work of scoring texts by a language model: every token gets logits."""
+    shape = model_shape(model)
+    memory = scoring_memory(shape, precision, batch_tokens, math.ceil(tokens))
+    work = reading_work(shape, texts, tokens, logits=True)
+    return dataclasses.replace(work, memory_bytes=memory.gib * GIB)
+
+
+def _tuning_work(shape: Shape, rows: Step, settings: Any, evaluated: float = 0.0) -> Work:
+    """Return the work of training on a task's rows, and of reading those it is evaluated on."""
+    tokens = rows.stated.tokens
+    training = settings.work(shape, rows.stated.rows, tokens)
+    reading = reading_work(shape, evaluated, min(tokens, settings.max_length_tokens))
+    return dataclasses.replace(training, flops=training.flops + reading.flops)
 
 
 def _is_causal(spec: Any) -> bool:

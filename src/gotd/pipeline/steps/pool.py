@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,23 @@ import pyarrow.parquet as pq
 from gotd.config.schemas import Chunking, TaskLimits
 from gotd.data.columns import Columns
 from gotd.data.inputs import InMemory, Part
-from gotd.data.pool import pool_facts, shard_files, write_pool
+from gotd.data.pool import SHARD_BYTES, pool_facts, shard_files, write_pool
 from gotd.data.sampling import at_most
+from gotd.data.sizes import CHARS_PER_TOKEN, chunk_tokens
 from gotd.embedding.embed import embed_shards
 from gotd.embedding.encoders import Encoder
 from gotd.engine.local import Engine
 from gotd.storage import progress
 from gotd.storage.artifacts import WORK, Step
+from gotd.storage.work import Work
 
 
 def pool(
-    role: str, parts: Sequence[Part], chunking: Chunking, columns: Columns | None = None
+    role: str,
+    parts: Sequence[Part],
+    chunking: Chunking,
+    columns: Columns | None = None,
+    count: Callable[[], int] | None = None,
 ) -> Step:
     """Cut rows into chunks with unique ids, in shards.
 
@@ -33,6 +39,7 @@ def pool(
         parts: Files, data sets or tables, in order.
         chunking: How rows become chunks.
         columns: The columns that are read.
+        count: Returns the expected rows, where they can be known before anything is read.
     """
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
@@ -51,7 +58,12 @@ def pool(
         "columns": asdict(columns) | {"text": list(columns.text)},
         **_chunks(chunking),
     }
-    return Step("pool", 2, role, parameters, build)
+
+    def work() -> Work:
+        assert count is not None
+        return _pool_work(count(), chunk_tokens(chunking))
+
+    return Step("pool", 2, role, parameters, build, work=work if count else None)
 
 
 def target(
@@ -89,6 +101,15 @@ def target(
             tick=progress.tick,
         )
 
+    def work() -> Work:
+        texts, tokens = rows.stated.rows, rows.stated.tokens
+        texts = min(texts, limits.target_rows or texts)
+        if chunking.unit == "whole":
+            return _pool_work(texts, tokens)
+        # Short texts are joined.
+        joined = min(1.0, tokens / chunk_tokens(chunking))
+        return _pool_work(max(1.0, texts * joined), chunk_tokens(chunking))
+
     return Step(
         kind="target",
         version=2,
@@ -101,6 +122,7 @@ def target(
         },
         build=build,
         inputs={"rows": rows},
+        work=work,
     )
 
 
@@ -129,6 +151,15 @@ def embeddings(
         for rows in embed_shards(load, width, shards, folder, folder / WORK, engine, length_chars):
             progress.tick(rows)
 
+    def work() -> Work:
+        rows, tokens = pool.stated.rows, pool.stated.tokens
+        if length_chars is not None:
+            tokens = min(tokens, length_chars / CHARS_PER_TOKEN)
+        embedding = encoder.work(rows, tokens, None if model is None else model.stated.shape)
+        size = 4 * embedding.width * rows
+        held = embedding.memory_bytes + size
+        return replace(embedding, rows=rows, memory_bytes=held, disk_bytes=size)
+
     return Step(
         kind="embeddings",
         version=2,
@@ -136,8 +167,15 @@ def embeddings(
         parameters={"encoder": encoder.identity(), "length_chars": length_chars},
         build=build,
         inputs={"pool": pool, **({} if model is None else {"model": model})},
+        work=work,
         rows=lambda inputs: sum(pool_facts(inputs["pool"])["rows"]),
     )
+
+
+def _pool_work(rows: float, tokens: float) -> Work:
+    size = CHARS_PER_TOKEN * rows * tokens
+    held = min(2 * size, 4 * SHARD_BYTES)
+    return Work(texts=rows, rows=rows, tokens=tokens, memory_bytes=held, disk_bytes=size)
 
 
 def _chunks(chunking: Chunking) -> dict[str, Any]:

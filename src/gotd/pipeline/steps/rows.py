@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 
 from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source, Task
+from gotd.data.sizes import CHARS_PER_TOKEN, task_tokens
 from gotd.storage.artifacts import Step
+from gotd.storage.work import Work
 
 
 def task_rows(source: Source, task: Task, limits: TaskLimits, protocol: str, seed: int) -> Step:
@@ -23,10 +25,18 @@ def task_rows(source: Source, task: Task, limits: TaskLimits, protocol: str, see
         for name, table in task.tables(source, limits, protocol, seed).items():
             pq.write_table(table, folder / f"{name}.parquet", compression="zstd")
 
+    def work() -> Work:
+        train, evaluated = task.count_rows(source, limits, protocol)
+        tokens = task_tokens(source, task.name)
+        texts = train + evaluated
+        size = 0.5 * texts * tokens * CHARS_PER_TOKEN  # compressed
+        return Work(texts, disk_bytes=size, rows=train, evaluated=evaluated, tokens=tokens)
+
     return Step(
         kind=task.rows_kind,
         version=1,
         name=f"{source.name}-{task.name}",
         parameters=task.key_fields(source, limits, protocol, seed),
         build=build,
+        work=work,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.engine.local import Engine
 from gotd.engine.progress import Watched
 from gotd.pipeline.ranked_pool import (
@@ -23,11 +25,13 @@ from gotd.pipeline.ranked_pool import (
     open_pools,
     scores_file,
 )
-from gotd.selectors.base import check_request
+from gotd.selectors.base import Selector, check_request
+from gotd.selectors.domains import TYPICAL_DOMAINS, screen_work
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, write_json
 from gotd.storage.keys import identity
 from gotd.storage.memmap import create_array
+from gotd.storage.work import Work
 
 SCREENED_ROWS = 10_000
 """Rows of each domain that are measured (paper, App. C.3)."""
@@ -73,6 +77,11 @@ def screened(
             },
         )
 
+    def work() -> Work:
+        n, m, width = _sizes(pools)
+        share = min(1.0, keep / TYPICAL_DOMAINS)
+        return replace(screen_work(n, m, width), rows=share * n, disk_bytes=500, rate="transport")
+
     return Step(
         kind="screened",
         version=2,
@@ -86,6 +95,7 @@ def screened(
         },
         build=build,
         inputs=dict(pools),
+        work=work,
     )
 
 
@@ -117,7 +127,7 @@ def scored(
         engine_ = Watched(engine, progress.tick)
         method = selector
         if "toxicity" in inputs:
-            method = dataclasses.replace(selector, scores=inputs["toxicity"] / "scores.parquet")
+            method = replace(selector, scores=inputs["toxicity"] / "scores.parquet")
         target, candidates = open_pools(inputs, least=limit or 1)
         check_request(method, target, candidates, limit or 1)
         if every:
@@ -156,7 +166,19 @@ def scored(
         },
         build=build,
         inputs=dict(inputs),
+        work=lambda: _scoring_work(selector, inputs, limit),
     )
+
+
+def _scoring_work(selector: Selector, inputs: Mapping[str, Step], limit: int | None) -> Work:
+    """Return the work that a selector states, with the memory of the embeddings."""
+    n, m, width = _sizes(inputs)
+    if "screened" in inputs:
+        n = math.ceil(inputs["screened"].stated.rows)
+    work = selector.work(n, m, width, limit or n)
+    held = work.memory_bytes + 4 * width * (n + m)
+    rate = f"select {identity(selector)['class']}"
+    return replace(work, memory_bytes=held, disk_bytes=30 * (limit or n), rate=rate)
 
 
 def selection(
@@ -190,6 +212,12 @@ def selection(
         report = selected.summary(seed, under_covered)
         write_json(folder / "report.json", {**report, **ranked.outcome})
 
+    def work() -> Work:
+        pool = pools["candidates"].stated
+        rows = budget or pool.rows
+        size = rows * pool.tokens * CHARS_PER_TOKEN
+        return Work(rows, memory_bytes=4 * size, disk_bytes=size, rows=rows, tokens=pool.tokens)
+
     return Step(
         kind="selection",
         version=2,
@@ -197,4 +225,12 @@ def selection(
         parameters={"budget": budget, "under_covered": under_covered, "seed": seed},
         build=build,
         inputs={**pools, "scored": scored},
+        work=work,
     )
+
+
+def _sizes(pools: Mapping[str, Step]) -> tuple[int, int, int]:
+    """Return the rows of the pool and of the target, and the width of their embeddings."""
+    embeddings = pools.get("candidates_embeddings")
+    n, m = (math.ceil(pools[side].stated.rows) for side in ("candidates", "target"))
+    return n, m, 0 if embeddings is None else embeddings.stated.width

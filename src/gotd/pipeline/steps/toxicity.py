@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.data.pool import open_pool
+from gotd.data.sizes import DOCUMENT_TOKENS, expected_rows
+from gotd.evaluation.perplexity import PerplexitySettings
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.utility import UtilitySettings
-from gotd.pipeline.steps.models import REPORT, write_report
+from gotd.pipeline.steps.models import REPORT, model_shape, scoring_work, write_report
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
+from gotd.storage.shapes import BERT_BASE
+from gotd.storage.work import Work, reading_work
 from gotd.training.scorer import CHECKPOINT, TrainedScorer
+
+COMMENT_TOKENS, HELD_OUT_TOKENS = 64, 2 * DOCUMENT_TOKENS
+"""Tokens of a labelled comment, and of a text whose perplexity is measured."""
+UTILITY_ROWS, UTILITY_CHOICES, UTILITY_TOKENS = 3_000, 3, 150
+"""Rows of a utility task that nothing limits, the choices of each and their tokens."""
 
 
 def scorer(settings: TrainedScorer, source: Any) -> Step:
@@ -33,7 +42,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
             "the scorer on; add them or choose another scorer, such as "
             "scorer@evaluation.scorer=detoxify"
         )
-    spec = settings.spec
+    spec, rows, tokens = settings.spec, f"{settings.comments}/train", COMMENT_TOKENS
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         from sklearn.metrics import roc_auc_score
@@ -48,11 +57,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
         if not (work / REPORT).exists():  # a kill while testing costs no training
             texts, labels = train["text"].to_pylist(), train["label"].to_numpy()
             words = spec.pretrained is None and spec.tokenizer == "word_level"
-            located = (
-                dataclasses.replace(spec, pretrained=locate(spec.pretrained))
-                if spec.pretrained
-                else spec
-            )
+            located = replace(spec, pretrained=locate(spec.pretrained)) if spec.pretrained else spec
             start = work / "start"
             build_model(located, source.vocabulary() if words else texts, settings.seed, start)
             seeds = TrainingSeeds.derive(settings.seed)
@@ -84,6 +89,7 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
             "seed": settings.seed,
         },
         build=build,
+        work=lambda: settings.settings.work(spec.shape(), expected_rows(source, rows), tokens),
     )
 
 
@@ -110,7 +116,7 @@ def pool_toxicity(settings: Any, source: Any, candidates: Step) -> Step:
 
 
 def toxicity_measures(
-    evaluation: Toxicity, model: Step, rows: Step, source: Any, seed: int
+    evaluation: Toxicity, model: Step, rows: Step, task: Any, source: Any, seed: int
 ) -> dict[str, Step]:
     """Give the steps that a toxicity record reads: generations, their scores, losses."""
     written = _generations(evaluation, model, rows, seed)
@@ -120,8 +126,8 @@ def toxicity_measures(
     }
     if evaluation.second_scorer is not None:
         found["second_scores"] = _scores(evaluation.second_scorer, source, written, rows)
-    if evaluation.perplexity is not None and rows.parameters["task"]["held_out_rows"]:
-        found["perplexity"] = _perplexity(evaluation, model, rows)
+    if evaluation.perplexity is not None and task.held_out_rows:
+        found["perplexity"] = _perplexity(evaluation.perplexity, model, rows, task.held_out_rows)
     if evaluation.utility is not None:
         found["utility"] = _utility(evaluation.utility, model, source)
     return found
@@ -142,6 +148,11 @@ def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> St
         pq.write_table(found, folder / "generations.parquet", compression="zstd")
         write_json(folder / "report.json", {"cut_prompts": sum(found["cut"].to_pylist())})
 
+    def work() -> Work:
+        texts, tokens = rows.stated.evaluated * settings.samples, settings.max_new_tokens
+        reading = scoring_work(model, settings.precision, texts, tokens)
+        return replace(reading, disk_bytes=4 * texts * tokens)
+
     return Step(
         kind="generations",
         version=1,
@@ -149,6 +160,7 @@ def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> St
         parameters={"settings": identity(settings), "seed": seed},
         build=build,
         inputs={"model": model, "rows": rows},
+        work=work,
     )
 
 
@@ -178,10 +190,8 @@ def _scores(settings: Any, source: Any, written: Step, rows: Step) -> Step:
     return _scoring("scores", written.name, settings, source, inputs, build)
 
 
-def _perplexity(evaluation: Toxicity, model: Step, rows: Step) -> Step:
+def _perplexity(settings: PerplexitySettings, model: Step, rows: Step, texts: int) -> Step:
     """Read held-out text."""
-    settings = evaluation.perplexity
-    assert settings is not None
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.likelihood import load_for_scoring
@@ -199,6 +209,7 @@ def _perplexity(evaluation: Toxicity, model: Step, rows: Step) -> Step:
         parameters={"settings": identity(settings)},
         build=build,
         inputs={"model": model, "rows": rows},
+        work=lambda: scoring_work(model, settings.precision, texts, HELD_OUT_TOKENS),
     )
 
 
@@ -208,6 +219,7 @@ def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
     Raises:
         ValueError: If the source lacks one of them.
     """
+    texts = len(settings.tasks) * (settings.rows or UTILITY_ROWS) * UTILITY_CHOICES
     local = settings.tasks if settings.rows_from == "source" else ()
     lacking = [name for name in local if name not in source.tasks()]
     if lacking:
@@ -235,17 +247,26 @@ def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
         },
         build=build,
         inputs={"model": model},
+        work=lambda: scoring_work(model, "float32", texts, UTILITY_TOKENS),
     )
 
 
 def _scoring(
     kind: str, name: str, settings: Any, source: Any, inputs: dict[str, Step], build: Any
 ) -> Step:
-    """Make a step that reads a scorer, trained here or not."""
+    """Return a step that scores the texts of its first input, by a scorer trained here or not."""
+    texts, parameters = next(iter(inputs.values())), {}
     if isinstance(settings, TrainedScorer):
-        trained = {"scorer": scorer(settings, source)}
-        return Step(kind, 1, name, {}, build, {**inputs, **trained})
-    return Step(kind, 1, name, {"scorer": settings.identity()}, build, inputs)
+        inputs = {**inputs, "scorer": scorer(settings, source)}
+    else:
+        parameters = {"scorer": settings.identity()}
+
+    def work() -> Work:
+        # The published scorers are of BERT's size.
+        shape = model_shape(inputs["scorer"]) if "scorer" in inputs else BERT_BASE
+        return reading_work(shape, texts.stated.rows, texts.stated.tokens)
+
+    return Step(kind, 1, name, parameters, build, inputs, work)
 
 
 def _load(settings: Any, inputs: Mapping[str, Path]) -> Any:

@@ -1,4 +1,4 @@
-"""Say how much memory training or scoring a model takes, before it is tried.
+"""The memory that training or scoring a model takes, before it is tried.
 
 Everything that is large is counted: weights, gradients, AdamW's two moments, the copies
 that mixed precision makes of weights, activations with and without recomputation, the
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
-from gotd.planning.sizes import Shape
+from gotd.storage.shapes import Shape
 
 GIB = 2.0**30
 MIXED_BYTES, BF16_BYTES = 2.35, 2.1
@@ -69,7 +69,7 @@ class Memory:
 
     @property
     def gib(self) -> float:
-        """All of them in GiB; the process itself not counted."""
+        """Return the sum in GiB, without the process itself."""
         return sum(asdict(self).values()) / GIB
 
 
@@ -108,7 +108,7 @@ class Training:
     stored: str = "float32"
 
 
-def training_memory(shape: Shape, family: str, how: Training) -> Memory:
+def training_memory(shape: Shape, how: Training) -> Memory:
     """Estimate the peak of training, on each device.
 
     The peak is the larger of two moments: the start of the backward pass, when all
@@ -118,10 +118,10 @@ def training_memory(shape: Shape, family: str, how: Training) -> Memory:
     """
     shards = how.devices if how.strategy == "fsdp" else 1
     wide = 2 if how.weights == "bf16" else 4
-    trained = shape.weights if how.tuning == "full" else adapter_weights(shape, family, how)
+    trained = shape.weights if how.tuning == "full" else adapter_weights(shape, how)
     kept = wide if how.tuning == "full" else 4  # additions stay float32
     mixed = how.precision == "bf16"
-    layer = activations(shape, family, how)
+    layer = activations(shape, how)
     if how.gradient_checkpointing:
         number = 4 if how.weights == "float32" else 2
         inputs = how.rows * how.length_tokens * shape.hidden * number
@@ -147,15 +147,15 @@ def training_memory(shape: Shape, family: str, how: Training) -> Memory:
 
 
 def _loading(shape: Shape, weights: str, stored: str) -> Memory:
-    """Give what is held while weights are read: the file's pages too, if they are converted."""
+    """Estimate the memory while weights are read: with the file's pages, if they are converted."""
     converted = weights == "bf16" and stored == "float32"
     wide = 2 if weights == "bf16" else 4
     return Memory(weights=wide * shape.weights, file=4 * shape.weights if converted else 0.0)
 
 
-def activations(shape: Shape, family: str, how: Training) -> float:
-    """Give the bytes that one layer saves for its backward pass."""
-    kind = FAMILIES[family]
+def activations(shape: Shape, how: Training) -> float:
+    """Return the bytes that one layer saves for its backward pass."""
+    kind = FAMILIES[shape.family]
     states, inner, scores = kind.states, kind.inner, SCORES
     if how.tuning == "lora":
         states, inner = states - SPARED_BY_LORA[0], inner - SPARED_BY_LORA[1]
@@ -169,15 +169,14 @@ def activations(shape: Shape, family: str, how: Training) -> float:
     return number * how.rows * how.length_tokens * numbers
 
 
-def adapter_weights(shape: Shape, family: str, how: Training) -> int:
+def adapter_weights(shape: Shape, how: Training) -> int:
     """Count the weights that LoRA adds."""
-    width = sum(into + out for into, out in FAMILIES[family].adapted)
+    width = sum(into + out for into, out in FAMILIES[shape.family].adapted)
     return shape.layers * how.lora_rank * width * shape.hidden
 
 
 def scoring_memory(
     shape: Shape,
-    family: str,
     precision: str,
     batch_tokens: int,
     length_tokens: int,
@@ -187,7 +186,6 @@ def scoring_memory(
 
     Args:
         shape: The model's sizes.
-        family: One of ``FAMILIES``.
         precision: ``float32`` or ``bf16``.
         batch_tokens: Positions read at once.
         length_tokens: Tokens of the longest text.
@@ -197,7 +195,7 @@ def scoring_memory(
     # One layer at a time: its feed-forward vectors thrice, or its attention, before the next.
     inner = 3 * wide * shape.feed_forward + 2 * wide * shape.hidden
     # GPT-Neo attends in float32 whatever the precision.
-    score = 4 if family == "gpt_neo" else wide
+    score = 4 if shape.family == "gpt_neo" else wide
     scores = 3 * score * shape.heads * length_tokens
     states = 2 * wide * shape.hidden
     logits = (wide + 4 + 4 if wide == 2 else 8) * HEAD_ROWS * min(HEAD_TILE, shape.vocabulary)
@@ -211,7 +209,7 @@ def scoring_memory(
 
 
 def ways(how: Training) -> Iterator[tuple[str, Training]]:
-    """Name the ways to train that differ in memory, the cheapest last."""
+    """Yield the ways to train that differ in memory, the cheapest last."""
     bf16 = {"weights": "bf16", "precision": "bf16"}
     lora = replace(how, tuning="lora")
     yield "full", replace(how, tuning="full")

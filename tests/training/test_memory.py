@@ -1,18 +1,22 @@
 """Estimates against what torch says: weights of real shapes, tensors that a layer saves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    DistilBertConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoConfig,
     GPTNeoForCausalLM,
 )
 
-from gotd.planning.memory import (
+from gotd.storage.shapes import BERT_BASE, PUBLISHED, Shape, named_shape
+from gotd.training.memory import (
     Training,
     activations,
     adapter_weights,
@@ -20,7 +24,6 @@ from gotd.planning.memory import (
     training_memory,
     ways,
 )
-from gotd.planning.sizes import BERT_BASE, PUBLISHED, Shape
 
 ROWS, LENGTH = 2, 16
 SMALL = Shape(layers=2, hidden=64, heads=4, feed_forward=256, vocabulary=100, positions=32)
@@ -113,7 +116,7 @@ def test_a_layer_saves_what_autograd_says(family, tuning, dropout, weights):
     measured = (counts[1] - counts[0]) / 2
     how = Training(ROWS, LENGTH, tuning=tuning, weights=weights, dropout=dropout > 0)
     # Low ranks and tiny sizes: norms' statistics and adapters weigh more than they will.
-    assert activations(SMALL, family, how) == pytest.approx(measured, rel=0.25)
+    assert activations(replace(SMALL, family=family), how) == pytest.approx(measured, rel=0.25)
 
 
 @pytest.mark.parametrize(
@@ -132,29 +135,44 @@ def test_published_shapes_have_the_published_number_of_weights(name, family):
     assert PUBLISHED[name].weights == pytest.approx(counted, rel=0.01)
     get_peft_model(model, LoraConfig(r=8))
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
-    assert adapter_weights(PUBLISHED[name], family, Training(1, 1)) == trained
+    assert PUBLISHED[name].family == family
+    assert adapter_weights(PUBLISHED[name], Training(1, 1)) == trained
 
 
 def test_each_saving_saves():
     shape = PUBLISHED["gpt2-xl"]
-    gib = {way: training_memory(shape, "gpt2", how).gib for way, how in ways(Training(4, 1024))}
+    gib = {way: training_memory(shape, how).gib for way, how in ways(Training(4, 1024))}
     assert gib["full"] > gib["full, recomputed"] > gib["full, recomputed, fsdp on 8"]
     assert gib["full"] > gib["lora"] > gib["lora, recomputed"]
     assert gib["lora, recomputed"] > gib["lora, recomputed, bf16 weights"]
     # A weight and AdamW's two moments are there at any time, whatever the batch.
     assert gib["full, recomputed"] > 12 * shape.weights / 2**30
-    one, two = (training_memory(shape, "gpt2", Training(rows, 1024)) for rows in (1, 2))
+    one, two = (training_memory(shape, Training(rows, 1024)) for rows in (1, 2))
     assert two.activations == pytest.approx(2 * one.activations)
     assert two.logits == pytest.approx(12 * 2 * 1024 * 50_257)
-    masked = training_memory(BERT_BASE, "bert", Training(64, 128, predicted=0.15))
-    assert masked.logits < 0.2 * training_memory(BERT_BASE, "bert", Training(64, 128)).logits
+    masked = training_memory(BERT_BASE, Training(64, 128, predicted=0.15))
+    assert masked.logits < 0.2 * training_memory(BERT_BASE, Training(64, 128)).logits
 
 
 def test_scoring_halves_in_bf16_and_grows_with_the_batch():
     shape = PUBLISHED["gpt-neo-2.7B"]
-    wide, narrow = (scoring_memory(shape, "gpt_neo", p, 4096, 512) for p in ("float32", "bf16"))
+    wide, narrow = (scoring_memory(shape, p, 4096, 512) for p in ("float32", "bf16"))
     assert narrow.file == 4 * shape.weights  # converted from float32: the peak is there
-    narrow = scoring_memory(shape, "gpt_neo", "bf16", 4096, 512, stored="bf16")
+    narrow = scoring_memory(shape, "bf16", 4096, 512, stored="bf16")
     assert (narrow.file, narrow.weights) == (0.0, wide.weights / 2)
-    assert scoring_memory(shape, "gpt_neo", "bf16", 8192, 512, "bf16").cache == 2 * narrow.cache
+    assert scoring_memory(shape, "bf16", 8192, 512, "bf16").cache == 2 * narrow.cache
     assert narrow.gib < 24
+
+
+def test_a_shape_is_read_from_a_local_configuration(tmp_path):
+    for family in FAMILIES:
+        network(family, SMALL, 0.0).config.save_pretrained(tmp_path / family)
+        assert named_shape(str(tmp_path / family)) == replace(SMALL, family=family)
+    config = DistilBertConfig(n_layers=3, dim=96, n_heads=3, hidden_dim=200, vocab_size=50)
+    config.save_pretrained(tmp_path / "distilbert")
+    assert named_shape(str(tmp_path / "distilbert")) == Shape(3, 96, 3, 200, 50)
+
+
+def test_a_model_that_is_not_here_has_its_published_shape():
+    assert named_shape("nowhere/gpt2-xl") == PUBLISHED["gpt2-xl"]
+    assert named_shape("nowhere/unknown") == BERT_BASE
