@@ -12,9 +12,7 @@ densities beside the file of the embeddings. Both sides may look up
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +40,6 @@ from gotd.engine.local import LocalEngine
 from gotd.selectors.density import pool_density
 from gotd.selectors.neighbours import nearest_neighbours
 from gotd.selectors.tsds import TSDS
-from gotd.storage.memmap import open_array
 
 SIDES = ("gotd", "published")
 
@@ -78,7 +75,7 @@ def ours(inputs: Inputs, variant: Variant, settings: Settings) -> Callable[[], C
         best = np.array([int(i.rpartition("-")[2]) for i in ranking.ids.to_pylist()])
         if variant == "uniform":
             return Chosen(best)
-        # Stored by the selector, so only read here.
+        # Kept by the selector, so looked up here.
         density = pool_density([pool], settings.sigma, settings.kde_neighbours)
         return Chosen(best, points=np.arange(len(pool)), density=density)
 
@@ -242,13 +239,10 @@ def main() -> None:
     machine = describe_machine(("faiss-cpu", "torch", "numba", "gotd"))
     n, m = arguments.n, arguments.m
     pool, first, second = mixture(n, [m, m], arguments.d, arguments.seed)
-    folder = tempfile.TemporaryDirectory()
-    file = Path(folder.name) / "pool.npy"
-    np.save(file, pool)
     inputs = Inputs(
         pool,
         (first, second),
-        as_shard(open_array(file), "pool"),
+        as_shard(pool, "pool"),
         (as_shard(first, "first"), as_shard(second, "second")),
     )
     settings = Settings(min(arguments.prefetch, n // 10), min(1_000, n // 10), n // 100)

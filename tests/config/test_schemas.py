@@ -18,8 +18,8 @@ from omegaconf.errors import ValidationError
 from gotd.config.build import build, schema, targets
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import plan_cell
-from gotd.storage.keys import RUN_ONLY, identity
 from gotd.runs.expand import SweepError, _configured, expand, expand_cells, experiments
+from gotd.storage.keys import RUN_ONLY, identity
 
 ONE = ("task=cola", "selector=got_d", "seed=1")
 FILES = sorted(

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 
 from gotd.reporting.cells import blocks
-from gotd.reporting.comparison_tables import (
+from gotd.reporting.comparisons import (
     average_comparisons_table,
+    compare_on_average,
+    compare_per_task,
+    pairs,
     remaining_comparisons_table,
     task_comparisons_table,
 )
-from gotd.reporting.comparisons import compare_on_average, compare_per_task, pairs
 from gotd.reporting.tables import seeds_note
 
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from gotd.reporting.cells import blocks
-from gotd.reporting.labels import labels_table
 from gotd.reporting.report import write_report
-from gotd.reporting.sweeps import sweeps
+from gotd.reporting.sweeps import labels_table, sweeps
 
 NEEDED = "labels without a selection"
 

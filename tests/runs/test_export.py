@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokeniz
 from gotd.cli.main import main
 from gotd.pipeline.experiment import plan_cell, run_cell
 from gotd.runs.expand import expand
-from gotd.runs.model_card import CardFacts, model_card
+from gotd.runs.export import CardFacts, model_card
 
 CAUSAL = [
     "experiment=zeroshot/micro",

@@ -64,37 +64,25 @@ def record_step(
         selection: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
-    settings = recorded_config(config)
+    header = _header(config, axes)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
-        curves = dict(results.curves)
+        curves, selected = dict(results.curves), None
         if selection is not None:
             warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
             curves["pre_fine_tune_loss"] = warmed["loss_curve"]
+            selected = _selection(inputs["selection"], selection, source.generated)
         record = {
-            "schema_version": SCHEMA_VERSION,
-            "experiment": config.experiment_name,
-            "scale": config.scale_name,
+            **header,
             "status": "done",
-            "axes": dict(axes),
             "metrics": results.metrics,
             "n_eval": results.n_eval,
-            "selection": None
-            if selection is None
-            else _selection(inputs["selection"], selection, source.generated),
+            "selection": selected,
             "curves": curves,
-            "seeds": {
-                **derive_seeds(config.seed),
-                "cell": config.seed,
-                "rows": rows.parameters.get("seed"),
-                "base_model": config.model.seed,
-            },
-            "config": settings,
-            "versions": versions(),
+            "seeds": _seeds(config, rows),
             "data": source.identity(),
             "parents": sorted(step.key for step in (*measured.values(), model)),
-            "error": None,
         }
         write_json(folder / RECORD, record)
 
@@ -115,6 +103,25 @@ def record_step(
         inputs=inputs,
         work=lambda: Work(disk_bytes=15_000),
     )
+
+
+def _seeds(config: DictConfig, rows: Step) -> dict[str, Any]:
+    """Return the seed of every role of a cell."""
+    own = {"cell": config.seed, "base_model": config.model.seed}
+    return {**derive_seeds(config.seed), **own, "rows": rows.parameters.get("seed")}
+
+
+def _header(config: DictConfig, axes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a record has whether its cell is done or failed."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "experiment": config.experiment_name,
+        "scale": config.scale_name,
+        "axes": dict(axes),
+        "config": recorded_config(config),
+        "versions": versions(),
+        "error": None,
+    }
 
 
 def _selection(folder: Path, selection: Step, generated: bool) -> dict[str, Any]:
@@ -195,19 +202,14 @@ def failed_record(
     The error is part of the record, so that a table shows the gap and its reason.
     """
     return {
-        "schema_version": SCHEMA_VERSION,
+        **_header(config, axes),
         "key": step.key,
-        "experiment": config.experiment_name,
-        "scale": config.scale_name,
         "status": "failed",
-        "axes": dict(axes),
         "metrics": {},
         "n_eval": None,
         "selection": None,
         "curves": {},
         "seeds": {},
-        "config": recorded_config(config),
-        "versions": versions(),
         "data": {},
         "parents": [],
         "error": {"type": type(error).__name__, "message": str(error)},

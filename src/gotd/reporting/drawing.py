@@ -73,25 +73,11 @@ def whisker(axis: Axes, interval: Interval, y: int, factor: float, block: Block,
     """Plot a dot with its interval; a single seed has a hollow dot and no interval."""
     if interval.n == 0:
         return
-    style = look(block, arm)
     half = None if np.isnan(interval.half_width) else [interval.half_width * factor]
-    axis.errorbar(
-        [interval.mean * factor],
-        [y],
-        xerr=half,
-        color=style["color"],
-        marker=style["marker"],
-        markersize=5,
-        markerfacecolor="white" if half is None else style["color"],
-        linewidth=1.6,
-        capsize=2.5,
-        linestyle="none",
-    )
-
-
-def colour(block: Block, row: str) -> str:
-    """Return the colour of a row's arm, the same in every figure of a block."""
-    return look(block, row)["color"]
+    look_of_arm = look(block, arm)
+    face = "white" if half is None else look_of_arm["color"]
+    style = {**look_of_arm, "linestyle": "none", "linewidth": 1.6, "markerfacecolor": face}
+    axis.errorbar([interval.mean * factor], [y], xerr=half, markersize=5, capsize=2.5, **style)
 
 
 def look(block: Block, row: str) -> dict[str, Any]:

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gotd.evaluation.metrics import Metric, metric
+from gotd.evaluation.metrics import metric
 from gotd.reporting.cells import Block, task_interval
 from gotd.reporting.paper import BY_SCORES
 from gotd.reporting.render import Table
-from gotd.reporting.statistics import Interval, format_interval
+from gotd.reporting.statistics import format_interval
 
 Measures = dict[str, str]
 """Headings of columns by the metric in the records."""
@@ -62,21 +62,18 @@ def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence
     measures = measures_of(block)
     rows = []
     for arm in block.arms:
-        intervals = {name: task_interval(block, arm, block.tasks[0], name) for name in measures}
-        cells = [_cell(i, metric(name), len(block.seeds)) for name, i in intervals.items()]
-        rows.append((arm, *cells, str(next(iter(intervals.values())).n), *rows_of[arm]))
+        intervals = [task_interval(block, arm, block.tasks[0], name) for name in measures]
+        cells = [
+            format_interval(interval, len(block.seeds), of.factor, of.digits) if interval.n else "–"
+            for interval, of in zip(intervals, map(metric, measures), strict=True)
+        ]
+        rows.append((arm, *cells, str(intervals[0].n), *rows_of[arm]))
     columns = ("arm", *measures.values(), "seeds", "distinct / rows")
     notes = (
         f"Mean ± half-width of the 95 % t-interval; {seeds_note}",
         NOTES_OF[block.metric.name],
     )
     return Table("Scores", columns, tuple(rows), notes)
-
-
-def _cell(interval: Interval, of: Metric, expected: int) -> str:
-    if interval.n == 0:
-        return "–"
-    return format_interval(interval, expected, of.factor, of.digits)
 
 
 def prompts_table(block: Block) -> Table | None:

@@ -8,22 +8,13 @@ row only if they were run at that row's setting.
 from __future__ import annotations
 
 import csv
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from gotd.reporting import paper
 from gotd.reporting.cells import Block
-from gotd.reporting.paper import (
-    AVERAGES,
-    IN_PERCENT,
-    MEASURES_OF_TABLE,
-    SCALE,
-    SETTING_OF,
-    SPACE_OF,
-    TABLES_OF,
-    TASK_OF,
-    TOXICITY,
-)
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import format_interval, t_interval
 from gotd.selectors.registry import arm_of
@@ -93,13 +84,13 @@ class Ours:
 
     def is_as(self, method: str) -> bool:
         """Whether every record is of a published method: of its arm and, if any, its space."""
-        of_space = method not in SPACE_OF or self.spaces == {SPACE_OF[method]}
+        of_space = method not in paper.SPACE_OF or self.spaces == {paper.SPACE_OF[method]}
         return self.arm == arm_of(method) and of_space
 
     def is_at(self, budget: int, labels: int | None) -> bool:
         """Whether every record was made at a published setting."""
         at_budget = self.arm == "none" or self.budgets == {budget}
-        return self.block.scale == SCALE and at_budget and self.labels == {labels}
+        return self.block.scale == paper.SCALE and at_budget and self.labels == {labels}
 
     def reference(self) -> str | None:
         """Return the row without a selection that saw as many labels, if there is one."""
@@ -112,35 +103,34 @@ class Ours:
     def cells(self, number: int, columns: Sequence[str], minus: str = "") -> list[str]:
         """Return our cells for the columns of a published table.
 
+        An average is empty unless our tasks are the published ones.
+
         Args:
             number: Number of the published table.
             columns: Tasks or metrics as the paper names them.
             minus: Row to subtract seed by seed; none when empty.
         """
-        tasks = {TASK_OF.get(column, "") for column in columns if column not in AVERAGES}
-        return [self._cell(number, column, tasks, minus) for column in columns]
-
-    def _cell(self, number: int, column: str, tasks: set[str], minus: str) -> str:
-        """Return one cell; an average is empty unless our tasks are the published ones."""
         block = self.block
-        measure = MEASURES_OF_TABLE.get(number, {}).get(column)
-        task = TOXICITY if measure else TASK_OF.get(column, "")
-        scores = block.scores(self.row, measure or "headline")
-        if minus:
-            scores = scores - block.scores(minus, measure or "headline")
-        if task in block.tasks:
-            values, factor = scores[block.tasks.index(task)], block.metric_of(task).factor
-        elif column in AVERAGES and block.comparable and set(block.tasks) == tasks:
-            values, factor = scores.mean(axis=0), block.metric.factor
-        else:
-            return ""
-        if measure:
-            factor = 100.0 if number in IN_PERCENT else 1.0
-        interval = t_interval(values)
-        if interval.n == 0:
-            return ""
-        text = format_interval(interval, len(block.seeds), factor, 2)
-        return f"+{text}" if minus and interval.mean >= 0 else text
+        tasks = {paper.TASK_OF.get(column, "") for column in {*columns} - {*paper.AVERAGES}}
+        cells = []
+        for column in columns:
+            measure = paper.MEASURES_OF_TABLE.get(number, {}).get(column)
+            task = paper.TOXICITY if measure else paper.TASK_OF.get(column, "")
+            scores = block.scores(self.row, measure or "headline")
+            if minus:
+                scores = scores - block.scores(minus, measure or "headline")
+            if task in block.tasks:
+                values, factor = scores[block.tasks.index(task)], block.metric_of(task).factor
+            elif column in paper.AVERAGES and block.comparable and set(block.tasks) == tasks:
+                values, factor = scores.mean(axis=0), block.metric.factor
+            else:
+                values, factor = [], 1.0
+            if measure:
+                factor = 100.0 if number in paper.IN_PERCENT else 1.0
+            interval = t_interval(values)
+            text = format_interval(interval, len(block.seeds), factor, 2) if interval.n else ""
+            cells.append(f"+{text}" if minus and interval.mean >= 0 else text)
+        return cells
 
 
 def read_published(folder: Path) -> list[Published]:
@@ -161,13 +151,10 @@ def read_published(folder: Path) -> list[Published]:
                 raise ValueError(f"{path}: the columns must be {', '.join(COLUMNS)}")
             for line, row in enumerate(reader, start=2):
                 try:
-                    numbers = [float(row[name]) for name in ("mean", "sd") if row[name]]
-                    table = int(row["table"])
+                    _ = float(row["mean"]), float(row["sd"] or 0)
+                    entries.append(Published(int(row["table"]), *[row[n] for n in COLUMNS[1:]]))
                 except (TypeError, ValueError) as error:
                     raise ValueError(f"{path}, line {line}: not a number ({error})") from error
-                if not numbers:
-                    raise ValueError(f"{path}, line {line}: field 'mean' is empty")
-                entries.append(Published(table, *(row[name] for name in COLUMNS[1:])))
     return entries
 
 
@@ -186,7 +173,7 @@ def published_tables(published: Sequence[Published], ours: Sequence[Block]) -> l
     if not measured:
         return []
     experiment = ours[0].experiment.replace("_", "").replace("-", "")
-    numbers = next((t for name, t in TABLES_OF.items() if experiment.startswith(name)), ())
+    numbers = next((t for name, t in paper.TABLES_OF.items() if experiment.startswith(name)), ())
     tables = []
     for number in numbers:
         entries = [entry for entry in published if entry.table == number]
@@ -206,19 +193,23 @@ def _measured(ours: Sequence[Block]) -> list[Ours]:
     differing = [n for n in names if len({block.axes.get(n) for block in ours}) > 1]
     rows = []
     for block in ours:
+        # The model is no part of the scale's name, so an override must show.
+        named = [f"{n} {block.axes[n]}" for n in ("model", *differing) if n in block.axes]
         for row in block.arms:
             done = block.of(row)
-            if not done:
-                continue
             variant = block.names[row][1] or block.axes.get("variant")
-            # The model is no part of the scale's name, so an override must show.
-            named = [f"{n} {block.axes[n]}" for n in ("model", *differing) if n in block.axes]
             budgets = {r["axes"].get("budget") for r in done if r["selection"] is not None} - {None}
             embedders = [r["config"].get("embedder") for r in done]
-            spaces = frozenset(str(e.get("name", "hashed")) for e in embedders if e)
-            named += [f"with {variant}"] if variant else []
-            labels = _labels(block, row)
-            rows.append(Ours(block, row, frozenset(budgets), labels, spaces, tuple(named)))
+            one = Ours(
+                block=block,
+                row=row,
+                budgets=frozenset(budgets),
+                labels=_labels(block, row),
+                spaces=frozenset(str(e["name"]) for e in embedders if e),
+                named=(*named, *([f"with {variant}"] if variant else [])),
+            )
+            if done:
+                rows.append(one)
     return rows
 
 
@@ -236,8 +227,8 @@ def _setting(number: int, name: str) -> tuple[int, int | None]:
     Raises:
         ValueError: If the block is not known and its name is no budget such as ``10k``.
     """
-    if (number, name) in SETTING_OF:
-        return SETTING_OF[number, name]
+    if (number, name) in paper.SETTING_OF:
+        return paper.SETTING_OF[number, name]
     thousands = name.removesuffix("k")
     if thousands == name or not thousands.isdigit():
         raise ValueError(
@@ -250,27 +241,28 @@ def _setting(number: int, name: str) -> tuple[int, int | None]:
 def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence[Ours]) -> Table:
     """Build the table of one published block."""
     columns = tuple(dict.fromkeys(entry.column for entry in entries))
-    setting = _setting(number, name)
+    budget, labels = _setting(number, name)
+    printed: dict[str, dict[str, Published]] = defaultdict(dict)
+    for entry in entries:
+        printed[entry.row][entry.column] = entry
+    base = next((of for method, of in printed.items() if arm_of(method) == "none"), None)
     rows = []
-    base = {e.column: e for e in entries if arm_of(e.row) == "none"}
-    methods = dict.fromkeys(entry.row for entry in entries)
-    for method in methods:
-        printed = {e.column: e for e in entries if e.row == method}
-        rows.append((method, "published", *[_as_printed(printed.get(c)) for c in columns]))
-        if arm_of(method) != "none" and base:
-            gains = [_printed_gain(printed.get(c), base.get(c)) for c in columns]
+    for method, of in printed.items():
+        rows.append((method, "published", *[_as_printed(of.get(c)) for c in columns]))
+        if base is not None and base is not of:
+            gains = [_printed_gain(of.get(c), base.get(c)) for c in columns]
             rows.append((method, "published minus base", *gains))
-        at = [one for one in ours if one.is_as(method) and one.is_at(*setting)]
+        at = [one for one in ours if one.is_as(method) and one.is_at(budget, labels)]
         rows += _our_rows(number, method, at, columns, "ours")
-    for method in methods:
-        away = [one for one in ours if one.is_as(method) and one.block.scale != SCALE]
+    for method in printed:
+        away = [one for one in ours if one.is_as(method) and one.block.scale != paper.SCALE]
         rows += _our_rows(number, method, away, columns, "ours, not this setting")
     notes = (
         f"Published: {entries[0].source}; mean (s.d. over runs) as printed. Ours: mean ± "
         "half-width of the 95 % t-interval over seeds; empty where not measured, and the "
         "average empty unless our tasks are the published ones.",
-        f"This block: budget {setting[0]}, labels {setting[1] or 'all'}. Ours follow a published "
-        f"row only at scale {SCALE} with that budget and label limit. Rows marked "
+        f"This block: budget {budget}, labels {labels or 'all'}. Ours follow a published "
+        f"row only at scale {paper.SCALE} with that budget and label limit. Rows marked "
         '"not this setting" ran with other data and models: compare the sign and order of '
         "differences, never levels.",
     )

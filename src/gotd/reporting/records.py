@@ -12,6 +12,7 @@ import json
 import math
 import reprlib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -180,23 +181,21 @@ def read_jsonl(path: Path) -> list[Record]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such records file; run an experiment first")
-    records = []
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                value = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise RecordError(f"{where}: not UTF-8; this is no file of records") from error
-            except json.JSONDecodeError as error:
-                raise RecordError(
-                    f"{where}: not JSON ({error.msg} at column {error.colno}); "
-                    "if a killed run left half a line, delete that line"
-                ) from error
-            records.append(validate(value, where))
-    return records
+    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
+    return [_parse(line, f"{path}, line {number}") for number, line in lines if line.strip()]
+
+
+def _parse(line: bytes, where: str) -> Record:
+    """Parse and validate one line of a file."""
+    try:
+        return validate(json.loads(line.decode("utf-8")), where)
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{where}: not UTF-8; this is no file of records") from error
+    except json.JSONDecodeError as error:
+        raise RecordError(
+            f"{where}: not JSON ({error.msg} at column {error.colno}); "
+            "if a killed run left half a line, delete that line"
+        ) from error
 
 
 def write_jsonl(records: Iterable[Record], path: Path) -> None:
@@ -224,10 +223,9 @@ def merge(*sets: Sequence[Record]) -> list[Record]:
 
 
 def _started(record: Record) -> float:
-    try:
+    with suppress(KeyError, TypeError, ValueError):
         return datetime.fromisoformat(record["cost"]["started_at"]).timestamp()
-    except (KeyError, TypeError, ValueError):
-        return -math.inf
+    return -math.inf
 
 
 def canonical_order(record: Record) -> tuple[Any, ...]:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
-from gotd.reporting import comparison_tables, tables
+from gotd.reporting import comparisons, tables
 from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
-from gotd.reporting.labels import labels_table
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
 from gotd.reporting.render import Picture, Section, Table, one_line, render, to_terminal
 from gotd.reporting.selections import first_rows_table, overlap_table, selections_table
-from gotd.reporting.sweeps import curve_figures, sweep_tables, sweeps
+from gotd.reporting.sweeps import curve_figures, labels_table, sweep_tables, sweeps
 from gotd.storage.files import write_text
 
 # A path starts a word or a value; after a colon two slashes are a web address.
@@ -37,7 +37,7 @@ Maker = Callable[[Block], Table | None]
 _MAIN: tuple[Maker, ...] = (
     tables.scores_table,
     tables.aggregates_table,
-    comparison_tables.average_comparisons_table,
+    comparisons.average_comparisons_table,
     tables.domains_table,
     tables.other_metrics_table,
     tables.failed_table,
@@ -46,8 +46,8 @@ _MAIN: tuple[Maker, ...] = (
 _DETAILS: dict[str, tuple[Maker, ...]] = {
     "_selections": (selections_table, overlap_table),
     "_by_task": (
-        comparison_tables.remaining_comparisons_table,
-        comparison_tables.task_comparisons_table,
+        comparisons.remaining_comparisons_table,
+        comparisons.task_comparisons_table,
     ),
     "_cost": (tables.cost_table,),
 }
@@ -132,10 +132,9 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
     """Build the sections of an experiment: sweeps, blocks, published numbers."""
     sections = []
     curves: Counter[str] = Counter()
-    swept = sweeps(members)
-    figures = [curve_figures(sweep) for sweep in swept]
-    several = Counter(kind for of in figures for kind in of)
-    for sweep, of in zip(swept, figures, strict=True):
+    swept = [(sweep, curve_figures(sweep)) for sweep in sweeps(members)]
+    several = Counter(kind for _, of in swept for kind in of)
+    for sweep, of in swept:
         curves.update(list(of))
         names = {k: f"{k}_{curves[k]}" if several[k] > 1 else k for k in of}
         worth = labels_table(sweep)
@@ -145,7 +144,7 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
         of = block_figures(block)
         names = {k: f"{number}_{k}" if len(members) > 1 else k for k in of}
         (section,) = _sections([block], _MAIN)
-        sections.append(Section(section.title, section.tables, _pictures(of, names)))
+        sections.append(replace(section, pictures=_pictures(of, names)))
     if compared := published_tables(published, members):
         sections.append(Section(f"{members[0].experiment}: published numbers", tuple(compared)))
     return sections

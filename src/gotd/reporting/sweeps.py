@@ -10,6 +10,7 @@ import itertools
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gotd.evaluation.metrics import Metric
+from gotd.reporting import drawing
 from gotd.reporting.cells import VARIANT, Block, order_arms, order_tasks, shared_axes
-from gotd.reporting.drawing import STYLE, axis_name, grid, legend, style
 from gotd.reporting.records import natural_order
 from gotd.reporting.render import Table, one_line
 from gotd.reporting.statistics import Interval, decimals, format_interval, t_interval
@@ -27,6 +28,8 @@ from gotd.reporting.tables import AVERAGE
 
 DEFAULT = "default"
 """Value of an override in the cells that ran without it."""
+LABELS = "limits.labels="
+"""The axis of a sweep that limits the labels of the target."""
 _OVERRIDE = re.compile(r"\s+(?=[\w./@]+=)")
 
 Averages = dict[tuple[Any, ...], Interval]
@@ -108,10 +111,8 @@ def _cells(block: Block) -> Iterable[dict[str, Any]]:
 
 def _number(text: str) -> int | float | str:
     for kind in (int, float):
-        try:
+        with suppress(ValueError):
             return kind(text)
-        except ValueError:
-            continue
     return text
 
 
@@ -169,36 +170,31 @@ def _pair_table(sweep: Sweep, first: str, second: str) -> Table | None:
         cells = [cell for cell in cells if {row, column} <= cell["own"]]
     others = [axis for axis in ("arm", *sweep.axes) if axis not in (row, column)]
     over = [*dict.fromkeys(others), "task"]
-    intervals, used = averages(cells, (row, column), over)
-    if not intervals:  # cells without an override may have nothing in common with the others
-        cells = [cell for cell in cells if DEFAULT not in cell.values()]
-        intervals, used = averages(cells, (row, column), over)
-    if not intervals:
+    # Cells without an override may have nothing in common with the others.
+    overridden = [cell for cell in cells if DEFAULT not in cell.values()]
+    for of in (cells, overridden):
+        intervals, used = averages(of, (row, column), over)
+        if intervals:
+            break
+    else:
         return None
-    of_rows, of_columns = map(set, zip(*intervals, strict=True))
-    columns = [value for value in sweep.axes[column] if value in of_columns]
-    factor, n_seed = sweep.metric.factor, len({cell["seed"] for cell in cells})
+    factor, n_seed = sweep.metric.factor, len({cell["seed"] for cell in of})
     digits = decimals(intervals.values(), factor)
+    shown = {key: format_interval(i, n_seed, factor, digits) for key, i in intervals.items()}
+    of_rows, of_columns = map(set, zip(*shown, strict=True))
+    columns = [value for value in sweep.axes[column] if value in of_columns]
     rows = tuple(
-        (
-            str(value),
-            *(
-                format_interval(intervals[value, other], n_seed, factor, digits)
-                if (value, other) in intervals
-                else ""
-                for other in columns
-            ),
-        )
+        (str(value), *(shown.get((value, other), "") for other in columns))
         for value in sweep.axes[row]
         if value in of_rows
     )
     used["task"] = list(order_tasks(used["task"]))
     if "arm" in used:
         used["arm"] = list(order_arms(used["arm"]))
-    shown = "; ".join(f"{plain(a)} {', '.join(map(str, values))}" for a, values in used.items())
+    settings = "; ".join(f"{plain(a)} {', '.join(map(str, values))}" for a, values in used.items())
     notes = (
         f"Mean ± half-width of the 95 % t-interval over {n_seed} seeds; (n/N) marks n of N seeds. "
-        f"Every mean is over the settings that all cells of this table have: {shown}.",
+        f"Every mean is over the settings that all cells of this table have: {settings}.",
         "An arm that an axis does not concern has the same number at all its values.",
     )
     headings = tuple(f"{plain(column)} {value}" for value in columns)
@@ -211,6 +207,7 @@ def plain(axis: str) -> str:
     return axis.removesuffix("=")
 
 
+@mpl.rc_context(drawing.STYLE)
 def curve_figures(sweep: Sweep) -> dict[str, Figure]:
     """Plot the score against every axis of numbers, by the axis's short name."""
     figures = {}
@@ -236,31 +233,70 @@ def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
     for cell in sweep.cells:
         panels[tuple(cell[other] for other in others)].append(cell)
     label = f"{plain(axis)}, rows" if axis == "budget" else plain(axis).replace("_", " ")
-    with mpl.rc_context(STYLE):
-        size = (6.0, 3.4) if len(panels) == 1 else (3.6, 2.8)
-        figure, axes = grid(len(panels), *size, sweep.arms, share_rows=False)
-        for panel, setting in zip(axes, sorted(panels, key=str), strict=True):
-            intervals, _ = averages(panels[setting], ("arm", axis), ("task",))
-            for index, arm in enumerate(sweep.arms):
-                points = [(v, i) for v in values if (i := intervals.get((arm, v))) and i.n]
-                # A nudge on the logarithmic axis keeps whiskers of different arms apart.
-                xs = [x * 1.012 ** (index - len(sweep.arms) / 2) for x, _ in points]
-                means = [i.mean * sweep.metric.factor for _, i in points]
-                halves = [np.nan_to_num(i.half_width) * sweep.metric.factor for _, i in points]
-                panel.errorbar(
-                    xs, means, yerr=halves, markersize=4, linewidth=1.4, capsize=2,
-                    **style(arm, sweep.arms),
-                )  # fmt: skip
-            if min(values) > 0:
-                panel.set_xscale("log")
-            panel.set_xticks(values, [f"{value:,}" for value in values])
-            panel.minorticks_off()
-            panel.set_xlabel(label)
-            panel.set_title(
-                one_line(", ".join(f"{plain(o)} {v}" for o, v in zip(others, setting, strict=True)))
-            )
-            tasks = {cell["task"] for cell in panels[setting]}
-            panel.set_ylabel(AVERAGE if len(tasks) > 1 else axis_name(sweep.metric))
-        legend(figure, axes)
-        figure.suptitle(f"Score by {plain(axis)}, mean and 95 % interval over seeds")
+    size = (6.0, 3.4) if len(panels) == 1 else (3.6, 2.8)
+    figure, axes = drawing.grid(len(panels), *size, sweep.arms, share_rows=False)
+    for panel, setting in zip(axes, sorted(panels, key=str), strict=True):
+        intervals, _ = averages(panels[setting], ("arm", axis), ("task",))
+        for index, arm in enumerate(sweep.arms):
+            points = [(v, i) for v in values if (i := intervals.get((arm, v))) and i.n]
+            # A nudge on the logarithmic axis keeps whiskers of different arms apart.
+            xs = [x * 1.012 ** (index - len(sweep.arms) / 2) for x, _ in points]
+            means = [i.mean * sweep.metric.factor for _, i in points]
+            halves = [np.nan_to_num(i.half_width) * sweep.metric.factor for _, i in points]
+            look = {"markersize": 4, "linewidth": 1.4, "capsize": 2}
+            panel.errorbar(xs, means, yerr=halves, **look, **drawing.style(arm, sweep.arms))
+        if min(values) > 0:
+            panel.set_xscale("log")
+        panel.set_xticks(values, [f"{value:,}" for value in values])
+        panel.minorticks_off()
+        panel.set_xlabel(label)
+        panel.set_title(
+            one_line(", ".join(f"{plain(o)} {v}" for o, v in zip(others, setting, strict=True)))
+        )
+        tasks = {cell["task"] for cell in panels[setting]}
+        panel.set_ylabel(AVERAGE if len(tasks) > 1 else drawing.axis_name(sweep.metric))
+    drawing.legend(figure, axes)
+    figure.suptitle(f"Score by {plain(axis)}, mean and 95 % interval over seeds")
     return figure
+
+
+def labels_table(sweep: Sweep) -> Table | None:
+    """Estimate how many labels the arm without a selection needs (Figure 1 of the paper).
+
+    Between two measured numbers of labels the mean is taken to grow evenly with their
+    logarithm; nothing is extrapolated. ``None`` where labels do not vary.
+    """
+    limits = [int(value) for value in numbers(sweep, LABELS)]
+    others = [axis for axis in sweep.axes if axis not in ("arm", LABELS)]
+    intervals, _ = averages(sweep.cells, ("arm", LABELS), (*others, "task")) if limits else ({}, {})
+    without = [(n, intervals["none", n]) for n in limits if ("none", n) in intervals]
+    if len(limits) < 2 or not without:
+        return None
+    factor = sweep.metric.factor
+    rows = tuple(
+        (arm, f"{n:,}", f"{mean * factor:.2f}", _needed(mean, without))
+        for arm in sweep.arms
+        for n in limits
+        if arm != "none" and (arm, n) in intervals
+        for mean in [intervals[arm, n].mean]
+    )
+    notes = (
+        "Labels that fine-tuning alone (arm none) needs for the same mean, read off its curve; "
+        "the means carry the intervals of the table of scores.",
+    )
+    columns = ("arm", "labels", "score", "labels without a selection")
+    return Table("What a selection is worth in labels", columns, rows, notes)
+
+
+def _needed(score: float, curve: Sequence[tuple[int, Interval]]) -> str:
+    """Interpolate the fewest labels at which the curve reaches a score."""
+    points = [(labels, interval.mean) for labels, interval in curve if interval.n]
+    if np.isnan(score) or not points:
+        return ""
+    if points[0][1] >= score:
+        return f"at most {points[0][0]:,}"
+    for (fewer, low), (more, high) in zip(points, points[1:], strict=False):
+        if high >= score:
+            share = (score - low) / (high - low)
+            return f"{fewer * (more / fewer) ** share:,.0f}"
+    return f"more than {points[-1][0]:,}"

@@ -78,11 +78,9 @@ def scores_table(block: Block) -> Table:
         for task in block.tasks:
             expected = n_seed if task in asked else 0
             row.append(format_interval(cells[arm, task], expected, factors[task], digits))
-        if block.comparable:
-            average = average_interval(block, arm)
-            row.append(format_interval(average, n_seed, block.metric.factor, digits))
-        else:
-            row.append("")
+        average = average_interval(block, arm)
+        factor = block.metric.factor
+        row.append(format_interval(average, n_seed, factor, digits) if block.comparable else "")
         row.append(_range([cells[arm, task].n for task in asked]))
         rows.append((*row, *_selection_columns(block, arm)))
     if noise := _noise_row(block, factors, digits):
@@ -140,8 +138,7 @@ def _selection_columns(block: Block, arm: str) -> tuple[str, str]:
     if not selections:
         return ("", "")
     distinct, rows = (_range([s[n] for s in selections]) for n in ("distinct_rows", "rows"))
-    values = [s.get("under_covered_share") for s in selections]
-    shares = [value for value in values if value is not None]
+    shares = [v for s in selections if (v := s.get("under_covered_share")) is not None]
     share = f"{100 * float(np.mean(shares)):.1f}" if shares else ""
     return (f"{distinct}/{rows}", share)
 
@@ -278,10 +275,9 @@ def hardware(block: Block) -> str:
     machines: Counter[str] = Counter()
     for record in block.cells.values():
         machine = record["cost"].get("hardware") or {}
-        parts = [machine.get("gpu"), machine.get("cpu")]
-        cores = [f"{machine['cores']} cores"] if machine.get("cores") else []
-        memory = [f"{machine['memory_gib']:g} GiB"] if machine.get("memory_gib") else []
-        machines[", ".join([str(p) for p in parts if p] + cores + memory) or "not recorded"] += 1
+        forms = {"gpu": "{}", "cpu": "{}", "cores": "{} cores", "memory_gib": "{:g} GiB"}
+        parts = [form.format(machine[name]) for name, form in forms.items() if machine.get(name)]
+        machines[", ".join(parts) or "not recorded"] += 1
     return "Hardware: " + "; ".join(f"{name} ({n} cells)" for name, n in sorted(machines.items()))
 
 

@@ -214,15 +214,10 @@ def _run_job(config: DictConfig) -> str:
     name = variant(list(HydraConfig.get().overrides.task))
     began = time.perf_counter()
     record = run_cell(config, name)
+    elapsed_s = time.perf_counter() - began
     axes, metrics = record["axes"], record["metrics"]
-    budget = "" if axes["budget"] is None else f" budget {axes['budget']}"
-    log.info(
-        "%s %s%s seed %s: %s (%.0f s)",
-        axes["task"],
-        axes["arm"],
-        f"{budget} {axes['variant'] or ''}".rstrip(),
-        axes["seed"],
-        f"{metrics['headline']:.3f}" if metrics else "failed",
-        time.perf_counter() - began,
-    )
+    budget = None if axes["budget"] is None else f"budget {axes['budget']}"
+    words = filter(None, (axes["task"], axes["arm"], budget, axes["variant"]))
+    score = f"{metrics['headline']:.3f}" if metrics else "failed"
+    log.info("%s seed %s: %s (%.0f s)", " ".join(words), axes["seed"], score, elapsed_s)
     return str(record["status"])

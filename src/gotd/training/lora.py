@@ -51,7 +51,7 @@ def _remove_local_details(folder: Path) -> None:
     """Remove what differs between machines from an adapter's folder: paths, the order of a set.
 
     PEFT writes the local path of the base into the settings and into a card;
-    `gotd.runs.model_card` writes a card with the name of the base.
+    `gotd.runs.export` writes a card with the name of the base.
     """
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_config.json"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 
+from gotd.data.base import Source
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.zero_shot import OF_FULL_TEXT, Prompt, ZeroShot
@@ -19,55 +21,83 @@ from gotd.storage.work import Work
 from gotd.training.classifier import FineTuneSettings
 
 
+@singledispatch
 def measured(
     evaluation: Any,
     model: Step,
     rows: Step,
     task: Any,
     tuning: Any,
-    source: Any,
+    source: Source,
     seeds: Mapping[str, int],
 ) -> dict[str, Step]:
-    """Give the steps that hold what a model did on every example, by role.
+    """Return the steps that measure a model, by role; ``evaluation.results`` reads them.
 
-    The record reads all of them; ``evaluation.results`` turns them into numbers.
+    An evaluation of an outside package has a method ``steps`` with the other arguments.
 
     Args:
-        evaluation: What conf/evaluation built; its class decides.
+        evaluation: The evaluation, whose class selects the steps.
         model: The model to measure.
         rows: The task's rows.
         task: The task.
-        tuning: Settings of fine-tuning, for evaluations that fine-tune.
-        source: Where what a measurement needs besides (comments to train a scorer) is from.
+        tuning: Settings of fine-tuning, for an evaluation that fine-tunes.
+        source: The source, for what a measurement needs besides the task's rows.
         seeds: The seed of each role.
 
     Raises:
-        ValueError: If the evaluation is not for this kind of task, or no steps are known for it.
+        ValueError: If the evaluation is not for this kind of task, or states no steps.
     """
-    if isinstance(evaluation, FineTuned):
-        if not isinstance(tuning, FineTuneSettings):
-            raise ValueError(
-                f"evaluation={evaluation.name} fine-tunes on labels; give it the settings of a "
-                "classifier, for instance fine_tune=bert_glue"
-            )
-        return {"predictions": predictions(model, rows, task, tuning, seeds)}
-    if isinstance(evaluation, ZeroShot):
-        return {"answers": answers(evaluation, model, rows, task)}
-    if isinstance(evaluation, Toxicity):
-        if "prompts" not in task.table_names:
-            raise ValueError(
-                f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
-                "experiment=toxicity"
-            )
-        return toxicity_measures(evaluation, model, rows, task, source, seeds["generation"])
-    raise ValueError(f"no steps are known for the evaluation {type(evaluation).__name__}")
+    if not hasattr(evaluation, "steps"):
+        raise ValueError(f"the evaluation {type(evaluation).__name__} states no steps")
+    return evaluation.steps(model, rows, task, tuning, source, seeds)
+
+
+@measured.register
+def _(
+    evaluation: FineTuned,
+    model: Step,
+    rows: Step,
+    task: Any,
+    tuning: Any,
+    source: Source,
+    seeds: Mapping[str, int],
+) -> dict[str, Step]:
+    if not isinstance(tuning, FineTuneSettings):
+        raise ValueError(
+            f"evaluation={evaluation.name} fine-tunes on labels; give it the settings of a "
+            "classifier, for instance fine_tune=bert_glue"
+        )
+    return {"predictions": predictions(model, rows, task, tuning, seeds)}
+
+
+@measured.register
+def _(evaluation: ZeroShot, model: Step, rows: Step, task: Any, *_: Any) -> dict[str, Step]:
+    return {"answers": answers(evaluation, model, rows, task)}
+
+
+@measured.register
+def _(
+    evaluation: Toxicity,
+    model: Step,
+    rows: Step,
+    task: Any,
+    tuning: Any,
+    source: Source,
+    seeds: Mapping[str, int],
+) -> dict[str, Step]:
+    if "prompts" not in task.table_names:
+        raise ValueError(
+            f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
+            "experiment=toxicity"
+        )
+    return toxicity_measures(evaluation, model, rows, task, source, seeds["generation"])
 
 
 def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
-    """Score every choice of the task's rows; which one is taken is decided afterwards.
+    """Score every choice of the task's rows; the evaluation chooses afterwards.
 
     Raises:
-        ValueError: If the task says nothing about how to ask its rows.
+        ValueError: If the task has no prompt.
     """
     if not hasattr(task, "context"):
         raise ValueError(

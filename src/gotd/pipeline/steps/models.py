@@ -30,7 +30,7 @@ REPORT = "report.json"
 
 
 def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) -> Step:
-    """Make the model that every arm starts from.
+    """Build the model that every arm starts from.
 
     A masked or a causal language model, built from its configuration, or read from a
     folder or the Hub; where ``pretraining`` is given it is trained on the source's own
@@ -98,7 +98,7 @@ def _base_work(source: Source, model: Any, spec: ModelSpec, pretraining: Any) ->
 def tuned_encoder(
     model: str, rows: Step, task: Any, settings: Any, seeds: Mapping[str, int]
 ) -> Step:
-    """Fine-tune an encoder on the target, to embed both sides with it.
+    """Tune an encoder on the target, to embed both sides with it.
 
     The paper embeds with a DistilBERT fine-tuned on the target (App. C.1); it does not
     say by which objective. ``settings`` decide: a classifier's or, where no label may be
@@ -177,7 +177,7 @@ def pre_fine_tuned(
 def predictions(
     model: Step, rows: Step, task: Any, settings: Any, seeds: Mapping[str, int]
 ) -> Step:
-    """Fine-tune on the labelled rows and predict every reported split.
+    """Train on the labelled rows and predict every reported split.
 
     Only predictions and curves are kept: a fine-tuned model per cell would fill the
     disk, and it can be made again from what is kept.
@@ -263,7 +263,7 @@ def _is_causal(spec: Any) -> bool:
 
 
 def _without(documents: pa.Table, others: pa.Table) -> pa.Table:
-    """Leave out the rows that stand in another table."""
+    """Return the rows that are not in another table."""
     return documents.filter(pc.invert(pc.is_in(documents["id"], value_set=others["id"])))
 
 
@@ -293,5 +293,5 @@ def _of_training(seeds: Mapping[str, int]) -> dict[str, int]:
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Keep what a training step reports but its time, which the manifest has."""
+    """Write the report of training without its time, which the manifest has."""
     write_json(folder / REPORT, {k: v for k, v in report.items() if k != "cost"})

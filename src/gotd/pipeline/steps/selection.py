@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.rows import Rows
 from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.engine.local import Engine
 from gotd.engine.progress import Watched
@@ -27,7 +28,6 @@ from gotd.pipeline.ranked_pool import (
 )
 from gotd.selectors.base import Selector, check_request
 from gotd.selectors.domains import TYPICAL_DOMAINS, screen_work
-from gotd.storage import progress
 from gotd.storage.artifacts import Step, write_json
 from gotd.storage.keys import identity
 from gotd.storage.memmap import create_array
@@ -124,36 +124,17 @@ def scored(
     every = callable(getattr(selector, "scores", None))
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        engine_ = Watched(engine, progress.tick)
         method = selector
         if "toxicity" in inputs:
             method = replace(selector, scores=inputs["toxicity"] / "scores.parquet")
         target, candidates = open_pools(inputs, least=limit or 1)
         check_request(method, target, candidates, limit or 1)
-        if every:
-            out = [
-                create_array(folder / scores_file(number), (len(shard),), "<f8")
-                for number, shard in enumerate(candidates)
-            ]
-            result = method.scores(target, candidates, seed, engine_, out)
-            for array in out:
-                array.flush()
-            if result.target_potential is not None:
-                np.save(folder / POTENTIAL, result.target_potential)
-            with_replacement = False
-        else:
-            rows = limit or sum(map(len, candidates))
-            result = method.rank(target, candidates, rows, seed, engine_)
-            table = pa.table({"id": result.ids, "score": result.scores})
-            pq.write_table(table, folder / RANKING, compression="zstd")
-            with_replacement = result.with_replacement
-        # Without its time, which the manifest has and which is never the same twice.
-        diagnostics = {k: v for k, v in result.diagnostics.items() if k != "elapsed_s"}
+        write = _write_scores if every else _write_ranking
+        outcome = write(folder, method, target, candidates, limit, seed, Watched(engine))
         if "screened" in inputs:
-            diagnostics["screened"] = json.loads((inputs["screened"] / DOMAINS).read_text("utf-8"))
-        write_json(
-            folder / FACTS, {"with_replacement": with_replacement, "diagnostics": diagnostics}
-        )
+            screening = json.loads((inputs["screened"] / DOMAINS).read_text("utf-8"))
+            outcome["diagnostics"]["screened"] = screening
+        write_json(folder / FACTS, outcome)
 
     return Step(
         kind="pool_scores" if every else "pool_ranking",
@@ -168,6 +149,47 @@ def scored(
         inputs=dict(inputs),
         work=lambda: _scoring_work(selector, inputs, limit),
     )
+
+
+def _write_scores(
+    folder: Path,
+    selector: Any,
+    target: Rows,
+    candidates: Sequence[Rows],
+    limit: int | None,
+    seed: int,
+    engine: Engine,
+) -> dict[str, Any]:
+    """Write the scores of every shard; return what the selector reported."""
+    out = [
+        create_array(folder / scores_file(number), (len(shard),), "<f8")
+        for number, shard in enumerate(candidates)
+    ]
+    scores = selector.scores(target, candidates, seed, engine, out)
+    for array in out:
+        array.flush()
+    if scores.target_potential is not None:
+        np.save(folder / POTENTIAL, scores.target_potential)
+    return {"with_replacement": False, "diagnostics": dict(scores.diagnostics)}
+
+
+def _write_ranking(
+    folder: Path,
+    selector: Any,
+    target: Rows,
+    candidates: Sequence[Rows],
+    limit: int | None,
+    seed: int,
+    engine: Engine,
+) -> dict[str, Any]:
+    """Write the first ``limit`` rows of the ranking; return what the selector reported."""
+    ranking = selector.rank(target, candidates, limit or sum(map(len, candidates)), seed, engine)
+    table = pa.table({"id": ranking.ids, "score": ranking.scores})
+    pq.write_table(table, folder / RANKING, compression="zstd")
+    return {
+        "with_replacement": ranking.with_replacement,
+        "diagnostics": dict(ranking.diagnostics),
+    }
 
 
 def _scoring_work(selector: Selector, inputs: Mapping[str, Step], limit: int | None) -> Work:

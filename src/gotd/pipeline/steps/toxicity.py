@@ -30,6 +30,7 @@ UTILITY_ROWS, UTILITY_CHOICES, UTILITY_TOKENS = 3_000, 3, 150
 """Rows of a utility task that nothing limits, the choices of each and their tokens."""
 
 
+# long: a declaration whose build trains and tests
 def scorer(settings: TrainedScorer, source: Any) -> Step:
     """Train a scorer on the source's comments and test it on others.
 
@@ -68,12 +69,12 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
         report = json.loads((work / REPORT).read_text(encoding="utf-8"))
         scores = DetoxifyScorer(str(folder / CHECKPOINT)).score(test["text"].to_pylist())
         truth = test["label"].to_numpy() == 1
-        facts = {
+        tests = {
             "test_rows": len(truth),
             "test_accuracy": float(((scores >= 0.5) == truth).mean()),
             "test_auc": float(roc_auc_score(truth, scores)),
         }
-        write_report(folder, {**report, **facts})
+        write_report(folder, {**report, **tests})
 
     spec_identity = identity(spec)
     if spec.pretrained is not None:
@@ -118,23 +119,23 @@ def pool_toxicity(settings: Any, source: Any, candidates: Step) -> Step:
 def toxicity_measures(
     evaluation: Toxicity, model: Step, rows: Step, task: Any, source: Any, seed: int
 ) -> dict[str, Step]:
-    """Give the steps that a toxicity record reads: generations, their scores, losses."""
-    written = _generations(evaluation, model, rows, seed)
-    found = {
-        "generations": written,
-        "scores": _scores(evaluation.scorer, source, written, rows),
+    """Return the steps of a toxicity record: generations, their scores, losses."""
+    generated = _generations(evaluation, model, rows, seed)
+    steps = {
+        "generations": generated,
+        "scores": _scores(evaluation.scorer, source, generated, rows),
     }
     if evaluation.second_scorer is not None:
-        found["second_scores"] = _scores(evaluation.second_scorer, source, written, rows)
+        steps["second_scores"] = _scores(evaluation.second_scorer, source, generated, rows)
     if evaluation.perplexity is not None and task.held_out_rows:
-        found["perplexity"] = _perplexity(evaluation.perplexity, model, rows, task.held_out_rows)
+        steps["perplexity"] = _perplexity(evaluation.perplexity, model, rows, task.held_out_rows)
     if evaluation.utility is not None:
-        found["utility"] = _utility(evaluation.utility, model, source)
-    return found
+        steps["utility"] = _utility(evaluation.utility, model, source)
+    return steps
 
 
 def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> Step:
-    """Continue the prompts."""
+    """Generate continuations of the prompts."""
     settings = evaluation.generation
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
@@ -144,9 +145,9 @@ def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> St
         prompts = pq.read_table(inputs["rows"] / "prompts.parquet")
         network, tokenizer = load_for_scoring(inputs["model"], settings.precision)
         work = folder / WORK / "ranges"
-        found = continue_prompts(network, tokenizer, prompts, settings, seed, work)
-        pq.write_table(found, folder / "generations.parquet", compression="zstd")
-        write_json(folder / "report.json", {"cut_prompts": sum(found["cut"].to_pylist())})
+        generated = continue_prompts(network, tokenizer, prompts, settings, seed, work)
+        pq.write_table(generated, folder / "generations.parquet", compression="zstd")
+        write_json(folder / "report.json", {"cut_prompts": sum(generated["cut"].to_pylist())})
 
     def work() -> Work:
         texts, tokens = rows.stated.evaluated * settings.samples, settings.max_new_tokens
@@ -164,34 +165,34 @@ def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> St
     )
 
 
-def _scores(settings: Any, source: Any, written: Step, rows: Step) -> Step:
-    """Score every continuation, prompts apart: the continuation alone is judged."""
+def _scores(settings: Any, source: Any, generated: Step, rows: Step) -> Step:
+    """Score every continuation, without its prompt."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.ranges import by_range
 
         score = _load(settings, inputs)
 
-        def some(table: pa.Table) -> pa.Table:
+        def score_range(table: pa.Table) -> pa.Table:
             texts = table["continuations"].combine_chunks()
             flat = score.score(texts.flatten().to_pylist())
             scores = pa.ListArray.from_arrays(texts.offsets, pa.array(flat, from_pandas=True))
             return pa.table({"id": table["id"], "scores": scores})
 
         continued = pq.read_table(inputs["generations"] / "generations.parquet")
-        scored = by_range(continued, some, folder / WORK / "ranges")
+        scored = by_range(continued, score_range, folder / WORK / "ranges")
         prompts = pq.read_table(inputs["rows"] / "prompts.parquet", columns=["id", "toxic"])
         if not scored["id"].equals(prompts["id"]):
             raise ValueError("the generations are of other prompts than the rows")
         scored = scored.append_column("toxic", prompts["toxic"])
         pq.write_table(scored, folder / "scores.parquet", compression="zstd")
 
-    inputs = {"generations": written, "rows": rows}
-    return _scoring("scores", written.name, settings, source, inputs, build)
+    inputs = {"generations": generated, "rows": rows}
+    return _scoring("scores", generated.name, settings, source, inputs, build)
 
 
 def _perplexity(settings: PerplexitySettings, model: Step, rows: Step, texts: int) -> Step:
-    """Read held-out text."""
+    """Compute the loss on held-out text."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         from gotd.evaluation.likelihood import load_for_scoring
@@ -214,7 +215,7 @@ def _perplexity(settings: PerplexitySettings, model: Step, rows: Step, texts: in
 
 
 def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
-    """Ask tasks that have nothing to do with toxicity.
+    """Evaluate the model on tasks that are not about toxicity.
 
     Raises:
         ValueError: If the source lacks one of them.
@@ -234,8 +235,8 @@ def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
         def read(name: str) -> pa.Table:
             return source.split(name, SPLIT_OF.get(name, "test"))
 
-        found = measure_utility(inputs["model"], settings, read, folder / WORK)
-        write_json(folder / "utility.json", found)
+        scores = measure_utility(inputs["model"], settings, read, folder / WORK)
+        write_json(folder / "utility.json", scores)
 
     return Step(
         kind="utility",
@@ -270,7 +271,7 @@ def _scoring(
 
 
 def _load(settings: Any, inputs: Mapping[str, Path]) -> Any:
-    """Give the scorer: the one that a step trained, or the one that was configured."""
+    """Return the scorer that a step trained, or the configured one."""
     if not isinstance(settings, TrainedScorer):
         return settings
     from gotd.evaluation.scorers.detoxify import DetoxifyScorer
