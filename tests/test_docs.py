@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gotd.cli.main import main
+from gotd.config.discovery import EXTENSIBLE
 from gotd.runs.expand import expand
 
 TOP = Path(__file__).parents[1]
@@ -141,9 +142,9 @@ def test_the_architecture_names_the_code_of_every_part():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
 def test_every_name_of_code_exists(page: Path):
-    groups = {"gotd.selectors", "gotd.tasks", "gotd.metrics"}  # also groups of entry points
+    entry_points = {"gotd.metrics", *(f"gotd.{group}s" for group in EXTENSIBLE)}
     for name in names(page):
-        if name not in groups and not re.fullmatch(r"gotd\.[a-z]+s", name):
+        if name not in entry_points:
             assert resolve(name) is not None, name
 
 
