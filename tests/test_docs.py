@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from gotd.cli.main import main
+from gotd.config.discovery import EXTENSIBLE
+from gotd.runs.expand import expand
 
 TOP = Path(__file__).parents[1]
 PAGES = [TOP / "README.md", TOP / "results" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -137,9 +142,9 @@ def test_the_architecture_names_the_code_of_every_part():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
 def test_every_name_of_code_exists(page: Path):
-    groups = {"gotd.selectors", "gotd.tasks", "gotd.metrics"}  # also groups of entry points
+    entry_points = {"gotd.metrics", *(f"gotd.{group}s" for group in EXTENSIBLE)}
     for name in names(page):
-        if name not in groups and not re.fullmatch(r"gotd\.[a-z]+s", name):
+        if name not in entry_points:
             assert resolve(name) is not None, name
 
 
@@ -148,3 +153,46 @@ def test_every_link_leads_to_a_file(page: Path):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+# Commands -----------------------------------------------------------------------------
+
+
+def stretches(page: Path) -> list[str]:
+    """Return what a page shows as code: lines of blocks and stretches within sentences."""
+    text = page.read_text("utf-8").replace("\\\n", " ")
+    blocks = [line for block in FENCE.findall(text) for line in block.splitlines()[1:-1]]
+    within = CODE.findall(FENCE.sub("", text))
+    return blocks + [code.strip("`").replace("\n", " ") for code in within]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
+def test_every_command_exists(page: Path, capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    known = set(re.findall(r"^    (\w+)  ", capsys.readouterr().out, re.MULTILINE))
+    assert {"run", "select", "plan"} <= known
+    targets = set(re.findall(r"^([\w-]+):", (TOP / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for code in stretches(page):
+        command = re.match(r"(?:\.venv/bin/)?gotd (\w+)", code)
+        assert command is None or command.group(1) in known, code
+        target = re.match(r"make ([\w-]+)", code)
+        assert target is None or target.group(1) in targets, code
+        script = re.search(r"\bpython (experiments/\S+\.py)", code)
+        assert script is None or (TOP / script.group(1)).is_file(), code
+
+
+SWEEPS = [
+    shlex.split(code, comments=True)[2:]
+    for code in stretches(TOP / "README.md")
+    if re.match(r"\.venv/bin/gotd (run|plan|fetch|export) experiment=", code)
+]
+
+
+@pytest.mark.parametrize("overrides", SWEEPS, ids=" ".join)
+def test_every_sweep_of_the_readme_composes(overrides: list[str]):
+    """Compose one cell: the last value of each axis."""
+    end = overrides.index("--out") if "--out" in overrides else len(overrides)
+    last = dict(override.split("=", 1) for override in overrides[:end])
+    cell = {"task": "rte", "selector": "got_d", "seed": "11"} | last
+    assert len(expand([f"{name}={value.split(',')[-1]}" for name, value in cell.items()])) == 1

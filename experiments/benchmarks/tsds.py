@@ -3,7 +3,8 @@
 The published procedure is written here from its description: Algorithms 1 and 2 with the settings
 of its authors' code. It has an inverted-file index of ``floor(sqrt N) / 2`` cells, ten of which
 are searched. A second index of the same kind over all neighbours gives their densities, and a
-loop runs over a heap. Nothing is reused for a second target. Both sides may look up
+loop runs over a heap. Nothing is reused for a second target. Ours stores the
+densities beside the file of the embeddings. Both sides may look up
 ``--prefetch`` neighbours of a target and select the same number of rows.
 
     python experiments/benchmarks/tsds.py

@@ -1,4 +1,4 @@
-"""What is committed under results/ is what the committed records say."""
+"""The committed results: valid records, and tables that follow from them."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,6 @@ import pytest
 
 from gotd.cli.main import main
 from gotd.reporting.records import read_jsonl
-from gotd.runs.expand import expand_cells
 
 RESULTS = Path(__file__).parents[2] / "results"
 RECORDS = sorted((RESULTS / "records").glob("*.jsonl"))
@@ -18,7 +17,7 @@ def test_there_are_records():
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.name)
-def test_records_are_valid_and_bare_of_other_peoples_texts_and_of_paths(path):
+def test_records_are_valid_without_texts_of_others_and_without_paths(path):
     records = read_jsonl(path)
     text = path.read_text(encoding="utf-8")
     assert len({record["key"] for record in records}) == len(records)
@@ -29,22 +28,24 @@ def test_records_are_valid_and_bare_of_other_peoples_texts_and_of_paths(path):
             assert all("excerpt" not in row for row in record["selection"]["first_rows"])
 
 
-def test_the_present_code_knows_the_committed_records_by_their_keys():
-    """A step's key holds for what was made before; a change of it would orphan the records."""
-    records = read_jsonl(RESULTS / "records" / "glue-micro.jsonl")
-    known = {(r["axes"]["task"], r["axes"]["arm"], r["axes"]["seed"]): r["key"] for r in records}
-    cells, _ = expand_cells(["experiment=glue", "task=cola,mnli", "seed=11", "tracker=none"])
-    assert len(cells) == 16
-    for cell in cells:
-        assert cell.record.key == known[tuple(cell.axes[name] for name in ("task", "arm", "seed"))]
+@pytest.mark.parametrize("path", RECORDS, ids=lambda p: p.name)
+def test_records_have_the_commit_that_made_them_and_the_page_names_it(path):
+    """Keys and draws change with the code, so a record is only valid with its commit."""
+    commits = {record["cost"]["code"]["git_sha"] for record in read_jsonl(path)}
+    assert not any(record["cost"]["code"]["git_dirty"] for record in read_jsonl(path))
+    readme = (RESULTS / "README.md").read_text(encoding="utf-8")
+    for commit in commits:
+        assert re.search(rf"\| {commit[:7]} \|", readme), (
+            f"no row of {RESULTS / 'README.md'} has {commit[:7]}"
+        )
 
 
 def test_tables_are_what_the_records_say(tmp_path):
-    """Made again from the records, every committed table has the same bytes."""
+    """Every committed table has the bytes that `gotd report` writes from the records."""
     (tmp_path / "records").symlink_to(RESULTS / "records")
     assert main(["report", "--out", str(tmp_path)]) == 0
     made = {p.name: p.read_bytes() for p in (tmp_path / "tables").iterdir()}
-    # `experiments/mode_coverage.py` writes its own; its test holds table and rows together.
+    # `experiments/mode_coverage.py` writes its own; its test compares table and rows.
     committed = {
         p.name: p.read_bytes() for p in (RESULTS / "tables").iterdir() if p.stem != "mode_coverage"
     }
