@@ -202,7 +202,8 @@ class HashedEmbedder:
         dimension: Width of the matrix.
         ngrams: Longest n-gram in words.
         buckets: Number of distinct directions.
-        seed: Draws the directions.
+        seed: Seed of the directions.
+        name: Short name for tables and folders; not part of any key.
 
     Raises:
         ValueError: If a size is below 1.
@@ -210,20 +211,20 @@ class HashedEmbedder:
 
     key_name: ClassVar[str] = "HashedEmbedder"
     version: ClassVar[int] = 1
-    name: ClassVar[str] = "hashed"
     model_from_step: ClassVar[None] = None
 
     dimension: int = 384
     ngrams: int = 2
     buckets: int = 65_536
     seed: int = 0
+    name: str = "hashed"
 
     def __post_init__(self) -> None:
         check_sizes(dimension=self.dimension, ngrams=self.ngrams, buckets=self.buckets)
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields, all of which change the matrix."""
-        return keys.identity(self)
+        """Return the fields that decide the matrix."""
+        return {k: v for k, v in keys.identity(self).items() if k != "name"}
 
     def width(self, folder: Path | None = None) -> int:
         """Return the width of the matrix."""
