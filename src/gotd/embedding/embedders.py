@@ -211,7 +211,6 @@ class HashedEmbedder:
 
     key_name: ClassVar[str] = "HashedEmbedder"
     version: ClassVar[int] = 1
-    model_from_step: ClassVar[None] = None
 
     dimension: int = 384
     ngrams: int = 2
@@ -225,6 +224,11 @@ class HashedEmbedder:
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the matrix."""
         return {k: v for k, v in keys.identity(self).items() if k != "name"}
+
+    @property
+    def model_from_step(self) -> None:
+        """Return ``None``: no model embeds."""
+        return None
 
     def width(self, folder: Path | None = None) -> int:
         """Return the width of the matrix."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.data.rows import Rows
@@ -64,15 +65,16 @@ class LeastToxic(Selector):
         missing = {"id", "score"} - set(pq.read_schema(self.scores).names)
         if missing:
             raise ValueError(f"{self.name}: {self.scores} has no column {sorted(missing)[0]!r}")
-        table = pq.read_table(self.scores, columns=["id", "score"]).to_pandas()
-        scores = table.set_index(table["id"].astype(str))["score"].astype(float)
+        table = pq.read_table(self.scores, columns=["id", "score"])
+        ids = table["id"].cast(pa.string()).to_pylist()
+        scores = pd.Series(table["score"].cast(pa.float64()).to_numpy(), index=ids)
         if not scores.index.is_unique:
             raise ValueError(f"{self.name}: an id occurs twice in {self.scores}")
         return scores
 
     def _join(self, shard: Rows, scores: pd.Series) -> np.ndarray:
         joined = scores.reindex(shard.ids.to_pylist())
-        missing = joined.index[joined.isna()]
+        missing = joined.index[np.isnan(joined.to_numpy())]
         if len(missing):
             raise ValueError(
                 f"{self.name}: {self.scores} has no score for candidate {missing[0]!r} "
