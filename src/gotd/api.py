@@ -125,7 +125,7 @@ class GOTD:
     ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real | None):
             raise TypeError(f"epsilon must be a number, not {epsilon!r}")
-        _check_strings(method=method, encoder=encoder)
+        _check(str, method=method, encoder=encoder)
         given = dict(settings or {})
         if epsilon is not None and method.startswith("got_d"):
             if "epsilon" in given:
@@ -173,13 +173,9 @@ class GOTD:
             ValueError: If rows cannot be read, or a solve misses its tolerance.
             FileNotFoundError: If a file, data set or encoder is not there.
         """
-        others = {
-            "target_text_column": target_text_column,
-            "id_column": id_column,
-            "domain_column": domain_column,
-        }
-        given = {name: column for name, column in others.items() if column is not None}
-        _check_strings(text_column=text_column, **given)
+        _check(str, text_column=text_column)
+        _check(str | None, target_text_column=target_text_column)
+        _check(str | None, id_column=id_column, domain_column=domain_column)
         columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
         target_columns = Columns(tuple((target_text_column or text_column).split(",")))
         self._request = Request(
@@ -228,9 +224,9 @@ class GOTD:
         return table_parts(given, label, columns)
 
 
-def _check_strings(**values: Any) -> None:
+def _check(kind: Any, **values: Any) -> None:
     for name, value in values.items():
-        if not isinstance(value, str):
+        if not isinstance(value, kind):
             raise TypeError(f"{name} must be a string, not {value!r}")
 
 

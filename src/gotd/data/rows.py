@@ -92,11 +92,10 @@ class Rows:
         """Return some rows; a slice where they are adjacent.
 
         Args:
-            rows: ``[k]`` positions, ascending, at least one.
+            rows: ``[k]`` int64 positions, in any order.
         """
-        first, last = int(rows[0]), int(rows[-1])
-        if last - first + 1 == len(rows):
-            return self.slice(first, last + 1)
+        if len(rows) and (np.diff(rows) == 1).all():
+            return self.slice(int(rows[0]), int(rows[-1]) + 1)
         return Rows(
             ids=self.ids.take(pa.array(rows)),
             texts=self.texts.take(pa.array(rows)),

@@ -183,6 +183,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
     """Return the manifest: everything needed to repeat a selection."""
     request = prepared.request
     built = [time for time in prepared.times if not time.found]
+    sides = {"target": request.target, "candidates": request.candidates}
     pools = {side: pool_facts(prepared.folder(side)) for side in SIDES}
     return {
         "kind": KIND,
@@ -200,10 +201,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "columns": asdict(request.columns),
             "target_columns": asdict(request.target_columns),
         },
-        "inputs": {
-            "target": [part.identity() for part in request.target],
-            "candidates": [part.identity() for part in request.candidates],
-        },
+        "inputs": {side: [part.identity() for part in parts] for side, parts in sides.items()},
         "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
         "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
         "keys": {name: step.key for name, step in prepared.steps.items()},

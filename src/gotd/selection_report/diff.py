@@ -64,8 +64,8 @@ def compare(one: Path, other: Path, first: int = 5) -> str:
         _sizes(both, names),
         _domains(both, names),
         _lengths(both, names),
-        _only(*both, first),
-        _only(*both[::-1], first),
+        _only(both[0], both[1], first),
+        _only(both[1], both[0], first),
         _differences(both, names),
     ]
     return "\n".join(part for part in parts if part)
@@ -136,8 +136,9 @@ def _sizes(both: Pair, names: Sequence[str]) -> str:
     ]
     note = f"Jaccard index {jaccard(*ids):.4f}"
     if shared > 1:
-        first = [selection.rows.groupby("id")["rank"].min() for selection in both]
-        correlation = first[0].corr(first[1], method="spearman")
+        a, b = (selection.rows.filter(["id", "rank"]).sort_values("rank") for selection in both)
+        ranks = a.drop_duplicates("id").merge(b.drop_duplicates("id"), on="id")
+        correlation = ranks.corr("spearman", numeric_only=True).iloc[0, 1]
         note += f"; rank correlation of the rows in both {correlation:.4f}"
     return section("", ("", *names), rows, note + ".")
 
@@ -170,7 +171,7 @@ def _only(one: StoredSelection, other: StoredSelection, first: int) -> str:
     if alone.empty or first < 1:
         return ""
     head = ("rank", "id", "domain", "text")
-    shown = alone.reindex(columns=head).head(first).fillna("")
+    shown = pd.DataFrame(alone, columns=list(head)).head(first).fillna("")
     cells = [[plain(str(cell)) for cell in row] for row in shown.itertuples(index=False)]
     return section(f"Only in {plain(one.name)}", head, cells)
 

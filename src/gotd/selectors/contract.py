@@ -11,7 +11,6 @@ In a test module, with pytest installed:
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,18 +46,9 @@ def make_rows(n: int, prefix: str, seed: int) -> Rows:
     return Rows(pa.array(ids), pa.array(texts), domains, rows.astype(np.float32))
 
 
-def take(rows: Rows, positions: Sequence[int] | np.ndarray) -> Rows:
-    """Return some rows, in any order."""
-    assert rows.domains is not None
-    assert rows.embeddings is not None
-    which = pa.array(np.asarray(positions, dtype=np.int64))
-    embeddings = rows.embeddings[which.to_numpy()]
-    return Rows(rows.ids.take(which), rows.texts.take(which), rows.domains.take(which), embeddings)
-
-
 N = 300
 POOL = make_rows(N, "c", 0)
-TARGET = take(make_rows(60, "t", 1), np.arange(24))
+TARGET = make_rows(60, "t", 1).slice(0, 24)
 ENGINE = LocalEngine()
 
 
@@ -93,8 +83,8 @@ class SelectorContract:
         """Check that ids alone identify rows."""
         expected = selector.rank(TARGET, [POOL], 60, 3, ENGINE)
         order = np.random.default_rng(5).permutation(N)
-        shards = [take(POOL, part) for part in np.split(order, [1, 60, 60, 217])]
-        target = take(TARGET, np.random.default_rng(6).permutation(len(TARGET)))
+        shards = [POOL.take(part) for part in np.split(order, [1, 60, 60, 217])]
+        target = TARGET.take(np.random.default_rng(6).permutation(len(TARGET)))
         ranking = selector.rank(target, shards, 60, 3, LocalEngine(workers=2))
         assert ranking.ids.to_pylist() == expected.ids.to_pylist()
         np.testing.assert_allclose(ranking.scores, expected.scores, rtol=1e-9, atol=1e-12)
@@ -111,7 +101,7 @@ class SelectorContract:
         """Check a `ScoringSelector`'s scores, in new arrays and in given ones."""
         if not isinstance(selector, ScoringSelector):
             pytest.skip("it does not score rows one by one")
-        pool = [take(POOL, np.arange(120)), take(POOL, []), take(POOL, np.arange(120, N))]
+        pool = [POOL.slice(0, 120), POOL.slice(0, 0), POOL.slice(120)]
         ranking = selector.rank(TARGET, pool, 60, 3, ENGINE)
         scored = selector.scores(TARGET, pool, 3, ENGINE)
         assert [len(values) for values in scored.values] == [120, 0, 180]
@@ -139,7 +129,7 @@ class SelectorContract:
         with pytest.raises(ValueError, match="301"):
             selector.rank(TARGET, [POOL], N + 1, 3, ENGINE)
         with pytest.raises(ValueError, match="target is empty"):
-            selector.rank(take(TARGET, []), [POOL], 10, 3, ENGINE)
+            selector.rank(TARGET.slice(0, 0), [POOL], 10, 3, ENGINE)
 
     @pytest.mark.parametrize("side", ["target", "candidates"])
     def test_an_embedding_that_is_not_finite_is_named(self, selector: Selector, side: str) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.data.rows import Rows
@@ -53,11 +53,11 @@ class LeastToxic(Selector):
             FileNotFoundError: If the file of scores does not exist.
             ValueError: If it lacks a column or a candidate, or repeats an id.
         """
-        ids, values = self._read()
-        per_shard = list(engine.map(lambda shard: self._join(shard, ids, values), candidates))
+        scores = self._read()
+        per_shard = list(engine.map(lambda shard: self._join(shard, scores), candidates))
         return Scores(per_shard).ranking(candidates, limit)
 
-    def _read(self) -> tuple[pa.Array, np.ndarray]:
+    def _read(self) -> pd.Series:
         if self.scores is None:
             raise ValueError(f"{self.name}: the pool has no toxicity scores; set scores to a file")
         if not self.scores.is_file():
@@ -66,21 +66,18 @@ class LeastToxic(Selector):
         if missing:
             raise ValueError(f"{self.name}: {self.scores} has no column {sorted(missing)[0]!r}")
         table = pq.read_table(self.scores, columns=["id", "score"])
-        if len(pc.unique(table["id"])) < len(table):
+        ids = table["id"].cast(pa.string()).to_pylist()
+        scores = pd.Series(table["score"].cast(pa.float64()).to_numpy(), index=ids)
+        if not scores.index.is_unique:
             raise ValueError(f"{self.name}: an id occurs twice in {self.scores}")
-        ids = table["id"].cast(pa.string()).combine_chunks()
-        return ids, table["score"].cast(pa.float64()).to_numpy()
-
-    def _join(self, shard: Rows, ids: pa.Array, values: np.ndarray) -> np.ndarray:
-        rows = pc.index_in(shard.ids.cast(pa.string()), value_set=ids)
-        if rows.null_count:
-            row = shard.ids.filter(pc.is_null(rows))[0].as_py()
-            raise ValueError(
-                f"{self.name}: {self.scores} has no score for candidate {row!r} "
-                f"({rows.null_count} such rows); score all candidates of the pool"
-            )
-        scores = values[rows.to_numpy()]
-        if np.isnan(scores).any():
-            row = shard.ids[int(np.argmax(np.isnan(scores)))].as_py()
-            raise ValueError(f"{self.name}: the score of candidate {row!r} is not a number")
         return scores
+
+    def _join(self, shard: Rows, scores: pd.Series) -> np.ndarray:
+        joined = scores.reindex(shard.ids.to_pylist())
+        missing = joined.index[np.isnan(joined.to_numpy())]
+        if len(missing):
+            raise ValueError(
+                f"{self.name}: {self.scores} has no score for candidate {missing[0]!r} "
+                f"({len(missing)} such rows), or none that is a number; score all candidates"
+            )
+        return joined.to_numpy()

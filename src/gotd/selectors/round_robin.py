@@ -12,12 +12,7 @@ import numpy as np
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, Selector
-from gotd.selectors.neighbours import (
-    Neighbours,
-    enough_neighbours,
-    neighbours_work,
-    take_ids,
-)
+from gotd.selectors.neighbours import Neighbours, enough_neighbours, neighbours_work, take_ids
 from gotd.storage.work import Work
 
 
