@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from gotd.evaluation.batches import by_length
-from gotd.storage.files import checksum
+from gotd.storage.checks import check_choice
 from gotd.storage.model_files import hub_commit, model_identity
-from gotd.training.models import missing_only
+from gotd.training.models import load_network
 
 BATCH_TOKENS = 8192
 """Positions read at once; bounds the memory of activations."""
@@ -40,10 +39,7 @@ class ClassifierScorer:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if self.activation not in ("sigmoid", "softmax"):
-            raise ValueError(
-                f"scorer activation must be sigmoid or softmax, not {self.activation!r}"
-            )
+        check_choice(self, "activation", ("sigmoid", "softmax"), "scorer")
 
     def identity(self) -> dict[str, Any]:
         """Return checksums of the folder's files, or name and revision on the Hub."""
@@ -71,15 +67,12 @@ class ClassifierScorer:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         commit = hub_commit(self.model, self.revision)
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+        network, _ = load_network(
+            AutoModelForSequenceClassification,
             self.model,
             revision=commit,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
+            attn_implementation=None,  # the library's own choice
         )
-        network, info = loaded
-        missing_only(self.model, info, ())
         return to_device(network), AutoTokenizer.from_pretrained(self.model, revision=commit)
 
 
@@ -116,13 +109,3 @@ def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation:
             shares = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=-1)
             scores[batch] = shares.cpu().numpy()
     return scores
-
-
-def weights_identity(model: str, revision: str | None = None) -> dict[str, Any]:
-    """Return what identifies the weights of a file, a folder or a Hub name in a key."""
-    path = Path(model)
-    if path.is_file():
-        return {"file": checksum(path)}
-    weights = model_identity(model, revision)
-    weights.pop("folder", None)
-    return weights
