@@ -18,6 +18,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from gotd.evaluation.batches import left_padded_inputs, pad
 from gotd.evaluation.ranges import by_range
 from gotd.storage.checks import check_choice, check_positive
 from gotd.training.causal_models import WEIGHTS
@@ -143,21 +144,8 @@ def _continue(
         ``b * samples`` lists of tokens, the samples of a prompt side by side.
     """
     device = network.device
-    width = max(map(len, prompts))
-    ids = torch.zeros((len(prompts), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(prompts):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    # Padding has no position of its own: the first token of a prompt is at position 0.
-    read = network(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    ids, mask = pad(prompts, device, left=True)
+    read = network(**left_padded_inputs(ids, mask), use_cache=True, logits_to_keep=1)
     cache = read.past_key_values
     cache.batch_repeat_interleave(settings.samples)
     mask = mask.repeat_interleave(settings.samples, dim=0)

@@ -38,8 +38,6 @@ from gotd.training.tracking import log_loss
 from gotd.training.trainer import StepModule, forget_checkpoint, train
 
 CHOICES = ("best_epoch", "last_epoch")
-SAVED = ("scores", "best", "best_score", "best_epoch")
-"""Attributes of `FineTuning` that its checkpoints hold."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +78,7 @@ class FineTuning(StepModule):
     """Cross-entropy for classes, squared error for scores; validated after every epoch."""
 
     loss_name = "fine_tune_loss"
+    saved = (*StepModule.saved, "scores", "best", "best_score", "best_epoch")
 
     def __init__(
         self,
@@ -90,6 +89,8 @@ class FineTuning(StepModule):
         data: LabelledRows,
         validation: LabelledRows | None,
     ) -> None:
+        if settings.choose == "best_epoch" and validation is None:
+            raise ValueError("choose=best_epoch needs validation rows; give some or use last_epoch")
         digests = [] if validation is None else [validation.digest()]
         super().__init__(network, settings, seeds, data.digest(), *digests)
         self.per_epoch = steps_per_epoch(len(data.rows), settings.global_batch_size)
@@ -129,17 +130,6 @@ class FineTuning(StepModule):
                 for key, value in self.network.state_dict().items()
             }
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the scores and the best weights so far."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["gotd"] |= {name: getattr(self, name) for name in SAVED}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them."""
-        super().on_load_checkpoint(checkpoint)
-        for name in SAVED:
-            setattr(self, name, checkpoint["gotd"][name])
-
 
 def fine_tune(
     model: Path | str,
@@ -164,9 +154,8 @@ def fine_tune(
             also for ``AutoModelForSequenceClassification`` (BERT, DistilBERT).
 
     Returns:
-        JSON-able ``loss_curve`` ([[step, mean loss]]), ``validation`` ([[epoch,
-        score]]), ``chosen_epoch``, ``steps``, ``tokens``, ``seeds``, ``fresh_pooler`` and,
-        not reproducible, ``cost``.
+        JSON-able ``validation`` ([[epoch, score]]), ``chosen_epoch``, ``steps``,
+        ``fresh_pooler`` and what :func:`train` returns.
 
     Raises:
         ValueError: If rows or labels are malformed, ``best_epoch`` has no validation
@@ -174,20 +163,13 @@ def fine_tune(
         FileNotFoundError: If ``model`` is no model folder.
         FloatingPointError: If the loss is not finite.
     """
-    if settings.choose == "best_epoch" and task.validation is None:
-        raise ValueError("choose=best_epoch needs validation rows; give some or use last_epoch")
-    if not task.regression and task.classes < 2:
-        raise ValueError(f"a classifier needs at least 2 classes, not {task.classes}")
     folder = resolve_folder(model)
     tokenizer = load_tokenizer(folder)
     length = settings.max_length_tokens
     data = task.read("train", tokenizer, length)
-    validation = None
-    if task.validation is not None:
-        validation = task.read("validation", tokenizer, length)
+    validation = None if task.validation is None else task.read("validation", tokenizer, length)
     with isolated_randomness():
-        outputs = 1 if task.regression else task.classes
-        network, fresh_pooler = _load_with_head(folder, data.are_pairs, outputs, settings, seeds)
+        network, fresh_pooler = _load_with_head(folder, data, task.outputs, settings, seeds)
         adapted = _freeze_and_adapt(network, settings)
         module = FineTuning(network, settings, seeds, task, data, validation)
         steps = settings.count_steps(len(data.rows))
@@ -212,14 +194,18 @@ def fine_tune(
 
 
 def _load_with_head(
-    folder: Path, are_pairs: bool, outputs: int, settings: FineTuneSettings, seeds: TrainingSeeds
+    folder: Path,
+    data: LabelledRows,
+    outputs: int,
+    settings: FineTuneSettings,
+    seeds: TrainingSeeds,
 ) -> tuple[TextClassifier, bool]:
     """Return the network as it is before the first step, and whether its pooler is fresh."""
     seed_generators(seed_for(seeds.initialisation, "fresh weights"))
     encoder, fresh_pooler = load_encoder(folder)
     check_length(encoder, settings.max_length_tokens)
     head = settings.head
-    if head == "siamese" and not are_pairs:
+    if head == "siamese" and not data.are_pairs:
         head = "mean"
     network = TextClassifier(encoder, head, outputs, settings.dropout)
     seed = seed_for(seeds.initialisation, "head")

@@ -192,21 +192,15 @@ def order_epoch(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def split_batch(
-    n_rows: int, per_device_batch_size: int, rank: int, devices: int
-) -> list[np.ndarray]:
-    """Return the parts of a batch that device ``rank`` processes one after the other.
+def own_parts(n_rows: int, per_device_batch_size: int) -> list[np.ndarray]:
+    """Return the parts of a batch that this process handles, as positions in the batch.
 
     Every device gets the same number of parts (an empty one if rows run out), because
     devices must exchange gradients equally often.
     """
+    rank, devices = process_rank()
     parts = -(-n_rows // (per_device_batch_size * devices)) * devices
     return np.array_split(np.arange(n_rows), parts)[rank::devices]
-
-
-def own_parts(n_rows: int, per_device_batch_size: int) -> list[np.ndarray]:
-    """Return the parts of a batch that this process handles, as positions in the batch."""
-    return split_batch(n_rows, per_device_batch_size, *process_rank())
 
 
 @dataclass

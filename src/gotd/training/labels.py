@@ -74,6 +74,15 @@ class LabelledTask:
     regression: bool
     score: Callable[[np.ndarray, np.ndarray], float]
 
+    def __post_init__(self) -> None:
+        if not self.regression and self.classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, not {self.classes}")
+
+    @property
+    def outputs(self) -> int:
+        """Return the outputs of the network: one per class, or the score."""
+        return 1 if self.regression else self.classes
+
     def read(
         self, split: str, tokenizer: PreTrainedTokenizerBase, max_length_tokens: int
     ) -> LabelledRows:

@@ -54,13 +54,8 @@ class ClassifierScorer:
             ValueError: If it has no such class, or lacks weights.
         """
         network, tokenizer = self._loaded
-        labels = {str(name): int(column) for column, name in network.config.id2label.items()}
-        if self.label not in labels:
-            raise ValueError(
-                f"{self.model} has no class {self.label!r}; it has {', '.join(labels)}"
-            )
-        scores = class_scores(network, tokenizer, texts, self.activation)
-        return scores[:, labels[self.label]]
+        classes = [str(name) for _, name in sorted(network.config.id2label.items())]
+        return class_scores(network, tokenizer, texts, self.activation, classes, self.label)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
@@ -82,30 +77,44 @@ def to_device(network: Any) -> Any:
     return network.eval().requires_grad_(False).to(device)
 
 
-def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation: str) -> np.ndarray:
-    """Compute the scores of every class, in batches of similar length.
+def class_scores(
+    network: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    activation: str,
+    classes: Sequence[str],
+    label: str,
+) -> np.ndarray:
+    """Compute the scores of one class, in batches of similar length.
 
     Args:
         network: A sequence classifier in evaluation mode.
         tokenizer: Its tokenizer.
         texts: The texts; longer ones than the model reads are cut.
         activation: ``sigmoid`` or ``softmax``.
+        classes: Names of the network's classes.
+        label: Name of the class.
 
     Returns:
-        float64 ``[texts, classes]``.
+        float64 ``[texts]``.
+
+    Raises:
+        ValueError: If there is no such class.
     """
+    if label not in classes:
+        raise ValueError(f"the scorer has no class {label!r}; it has {', '.join(classes)}")
     if len(texts) == 0:
-        return np.zeros((0, network.config.num_labels))
+        return np.zeros(0)
     positions = int(getattr(network.config, "max_position_embeddings", MOST_TOKENS))
     most = min(tokenizer.model_max_length, positions, MOST_TOKENS)
     encoded = tokenizer(list(texts), truncation=True, max_length=most, return_attention_mask=False)
     lengths = [len(row) for row in encoded["input_ids"]]
-    scores = np.zeros((len(texts), network.config.num_labels))
+    scores = np.zeros(len(texts))
     with torch.inference_mode():
         for batch in by_length(lengths, BATCH_TOKENS, network.device.type):
             rows = {name: [values[i] for i in batch] for name, values in encoded.items()}
             padded = tokenizer.pad(rows, return_tensors="pt").to(network.device)
             logits = network(**padded).logits.double()
             shares = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=-1)
-            scores[batch] = shares.cpu().numpy()
+            scores[batch] = shares[:, classes.index(label)].cpu().numpy()
     return scores
