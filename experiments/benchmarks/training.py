@@ -43,6 +43,7 @@ from transformers import (
 
 from gotd.training.classifier import FineTuneSettings, fine_tune
 from gotd.training.data import IGNORED, TokenRows, pad_rows, tokenise
+from gotd.training.labels import LabelledTask
 from gotd.training.language_model import pre_fine_tune
 from gotd.training.masked_lm import MaskedLMSettings, mask_tokens
 from gotd.training.models import load_masked_lm, load_tokenizer, resolve_folder, save_model
@@ -166,15 +167,13 @@ def ours_fine_tune(task: Task, folder: Path, seed: int) -> Run:
     )
     report = fine_tune(
         task.base,
-        task.rows,
-        None,
-        2,
-        False,
+        LabelledTask(
+            task.rows, None, 2, False, lambda predicted, labels: float((predicted == labels).mean())
+        ),
         settings,
         TrainingSeeds.derive(seed),
         folder / "work",
         folder / "ours",
-        lambda predictions, labels: float((predictions == labels).mean()),
     )
     return Run(report["cost"]["elapsed_s"], report["tokens"], folder / "ours")
 

@@ -9,7 +9,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from gotd.training import trainer
 from gotd.training.classifier import FineTuneSettings, decide, fine_tune, predict
 from gotd.training.heads import TextClassifier, load_classifier, mean_over
-from gotd.training.labels import read_labels
+from gotd.training.labels import LabelledTask, read_labels
 from gotd.training.language_model import pre_fine_tune
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_encoder, load_tokenizer
@@ -41,9 +41,8 @@ def run(base, rows, folder, validation=None, regression=False, seed=1, score=Non
     held_out = rows.slice(0, 32) if validation is None else validation
     work = folder.parent / f"{folder.name}-work"
     seeds = TrainingSeeds.derive(seed)
-    return fine_tune(
-        base, rows.slice(32), held_out, 2, regression, settings, seeds, work, folder, score
-    )
+    task = LabelledTask(rows.slice(32), held_out, 2, regression, score)
+    return fine_tune(base, task, settings, seeds, work, folder)
 
 
 def weights(folder):
@@ -127,15 +126,11 @@ def test_epoch_is_chosen_by_the_scores(tiny_base, labelled, tmp_path):
     with pytest.raises(ValueError, match="needs validation rows"):
         fine_tune(
             tiny_base,
-            labelled,
-            None,
-            2,
-            False,
+            LabelledTask(labelled, None, 2, False, accuracy),
             FineTuneSettings(**SETTINGS),
             SEEDS,
             tmp_path,
             tmp_path / "x",
-            accuracy,
         )
 
 

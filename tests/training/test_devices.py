@@ -1,7 +1,6 @@
 """Several processes that share every step learn what one process learns."""
 
 import os
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -73,7 +72,7 @@ def test_processes_that_share_each_step_write_the_model_of_one(tmp_path, tuning)
 
     run("alone")
     points: list[Any] = []
-    token = current_logger.set(SimpleNamespace(log=lambda *point: points.append(point)))
+    token = current_logger.set(lambda *point: points.append(point))
     run("ddp", devices=2)
     current_logger.reset(token)
     # The first process sends its losses to this one.

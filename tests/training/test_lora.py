@@ -5,6 +5,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from gotd.training.classifier import FineTuneSettings, fine_tune, predict
+from gotd.training.labels import LabelledTask
 from gotd.training.language_model import pre_fine_tune
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_masked_lm, load_tokenizer
@@ -61,15 +62,17 @@ def test_classifier_learns_with_adapters(tiny_base, labelled, tmp_path, head):
     settings = FineTuneSettings(**SHARED, epochs=20, head=head, checkpoint_every_steps=7)
     report = fine_tune(
         tiny_base,
-        labelled.slice(32),
-        labelled.slice(0, 32),
-        2,
-        False,
+        LabelledTask(
+            labelled.slice(32),
+            labelled.slice(0, 32),
+            2,
+            False,
+            lambda p, t: float((p == t).mean()),
+        ),
         settings,
         SEEDS,
         tmp_path / "w",
         tmp_path / "out",
-        lambda p, t: float((p == t).mean()),
     )
     best = max(score for _, score in report["validation"])
     assert best > 0.8

@@ -15,6 +15,7 @@ from transformers import (
 from gotd.training.classifier import FineTuneSettings, decide, fine_tune, predict
 from gotd.training.data import tokenise
 from gotd.training.heads import pad_with_content
+from gotd.training.labels import LabelledTask
 from gotd.training.language_model import pre_fine_tune
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import check_length, load_encoder, load_tokenizer, save_model
@@ -59,16 +60,16 @@ def run(base, rows, folder, **options):
     settings = FineTuneSettings(**SETTINGS | {"epochs": 12} | options)
     return fine_tune(
         base,
-        rows.slice(32),
-        rows.slice(0, 32),
-        2,
-        False,
+        LabelledTask(rows.slice(32), rows.slice(0, 32), 2, False, accuracy),
         settings,
         TrainingSeeds.derive(1),
         folder.parent / f"{folder.name}-work",
         folder,
-        lambda predictions, labels: float((predictions == labels).mean()),
     )
+
+
+def accuracy(predictions, labels):
+    return float((predictions == labels).mean())
 
 
 @pytest.mark.parametrize("tuning", ["full", "lora"])

@@ -6,9 +6,9 @@ from gotd.training.data import (
     Batch,
     BatchStream,
     order_epoch,
+    own_parts,
     pad_rows,
     read_task_rows,
-    split_batch,
     tokenise,
 )
 from gotd.training.models import load_tokenizer
@@ -52,8 +52,12 @@ def test_order_takes_each_row_once_with_less_padding_and_anew_each_epoch():
 
 @pytest.mark.parametrize("n_rows", [1, 5, 16, 33])
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_devices_share_a_batch_without_overlap_in_equally_many_parts(n_rows, devices):
-    shares = [split_batch(n_rows, 4, rank, devices) for rank in range(devices)]
+def test_devices_share_a_batch_without_overlap_in_equally_many_parts(n_rows, devices, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", str(devices))
+    shares = []
+    for rank in range(devices):
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append(own_parts(n_rows, 4))
     assert len({len(share) for share in shares}) == 1
     assert max(len(part) for share in shares for part in share) <= 4
     taken = np.concatenate([part for share in shares for part in share])

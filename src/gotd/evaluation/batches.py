@@ -1,10 +1,12 @@
-"""Batches of rows of similar length, sized for the least time."""
+"""Batches of rows of similar length, sized for the least time, and their padding."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
 CALL_TOKENS = 24
 """Fixed cost of a forward call on a CPU, in positions.
@@ -56,3 +58,31 @@ def _full(widths: np.ndarray, most: int) -> list[int]:
             cuts.append(end)
             start = end
     return cuts
+
+
+def pad(
+    rows: Sequence[Sequence[int]], device: torch.device, left: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Pad rows to the longest.
+
+    Args:
+        rows: ``[n]`` token ids each.
+        device: Where the tensors are needed.
+        left: Whether padding precedes the tokens.
+
+    Returns:
+        ``[n, longest]`` int64 ids, 0 at padding, and the mask, 1 at tokens.
+    """
+    width = max(map(len, rows))
+    ids = np.zeros((len(rows), width), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for i, row in enumerate(rows):
+        columns = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, columns], mask[i, columns] = row, 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def left_padded_inputs(ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Return the inputs of left-padded rows; positions count the row's own tokens from 0."""
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pyarrow.parquet as pq
-
-from gotd.evaluation.metrics import bootstrap_error, by_domain, evaluate_metric, metric
-from gotd.evaluation.results import DOMAIN_PREFIX, ROW_NOISE, Results
+from gotd.evaluation.metrics import bootstrap_error
+from gotd.evaluation.results import ROW_NOISE, Results, score_splits
 from gotd.storage.keys import added_later, key_fields
 
 
@@ -43,23 +41,10 @@ class FineTuned:
         folder = folders["predictions"]
         tuned = json.loads((folder / "report.json").read_text(encoding="utf-8"))
         curves = {"fine_tune_loss": tuned["loss_curve"], "validation": tuned["validation"]}
-        metrics: dict[str, Any] = {}
-        scores = evaluate_metric(task.metrics)
-        tables = [pq.read_table(folder / f"{split}.parquet") for split in task.reported_splits]
-        for split, table in zip(task.reported_splits, tables, strict=True):
-            predicted, labels = table["prediction"].to_numpy(), table["label"].to_numpy()
-            computed = scores.compute(predictions=predicted, references=labels) or {}
-            prefix = "" if table is tables[0] else f"{split}/"
-            metrics |= {f"{prefix}{name}": value for name, value in computed.items()}
-        metrics["headline_name"] = task.headline
-        metrics["headline"] = metrics[task.headline]
-        if not metric(task.headline).higher_is_better:
-            metrics["headline_higher_is_better"] = False
-        table = tables[0]
-        predicted, labels = table["prediction"].to_numpy(), table["label"].to_numpy()
+        metrics, table = score_splits(
+            folder, task, lambda table: table["prediction"].to_numpy(), self.per_domain
+        )
         if self.row_noise:
+            predicted, labels = table["prediction"].to_numpy(), table["label"].to_numpy()
             metrics[ROW_NOISE] = bootstrap_error(task.headline, predicted, labels)
-        if self.per_domain and table["domain"].null_count == 0:
-            domains = by_domain(predicted, labels, table["domain"].to_pylist(), task.headline)
-            metrics |= {f"{DOMAIN_PREFIX}{name}": value for name, value in domains.items()}
         return Results(metrics, table.num_rows, curves)

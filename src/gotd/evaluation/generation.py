@@ -18,7 +18,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from gotd.evaluation.batches import left_padded_inputs, pad
 from gotd.evaluation.ranges import by_range
+from gotd.storage.checks import check_choice, check_positive
 from gotd.training.causal_models import WEIGHTS
 
 NUCLEUS_SIZES = (512, 8192)
@@ -48,17 +50,13 @@ class GenerationSettings:
     per_device_batch_size: int = 400
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_new_tokens", "per_device_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"generation {name} must be at least 1, not {getattr(self, name)}")
+        counts = ("samples", "max_new_tokens", "per_device_batch_size")
+        check_positive(self, counts, "generation")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"generation top_p must lie in (0, 1], not {self.top_p}")
         if not self.temperature > 0:
             raise ValueError(f"generation temperature must be positive, not {self.temperature}")
-        if self.precision not in WEIGHTS:
-            raise ValueError(
-                f"generation precision must be one of {(*WEIGHTS,)}, not {self.precision!r}"
-            )
+        check_choice(self, "precision", (*WEIGHTS,), "generation")
 
 
 def continue_prompts(
@@ -146,21 +144,8 @@ def _continue(
         ``b * samples`` lists of tokens, the samples of a prompt side by side.
     """
     device = network.device
-    width = max(map(len, prompts))
-    ids = torch.zeros((len(prompts), width), dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for i, row in enumerate(prompts):
-        ids[i, width - len(row) :] = torch.tensor(row)
-        mask[i, width - len(row) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    # Padding has no position of its own: the first token of a prompt is at position 0.
-    read = network(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-        use_cache=True,
-        logits_to_keep=1,
-    )
+    ids, mask = pad(prompts, device, left=True)
+    read = network(**left_padded_inputs(ids, mask), use_cache=True, logits_to_keep=1)
     cache = read.past_key_values
     cache.batch_repeat_interleave(settings.samples)
     mask = mask.repeat_interleave(settings.samples, dim=0)

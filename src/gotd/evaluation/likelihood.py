@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gotd.evaluation.batches import by_length
+from gotd.evaluation.batches import by_length, left_padded_inputs, pad
 from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
 
 KNOWN_MODELS = ("gpt2", "gpt_neo")
@@ -107,7 +107,7 @@ class Likelihood:
             widths = [len(rows[i]) - 1 for i in predicted]
             for batch in by_length(widths, self.batch_tokens, self.network.device.type):
                 numbers = [predicted[k] for k in batch]
-                ids, _ = self._pad([rows[i][:-1] for i in numbers], left=False)
+                ids, _ = pad([rows[i][:-1] for i in numbers], self.network.device)
                 hidden = self._body(input_ids=ids, use_cache=False).last_hidden_state
                 states = [hidden[k, first[i] - 1 : len(rows[i]) - 1] for k, i in enumerate(numbers)]
                 values = self._score(states, [rows[i][first[i] :] for i in numbers])
@@ -161,14 +161,19 @@ class Likelihood:
         lengths: Sequence[int],
     ) -> list[list[np.ndarray]]:
         """Compute the losses of rows whose choices share ``lengths`` tokens, at least 1 each."""
-        ids, mask = self._pad([row[0][:n] for row, n in zip(rows, lengths, strict=True)], left=True)
+        prefixes = [row[0][:n] for row, n in zip(rows, lengths, strict=True)]
+        ids, mask = pad(prefixes, self.network.device, left=True)
         width = ids.shape[1]
+        padded = len(set(lengths)) > 1
+        inputs = left_padded_inputs(ids, mask) if padded else {"input_ids": ids}
         owners = [(i, c) for i, row in enumerate(rows) for c in _tails_to_read(row, lengths[i])]
-        read = self._body(**_positions(ids, mask), use_cache=bool(owners))
+        read = self._body(**inputs, use_cache=bool(owners))
         prefix = read.last_hidden_state
         tails: dict[tuple[int, int], Tensor] = {}
         if owners:
-            hidden = self._read_tails(rows, lengths, owners, mask, read.past_key_values)
+            hidden = self._read_tails(
+                rows, lengths, owners, mask if padded else None, read.past_key_values
+            )
             tails = {
                 (i, c): hidden[k, : len(rows[i][c]) - lengths[i] - 1]
                 for k, (i, c) in enumerate(owners)
@@ -216,7 +221,7 @@ class Likelihood:
         """
         owner = torch.tensor([i for i, _ in owners], device=self.network.device)
         cache.batch_select_indices(owner)
-        ids, _ = self._pad([rows[i][c][lengths[i] : -1] for i, c in owners], left=False)
+        ids, _ = pad([rows[i][c][lengths[i] : -1] for i, c in owners], self.network.device)
         start = torch.tensor([lengths[i] for i, _ in owners], device=ids.device)
         # Padding of a short tail may exceed the last position; it is never used.
         positions = start[:, None] + torch.arange(ids.shape[1], device=ids.device)
@@ -245,21 +250,6 @@ class Likelihood:
         ]
         losses = torch.cat(parts).cpu().numpy().astype(np.float64)
         return np.split(losses, np.cumsum([len(part) for part in wanted])[:-1])
-
-    def _pad(self, rows: Sequence[Tokens], left: bool) -> tuple[Tensor, Tensor | None]:
-        """Pad rows to the longest; the mask is ``None`` if none is needed."""
-        width = max(map(len, rows))
-        ids = np.zeros((len(rows), width), dtype=np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            columns = slice(width - len(row), width) if left else slice(0, len(row))
-            ids[i, columns], mask[i, columns] = row, 1
-        device = self.network.device
-        needed = left and not mask.all()
-        return (
-            torch.from_numpy(ids).to(device),
-            torch.from_numpy(mask).to(device) if needed else None,
-        )
 
     def _choice_batches(
         self, rows: Sequence[Sequence[Tokens]], shared: Sequence[int]
@@ -303,14 +293,6 @@ def _common_length(row: Sequence[Tokens]) -> int:
 def _tails_to_read(row: Sequence[Tokens], shared: int) -> list[int]:
     """Return the choices whose tail has a token to read; the last token is only predicted."""
     return [c for c, choice in enumerate(row) if len(choice) - shared >= 2]
-
-
-def _positions(ids: Tensor, mask: Tensor | None) -> dict[str, Tensor]:
-    """Return the inputs of left-padded rows; positions count the row's own tokens from 0."""
-    if mask is None:
-        return {"input_ids": ids}
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    return {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
 
 
 def _losses(hidden: Tensor, tokens: Tensor, head: Tensor) -> Tensor:

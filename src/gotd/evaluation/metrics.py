@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -168,21 +168,12 @@ def evaluate_metric(names: Sequence[str]) -> evaluate.Metric:
     Raises:
         ValueError: In ``compute``, as `score`.
     """
-    return _metric_class()(names)
-
-
-@functools.cache
-def _metric_class() -> type[Any]:
-    """Define the class on first use, because importing its base class takes seconds."""
+    # Imported and defined here, because the import takes seconds.
     import datasets
     import evaluate
 
     class Scores(evaluate.Metric):
         """Scores of predictions against references."""
-
-        def __init__(self, names: Sequence[str]) -> None:
-            self._names = tuple(names)
-            super().__init__(config_name="-".join(names), keep_in_memory=True)
 
         def _build_data_dir(self) -> str:
             return ""  # the default makes a folder in the user's cache, which nothing here needs
@@ -190,7 +181,7 @@ def _metric_class() -> type[Any]:
         def _info(self) -> evaluate.MetricInfo:
             number = datasets.Value("float64")
             return evaluate.MetricInfo(
-                description=", ".join(self._names),
+                description=", ".join(names),
                 citation="",
                 inputs_description="predictions and references: class indices or scores",
                 features=datasets.Features({"predictions": number, "references": number}),
@@ -200,9 +191,9 @@ def _metric_class() -> type[Any]:
             self, *, predictions: Sequence[float], references: Sequence[float]
         ) -> dict[str, float]:
             given, truth = np.asarray(predictions), np.asarray(references)
-            return {name: score(name, given, truth) for name in self._names}
+            return {name: score(name, given, truth) for name in names}
 
-    return Scores
+    return Scores(config_name="-".join(names), keep_in_memory=True)
 
 
 def bootstrap_error(

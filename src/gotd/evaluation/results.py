@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gotd.evaluation.metrics import by_domain, evaluate_metric, metric
 
 ROW_NOISE = "headline_standard_error"
 """Metric: the standard error of the headline over the draw of the rows it is measured on."""
@@ -49,3 +55,40 @@ class Evaluation(Protocol):
     def results(self, folders: Mapping[str, Path], task: Any) -> Results:
         """Compute the numbers from the artifacts, by the role of their step."""
         ...
+
+
+def score_splits(
+    folder: Path,
+    task: Any,
+    predict: Callable[[pa.Table], np.ndarray],
+    per_domain: bool = True,
+) -> tuple[dict[str, Any], pa.Table]:
+    """Compute the task's metrics on every reported split; the first one is the headline.
+
+    Args:
+        folder: Folder with ``<split>.parquet``: ``label``, ``domain`` and what was predicted.
+        task: Has ``reported_splits``, ``metrics`` and ``headline``.
+        predict: Returns the ``[n]`` predictions of a table.
+        per_domain: Whether to score each true domain apart, where the source knows it.
+
+    Returns:
+        Metrics by name, which begins with the split for all but the first, and the table of
+        the first split.
+    """
+    tables = [pq.read_table(folder / f"{split}.parquet") for split in task.reported_splits]
+    predictions = [predict(table) for table in tables]
+    labels = [table["label"].to_numpy() for table in tables]
+    scores = evaluate_metric(task.metrics)
+    metrics: dict[str, Any] = {}
+    for split, predicted, truth in zip(task.reported_splits, predictions, labels, strict=True):
+        prefix = f"{split}/" if metrics else ""
+        computed = scores.compute(predictions=predicted, references=truth) or {}
+        metrics |= {f"{prefix}{name}": value for name, value in computed.items()}
+    metrics |= {"headline_name": task.headline, "headline": metrics[task.headline]}
+    if not metric(task.headline).higher_is_better:
+        metrics["headline_higher_is_better"] = False
+    if per_domain and tables[0]["domain"].null_count == 0:
+        domains = tables[0]["domain"].to_pylist()
+        by_name = by_domain(predictions[0], labels[0], domains, task.headline)
+        metrics |= {f"{DOMAIN_PREFIX}{name}": value for name, value in by_name.items()}
+    return metrics, tables[0]

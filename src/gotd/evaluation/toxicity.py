@@ -114,7 +114,8 @@ def measure(scores: Path) -> tuple[dict[str, Any], int]:
     """
     table = pq.read_table(scores)
     kinds = table["toxic"].to_numpy(zero_copy_only=False)
-    values = _matrix(table)
+    # A score that failed is null in the file.
+    values = np.array(table["scores"].to_pylist(), dtype=np.float64)
     metrics: dict[str, Any] = {"failed_scores": int(np.isnan(values).sum())}
     n_scored = {}
     for kind, mask in zip(KINDS, (kinds, ~kinds), strict=True):
@@ -150,9 +151,3 @@ def bootstrap(per_prompt: np.ndarray) -> tuple[float, float]:
     means = [per_prompt[random.integers(n, size=n)].mean() for _ in range(DRAWS)]
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
-
-
-def _matrix(table: Any) -> np.ndarray:
-    """Return float64 ``[prompts, samples]``, NaN where a score failed."""
-    rows = table["scores"].to_pylist()
-    return np.array([[np.nan if s is None else s for s in row] for row in rows], dtype=np.float64)

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
+from gotd.storage.checks import check_choice, check_positive
 from gotd.storage.files import write_text
 
 _ACC, _NORM = {"metric": "acc"}, {"metric": "acc_norm"}
@@ -26,26 +27,19 @@ _ACC, _NORM = {"metric": "acc"}, {"metric": "acc_norm"}
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "arc_easy": {
         "doc_to_text": "Question: {{question}}\nAnswer:",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{label}}",
         "metric_list": [_ACC, _NORM],
     },
     "openbookqa": {
         "doc_to_text": "{{question}}",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{label}}",
         "metric_list": [_ACC, _NORM],
     },
     "piqa": {
         "doc_to_text": "Question: {{question}}\nAnswer:",
-        "doc_to_choice": "{{choices}}",
-        "doc_to_target": "{{label}}",
         "metric_list": [_ACC, _NORM],
     },
     "boolq": {
         "doc_to_text": "{{passage}}\nQuestion: {{question}}?\nAnswer:",
         "doc_to_choice": ["no", "yes"],
-        "doc_to_target": "{{label}}",
         "metric_list": [_ACC],
     },
     # The choices differ before the gap, so the context is the choice and the rest the target.
@@ -56,7 +50,9 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "metric_list": [_ACC],
     },
 }
-"""Wording of each task in the harness (0.4.13); columns are those of the folder ``zeroshot/``."""
+"""Wording of each task in the harness (0.4.13); columns are those of the folder ``zeroshot/``.
+
+Choices and target are those of `write_task` where a task has none of its own."""
 
 
 SPLIT_OF = {"boolq": "validation"}
@@ -100,18 +96,14 @@ class UtilitySettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        if self.rows_from not in ROWS_FROM:
-            raise ValueError(
-                f"utility rows_from must be one of {ROWS_FROM}, not {self.rows_from!r}"
-            )
+        check_choice(self, "rows_from", ROWS_FROM, "utility")
+        check_positive(self, ("rows", "per_device_batch_size"), "utility")
         known = TASKS if self.rows_from == "source" else OWN
         unknown = [name for name in self.tasks if name not in known]
         if unknown or not self.tasks:
             raise ValueError(
                 f"utility tasks must be some of {', '.join(known)}, not {list(self.tasks)}"
             )
-        if (self.rows is not None and self.rows < 1) or self.per_device_batch_size < 1:
-            raise ValueError("utility rows and per_device_batch_size must be at least 1")
 
 
 def measure_utility(
@@ -174,6 +166,8 @@ def write_task(name: str, rows: pa.Table, folder: Path) -> None:
         },
         "test_split": "test",
         "output_type": "multiple_choice",
+        "doc_to_choice": "{{choices}}",
+        "doc_to_target": "{{label}}",
         **TASKS[name],
     }
     # JSON is YAML.

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from gotd.evaluation.metrics import by_domain, score
-from gotd.evaluation.results import Results
+from gotd.evaluation.metrics import score
+from gotd.evaluation.results import Results, score_splits
+from gotd.storage.checks import check_choice, check_positive
 
 if TYPE_CHECKING:
     from gotd.evaluation.likelihood import Likelihood
@@ -228,14 +228,9 @@ class ZeroShot:
     batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
-        for name, known in (("method", METHODS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"evaluation {name} must be one of {', '.join(known)}, "
-                    f"not {getattr(self, name)!r}"
-                )
-        if self.batch_tokens < 1:
-            raise ValueError(f"evaluation batch_tokens must be at least 1, not {self.batch_tokens}")
+        check_choice(self, "method", METHODS, "evaluation")
+        check_choice(self, "precision", PRECISIONS, "evaluation")
+        check_positive(self, ("batch_tokens",), "evaluation")
 
     def key_fields(self) -> dict[str, Any]:
         """Return what determines the numbers in addition to the scores."""
@@ -248,26 +243,13 @@ class ZeroShot:
         share of the most frequent answer. A model with constant answers scores like one
         that guesses, but for another reason.
         """
-        metrics: dict[str, Any] = {}
-        n_eval = 0
-        for number, split in enumerate(task.reported_splits):
-            table = pq.read_table(folders["answers"] / f"{split}.parquet")
-            answers, labels = decide(table, self.method), table["label"].to_numpy()
-            prefix = "" if number == 0 else f"{split}/"
-            for metric in task.metrics:
-                metrics[f"{prefix}{metric}"] = score(metric, answers, labels)
-            if number > 0:
-                continue
-            n_eval = table.num_rows
-            metrics["headline_name"] = task.headline
-            metrics["headline"] = metrics[task.headline]
-            metrics["most_given_share"] = float(np.bincount(answers).max() / n_eval)
-            for other in OF_FULL_TEXT if self.method in OF_FULL_TEXT else OF_CHOICE:
-                if other != self.method:
-                    value = score(task.headline, decide(table, other), labels)
-                    metrics[f"{task.headline}_by_{NAMES[other]}"] = value
-            if table["domain"].null_count == 0:
-                domains = table["domain"].to_pylist()
-                for domain, value in by_domain(answers, labels, domains, task.headline).items():
-                    metrics[f"domain/{domain}"] = value
-        return Results(metrics, n_eval)
+        metrics, table = score_splits(
+            folders["answers"], task, lambda table: decide(table, self.method)
+        )
+        answers, labels = decide(table, self.method), table["label"].to_numpy()
+        metrics["most_given_share"] = float(np.bincount(answers).max() / table.num_rows)
+        for other in OF_FULL_TEXT if self.method in OF_FULL_TEXT else OF_CHOICE:
+            if other != self.method:
+                value = score(task.headline, decide(table, other), labels)
+                metrics[f"{task.headline}_by_{NAMES[other]}"] = value
+        return Results(metrics, table.num_rows)

@@ -13,15 +13,13 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GPT2Config,
-    GPT2LMHeadModel,
     GPTNeoConfig,
-    GPTNeoForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from gotd.storage.shapes import Shape
-from gotd.training.models import ModelSpec, attention, missing_only
+from gotd.training.models import ModelSpec, load_network
 from gotd.training.tokenizers import byte_level_bpe, causal_tokenizer, causal_word_level
 
 EAGER_ONLY = ("gpt_neo",)
@@ -90,40 +88,30 @@ class CausalSpec(ModelSpec):
             "vocab_size": max(len(tokenizer), 0 if words else self.vocabulary_size),
             "bos_token_id": end,
             "eos_token_id": end,
+            "max_position_embeddings": self.max_length_tokens,
+            "hidden_size": self.hidden_size,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
         }
         if self.architecture == "gpt2":
-            network, config = (
-                GPT2LMHeadModel,
-                GPT2Config(
-                    **shared,
-                    n_positions=self.max_length_tokens,
-                    n_embd=self.hidden_size,
-                    n_layer=self.layers,
-                    n_head=self.heads,
-                    n_inner=self.feed_forward_size,
-                    resid_pdrop=self.dropout,
-                    embd_pdrop=self.dropout,
-                    attn_pdrop=self.dropout,
-                ),
+            config = GPT2Config(
+                **shared,
+                n_inner=self.feed_forward_size,
+                resid_pdrop=self.dropout,
+                embd_pdrop=self.dropout,
+                attn_pdrop=self.dropout,
             )
         else:
-            network, config = (
-                GPTNeoForCausalLM,
-                GPTNeoConfig(
-                    **shared,
-                    max_position_embeddings=self.max_length_tokens,
-                    hidden_size=self.hidden_size,
-                    num_layers=self.layers,
-                    num_heads=self.heads,
-                    intermediate_size=self.feed_forward_size,
-                    attention_types=[[["global", "local"], self.layers // 2]],
-                    window_size=self.window_tokens,
-                    resid_dropout=self.dropout,
-                    embed_dropout=self.dropout,
-                    attention_dropout=self.dropout,
-                ),
+            config = GPTNeoConfig(
+                **shared,
+                intermediate_size=self.feed_forward_size,
+                attention_types=[[["global", "local"], self.layers // 2]],
+                window_size=self.window_tokens,
+                resid_dropout=self.dropout,
+                embed_dropout=self.dropout,
+                attention_dropout=self.dropout,
             )
-        return network._from_config(config, dtype=WEIGHTS[self.weights])
+        return AutoModelForCausalLM.from_config(config, dtype=WEIGHTS[self.weights])
 
 
 def load_causal_lm(
@@ -140,15 +128,14 @@ def load_causal_lm(
         OSError: If there is no such model.
         ValueError: If a weight is absent.
     """
-    options: dict[str, Any] = {}
-    if training:
-        kind = AutoConfig.from_pretrained(model).model_type
-        options["attn_implementation"] = "eager" if kind in EAGER_ONLY else attention()
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        model, output_loading_info=True, use_safetensors=True, dtype=dtype, **options
-    )
-    network, info = loaded
-    missing_only(model, info, ("lm_head.",) if network.config.tie_word_embeddings else ())
+    config = AutoConfig.from_pretrained(model)
+    options: dict[str, Any] = {"dtype": dtype}
+    if not training:
+        options["attn_implementation"] = None  # the library's own choice
+    elif config.model_type in EAGER_ONLY:
+        options["attn_implementation"] = "eager"
+    tied = ("lm_head.",) if config.tie_word_embeddings else ()
+    network, _ = load_network(AutoModelForCausalLM, model, tied, **options)
     return network
 
 

@@ -7,7 +7,6 @@ depends on the seed alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +17,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from gotd.training.data import LabelledCollator, Part, read_task_rows, tokenise
+from gotd.storage.checks import check_choice, check_share
+from gotd.training.data import LabelledCollator, Part, read_task_rows, steps_per_epoch, tokenise
 from gotd.training.heads import (
     HEADS,
     TextClassifier,
@@ -28,21 +28,16 @@ from gotd.training.heads import (
     pad_with_content,
     save_classifier,
 )
-from gotd.training.labels import LabelledRows, read_labelled
+from gotd.training.labels import LabelledRows, LabelledTask
 from gotd.training.lora import add_adapters, merge_adapters
 from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
 from gotd.training.optimisation import resolve_precision
 from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
-from gotd.training.settings import TrainingSettings, check_choice, check_share
+from gotd.training.settings import TrainingSettings
 from gotd.training.tracking import log_loss
 from gotd.training.trainer import StepModule, forget_checkpoint, train
 
 CHOICES = ("best_epoch", "last_epoch")
-SAVED = ("scores", "best", "best_score", "best_epoch")
-"""Attributes of `FineTuning` that its checkpoints hold."""
-
-Score = Callable[[np.ndarray, np.ndarray], float]
-"""Maps (predictions, labels) to a number; higher is better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,37 +74,27 @@ class FineTuneSettings(TrainingSettings):
         check_share(self, "dropout")
 
 
-@dataclass(frozen=True)
-class Validation:
-    """Rows that are scored after every epoch.
-
-    Args:
-        data: The rows and their labels.
-        score: Maps (predictions, labels) to a number; higher is better.
-    """
-
-    data: LabelledRows
-    score: Score
-
-
 class FineTuning(StepModule):
     """Cross-entropy for classes, squared error for scores; validated after every epoch."""
 
     loss_name = "fine_tune_loss"
+    saved = (*StepModule.saved, "scores", "best", "best_score", "best_epoch")
 
     def __init__(
         self,
         network: TextClassifier,
         settings: FineTuneSettings,
         seeds: TrainingSeeds,
+        task: LabelledTask,
         data: LabelledRows,
-        regression: bool,
-        validation: Validation | None,
+        validation: LabelledRows | None,
     ) -> None:
-        digests = [] if validation is None else [validation.data.digest()]
+        if settings.choose == "best_epoch" and validation is None:
+            raise ValueError("choose=best_epoch needs validation rows; give some or use last_epoch")
+        digests = [] if validation is None else [validation.digest()]
         super().__init__(network, settings, seeds, data.digest(), *digests)
-        self.per_epoch = settings.steps_per_epoch(len(data.rows))
-        self.regression = regression
+        self.per_epoch = steps_per_epoch(len(data.rows), settings.global_batch_size)
+        self.task = task
         self.validation = validation
         self.scores: list[list[float]] = []
         self.best: dict[str, Tensor] = {}
@@ -119,7 +104,7 @@ class FineTuning(StepModule):
     def sum_losses(self, part: Part) -> Tensor:
         """Return the summed loss of the part's rows."""
         outputs = self.network(part)
-        if self.regression:
+        if self.task.regression:
             return nn.functional.mse_loss(outputs[:, 0], part["labels"], reduction="sum")
         return nn.functional.cross_entropy(outputs, part["labels"], reduction="sum")
 
@@ -127,10 +112,10 @@ class FineTuning(StepModule):
         """Score the validation rows at the end of each epoch, and copy the best weights."""
         if self.validation is None or (step % self.per_epoch and step != self.total_steps):
             return
-        data = self.validation.data
-        outputs = apply_to_rows(self.network, data.rows, self.precision)
+        outputs = apply_to_rows(self.network, self.validation.rows, self.precision)
         self.network.train()
-        score = float(self.validation.score(decide(outputs, self.regression), data.labels))
+        predictions = decide(outputs, self.task.regression)
+        score = float(self.task.score(predictions, self.validation.labels))
         epoch = step / self.per_epoch
         self.scores.append([epoch, score])
         log_loss(step, {"validation": score})
@@ -145,30 +130,14 @@ class FineTuning(StepModule):
                 for key, value in self.network.state_dict().items()
             }
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the scores and the best weights so far."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["gotd"] |= {name: getattr(self, name) for name in SAVED}
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them."""
-        super().on_load_checkpoint(checkpoint)
-        for name in SAVED:
-            setattr(self, name, checkpoint["gotd"][name])
-
-
-# long: half of it documents ten arguments; the body is one straight run
 def fine_tune(
     model: Path | str,
-    train_rows: pa.Table,
-    validation_rows: pa.Table | None,
-    classes: int,
-    regression: bool,
+    task: LabelledTask,
     settings: FineTuneSettings,
     seeds: TrainingSeeds,
     work: Path,
     out: Path,
-    score: Score,
 ) -> dict[str, Any]:
     """Train a classifier on labelled rows and write its folder ``out``.
 
@@ -177,23 +146,16 @@ def fine_tune(
 
     Args:
         model: Folder or Hub name of the encoder.
-        train_rows: Normalised task rows: ``text``, ``text_pair`` (null for single
-            texts), ``label`` (class index or score).
-        validation_rows: Rows scored after each epoch; required by ``best_epoch``.
-        classes: Classes; not read for a regression.
-        regression: Whether labels are scores.
+        task: The labelled rows.
         settings: See :class:`FineTuneSettings`.
         seeds: Seeds of the head, of order and of dropout.
         work: Folder for the checkpoint of a long run.
         out: Folder for the classifier, for :func:`predict`; with the ``pooler`` head
             also for ``AutoModelForSequenceClassification`` (BERT, DistilBERT).
-        score: Maps (predictions, labels) of the validation rows to a number; higher
-            is better.
 
     Returns:
-        JSON-able ``loss_curve`` ([[step, mean loss]]), ``validation`` ([[epoch,
-        score]]), ``chosen_epoch``, ``steps``, ``tokens``, ``seeds``, ``fresh_pooler`` and,
-        not reproducible, ``cost``.
+        JSON-able ``validation`` ([[epoch, score]]), ``chosen_epoch``, ``steps``,
+        ``fresh_pooler`` and what :func:`train` returns.
 
     Raises:
         ValueError: If rows or labels are malformed, ``best_epoch`` has no validation
@@ -201,26 +163,15 @@ def fine_tune(
         FileNotFoundError: If ``model`` is no model folder.
         FloatingPointError: If the loss is not finite.
     """
-    if settings.choose == "best_epoch" and validation_rows is None:
-        raise ValueError("choose=best_epoch needs validation rows; give some or use last_epoch")
-    if not regression and classes < 2:
-        raise ValueError(f"a classifier needs at least 2 classes, not {classes}")
     folder = resolve_folder(model)
     tokenizer = load_tokenizer(folder)
     length = settings.max_length_tokens
-
-    def read(table: pa.Table, name: str) -> LabelledRows:
-        return read_labelled(table, name, tokenizer, length, classes, regression)
-
-    data = read(train_rows, "train")
-    validation = None
-    if validation_rows is not None:
-        validation = Validation(read(validation_rows, "validation"), score)
+    data = task.read("train", tokenizer, length)
+    validation = None if task.validation is None else task.read("validation", tokenizer, length)
     with isolated_randomness():
-        outputs = 1 if regression else classes
-        network, fresh_pooler = _load_with_head(folder, data.are_pairs, outputs, settings, seeds)
+        network, fresh_pooler = _load_with_head(folder, data, task.outputs, settings, seeds)
         adapted = _freeze_and_adapt(network, settings)
-        module = FineTuning(network, settings, seeds, data, regression, validation)
+        module = FineTuning(network, settings, seeds, task, data, validation)
         steps = settings.count_steps(len(data.rows))
         per_device = settings.per_device_batch_size
         collate = LabelledCollator(data.rows, data.labels, per_device, pad_with_content)
@@ -230,7 +181,7 @@ def fine_tune(
     out.mkdir(parents=True, exist_ok=True)
     if adapted is not None:
         merge_adapters(adapted, out)
-    save_classifier(network, regression, length, settings.precision, out)
+    save_classifier(network, task.regression, length, settings.precision, out)
     tokenizer.save_pretrained(out)
     forget_checkpoint(work)
     return {
@@ -243,14 +194,18 @@ def fine_tune(
 
 
 def _load_with_head(
-    folder: Path, are_pairs: bool, outputs: int, settings: FineTuneSettings, seeds: TrainingSeeds
+    folder: Path,
+    data: LabelledRows,
+    outputs: int,
+    settings: FineTuneSettings,
+    seeds: TrainingSeeds,
 ) -> tuple[TextClassifier, bool]:
     """Return the network as it is before the first step, and whether its pooler is fresh."""
     seed_generators(seed_for(seeds.initialisation, "fresh weights"))
     encoder, fresh_pooler = load_encoder(folder)
     check_length(encoder, settings.max_length_tokens)
     head = settings.head
-    if head == "siamese" and not are_pairs:
+    if head == "siamese" and not data.are_pairs:
         head = "mean"
     network = TextClassifier(encoder, head, outputs, settings.dropout)
     seed = seed_for(seeds.initialisation, "head")

@@ -8,7 +8,7 @@ the batch that fits on one. Dropout, if any, differs by the parts of a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -192,21 +192,15 @@ def order_epoch(
     return [batches[i] for i in random.permutation(len(batches))]
 
 
-def split_batch(
-    n_rows: int, per_device_batch_size: int, rank: int, devices: int
-) -> list[np.ndarray]:
-    """Return the parts of a batch that device ``rank`` processes one after the other.
+def own_parts(n_rows: int, per_device_batch_size: int) -> list[np.ndarray]:
+    """Return the parts of a batch that this process handles, as positions in the batch.
 
     Every device gets the same number of parts (an empty one if rows run out), because
     devices must exchange gradients equally often.
     """
+    rank, devices = process_rank()
     parts = -(-n_rows // (per_device_batch_size * devices)) * devices
     return np.array_split(np.arange(n_rows), parts)[rank::devices]
-
-
-def own_parts(n_rows: int, per_device_batch_size: int) -> list[np.ndarray]:
-    """Return the parts of a batch that this process handles, as positions in the batch."""
-    return split_batch(n_rows, per_device_batch_size, *process_rank())
 
 
 @dataclass
@@ -262,6 +256,7 @@ class LabelledCollator:
         return Batch(parts, terms=len(which))
 
 
+@dataclass(eq=False)
 class BatchStream:
     """Iterable over the batches of all steps, with a state for checkpoints.
 
@@ -272,26 +267,23 @@ class BatchStream:
             ``range(steps)``.
         seed: Seed of the order.
         collate: Makes the batch of (step, rows).
+        step: The next step.
+        tokens: Tokens of the steps before it.
+        tokens_before: Those that were read before the stream was restored.
+        epoch: The epoch whose order ``batches`` holds.
+        batches: Row numbers of its batches.
     """
 
-    def __init__(
-        self,
-        lengths: np.ndarray,
-        global_batch_size: int,
-        schedule: Sequence[int],
-        seed: int,
-        collate: Collator,
-    ) -> None:
-        self.lengths = lengths
-        self.global_batch_size = global_batch_size
-        self.schedule = schedule
-        self.seed = seed
-        self.collate = collate
-        self.step = 0
-        self.tokens = 0
-        self.tokens_before = 0
-        self._epoch: int | None = None
-        self._batches: list[np.ndarray] = []
+    lengths: np.ndarray
+    global_batch_size: int
+    schedule: Sequence[int]
+    seed: int
+    collate: Collator
+    step: int = 0
+    tokens: int = 0
+    tokens_before: int = 0
+    epoch: int | None = None
+    batches: list[np.ndarray] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -308,10 +300,10 @@ class BatchStream:
     def _rows(self, step: int) -> np.ndarray:
         """Return the rows of a step in the endless sequence of epochs, longest first."""
         epoch, batch = divmod(step, steps_per_epoch(len(self.lengths), self.global_batch_size))
-        if epoch != self._epoch:
-            self._batches = order_epoch(self.lengths, self.global_batch_size, self.seed, epoch)
-            self._epoch = epoch
-        return self._batches[batch]
+        if epoch != self.epoch:
+            self.batches = order_epoch(self.lengths, self.global_batch_size, self.seed, epoch)
+            self.epoch = epoch
+        return self.batches[batch]
 
     @property
     def tokens_here(self) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +84,6 @@ def on_devices(devices: int, work: Path, train: Train, *arguments: Any) -> dict[
     return json.loads(report.read_text(encoding="utf-8"))
 
 
-class _Forward:
-    """A loss logger that sends points to the process that started this one."""
-
-    def __init__(self, losses: Any) -> None:
-        self._losses = losses
-
-    def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Send one point."""
-        self._losses.put((step, dict(values)))
-
-
 def _work(
     rank: int,
     processes: int,
@@ -114,7 +103,8 @@ def _work(
         MASTER_ADDR="127.0.0.1",
         MASTER_PORT=str(port),
     )
-    current_logger.set(_Forward(losses))
+    # Points go to the process that started this one.
+    current_logger.set(lambda step, values: losses.put((step, dict(values))))
     result = train(*arguments)
     if rank == 0:
         report.write_text(json.dumps(result), encoding="utf-8")

@@ -129,10 +129,10 @@ def save_classifier(
 ) -> None:
     """Write encoder and head as one safetensors file, and a JSON file that describes the head."""
     encoder = network.encoder
-    state = {f"{encoder.base_model_prefix}.{k}": v for k, v in encoder.state_dict().items()}
-    state |= {f"classifier.{k}": v for k, v in network.classifier.state_dict().items()}
-    if network.pre_classifier is not None:
-        state |= {f"pre_classifier.{k}": v for k, v in network.pre_classifier.state_dict().items()}
+    state = encoder.state_dict(prefix=f"{encoder.base_model_prefix}.")
+    for name in ("classifier", "pre_classifier"):
+        if getattr(network, name) is not None:
+            state |= getattr(network, name).state_dict(prefix=f"{name}.")
     contiguous = {key: value.contiguous() for key, value in state.items()}
     save_file(contiguous, out / "model.safetensors", metadata={"format": "pt"})
     config = encoder.config

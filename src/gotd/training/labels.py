@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -54,15 +55,40 @@ def read_labels(table: pa.Table, name: str, classes: int, regression: bool) -> n
     return labels.astype(np.float32 if regression else np.int64)
 
 
-def read_labelled(
-    table: pa.Table,
-    name: str,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length_tokens: int,
-    classes: int,
-    regression: bool,
-) -> LabelledRows:
-    """Validate and tokenise labelled task rows; errors call them ``name``."""
-    texts, pairs = read_task_rows(table, name)
-    rows = tokenise(tokenizer, texts, pairs, max_length_tokens)
-    return LabelledRows(rows, read_labels(table, name, classes, regression), pairs is not None)
+@dataclass(frozen=True)
+class LabelledTask:
+    """Rows of a task to learn, and how predictions of its labels are scored.
+
+    Args:
+        train: Normalised task rows: ``text``, ``text_pair`` (null for single texts),
+            ``label`` (class index or score).
+        validation: Rows scored after each epoch; required by ``choose=best_epoch``.
+        classes: Classes; not read for a regression.
+        regression: Whether labels are scores.
+        score: Maps (predictions, labels) to a number; higher is better.
+    """
+
+    train: pa.Table
+    validation: pa.Table | None
+    classes: int
+    regression: bool
+    score: Callable[[np.ndarray, np.ndarray], float]
+
+    def __post_init__(self) -> None:
+        if not self.regression and self.classes < 2:
+            raise ValueError(f"a classifier needs at least 2 classes, not {self.classes}")
+
+    @property
+    def outputs(self) -> int:
+        """Return the outputs of the network: one per class, or the score."""
+        return 1 if self.regression else self.classes
+
+    def read(
+        self, split: str, tokenizer: PreTrainedTokenizerBase, max_length_tokens: int
+    ) -> LabelledRows:
+        """Validate and tokenise the rows of ``train`` or ``validation``."""
+        table = getattr(self, split)
+        texts, pairs = read_task_rows(table, split)
+        rows = tokenise(tokenizer, texts, pairs, max_length_tokens)
+        labels = read_labels(table, split, self.classes, self.regression)
+        return LabelledRows(rows, labels, pairs is not None)

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import transformers
@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gotd.storage.checks import check_choice, check_positive, check_share
 from gotd.storage.model_files import hub_commit
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.randomness import seed_for
@@ -88,17 +89,11 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name, choices in self.choices.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"model {name} must be one of {choices}, not {getattr(self, name)!r}"
-                )
-        for name in self.sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"model {name} must be at least 1, not {getattr(self, name)}")
+            check_choice(self, name, choices, "model")
+        check_positive(self, self.sizes, "model")
         if self.hidden_size % self.heads:
             raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"model dropout must lie in [0, 1), not {self.dropout}")
+        check_share(self, "dropout", "model")
 
     def shape(self) -> Shape:
         """Return the sizes of the network."""
@@ -226,15 +221,10 @@ def load_masked_lm(folder: Path) -> tuple[PreTrainedModel, bool]:
     Raises:
         ValueError: If any other weight is absent, or the head is of an unknown kind.
     """
-    network, info = AutoModelForMaskedLM.from_pretrained(
-        folder,
-        output_loading_info=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        attn_implementation=attention(),
-    )
-    prefixes = tuple(f"{name}." for name in _head_names(network))
-    return network, missing_only(folder, info, prefixes)
+    heads = tuple(f"{name}." for names in MASKED_LM_HEADS for name in names)
+    network, fresh_head = load_network(AutoModelForMaskedLM, folder, heads)
+    masked_lm_head(network)  # raises for an unknown kind
+    return network, fresh_head
 
 
 def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
@@ -246,38 +236,43 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
     Raises:
         ValueError: If any other weight is absent.
     """
-    network, info = AutoModel.from_pretrained(
-        folder,
-        output_loading_info=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        attn_implementation=attention(),
-    )
-    return network, missing_only(folder, info, ("pooler.",))
+    return load_network(AutoModel, folder, ("pooler.",))
 
 
-def attention() -> str:
-    """Return the faster attention; on CPU, SDPA is slow with dropout."""
-    return "sdpa" if torch.cuda.is_available() else "eager"
+def load_network(
+    network_class: Any, model: Path | str, may_be_missing: tuple[str, ...] = (), **options: Any
+) -> tuple[Any, bool]:
+    """Load a network from safetensors, in float32 and with the attention that trains fastest.
 
+    Args:
+        network_class: A class of `transformers`, such as ``AutoModel``.
+        model: A model folder or Hub name.
+        may_be_missing: Beginnings of the names of weights that the file may lack; they come
+            from the global generator.
+        options: Options of ``from_pretrained`` that differ.
 
-def missing_only(
-    model: Path | str, info: Mapping[str, set[str]], prefixes: tuple[str, ...]
-) -> bool:
-    """Return whether weights under ``prefixes`` are missing.
+    Returns:
+        The network, and whether such weights were missing.
 
     Raises:
+        OSError: If there is no such model.
         ValueError: If any other weight is missing or has another shape.
     """
+    # On CPU, SDPA is slow with dropout.
+    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    options = {"dtype": torch.float32, "attn_implementation": attention, **options}
+    network, info = network_class.from_pretrained(
+        model, output_loading_info=True, use_safetensors=True, **options
+    )
     missing = info["missing_keys"]
-    others = sorted(key for key in missing if not key.startswith(prefixes))
+    others = sorted(key for key in missing if not key.startswith(may_be_missing))
     if others or info["mismatched_keys"]:
         lacking = others or sorted(map(str, info["mismatched_keys"]))
         raise ValueError(
             f"{model} lacks {len(lacking)} weights of its architecture, for instance "
             f"{lacking[0]!r}; the file is damaged or belongs to another configuration"
         )
-    return bool(missing)
+    return network, bool(missing)
 
 
 def check_length(network: PreTrainedModel, max_length_tokens: int) -> None:
@@ -302,15 +297,9 @@ def masked_lm_head(network: PreTrainedModel) -> nn.Sequential:
     Raises:
         ValueError: If the layers of the head are not known for the architecture.
     """
-    names = _head_names(network)
-    return nn.Sequential(*(network.get_submodule(name) for name in names))
-
-
-def _head_names(network: PreTrainedModel) -> tuple[str, ...]:
-    """Return the names of the head's layers, in the order in which they apply."""
     for names in MASKED_LM_HEADS:
         if all(hasattr(network, name) for name in names):
-            return names
+            return nn.Sequential(*(network.get_submodule(name) for name in names))
     raise ValueError(
         f"the masked-language-modelling head of {type(network).__name__} is not known; "
         "use a BERT, RoBERTa or DistilBERT model"

@@ -20,10 +20,9 @@ from gotd.storage.files import atomic_write
 from gotd.training.data import LabelledCollator, Part, tokenise
 from gotd.training.models import (
     ModelSpec,
-    attention,
     check_length,
+    load_network,
     load_tokenizer,
-    missing_only,
     resolve_folder,
 )
 from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
@@ -114,7 +113,12 @@ def train_scorer(
     rows = tokenise(tokenizer, texts, None, settings.max_length_tokens)
     with isolated_randomness():
         seed_generators(seed_for(seeds.initialisation, "fresh weights"))
-        network = _load(folder)
+        network, _ = load_network(
+            BertForSequenceClassification,
+            folder,
+            ("classifier.", "bert.pooler."),
+            num_labels=len(CLASSES),
+        )
         check_length(network, settings.max_length_tokens)
         if settings.gradient_checkpointing:
             network.gradient_checkpointing_enable({"use_reentrant": False})
@@ -125,20 +129,6 @@ def train_scorer(
     _save(network, tokenizer, out)
     forget_checkpoint(work)
     return {**report, "steps": steps}
-
-
-def _load(folder: Path) -> PreTrainedModel:
-    loaded: Any = BertForSequenceClassification.from_pretrained(
-        folder,
-        num_labels=len(CLASSES),
-        output_loading_info=True,
-        use_safetensors=True,
-        dtype=torch.float32,
-        attn_implementation=attention(),
-    )
-    network, info = loaded
-    missing_only(folder, info, ("classifier.", "bert.pooler."))
-    return network
 
 
 def _save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import ClassVar
 
+from gotd.storage.checks import check_choice, check_positive, check_share
 from gotd.storage.keys import key_fields
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
@@ -54,6 +55,11 @@ class TrainingSettings:
     """Strategies that the objective supports."""
     several_devices: ClassVar[bool] = False
     """Whether the objective can be trained on more than one device."""
+    counts: ClassVar[tuple[str, ...]] = (
+        *("global_batch_size", "per_device_batch_size", "max_length_tokens"),
+        *("lora_rank", "checkpoint_every_steps", "devices"),
+    )
+    """Fields that are at least 1."""
 
     learning_rate: float
     epochs: float
@@ -75,16 +81,7 @@ class TrainingSettings:
     devices: int = 1
 
     def __post_init__(self) -> None:
-        for name in (
-            "global_batch_size",
-            "per_device_batch_size",
-            "max_length_tokens",
-            "lora_rank",
-            "checkpoint_every_steps",
-            "devices",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_positive(self, self.counts)
         for name in ("learning_rate", "epochs", "weight_decay", "lora_alpha"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
@@ -102,13 +99,10 @@ class TrainingSettings:
                 f"{type(self).__name__} trains on one device, not {self.devices}; use devices=1"
             )
 
-    def steps_per_epoch(self, n_rows: int) -> int:
-        """Return the optimiser steps of one pass, the last batch possibly smaller."""
-        return steps_per_epoch(n_rows, self.global_batch_size)
-
     def count_steps(self, n_rows: int) -> int:
         """Return the optimiser steps of all passes: 0 for no epochs, else at least 1."""
-        return 0 if self.epochs == 0 else max(1, round(self.epochs * self.steps_per_epoch(n_rows)))
+        steps = self.epochs * steps_per_epoch(n_rows, self.global_batch_size)
+        return 0 if self.epochs == 0 else max(1, round(steps))
 
     def training(self, rows: int | None = None) -> Training:
         """Return what the memory of training depends on.
@@ -145,18 +139,6 @@ class TrainingSettings:
             rate=f"train {shape.label}",
             shape=shape,
         )
-
-
-def check_choice(settings: object, name: str, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError if a field is not one of ``choices``."""
-    if getattr(settings, name) not in choices:
-        raise ValueError(f"{name} must be one of {choices}, not {getattr(settings, name)!r}")
-
-
-def check_share(settings: object, name: str) -> None:
-    """Raise a ValueError if a field is not in [0, 1)."""
-    if not 0 <= getattr(settings, name) < 1:
-        raise ValueError(f"{name} must lie in [0, 1), not {getattr(settings, name)}")
 
 
 def identity_of(settings: TrainingSettings, seeds: TrainingSeeds, *data: str) -> str:

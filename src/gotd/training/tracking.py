@@ -6,22 +6,21 @@ finds the run of the current cell in a context variable instead.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
+LogLoss = Callable[[int, Mapping[str, float]], None]
+"""Records values at an optimiser step; must neither block nor raise."""
 
-class LossLogger(Protocol):
-    """Receiver of the points of a loss curve."""
+
+class Run(Protocol):
+    """One cell while it is tracked."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record values at an optimiser step; must neither block nor raise."""
         ...
-
-
-class Run(LossLogger, Protocol):
-    """One cell while it is tracked."""
 
     def finish(self, record: Mapping[str, Any] | None = None, failed: bool = False) -> None:
         """Record what a finished cell measured and close the run; a second call does nothing."""
@@ -38,7 +37,7 @@ class Tracker(Protocol):
         ...
 
 
-current_logger: ContextVar[LossLogger | None] = ContextVar("current_logger", default=None)
+current_logger: ContextVar[LogLoss | None] = ContextVar("current_logger", default=None)
 """Where training logs its loss; ``None`` outside a tracked cell."""
 
 
@@ -64,7 +63,7 @@ def tracking(
         end of the block, as failed if the block raises.
     """
     run = tracker.start(key, experiment, axes, config)
-    token = current_logger.set(run)
+    token = current_logger.set(run.log)
     failed = True
     try:
         yield run
@@ -76,6 +75,6 @@ def tracking(
 
 def log_loss(step: int, values: Mapping[str, float]) -> None:
     """Send values to the tracker of the current cell, if there is one."""
-    logger = current_logger.get()
-    if logger is not None:
-        logger.log(step, values)
+    log = current_logger.get()
+    if log is not None:
+        log(step, values)

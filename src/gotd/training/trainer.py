@@ -67,6 +67,8 @@ class StepModule(pl.LightningModule):
 
     loss_name: ClassVar[str] = "loss"
     """Name of the live loss curve."""
+    saved: ClassVar[tuple[str, ...]] = ("step", "curve", "window", "window_steps")
+    """Attributes that checkpoints hold in addition to what Lightning saves."""
 
     def __init__(
         self, network: nn.Module, settings: TrainingSettings, seeds: TrainingSeeds, *data: str
@@ -84,8 +86,9 @@ class StepModule(pl.LightningModule):
         self.precision = "float32"
         self.gathered: dict[str, Tensor] = {}
         """All trained weights, where they were sharded; empty on other devices."""
-        self._window = torch.zeros((), dtype=torch.float64)
-        self._window_steps = 0
+        self.window = torch.zeros((), dtype=torch.float64)
+        """Sum of the losses since the last point of the curve."""
+        self.window_steps = 0
         self._logged_at, self._logged_step = time.monotonic(), 0
 
     def sum_losses(self, part: Part) -> Tensor:
@@ -149,8 +152,8 @@ class StepModule(pl.LightningModule):
         nn.utils.clip_grad_norm_(self.network.parameters(), CLIP_NORM)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        self._window = self._window.to(self.device) + loss.double()
-        self._window_steps += 1
+        self.window = self.window.to(self.device) + loss.double()
+        self.window_steps += 1
 
     def on_train_end(self) -> None:
         """Gather weights that are spread over devices, while those still run together."""
@@ -197,8 +200,8 @@ class StepModule(pl.LightningModule):
 
     def _close_window(self) -> None:
         """Append the mean loss since the last point to the curve, and send it to the tracker."""
-        total = self.trainer.strategy.reduce(self._window, reduce_op="sum")
-        loss = float(total) / self._window_steps
+        total = self.trainer.strategy.reduce(self.window, reduce_op="sum")
+        loss = float(total) / self.window_steps
         if not math.isfinite(loss):
             raise FloatingPointError(
                 f"the loss is {loss} at step {self.step}; lower the learning rate "
@@ -207,17 +210,12 @@ class StepModule(pl.LightningModule):
         self.curve.append([self.step, loss])
         if self.global_rank == 0:
             log_loss(self.step, {self.loss_name: loss})
-        self._window, self._window_steps = torch.zeros_like(self._window), 0
+        self.window, self.window_steps = torch.zeros_like(self.window), 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what Lightning does not save."""
-        checkpoint["gotd"] = {
-            "identity": self.identity,
-            "step": self.step,
-            "curve": self.curve,
-            "window": self._window.cpu(),
-            "window_steps": self._window_steps,
-        }
+        self.window = self.window.cpu()
+        checkpoint["gotd"] = {name: getattr(self, name) for name in ("identity", *self.saved)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was added, from a checkpoint of the same run.
@@ -231,8 +229,8 @@ class StepModule(pl.LightningModule):
                 f"{self.work / CHECKPOINT_FILE} belongs to a run with other texts, seed or "
                 "settings; delete it or use another work folder"
             )
-        self.step, self.curve = saved["step"], saved["curve"]
-        self._window, self._window_steps = saved["window"], saved["window_steps"]
+        for name in self.saved:
+            setattr(self, name, saved[name])
 
 
 def train(

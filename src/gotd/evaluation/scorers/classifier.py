@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from gotd.evaluation.batches import by_length
-from gotd.storage.files import checksum
+from gotd.storage.checks import check_choice
 from gotd.storage.model_files import hub_commit, model_identity
-from gotd.training.models import missing_only
+from gotd.training.models import load_network
 
 BATCH_TOKENS = 8192
 """Positions read at once; bounds the memory of activations."""
@@ -40,10 +39,7 @@ class ClassifierScorer:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        if self.activation not in ("sigmoid", "softmax"):
-            raise ValueError(
-                f"scorer activation must be sigmoid or softmax, not {self.activation!r}"
-            )
+        check_choice(self, "activation", ("sigmoid", "softmax"), "scorer")
 
     def identity(self) -> dict[str, Any]:
         """Return checksums of the folder's files, or name and revision on the Hub."""
@@ -58,28 +54,20 @@ class ClassifierScorer:
             ValueError: If it has no such class, or lacks weights.
         """
         network, tokenizer = self._loaded
-        labels = {str(name): int(column) for column, name in network.config.id2label.items()}
-        if self.label not in labels:
-            raise ValueError(
-                f"{self.model} has no class {self.label!r}; it has {', '.join(labels)}"
-            )
-        scores = class_scores(network, tokenizer, texts, self.activation)
-        return scores[:, labels[self.label]]
+        classes = [str(name) for _, name in sorted(network.config.id2label.items())]
+        return class_scores(network, tokenizer, texts, self.activation, classes, self.label)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         commit = hub_commit(self.model, self.revision)
-        loaded: Any = AutoModelForSequenceClassification.from_pretrained(
+        network, _ = load_network(
+            AutoModelForSequenceClassification,
             self.model,
             revision=commit,
-            use_safetensors=True,
-            output_loading_info=True,
-            dtype=torch.float32,
+            attn_implementation=None,  # the library's own choice
         )
-        network, info = loaded
-        missing_only(self.model, info, ())
         return to_device(network), AutoTokenizer.from_pretrained(self.model, revision=commit)
 
 
@@ -89,40 +77,44 @@ def to_device(network: Any) -> Any:
     return network.eval().requires_grad_(False).to(device)
 
 
-def class_scores(network: Any, tokenizer: Any, texts: Sequence[str], activation: str) -> np.ndarray:
-    """Compute the scores of every class, in batches of similar length.
+def class_scores(
+    network: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    activation: str,
+    classes: Sequence[str],
+    label: str,
+) -> np.ndarray:
+    """Compute the scores of one class, in batches of similar length.
 
     Args:
         network: A sequence classifier in evaluation mode.
         tokenizer: Its tokenizer.
         texts: The texts; longer ones than the model reads are cut.
         activation: ``sigmoid`` or ``softmax``.
+        classes: Names of the network's classes.
+        label: Name of the class.
 
     Returns:
-        float64 ``[texts, classes]``.
+        float64 ``[texts]``.
+
+    Raises:
+        ValueError: If there is no such class.
     """
+    if label not in classes:
+        raise ValueError(f"the scorer has no class {label!r}; it has {', '.join(classes)}")
     if len(texts) == 0:
-        return np.zeros((0, network.config.num_labels))
+        return np.zeros(0)
     positions = int(getattr(network.config, "max_position_embeddings", MOST_TOKENS))
     most = min(tokenizer.model_max_length, positions, MOST_TOKENS)
     encoded = tokenizer(list(texts), truncation=True, max_length=most, return_attention_mask=False)
     lengths = [len(row) for row in encoded["input_ids"]]
-    scores = np.zeros((len(texts), network.config.num_labels))
+    scores = np.zeros(len(texts))
     with torch.inference_mode():
         for batch in by_length(lengths, BATCH_TOKENS, network.device.type):
             rows = {name: [values[i] for i in batch] for name, values in encoded.items()}
             padded = tokenizer.pad(rows, return_tensors="pt").to(network.device)
             logits = network(**padded).logits.double()
             shares = logits.sigmoid() if activation == "sigmoid" else logits.softmax(dim=-1)
-            scores[batch] = shares.cpu().numpy()
+            scores[batch] = shares[:, classes.index(label)].cpu().numpy()
     return scores
-
-
-def weights_identity(model: str, revision: str | None = None) -> dict[str, Any]:
-    """Return what identifies the weights of a file, a folder or a Hub name in a key."""
-    path = Path(model)
-    if path.is_file():
-        return {"file": checksum(path)}
-    weights = model_identity(model, revision)
-    weights.pop("folder", None)
-    return weights

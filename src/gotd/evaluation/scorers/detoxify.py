@@ -63,9 +63,7 @@ class DetoxifyScorer:
             ValueError: If it is damaged, lacks weights, or has no such class.
         """
         network, tokenizer, classes = self._loaded
-        if LABEL not in classes:
-            raise ValueError(f"the scorer has no class {LABEL!r}; it has {', '.join(classes)}")
-        return class_scores(network, tokenizer, texts, "sigmoid")[:, classes.index(LABEL)]
+        return class_scores(network, tokenizer, texts, "sigmoid", classes, LABEL)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any, list[str]]:

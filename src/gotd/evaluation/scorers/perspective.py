@@ -70,7 +70,8 @@ class PerspectiveScorer:
             name = sha256(f"{ATTRIBUTE}\x00{text}".encode()).hexdigest()
             path = folder / name[:2] / f"{name}.json"
             if not path.exists():
-                _store(path, self._request(text))
+                # Atomically, because another worker may request the same text.
+                write_text(path, json.dumps(self._request(text)))
             value = json.loads(path.read_text(encoding="utf-8"))["score"]
             scores[i] = np.nan if value is None else value
         return scores
@@ -94,8 +95,9 @@ class PerspectiveScorer:
             headers={"Content-Type": "application/json"},
         )
         last: Exception | None = None
+        pause_s = 1.0 / self.requests_per_second
         for attempt in range(self.tries):
-            time.sleep(2**attempt / self.requests_per_second if attempt else self._pause)
+            time.sleep(2**attempt * pause_s)
             try:
                 with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
                     content = json.load(answer)
@@ -117,12 +119,3 @@ class PerspectiveScorer:
             f"the Perspective API gave no answer ({last}); its other answers are cached in "
             f"{self.cache}: run again"
         ) from last
-
-    @property
-    def _pause(self) -> float:
-        return 1.0 / self.requests_per_second
-
-
-def _store(path: Path, answer: dict[str, Any]) -> None:
-    """Write an answer atomically; another worker may request the same text."""
-    write_text(path, json.dumps(answer))

@@ -115,25 +115,19 @@ def tuned_encoder(
     # Deviation D17: by the target's own classification, where it has labels to be seen.
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.metrics import gain
         from gotd.training.classifier import FineTuneSettings, fine_tune
 
         if not isinstance(settings, FineTuneSettings):
             texts = pq.read_table(inputs["rows"] / "train.parquet")["text"].to_pylist()
             _train(Path(locate(model)), texts, settings, seeds, folder / WORK / "train", folder)
             return
-        held_out = inputs["rows"] / "validation.parquet"
         fine_tune(
             locate(model),
-            pq.read_table(inputs["rows"] / "train.parquet"),
-            pq.read_table(held_out) if held_out.exists() else None,
-            task.classes,
-            task.label_kind == "regression",
+            _labelled_task(inputs["rows"], task),
             dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
             _training_seeds(seeds),
             folder / WORK / "train",
             folder,
-            lambda predicted, labels: gain(task.headline, predicted, labels),
         )
 
     return Step(
@@ -184,22 +178,16 @@ def predictions(
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.metrics import gain
         from gotd.training.classifier import fine_tune, predict
 
-        held_out = inputs["rows"] / "validation.parquet"
         if not (folder / REPORT).exists():  # a kill while predicting costs no training
             report = fine_tune(
                 inputs["model"],
-                pq.read_table(inputs["rows"] / "train.parquet"),
-                pq.read_table(held_out) if held_out.exists() else None,
-                task.classes,
-                task.label_kind == "regression",
+                _labelled_task(inputs["rows"], task),
                 settings,
                 _training_seeds(seeds),
                 folder / WORK / "train",
                 folder / WORK / "tuned",
-                lambda predicted, labels: gain(task.headline, predicted, labels),
             )
             write_report(folder, report)
         for name in task.reported_splits:
@@ -230,6 +218,21 @@ def predictions(
         build=build,
         inputs={"model": model, "rows": rows},
         work=work,
+    )
+
+
+def _labelled_task(rows: Path, task: Any) -> Any:
+    """Read the rows to learn from and to choose an epoch by."""
+    from gotd.evaluation.metrics import gain
+    from gotd.training.labels import LabelledTask
+
+    held_out = rows / "validation.parquet"
+    return LabelledTask(
+        pq.read_table(rows / "train.parquet"),
+        pq.read_table(held_out) if held_out.exists() else None,
+        task.classes,
+        task.label_kind == "regression",
+        lambda predicted, labels: gain(task.headline, predicted, labels),
     )
 
 
