@@ -52,7 +52,7 @@ class _Fields(BaseModel):
 class _Axes(_Fields, extra="allow"):
     """Axes of a cell; further ones have single values."""
 
-    __pydantic_extra__: dict[str, str | FiniteFloat | bool | None]
+    __pydantic_extra__: dict[str, str | FiniteFloat | bool | None]  # type: ignore[reportIncompatibleVariableOverride]
     task: Name
     arm: Name
     model: Name
@@ -63,7 +63,7 @@ class _Axes(_Fields, extra="allow"):
 class _Metrics(_Fields, extra="allow"):
     """Scores of a done cell; a metric may be null, the headline may not."""
 
-    __pydantic_extra__: dict[str, FiniteFloat | None]
+    __pydantic_extra__: dict[str, FiniteFloat | None]  # type: ignore[reportIncompatibleVariableOverride]
     headline_name: Name
     headline: FiniteFloat
     headline_higher_is_better: bool = True
