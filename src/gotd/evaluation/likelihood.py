@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gotd.evaluation.batches import by_length, left_padded_inputs, pad
 from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
+from gotd.training.models import for_inference
 
 KNOWN_MODELS = ("gpt2", "gpt_neo")
 """Architectures whose logits are the output embedding of the last hidden state, and no more."""
@@ -50,8 +51,7 @@ def load_for_scoring(model: Path | str, precision: str = "float32") -> tuple[Any
     if precision not in WEIGHTS:
         raise ValueError(f"scoring precision must be one of {(*WEIGHTS,)}, not {precision!r}")
     network = load_causal_lm(model, WEIGHTS[precision], training=False)
-    device: Any = "cuda" if torch.cuda.is_available() else "cpu"
-    return network.eval().requires_grad_(False).to(device), load_causal_tokenizer(model)
+    return for_inference(network), load_causal_tokenizer(model)
 
 
 @dataclass(frozen=True)

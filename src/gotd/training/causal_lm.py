@@ -31,7 +31,6 @@ from gotd.training.data import (
 )
 from gotd.training.language_model import LanguageModelSettings, Objective
 from gotd.training.memory import Training
-from gotd.training.models import save_model
 from gotd.training.randomness import TrainingSeeds, seed_for
 from gotd.training.trainer import StepModule
 
@@ -180,10 +179,6 @@ class CausalObjective(Objective):
     def collator(self, rows: TokenRows) -> Collator:
         """Return what makes the batches."""
         return BlockCollator(rows, self.settings.per_device_batch_size)
-
-    def save(self, network: PreTrainedModel, out: Path) -> None:
-        """Write the model folder."""
-        save_model(network, self.tokenizer, out)
 
     def report(self, rows: TokenRows) -> dict[str, Any]:
         """Return the number of blocks."""

@@ -29,7 +29,7 @@ from gotd.training.heads import (
     save_classifier,
 )
 from gotd.training.labels import LabelledRows, LabelledTask
-from gotd.training.lora import add_adapters, merge_adapters
+from gotd.training.lora import merge_adapters, prepare_tuning
 from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
 from gotd.training.optimisation import resolve_precision
 from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
@@ -216,15 +216,11 @@ def _load_with_head(
 def _freeze_and_adapt(network: TextClassifier, settings: FineTuneSettings) -> PeftModel | None:
     """Freeze layers, add adapters and enable recomputation; return the adapters' handle."""
     encoder = network.encoder
-    adapted = None
-    if settings.tuning == "lora":
-        adapted = add_adapters(encoder, settings)
-        if network.head == "pooler" and network.pre_classifier is None:
-            encoder.pooler.requires_grad_(True)
+    adapted = prepare_tuning(encoder, settings)
+    if adapted is not None and network.head == "pooler" and network.pre_classifier is None:
+        encoder.pooler.requires_grad_(True)
     if settings.freeze_embeddings:
         encoder.embeddings.requires_grad_(False)
-    if settings.gradient_checkpointing:
-        encoder.gradient_checkpointing_enable({"use_reentrant": False})
     return adapted
 
 

@@ -217,7 +217,7 @@ class Batch:
     terms: int
 
     def to(self, device: torch.device) -> Batch:
-        """Return the batch on ``device``."""
+        """Return the batch on ``device``; Lightning calls this before each step."""
         return Batch(
             [{k: v.to(device, non_blocking=True) for k, v in p.items()} for p in self.parts],
             self.terms,

@@ -6,19 +6,19 @@ Masked and causal models share this run; each defines an `Objective`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from peft import PeftModel
-from torch import nn
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gotd.training.data import Collator, TokenRows
 from gotd.training.devices import on_devices, process_rank
-from gotd.training.lora import add_adapters, merge_adapters
-from gotd.training.models import check_length, resolve_folder
+from gotd.training.lora import merge_adapters, prepare_tuning
+from gotd.training.models import check_length, resolve_folder, save_model
 from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
 from gotd.training.settings import TrainingSettings
 from gotd.training.trainer import StepModule, forget_checkpoint, train
@@ -67,6 +67,7 @@ class Objective(ABC):
 
     module: ClassVar[type[StepModule]]
     """Defines the loss."""
+    tokenizer: PreTrainedTokenizerBase
 
     def __init__(self, folder: Path, settings: Any, seeds: TrainingSeeds) -> None:
         self.folder, self.settings, self.seeds = folder, settings, seeds
@@ -83,9 +84,9 @@ class Objective(ABC):
     def collator(self, rows: TokenRows) -> Collator:
         """Return what makes the batches."""
 
-    @abstractmethod
-    def save(self, network: PreTrainedModel, out: Path) -> None:
-        """Write the model folder."""
+    def pooler(self) -> Mapping[str, Tensor]:
+        """Return the pooler to save with the network; by default none."""
+        return {}
 
     def schedule(self, steps: int) -> Sequence[int]:
         """Return per optimiser step the step of the epochs' order to take."""
@@ -149,7 +150,7 @@ def pre_fine_tune(
         out.mkdir(parents=True, exist_ok=True)
         if adapted is not None:
             merge_adapters(adapted, out)
-        objective.save(network, out)
+        save_model(network, objective.tokenizer, out, objective.pooler())
         forget_checkpoint(work)
     return {**report, "steps": steps, **objective.report(rows)}
 
@@ -160,11 +161,8 @@ def _initialise(objective: Objective) -> tuple[PreTrainedModel, PeftModel | None
     seed_generators(seed_for(objective.seeds.initialisation, "fresh weights"))
     network = objective.load()
     check_length(network, settings.max_length_tokens)
-    adapted = None
-    if settings.tuning == "lora":
-        adapted = add_adapters(network, settings)
+    adapted = prepare_tuning(network, settings)
+    if adapted is not None:
         for parameter in objective.trained_beside_adapters(network):
             parameter.requires_grad_(True)
-    if settings.gradient_checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
     return network, adapted

@@ -38,6 +38,18 @@ def add_adapters(network: PreTrainedModel, settings: TrainingSettings) -> PeftMo
     return get_peft_model(network, config)
 
 
+def prepare_tuning(network: PreTrainedModel, settings: TrainingSettings) -> PeftModel | None:
+    """Add the adapters and the recomputation that ``settings`` ask for.
+
+    Returns:
+        The adapters' handle, if there are any.
+    """
+    adapted = add_adapters(network, settings) if settings.tuning == "lora" else None
+    if settings.gradient_checkpointing:
+        network.gradient_checkpointing_enable({"use_reentrant": False})
+    return adapted
+
+
 def merge_adapters(adapted: PeftModel, out: Path) -> None:
     """Write the adapter under ``out``, then add it into the network's own weights, in place."""
     # "auto" would ask the Hub whether the vocabulary grew; it never does here.

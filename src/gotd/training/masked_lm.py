@@ -7,7 +7,7 @@ the vocabulary-wide products at the 85 % of positions that do not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +34,6 @@ from gotd.training.models import (
     load_tokenizer,
     masked_lm_head,
     read_pooler,
-    save_model,
 )
 from gotd.training.optimisation import group_parameters, linear_schedule
 from gotd.training.randomness import TrainingSeeds, seed_for
@@ -233,11 +232,10 @@ class MaskedObjective(Objective):
         vocabulary = len(self.tokenizer)
         return MaskingCollator(rows, self.mask_id, vocabulary, self.settings, self.seeds.masking)
 
-    def save(self, network: PreTrainedModel, out: Path) -> None:
-        """Write the model folder, with the base's pooler if it is to be kept."""
+    def pooler(self) -> Mapping[str, Tensor]:
+        """Return the base's pooler, if it is to be saved."""
         # Deviation D5: without its pooler an arm starts fine-tuning behind the vanilla arm.
-        pooler = read_pooler(self.folder) if self.settings.keep_pooler else None
-        save_model(network, self.tokenizer, out, pooler)
+        return read_pooler(self.folder) if self.settings.keep_pooler else {}
 
     def report(self, rows: TokenRows) -> dict[str, Any]:
         """Return the steps of the head alone, and whether it was random at first."""

@@ -275,6 +275,12 @@ def load_network(
     return network, bool(missing)
 
 
+def for_inference(network: Any) -> Any:
+    """Move a network to the fastest device, in evaluation mode and without gradients."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return network.eval().requires_grad_(False).to(device)
+
+
 def check_length(network: PreTrainedModel, max_length_tokens: int) -> None:
     """Validate the length of rows against the positions of ``network``.
 

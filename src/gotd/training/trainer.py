@@ -129,12 +129,6 @@ class StepModule(pl.LightningModule):
             fused=True,
         )
 
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Move a batch, whose type Lightning does not know."""
-        return batch.to(device)
-
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Take one optimiser step."""
         seed_generators(seed_for(self.seeds.masking, "dropout", self.step, self.global_rank))

@@ -13,7 +13,7 @@ import torch
 from gotd.evaluation.batches import by_length
 from gotd.storage.checks import check_choice
 from gotd.storage.model_files import hub_commit, model_identity
-from gotd.training.models import load_network
+from gotd.training.models import for_inference, load_network
 
 BATCH_TOKENS = 8192
 """Positions read at once; bounds the memory of activations."""
@@ -68,13 +68,7 @@ class ClassifierScorer:
             revision=commit,
             attn_implementation=None,  # the library's own choice
         )
-        return to_device(network), AutoTokenizer.from_pretrained(self.model, revision=commit)
-
-
-def to_device(network: Any) -> Any:
-    """Move a network to the fastest device, in evaluation mode and without gradients."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return network.eval().requires_grad_(False).to(device)
+        return for_inference(network), AutoTokenizer.from_pretrained(self.model, revision=commit)
 
 
 def class_scores(

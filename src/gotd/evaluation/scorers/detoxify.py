@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from gotd.evaluation.scorers.classifier import class_scores, to_device
+from gotd.evaluation.scorers.classifier import class_scores
 from gotd.storage.artifacts import checksum
+from gotd.training.models import for_inference
 
 RELEASE = (
     "https://github.com/unitaryai/detoxify/releases/download/v0.1-alpha/"
@@ -119,7 +120,11 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
             "the file is damaged or of another architecture"
         )
     tokenizer = getattr(transformers, reader).from_pretrained(base)
-    return to_device(network.float()), tokenizer, [str(NAMES.get(name, name)) for name in classes]
+    return (
+        for_inference(network.float()),
+        tokenizer,
+        [str(NAMES.get(name, name)) for name in classes],
+    )
 
 
 def _read(path: Path, trusted: bool) -> Any:
