@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -77,12 +78,7 @@ class Rows:
     def slice(self, start: int, stop: int | None = None) -> Rows:
         """Return the rows from ``start`` up to ``stop``, without copying."""
         start, stop, _ = slice(start, stop).indices(len(self))
-        part = Rows(
-            ids=self.ids[start:stop],
-            texts=self.texts[start:stop],
-            domains=None if self.domains is None else self.domains[start:stop],
-            embeddings=None if self.embeddings is None else self.embeddings[start:stop],
-        )
+        part = self._map(lambda column: column[start:stop])
         if self._files is not None:
             rows, embeddings, first, _ = self._files
             object.__setattr__(part, "_files", (rows, embeddings, first + start, first + stop))
@@ -97,9 +93,10 @@ class Rows:
         first, last = int(rows[0]), int(rows[-1])
         if last - first + 1 == len(rows):
             return self.slice(first, last + 1)
-        return Rows(
-            ids=self.ids.take(pa.array(rows)),
-            texts=self.texts.take(pa.array(rows)),
-            domains=None if self.domains is None else self.domains.take(pa.array(rows)),
-            embeddings=None if self.embeddings is None else self.embeddings[rows],
-        )
+        indices = pa.array(rows)
+        return self._map(lambda c: c[rows] if isinstance(c, np.ndarray) else c.take(indices))
+
+    def _map(self, choose: Callable[[Any], Any]) -> Rows:
+        """Return rows with a function applied to every field that is not ``None``."""
+        columns = (self.ids, self.texts, self.domains, self.embeddings)
+        return Rows(*(None if column is None else choose(column) for column in columns))

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 import numpy as np
 
 from gotd.storage import keys
+from gotd.storage.checks import check_at_least
 from gotd.storage.model_files import hub_commit
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
@@ -235,9 +236,7 @@ class HashedEmbedder:
     name: str = "hashed"
 
     def __post_init__(self) -> None:
-        for name in ("dimension", "ngrams", "buckets"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"embedder {name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(self, 1, "dimension", "ngrams", "buckets", prefix="embedder ")
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the matrix."""

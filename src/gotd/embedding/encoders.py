@@ -20,6 +20,7 @@ from gotd.embedding.embedders import (
     TransformerEmbedder,
 )
 from gotd.storage import keys
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.model_files import locate, model_identity
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
@@ -117,18 +118,9 @@ class TransformerEncoder:
     device: str = "auto"
 
     def __post_init__(self) -> None:
-        for field, value, known in (
-            ("pooling", self.pooling, get_args(Pooling)),
-            ("precision", self.precision, get_args(Precision)),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"embedder {field} must be one of {', '.join(known)}, not {value!r}"
-                )
-        if self.max_length_tokens < 1:
-            raise ValueError(
-                f"embedder max_length_tokens must be at least 1, not {self.max_length_tokens}"
-            )
+        check_choice(self, "pooling", get_args(Pooling), "embedder ")
+        check_choice(self, "precision", get_args(Precision), "embedder ")
+        check_at_least(self, 1, "max_length_tokens", prefix="embedder ")
         if self.fine_tuned_on_target and self.model == BASE:
             raise ValueError(
                 "embedder fine_tuned_on_target tunes a model of its own, not the base model; "

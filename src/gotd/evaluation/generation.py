@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gotd.evaluation.ranges import by_range
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.training.causal_models import WEIGHTS
 
 NUCLEUS_SIZES = (512, 8192)
@@ -48,17 +49,13 @@ class GenerationSettings:
     per_device_batch_size: int = 400
 
     def __post_init__(self) -> None:
-        for name in ("samples", "max_new_tokens", "per_device_batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"generation {name} must be at least 1, not {getattr(self, name)}")
+        counts = ("samples", "max_new_tokens", "per_device_batch_size")
+        check_at_least(self, 1, *counts, prefix="generation ")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"generation top_p must lie in (0, 1], not {self.top_p}")
         if not self.temperature > 0:
             raise ValueError(f"generation temperature must be positive, not {self.temperature}")
-        if self.precision not in WEIGHTS:
-            raise ValueError(
-                f"generation precision must be one of {(*WEIGHTS,)}, not {self.precision!r}"
-            )
+        check_choice(self, "precision", WEIGHTS, "generation ")
 
 
 def continue_prompts(

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from gotd.evaluation.likelihood import Likelihood
 from gotd.evaluation.ranges import by_range
+from gotd.storage.checks import check_at_least, check_choice
 
 LONG_TEXTS = ("window", "cut")
 
@@ -50,12 +51,8 @@ class PerplexitySettings:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.long_texts not in LONG_TEXTS:
-            raise ValueError(f"long_texts must be one of {LONG_TEXTS}, not {self.long_texts!r}")
-        for name in ("window_tokens", "stride_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, not {value}")
+        check_choice(self, "long_texts", LONG_TEXTS)
+        check_at_least(self, 1, "window_tokens", "stride_tokens")
 
 
 def text_losses(

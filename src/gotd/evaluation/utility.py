@@ -19,6 +19,7 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.files import write_text
 
 _ACC, _NORM = {"metric": "acc"}, {"metric": "acc_norm"}
@@ -100,18 +101,14 @@ class UtilitySettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        if self.rows_from not in ROWS_FROM:
-            raise ValueError(
-                f"utility rows_from must be one of {ROWS_FROM}, not {self.rows_from!r}"
-            )
+        check_choice(self, "rows_from", ROWS_FROM, "utility ")
         known = TASKS if self.rows_from == "source" else OWN
         unknown = [name for name in self.tasks if name not in known]
         if unknown or not self.tasks:
             raise ValueError(
                 f"utility tasks must be some of {', '.join(known)}, not {list(self.tasks)}"
             )
-        if (self.rows is not None and self.rows < 1) or self.per_device_batch_size < 1:
-            raise ValueError("utility rows and per_device_batch_size must be at least 1")
+        check_at_least(self, 1, "rows", "per_device_batch_size", prefix="utility ")
 
 
 def measure_utility(

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from gotd.evaluation.metrics import by_domain, score
 from gotd.evaluation.results import Results
+from gotd.storage.checks import check_at_least, check_choice
 
 if TYPE_CHECKING:
     from gotd.evaluation.likelihood import Likelihood
@@ -229,13 +230,8 @@ class ZeroShot:
 
     def __post_init__(self) -> None:
         for name, known in (("method", METHODS), ("precision", PRECISIONS)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"evaluation {name} must be one of {', '.join(known)}, "
-                    f"not {getattr(self, name)!r}"
-                )
-        if self.batch_tokens < 1:
-            raise ValueError(f"evaluation batch_tokens must be at least 1, not {self.batch_tokens}")
+            check_choice(self, name, known, "evaluation ")
+        check_at_least(self, 1, "batch_tokens", prefix="evaluation ")
 
     def key_fields(self) -> dict[str, Any]:
         """Return what determines the numbers in addition to the scores."""

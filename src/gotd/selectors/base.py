@@ -21,6 +21,7 @@ import pyarrow as pa
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.topk import smallest
+from gotd.storage.checks import check_choice
 from gotd.storage.memmap import FileArray
 from gotd.storage.work import Work
 
@@ -105,11 +106,7 @@ class Selector(ABC):
             ValueError: Names the field, its value and what is allowed.
         """
         for field_name, allowed in choices.items():
-            if getattr(self, field_name) not in allowed:
-                raise ValueError(
-                    f"{self.name}: {field_name} must be one of {', '.join(allowed)}, "
-                    f"not {getattr(self, field_name)!r}"
-                )
+            check_choice(self, field_name, allowed, f"{self.name}: ")
 
     def rank(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine

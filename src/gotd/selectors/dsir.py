@@ -17,6 +17,7 @@ from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Scores, ScoringSelector, fill
 from gotd.selectors.hashed_ngrams import FastNgrams, NgramFeatures, Sha256Ngrams
+from gotd.storage.checks import check_at_least
 from gotd.storage.work import Work
 
 # The package's constant: keeps the logarithm finite in a bucket one side never fills.
@@ -62,8 +63,7 @@ class DSIR(ScoringSelector):
 
     def __post_init__(self) -> None:
         self.check_choices({"hash": ("fast", "sha256")})
-        if self.ngrams < 1:
-            raise ValueError(f"dsir: ngrams must be at least 1, not {self.ngrams}")
+        check_at_least(self, 1, "ngrams", prefix="dsir: ")
         if not 1 <= self.buckets < 2**32:
             raise ValueError(f"dsir: buckets must be in [1, 2^32), not {self.buckets}")
         if self.target_smoothing < 0:

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
 from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
@@ -32,7 +33,6 @@ from gotd.training.language_model import LanguageModelSettings, Objective
 from gotd.training.memory import Training
 from gotd.training.models import save_model
 from gotd.training.randomness import TrainingSeeds, seed_for
-from gotd.training.settings import check_choice
 from gotd.training.trainer import StepModule
 
 
@@ -61,8 +61,7 @@ class CausalLMSettings(LanguageModelSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_length_tokens < 2:
-            raise ValueError(f"max_length_tokens must be at least 2, not {self.max_length_tokens}")
+        check_at_least(self, 2, "max_length_tokens")
         check_choice(self, "weights", (*WEIGHTS,))
 
     def training(self, rows: int | None = None) -> Training:

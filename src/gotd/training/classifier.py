@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from gotd.storage.checks import check_choice
 from gotd.training.data import LabelledCollator, Part, read_task_rows, tokenise
 from gotd.training.heads import (
     HEADS,
@@ -33,7 +34,7 @@ from gotd.training.lora import add_adapters, merge_adapters
 from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
 from gotd.training.optimisation import resolve_precision
 from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
-from gotd.training.settings import TrainingSettings, check_choice, check_share
+from gotd.training.settings import TrainingSettings, check_share
 from gotd.training.tracking import log_loss
 from gotd.training.trainer import StepModule, forget_checkpoint, train
 

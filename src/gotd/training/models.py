@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.model_files import hub_commit
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.randomness import seed_for
@@ -88,13 +89,8 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name, choices in self.choices.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"model {name} must be one of {choices}, not {getattr(self, name)!r}"
-                )
-        for name in self.sizes:
-            if getattr(self, name) < 1:
-                raise ValueError(f"model {name} must be at least 1, not {getattr(self, name)}")
+            check_choice(self, name, choices, "model ")
+        check_at_least(self, 1, *self.sizes, prefix="model ")
         if self.hidden_size % self.heads:
             raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
         if not 0 <= self.dropout < 1:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import ClassVar
 
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.keys import key_fields
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
@@ -75,16 +76,8 @@ class TrainingSettings:
     devices: int = 1
 
     def __post_init__(self) -> None:
-        for name in (
-            "global_batch_size",
-            "per_device_batch_size",
-            "max_length_tokens",
-            "lora_rank",
-            "checkpoint_every_steps",
-            "devices",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(self, 1, "global_batch_size", "per_device_batch_size", "max_length_tokens")
+        check_at_least(self, 1, "lora_rank", "checkpoint_every_steps", "devices")
         for name in ("learning_rate", "epochs", "weight_decay", "lora_alpha"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")
@@ -145,12 +138,6 @@ class TrainingSettings:
             rate=f"train {shape.label}",
             shape=shape,
         )
-
-
-def check_choice(settings: object, name: str, choices: tuple[str, ...]) -> None:
-    """Raise a ValueError if a field is not one of ``choices``."""
-    if getattr(settings, name) not in choices:
-        raise ValueError(f"{name} must be one of {choices}, not {getattr(settings, name)!r}")
 
 
 def check_share(settings: object, name: str) -> None:
