@@ -15,7 +15,7 @@ import pytest
 from gotd.data.base import SourceUnavailable
 from gotd.data.columns import Columns
 from gotd.data.hub.access import recorded, remember
-from gotd.data.hub.stream import HubName, HubRows, parse_hub
+from gotd.data.hub.stream import HubRows, parse_hub
 from gotd.data.inputs import named_parts, table_parts
 
 ROWS = pa.table({"id": ["1", "2"], "text": ["a", "b"], "domain": ["x", "y"]})
@@ -131,10 +131,10 @@ def test_texts_alone_are_numbered():
 @pytest.mark.parametrize(
     ("name", "means"),
     [
-        ("a/b", HubName("a/b")),
-        ("glue:rte", HubName("glue", "rte")),
-        ("a/b:c:validation", HubName("a/b", "c", "validation")),
-        ("a/b::test", HubName("a/b", None, "test")),
+        ("a/b", ("a/b", None, "train")),
+        ("glue:rte", ("glue", "rte", "train")),
+        ("a/b:c:validation", ("a/b", "c", "validation")),
+        ("a/b::test", ("a/b", None, "test")),
     ],
 )
 def test_names_on_the_hub(name, means):
@@ -210,7 +210,7 @@ def test_the_record_of_commits_loses_none_and_a_damaged_one_is_named(published, 
 
 
 def test_a_column_that_is_not_there_is_named(published, tmp_path):
-    part = HubRows(parse_hub("some/rows"), Columns(("body",)), tmp_path / "hub.json")
+    part = HubRows(*parse_hub("some/rows"), Columns(("body",)), tmp_path / "hub.json")
     with pytest.raises(ValueError, match=r"some/rows \(train\) has no column 'body'; it has id"):
         rows(part)
 

@@ -162,7 +162,7 @@ def fake_hub(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", load)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: Info())
     counts = {"realtoxicityprompts": {"train": 120}, "civil_comments": {"train": 40, "test": 40}}
-    monkeypatch.setattr(hub, "TOXICITY_ROWS", counts)
+    monkeypatch.setitem(hub.SUITES, "toxicity", counts)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gotd.engine.local import LocalEngine
 from gotd.selectors import topk as threshold
 from gotd.selectors.topk import smallest, smallest_rows
-from gotd.storage.memmap import create_array
+from gotd.storage.memmap import open_array
 
 TINY = np.nextafter(0.0, 1.0)
 ANY = st.one_of(
@@ -88,8 +88,8 @@ def test_a_score_that_is_nan_is_an_error():
 
 def test_scores_may_stand_in_files(tmp_path):
     values = np.random.default_rng(2).normal(size=(3, 40))
-    files = [create_array(tmp_path / f"{n}.npy", (40,), "<f8") for n in range(3)]
-    for array, row in zip(files, values, strict=True):
-        array[:] = row
+    for number, row in enumerate(values):
+        np.save(tmp_path / f"{number}.npy", row)
+    files = [open_array(tmp_path / f"{number}.npy") for number in range(3)]
     ids = [pa.array([f"{n}-{i}" for i in range(40)]) for n in range(3)]
     check(files, ids, 17)

@@ -12,7 +12,8 @@ from gotd.storage.memmap import FileArray, create_array, open_array
 
 
 def test_it_pickles_as_its_path_and_writes_are_seen(tmp_path):
-    array = create_array(tmp_path / "a.npy", (1000, 3), "<f4")
+    create_array(tmp_path / "a.npy", (1000, 3), "<f4")
+    array = open_array(tmp_path / "a.npy", "r+")
     assert len(pickle.dumps(array)) < 300
     copy = pickle.loads(pickle.dumps(array))
     assert isinstance(copy, FileArray)

@@ -90,12 +90,13 @@ def schema(target: str) -> type:
     module, _, name = target.rpartition(".")
     constructor = getattr(importlib.import_module(module), name)
     hints = typing.get_type_hints(constructor)
-    fields: list[tuple[str, Any, Any]] = [("_target_", str, field(default=target))]
-    for item in dataclasses.fields(constructor):
-        if not item.init:
-            continue
-        fields.append((item.name, _plain(hints[item.name]), _default(item)))
-    return dataclasses.make_dataclass(f"{name}Schema", fields)
+    fields = [
+        (item.name, _plain(hints[item.name]), _default(item))
+        for item in dataclasses.fields(constructor)
+        if item.init
+    ]
+    target_field = ("_target_", str, field(default=target))
+    return dataclasses.make_dataclass(f"{name}Schema", [target_field, *fields])
 
 
 def _plain(hint: Any) -> Any:
@@ -165,16 +166,16 @@ def build(node: Any) -> Any:
         container = OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise ValueError(str(error).splitlines()[0]) from error
-    return _construct(dict(container))  # type: ignore[arg-type]
+    return _construct(container)  # type: ignore[arg-type]
 
 
-def _construct(container: dict[Any, Any]) -> Any:
-    values = {str(name): value for name, value in container.items()}
-    constructor = get_class(str(values.pop("_target_")))
+def _construct(container: dict[str, Any]) -> Any:
+    values = {name: _value(value) for name, value in container.items() if name != "_target_"}
+    constructor = get_class(container["_target_"])
     unknown = sorted(set(values) - {item.name for item in dataclasses.fields(constructor)})
     if unknown:
         raise ValueError(f"{constructor.__name__} has no field {unknown[0]!r}")
-    return constructor(**{name: _value(value) for name, value in values.items()})
+    return constructor(**values)
 
 
 def _value(value: Any) -> Any:

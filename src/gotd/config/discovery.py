@@ -118,13 +118,8 @@ def _option(point: EntryPoint) -> Option:
         raise ValueError(
             f"{where}: there is no module {point.module!r}; repair or uninstall the package"
         )
-    path = folder / f"{point.name}.yaml"
-    return Option(
-        name=point.name,
-        path=path if path.is_file() else None,
-        target=f"{point.module}.{point.attr}",
-        package=package,
-    )
+    path, target = folder / f"{point.name}.yaml", f"{point.module}.{point.attr}"
+    return Option(point.name, path if path.is_file() else None, target, package)
 
 
 def _folder(module: str) -> Path | None:

@@ -7,18 +7,8 @@ from typing import Any
 
 from omegaconf import II, MISSING
 
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.keys import added_later
-
-
-def _choose(name: str, value: str, choices: tuple[str, ...]) -> None:
-    # While Hydra composes, a schema exists before its values are known.
-    if value not in (*choices, MISSING):
-        raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-
-
-def _at_least(name: str, value: int | None, least: int = 1) -> None:
-    if value is not None and value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
 
 
 @dataclass
@@ -32,8 +22,8 @@ class Chunking:
 
     def __post_init__(self) -> None:
         """Validate the chunking options."""
-        _choose("chunks unit", self.unit, ("fixed", "whole"))
-        _at_least("chunks length_chars", self.length_chars)
+        check_choice(self, "unit", ("fixed", "whole"), "chunks ")
+        check_at_least(self, 1, "length_chars", prefix="chunks ")
 
 
 @dataclass
@@ -105,9 +95,9 @@ class TaskLimits:
 
     def __post_init__(self) -> None:
         """Validate the limits."""
-        _choose("limits labels_chosen", self.labels_chosen, ("random", "first"))
-        for name in ("labels", "validation_rows", "target_rows", "reported_rows"):
-            _at_least(f"limits {name}", getattr(self, name))
+        check_choice(self, "labels_chosen", ("random", "first"), "limits ")
+        counts = ("labels", "validation_rows", "target_rows", "reported_rows")
+        check_at_least(self, 1, *counts, prefix="limits ")
 
 
 @dataclass
@@ -124,7 +114,7 @@ class CandidatesConfig:
 
     def __post_init__(self) -> None:
         """Validate the screening."""
-        _at_least("candidates screen", self.screen)
+        check_at_least(self, 1, "screen", prefix="candidates ")
 
 
 @dataclass

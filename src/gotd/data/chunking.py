@@ -7,6 +7,7 @@ topic. So both sides are cut to one length (paper: 1,000 characters), or left as
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
@@ -58,31 +59,12 @@ def fixed_chunks(
 
 def _pieces(rows: Iterable[Row], length: int) -> Iterator[tuple[int, Row]]:
     """Yield every document's pieces of at most ``length`` characters, numbered from 0."""
+    # To the last white space or the end of the text within the limit, else up to the limit.
+    most = length - 1
+    piece = re.compile(rf"\S(?:.{{0,{most}}}(?!\S)|.{{{most}}})", re.DOTALL)
     for name, text, domain in rows:
-        rest = text.strip()
-        number = 0
-        start = 0
-        while start < len(rest):
-            end = _cut(rest, start, length)
-            yield number, (f"{name}#{number}", rest[start:end].rstrip(), domain)
-            number += 1
-            start = end
-            while start < len(rest) and rest[start].isspace():
-                start += 1
-
-
-def _cut(text: str, start: int, length: int) -> int:
-    """Return the end of the piece that begins at ``start``, where there is no white space."""
-    end = start + length
-    if end >= len(text):
-        return len(text)
-    if text[end].isspace():
-        return end
-    window = text[start:end]
-    if window[-1].isspace():
-        return end
-    head_and_word = window.rsplit(maxsplit=1)
-    return end if len(head_and_word) < 2 else end - len(head_and_word[1])
+        for number, match in enumerate(piece.finditer(text)):
+            yield number, (f"{name}#{number}", match[0].rstrip(), domain)
 
 
 def _join(pieces: Iterable[tuple[int, Row]], length: int, separator: str) -> Iterator[Row]:

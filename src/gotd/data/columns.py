@@ -85,9 +85,7 @@ class Columns:
             ids = _join([pa.scalar(label), numbers], "#")
         domains = pa.repeat(domain, raw.num_rows)
         if self.domain_name in present and raw[self.domain_name].null_count < raw.num_rows:
-            values = _filled(raw[self.domain_name], domain)
-            raw = _with(raw, self.domain_name, values)
-            domains = strings(raw, self.domain_name, where, first_row)
+            domains = strings(raw, self.domain_name, where, first_row, null=domain)
         text = _join([text.cast(pa.large_string()) for text in texts], " ")
         return pa.table({"id": ids, "text": text, "domain": domains})
 
@@ -97,18 +95,6 @@ def _join(columns: list, separator: str) -> pa.ChunkedArray:
     return pc.call_function("binary_join_element_wise", [*columns, pa.scalar(separator, kind)])
 
 
-def _with(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, values)
-
-
-def _filled(values: pa.ChunkedArray, otherwise: str) -> pa.ChunkedArray:
-    """Fill nulls with a word; `strings` raises for a column that can hold none."""
-    try:
-        return values.fill_null(otherwise)
-    except pa.ArrowException:
-        return values
-
-
 def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
     """Return a column of ids, strings or integers, as strings.
 
@@ -116,11 +102,13 @@ def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.C
         ValueError: As `strings`.
     """
     if name in raw.column_names and pa.types.is_integer(raw[name].type):
-        raw = _with(raw, name, raw[name].cast(pa.string()))
+        raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.string()))
     return strings(raw, name, where, first_row)
 
 
-def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
+def strings(
+    table: pa.Table, column: str, where: str, first_row: int = 1, null: str | None = None
+) -> pa.ChunkedArray:
     """Return a column that must hold text in every row.
 
     Args:
@@ -128,6 +116,7 @@ def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.
         column: Name of the column.
         where: What to call the rows in an error if they came from no file.
         first_row: Number of the table's first row, where it is a part of a file.
+        null: What replaces a null; without it a null is an error.
 
     Returns:
         The column as Arrow ``string``; an empty text is a text.
@@ -150,6 +139,8 @@ def strings(table: pa.Table, column: str, where: str, first_row: int = 1) -> pa.
             f"{where}: column {column!r} holds {values.type} from row {first_row} on, not strings; "
             "convert it to strings"
         )
+    if null is not None:
+        values = values.fill_null(null)
     if values.null_count:
         row = values.is_null().index(pa.scalar(value=True)).as_py() + first_row
         raise ValueError(
@@ -180,11 +171,7 @@ def _undecodable(values: pa.ChunkedArray) -> int:
 
 
 def _is_utf8(value: bytes) -> bool:
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+    return value.decode(errors="ignore").encode() == value
 
 
 def origin(table: pa.Table, otherwise: str) -> str:

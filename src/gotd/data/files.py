@@ -99,8 +99,4 @@ def first_line(error: BaseException) -> str:
 
 def is_utf8(text: str) -> bool:
     """Return whether a text can be written as UTF-8, which half of a surrogate pair cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text.encode(errors="ignore").decode() == text

@@ -63,6 +63,8 @@ class Folder:
     name: ClassVar[str] = "folder"
     generated: ClassVar[bool] = False
     candidate_options: ClassVar[frozenset[str]] = frozenset({"files", "limit"})
+    under_covered: ClassVar[list[str]] = []
+    """Which domains real data lacks is not known."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "candidate_files", tuple(self.candidate_files))
@@ -70,11 +72,6 @@ class Folder:
             raise ValueError(f"held_out_share must be in [0, 1), not {self.held_out_share}")
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"limit must be at least 1 row or null, not {self.limit}")
-
-    @property
-    def under_covered(self) -> list[str]:
-        """Return no domain: which ones real data lacks is not known."""
-        return []
 
     def identity(self) -> dict[str, Any]:
         """Return the checksum of every file, by its name inside the folder.
@@ -161,7 +158,7 @@ class Folder:
         Raises:
             ValueError: If ``held_out_share`` is 0.
         """
-        return self._held_out_parts("pretraining", self._pretrains)
+        return self._parts("pretraining", self._pretrains)
 
     def held_out(self) -> list[Part]:
         """Return the pre-training passages that no causal model is trained on.
@@ -169,21 +166,14 @@ class Folder:
         Raises:
             ValueError: If ``held_out_share`` is 0.
         """
-        return self._held_out_parts(
-            "held out", lambda ids: self._pretrains(ids) & self._unread(ids)
-        )
+        return self._parts("held out", lambda ids: self._pretrains(ids) & self._unread(ids))
 
-    def _held_out_parts(
-        self, role: str, keep: Callable[[pa.ChunkedArray], np.ndarray]
-    ) -> list[Part]:
-        if self.held_out_share == 0:
+    def _parts(self, role: str, keep: Callable[[pa.ChunkedArray], np.ndarray]) -> list[Part]:
+        if self.held_out_share == 0 and role != "candidates":
             raise ValueError(
                 "this source has no pre-training text: held_out_share is 0; "
                 "set it above 0 or use a model that is already pre-trained"
             )
-        return self._parts(role, keep)
-
-    def _parts(self, role: str, keep: Callable[[pa.ChunkedArray], np.ndarray]) -> list[Part]:
         paths = self._candidate_paths()
         for path in paths:
             _columns_of(path)

@@ -116,7 +116,7 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
     parts: list[Part] = []
     for name in names:
         if name.startswith(HUB):
-            part = HubRows(parse_hub(name.removeprefix(HUB)), columns, record)
+            part = HubRows(*parse_hub(name.removeprefix(HUB)), columns, record)
             if part in parts:
                 raise ValueError(f"{name} is given twice; name every data set once")
             parts.append(part)
@@ -144,24 +144,22 @@ def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
         TypeError: If it is none of these, or a text is no string; names the row.
         ValueError: If there is no row, or a text is not UTF-8.
     """
-    if isinstance(rows, pa.Table):
-        table = rows
-    elif hasattr(rows, "with_format") and hasattr(rows, "column_names"):
-        table = rows.with_format("arrow")[:]
+    if hasattr(rows, "with_format") and hasattr(rows, "column_names"):
+        rows = rows.with_format("arrow")[:]
     elif hasattr(rows, "iloc") and hasattr(rows, "columns"):
-        table = _frame(rows, label)
+        rows = _frame(rows, label)
     elif hasattr(rows, "tolist") and hasattr(rows, "__len__"):  # a Series or an array
-        table = pa.table({columns.text[0]: _texts(rows.tolist(), label)})
-    elif isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
-        table = pa.table({columns.text[0]: _texts(rows, label)})
-    else:
+        rows = rows.tolist()
+    if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+        rows = pa.table({columns.text[0]: _texts(rows, label)})
+    if not isinstance(rows, pa.Table):
         raise TypeError(
             f"{label}: give texts, paths, a pyarrow table, a data frame or a Dataset, "
             f"not {type(rows).__name__}"
         )
-    if table.num_rows == 0:
+    if rows.num_rows == 0:
         raise ValueError(f"{label} has no rows; give at least one text")
-    return [InMemory(table, label, columns)]
+    return [InMemory(rows, label, columns)]
 
 
 def _frame(rows: Any, label: str) -> pa.Table:

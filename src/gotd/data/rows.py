@@ -77,12 +77,7 @@ class Rows:
     def slice(self, start: int, stop: int | None = None) -> Rows:
         """Return the rows from ``start`` up to ``stop``, without copying."""
         start, stop, _ = slice(start, stop).indices(len(self))
-        part = Rows(
-            ids=self.ids[start:stop],
-            texts=self.texts[start:stop],
-            domains=None if self.domains is None else self.domains[start:stop],
-            embeddings=None if self.embeddings is None else self.embeddings[start:stop],
-        )
+        part = self._map(lambda column: column[start:stop])
         if self._files is not None:
             rows, embeddings, first, _ = self._files
             object.__setattr__(part, "_files", (rows, embeddings, first + start, first + stop))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from hashlib import blake2b
 
 import numpy as np
@@ -93,32 +92,19 @@ def limited(parts: Sequence[Part], rows: int, seed: int, role: str) -> list[Part
         seed: The role's seed.
         role: What the sample is for.
     """
-    sample = _Sample(parts, rows, seed, role)
-    rule = {"limit": rows, "seed": seed, "role": role}
-    return [FilteredPart(part, sample.keep, rule) for part in parts]
 
-
-@dataclass(frozen=True)
-class _Sample:
-    """The rows with the smallest hashes over all parts."""
-
-    parts: Sequence[Part]
-    rows: int
-    seed: int
-    role: str
-
-    @cached_property
-    def _largest(self) -> float:
-        """Return the largest hash in the sample."""
+    @cache
+    def largest_hash() -> float:
         smallest = np.empty(0)
-        for part in self.parts:
+        for part in parts:
             for table in part.pieces():
-                hashes = uniform_by_id(table["id"], self.seed, self.role)
-                smallest = np.concatenate([smallest, hashes])
-                if len(smallest) > self.rows:
-                    smallest = np.partition(smallest, self.rows - 1)[: self.rows]
-        return smallest.max() if len(smallest) == self.rows else 1.0
+                smallest = np.concatenate([smallest, uniform_by_id(table["id"], seed, role)])
+                if len(smallest) > rows:
+                    smallest = np.partition(smallest, rows - 1)[:rows]
+        return smallest.max() if len(smallest) == rows else 1.0
 
-    def keep(self, ids: pa.ChunkedArray) -> np.ndarray:
-        """Mark the ids in the sample, bool ``[n]``."""
-        return uniform_by_id(ids, self.seed, self.role) <= self._largest
+    def keep(ids: pa.ChunkedArray) -> np.ndarray:
+        return uniform_by_id(ids, seed, role) <= largest_hash()
+
+    rule = {"limit": rows, "seed": seed, "role": role}
+    return [FilteredPart(part, keep, rule) for part in parts]

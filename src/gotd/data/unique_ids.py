@@ -10,13 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
+from pandas.util import hash_array
 
 HASHES_AT_ONCE = 1 << 25
 """256 MiB of hashes are sorted together."""
-
-FNV_BASIS, FNV_PRIME = np.uint64(0xCBF29CE484222325), np.uint64(0x100000001B3)
-MIX_PRIME, SHIFT = np.uint64(0xFF51AFD7ED558CCD), np.uint64(32)
+SHIFT = np.uint64(32)
 
 
 def repeated(ids: Callable[[int], pa.Array], counts: Sequence[int]) -> str | None:
@@ -57,20 +55,5 @@ def _same_id(ids: Callable[[int], pa.Array], shards: int, shared: np.ndarray) ->
 
 
 def hash_strings(values: pa.Array) -> np.ndarray:
-    """Hash strings to uint64 ``[n]``: FNV-1a over their bytes, then a mixing step."""
-    values = values.cast(pa.large_string())
-    _, offsets, data = values.buffers()
-    bounds = np.frombuffer(offsets, dtype=np.int64)[values.offset : values.offset + len(values) + 1]
-    return _hash_rows(np.frombuffer(data or b"", dtype=np.uint8), bounds)
-
-
-@njit(nogil=True, cache=True)
-def _hash_rows(data: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    out = np.empty(len(bounds) - 1, np.uint64)
-    for row in range(len(out)):
-        value = FNV_BASIS
-        for position in range(bounds[row], bounds[row + 1]):
-            value = (value ^ np.uint64(data[position])) * FNV_PRIME
-        value = (value ^ (value >> SHIFT)) * MIX_PRIME
-        out[row] = value ^ (value >> SHIFT)
-    return out
+    """Hash strings to uint64 ``[n]``, from their bytes alone."""
+    return hash_array(np.asarray(values, object), categorize=False)  # type: ignore[reportCallIssue]

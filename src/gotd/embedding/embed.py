@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from gotd.data.pool import embeddings_file
 from gotd.embedding.embedders import Embedder
 from gotd.engine.local import Engine
-from gotd.storage.memmap import allocate, open_array
+from gotd.storage.memmap import create_array, open_array
 
 ROWS_PER_RANGE = 4096
 """Rows embedded between two resume markers; batches never cross a range."""
@@ -65,7 +65,7 @@ def embed_shards(
         if not matrix.exists():
             for marker in work.glob(f"{matrix.stem}-*"):
                 marker.unlink()
-            allocate(matrix, (count, width), "<f4")
+            create_array(matrix, (count, width), "<f4")
         for start in range(0, count, ROWS_PER_RANGE):
             stop = min(start + ROWS_PER_RANGE, count)
             marker = work / f"{matrix.stem}-{start:012d}-{stop:012d}"

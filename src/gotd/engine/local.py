@@ -13,6 +13,8 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from gotd.storage.checks import check_at_least
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Tool = TypeVar("Tool")
@@ -50,8 +52,7 @@ class LocalEngine:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"engine workers must be at least 1, not {self.workers}")
+        check_at_least(self, 1, "workers", prefix="engine ")
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)`` in the order of ``items``.

@@ -20,6 +20,7 @@ from itertools import islice
 from typing import Any
 
 from gotd.engine.local import Item, Result, Tool
+from gotd.storage.checks import check_at_least
 
 GROUPS_PER_WORKER = 4
 """Tasks per worker and map: few, for little overhead, but enough to balance the load."""
@@ -59,9 +60,7 @@ class RayEngine:
     gpus_per_worker: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("workers", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"engine {name} must be at least 1, not {getattr(self, name)}")
+        check_at_least(self, 1, "workers", "threads", prefix="engine ")
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """Yield ``function(item)`` in the order of ``items``.

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gotd.evaluation.batches import left_padded_inputs, pad
 from gotd.evaluation.ranges import by_range
-from gotd.storage.checks import check_choice, check_positive
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.training.causal_models import WEIGHTS
 
 NUCLEUS_SIZES = (512, 8192)
@@ -51,12 +51,12 @@ class GenerationSettings:
 
     def __post_init__(self) -> None:
         counts = ("samples", "max_new_tokens", "per_device_batch_size")
-        check_positive(self, counts, "generation")
+        check_at_least(self, 1, *counts, prefix="generation ")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"generation top_p must lie in (0, 1], not {self.top_p}")
         if not self.temperature > 0:
             raise ValueError(f"generation temperature must be positive, not {self.temperature}")
-        check_choice(self, "precision", (*WEIGHTS,), "generation")
+        check_choice(self, "precision", (*WEIGHTS,), "generation ")
 
 
 def continue_prompts(

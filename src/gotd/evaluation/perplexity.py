@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from gotd.evaluation.likelihood import Likelihood
 from gotd.evaluation.ranges import by_range
-from gotd.storage.checks import check_choice, check_positive
+from gotd.storage.checks import check_at_least, check_choice
 
 LONG_TEXTS = ("window", "cut")
 
@@ -52,7 +52,7 @@ class PerplexitySettings:
 
     def __post_init__(self) -> None:
         check_choice(self, "long_texts", LONG_TEXTS)
-        check_positive(self, ("window_tokens", "stride_tokens"))
+        check_at_least(self, 1, "window_tokens", "stride_tokens")
 
 
 def text_losses(

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, cast
 
 import pyarrow as pa
 
-from gotd.storage.checks import check_choice, check_positive
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.files import write_text
 
 _ACC, _NORM = {"metric": "acc"}, {"metric": "acc_norm"}
@@ -96,8 +96,8 @@ class UtilitySettings:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))
-        check_choice(self, "rows_from", ROWS_FROM, "utility")
-        check_positive(self, ("rows", "per_device_batch_size"), "utility")
+        check_choice(self, "rows_from", ROWS_FROM, "utility ")
+        check_at_least(self, 1, "rows", "per_device_batch_size", prefix="utility ")
         known = TASKS if self.rows_from == "source" else OWN
         unknown = [name for name in self.tasks if name not in known]
         if unknown or not self.tasks:

@@ -24,7 +24,7 @@ import pyarrow as pa
 
 from gotd.evaluation.metrics import score
 from gotd.evaluation.results import Results, score_splits
-from gotd.storage.checks import check_choice, check_positive
+from gotd.storage.checks import check_at_least, check_choice
 
 if TYPE_CHECKING:
     from gotd.evaluation.likelihood import Likelihood
@@ -228,9 +228,9 @@ class ZeroShot:
     batch_tokens: int = BATCH_TOKENS
 
     def __post_init__(self) -> None:
-        check_choice(self, "method", METHODS, "evaluation")
-        check_choice(self, "precision", PRECISIONS, "evaluation")
-        check_positive(self, ("batch_tokens",), "evaluation")
+        check_choice(self, "method", METHODS, "evaluation ")
+        check_choice(self, "precision", PRECISIONS, "evaluation ")
+        check_at_least(self, 1, "batch_tokens", prefix="evaluation ")
 
     def key_fields(self) -> dict[str, Any]:
         """Return what determines the numbers in addition to the scores."""

@@ -39,6 +39,7 @@ from gotd.pipeline.record import (
 )
 from gotd.selectors.base import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
+from gotd.storage.checks import check_at_least
 from gotd.storage.seeds import derive_seeds
 from gotd.training.tracking import tracking
 
@@ -204,11 +205,7 @@ def _check(config: DictConfig) -> None:
         raise ValueError(
             f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
         )
-    for name, value in (("budget", config.budget), ("workers", config.workers)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
-    if config.threads is not None and config.threads < 1:
-        raise ValueError(f"threads must be at least 1 or null, not {config.threads}")
+    check_at_least(config, 1, "budget", "workers", "threads")
     if config.rank_rows < config.budget:
         raise ValueError(
             f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"

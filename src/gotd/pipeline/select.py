@@ -29,6 +29,7 @@ from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline import steps
 from gotd.pipeline.ranked_pool import RankedPool, SelectedRows
 from gotd.storage.artifacts import Step, Store
+from gotd.storage.checks import check_at_least
 from gotd.transport import NotConverged
 
 if TYPE_CHECKING:
@@ -68,8 +69,7 @@ class Request:
 
     def __post_init__(self) -> None:
         Chunking(self.unit, self.length_chars)
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, not {self.seed}")
+        check_at_least(self, 0, "seed")
 
     @property
     def embeds(self) -> bool:

@@ -21,6 +21,7 @@ from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, empty_scores, smallest
 from gotd.selectors.transport_settings import TransportSettings, reference_priority
+from gotd.storage.checks import check_at_least
 from gotd.storage.work import Work
 
 LLOYD_STEPS = 100
@@ -56,8 +57,7 @@ class GotDClusters(TransportSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.clusters < 1:
-            raise ValueError(f"{self.name}: clusters must be at least 1, not {self.clusters}")
+        check_at_least(self, 1, "clusters", prefix=f"{self.name}: ")
 
     def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine

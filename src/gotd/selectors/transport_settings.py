@@ -13,6 +13,7 @@ from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Selector
+from gotd.storage.checks import check_at_least
 from gotd.storage.work import Work
 from gotd.transport import Compute, Geometry, Potentials, Problem, Whitening, solve_semidual
 from gotd.transport.cost import Cost
@@ -100,10 +101,7 @@ class TransportSettings(Comparison):
             value = getattr(self, field)
             if not 0 < value < math.inf:
                 raise ValueError(f"{self.name}: {field} must be positive and finite, not {value}")
-        for field in ("max_passes", "reference_rows"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{self.name}: {field} must be at least 1, not {value}")
+        check_at_least(self, 1, "max_passes", "reference_rows", prefix=f"{self.name}: ")
 
     def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
         """Return the transport problem between the pool and the target."""

@@ -140,16 +140,7 @@ class Store:
         Raises:
             ArtifactError: If the manifest is missing or damaged.
         """
-        path = self.folder(step) / MANIFEST
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise _damaged(path, "is missing", path.parent) from error
-        except ValueError as error:  # not UTF-8, or not JSON
-            raise _damaged(path, "cannot be read", path.parent) from error
-        if not isinstance(manifest, dict) or manifest.get("key") != step.key:
-            raise _damaged(path, "belongs to another artifact", path.parent)
-        return manifest
+        return _read_manifest(step, self.folder(step))
 
     def get(self, step: Step) -> Path:
         """Return the step's folder; build the step and its inputs if they are missing.
@@ -170,7 +161,9 @@ class Store:
 
     def _build(self, step: Step, folder: Path, inputs: Mapping[str, Path]) -> None:
         part = folder.with_name(folder.name + TEMPORARY)
-        if not _has_manifest(step, part):
+        try:
+            _read_manifest(step, part)  # a run may have been stopped after it wrote that
+        except ArtifactError:
             self._fill(step, part, inputs)
             self._verified.add(folder)
         # Not earlier: a run killed before it writes the manifest resumes from the checkpoints.
@@ -215,10 +208,8 @@ class Store:
                 "peak_memory_gib": peak_memory_gib(),
                 "resumed": resumed,
             },
-            "work": None,
+            "work": asdict(work) if (work := step.work_or_none()) else None,
         }
-        if work := step.work_or_none():
-            manifest["work"] = asdict(work)
         write_json(part / MANIFEST, manifest)
 
     def _verify(self, step: Step, folder: Path) -> None:
@@ -263,10 +254,8 @@ class Store:
         """Replace every error that a full disk causes by one with the remedy."""
         try:
             yield
-        except ArtifactError:
-            raise
         except Exception as error:
-            if not _is_disk_full(error, self.root):
+            if isinstance(error, ArtifactError) or not _is_disk_full(error, self.root):
                 raise
             raise ArtifactError(
                 f"no space left in {self.root} while building {step.kind} "
@@ -275,13 +264,17 @@ class Store:
             ) from error
 
 
-def _has_manifest(step: Step, part: Path) -> bool:
-    """Return whether a run was stopped after the step's manifest was written."""
+def _read_manifest(step: Step, folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
     try:
-        manifest = json.loads((part / MANIFEST).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return isinstance(manifest, dict) and manifest.get("key") == step.key
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise _damaged(path, "is missing", folder) from error
+    except ValueError as error:  # not UTF-8, or not JSON
+        raise _damaged(path, "cannot be read", folder) from error
+    if not isinstance(manifest, dict) or manifest.get("key") != step.key:
+        raise _damaged(path, "belongs to another artifact", folder)
+    return manifest
 
 
 def _damaged(path: Path, problem: str, folder: Path) -> ArtifactError:

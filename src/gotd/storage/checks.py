@@ -1,40 +1,43 @@
-"""Validation of the fields of settings; every error names the field and its value."""
+"""Checks of settings: the fields of a class, or of a node of the configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import Any
 
 
-def check_choice(settings: object, name: str, choices: Sequence[str], kind: str = "") -> None:
-    """Raise a ValueError if a field is not one of ``choices``.
+def check_choice(settings: Any, name: str, choices: Iterable[str], prefix: str = "") -> None:
+    """Raise a ValueError if a field is none of its choices.
 
     Args:
         settings: Object with the field.
         name: Name of the field.
         choices: The allowed values.
-        kind: What the settings are for, where the name of the field alone is not clear.
+        prefix: Comes before the name in the message.
     """
-    value = getattr(settings, name)
+    value, choices = getattr(settings, name), list(choices)
     if value not in choices:
-        raise ValueError(f"{kind} {name} must be one of {(*choices,)}, not {value!r}".lstrip())
+        raise ValueError(f"{prefix}{name} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def check_positive(settings: object, names: Sequence[str], kind: str = "") -> None:
-    """Raise a ValueError if a field is below 1; ``None`` is allowed.
+def check_at_least(settings: Any, least: int, *names: str, prefix: str = "") -> None:
+    """Raise a ValueError if a field is below its bound; ``None`` is within every bound.
 
     Args:
         settings: Object with the fields.
+        least: Lowest value of each field.
         names: Names of the fields.
-        kind: As in `check_choice`.
+        prefix: Comes before the name in the message.
     """
+    bound = "not be negative" if least == 0 else f"be at least {least}"
     for name in names:
         value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{kind} {name} must be at least 1, not {value}".lstrip())
+        if value is not None and value < least:
+            raise ValueError(f"{prefix}{name} must {bound}, not {value}")
 
 
-def check_share(settings: object, name: str, kind: str = "") -> None:
+def check_share(settings: Any, name: str, prefix: str = "") -> None:
     """Raise a ValueError if a field is not in [0, 1)."""
     value = getattr(settings, name)
     if not 0 <= value < 1:
-        raise ValueError(f"{kind} {name} must lie in [0, 1), not {value}".lstrip())
+        raise ValueError(f"{prefix}{name} must lie in [0, 1), not {value}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import subprocess
 from contextlib import suppress
@@ -65,22 +66,25 @@ def hardware() -> dict[str, Any]:
     """Return the processor, usable cores, memory in GiB and the GPU, if there is one."""
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                cpu = line.split(":", 1)[1].strip()
-                break
+    cpu = _system_value("/proc/cpuinfo", "model name")
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
-        "cpu": cpu,
+        "cpu": cpu or platform.processor() or platform.machine(),
         "cores": len(os.sched_getaffinity(0))
         if hasattr(os, "sched_getaffinity")
         else os.cpu_count(),
         "memory_gib": round(pages / 2**30, 1),
         "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
     }
+
+
+def _system_value(path: str, name: str) -> str | None:
+    """Return the first value of a name in a file of ``/proc``, if there is one."""
+    with suppress(OSError):
+        text = Path(path).read_text(errors="replace")
+        if value := re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE):
+            return value[1].strip()
+    return None
 
 
 def reset_peak_memory() -> None:
@@ -94,10 +98,7 @@ def peak_memory_gib() -> float:
 
     Where it cannot be reset (not Linux), it is the peak of the whole process.
     """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return round(int(line.split()[1]) / 2**20, 3)
+    if peak := _system_value("/proc/self/status", "VmHWM"):
+        return round(int(peak.split()[0]) / 2**20, 3)
     scale = 2**30 if platform.system() == "Darwin" else 2**20
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / scale, 3)

@@ -21,7 +21,7 @@ class FileArray(np.memmap):
     """A memory-mapped ``.npy`` file that pickles as ``(path, mode)``.
 
     Slices and results of arithmetic pickle as plain numbers, since they are not the file.
-    Use `open_array` or `create_array` to make one.
+    Use `open_array` to make one.
     """
 
     source: tuple[str, Mode] | None = None
@@ -54,7 +54,7 @@ def open_array(path: str | Path, mode: Mode = "r") -> FileArray:
 
 
 def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
-    """Create a memory-mapped ``.npy`` file of zeros, with all its disk space allocated.
+    """Create a ``.npy`` file of zeros, with all its disk space allocated, and map it.
 
     Without the allocation, a full disk would kill the process (SIGBUS) at a later write
     through the map. Here it raises an error.
@@ -67,18 +67,9 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
     Raises:
         OSError: If the disk is full.
     """
-    allocate(path, shape, dtype)
-    return open_array(path, "r+")
-
-
-def allocate(path: Path, shape: tuple[int, ...], dtype: Any) -> None:
-    """Allocate the file of `create_array` without mapping it."""
-    kind = np.dtype(dtype)
-    header = {"descr": kind.str, "fortran_order": False, "shape": tuple(map(int, shape))}
-    with atomic_write(path) as part, part.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.flush()
-        size = file.tell() + kind.itemsize * int(np.prod(shape, dtype=np.int64))
-        file.truncate(size)
+    with atomic_write(path) as part:
+        np.lib.format.open_memmap(part, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
+            with part.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
+    return open_array(path, "r+")

@@ -15,6 +15,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from gotd.storage.checks import check_at_least
 from gotd.training.data import Collator, TokenRows
 from gotd.training.devices import on_devices, process_rank
 from gotd.training.lora import merge_adapters, prepare_tuning
@@ -38,8 +39,7 @@ class LanguageModelSettings(TrainingSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.max_steps is not None and self.max_steps < 0:
-            raise ValueError(f"max_steps must not be negative, not {self.max_steps}")
+        check_at_least(self, 0, "max_steps")
 
     def count_steps(self, n_rows: int) -> int:
         """Return the optimiser steps of all passes, at most ``max_steps``."""

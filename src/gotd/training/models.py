@@ -27,7 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from gotd.storage.checks import check_choice, check_positive, check_share
+from gotd.storage.checks import check_at_least, check_choice, check_share
 from gotd.storage.model_files import hub_commit
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.randomness import seed_for
@@ -89,11 +89,11 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         for name, choices in self.choices.items():
-            check_choice(self, name, choices, "model")
-        check_positive(self, self.sizes, "model")
+            check_choice(self, name, choices, "model ")
+        check_at_least(self, 1, *self.sizes, prefix="model ")
         if self.hidden_size % self.heads:
             raise ValueError(f"model hidden_size {self.hidden_size} is no multiple of {self.heads}")
-        check_share(self, "dropout", "model")
+        check_share(self, "dropout", "model ")
 
     def shape(self) -> Shape:
         """Return the sizes of the network."""

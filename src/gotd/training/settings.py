@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from typing import ClassVar
 
-from gotd.storage.checks import check_choice, check_positive, check_share
+from gotd.storage.checks import check_at_least, check_choice, check_share
 from gotd.storage.keys import key_fields
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
@@ -81,7 +81,7 @@ class TrainingSettings:
     devices: int = 1
 
     def __post_init__(self) -> None:
-        check_positive(self, self.counts)
+        check_at_least(self, 1, *self.counts)
         for name in ("learning_rate", "epochs", "weight_decay", "lora_alpha"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be finite and >= 0, not {getattr(self, name)}")

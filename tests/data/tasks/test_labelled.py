@@ -244,8 +244,6 @@ def test_limit_labels_takes_nested_random_rows_or_the_first(train):
     assert set(names(small)) != set(names(limit_labels(train, 50, "random", 4)))
     assert names(limit_labels(train, 50, "first", 3)) == names(train)[:50]
     assert limit_labels(train, 5000, "random", 3).equals(train)
-    with pytest.raises(ValueError, match="'random' or 'first', not 'best'"):
-        limit_labels(train, 50, "best", 3)
 
 
 def test_limiting_labels_is_independent_of_holding_out(train):

@@ -72,13 +72,8 @@ class HubAccess:
         Raises:
             SourceUnavailable: If the stream breaks.
         """
-        while True:
-            with self._reaching(what):
-                try:
-                    row = next(rows)
-                except StopIteration:
-                    return
-            yield row
+        with self._reaching(what):
+            yield from rows
 
     @contextmanager
     def _reaching(self, what: str) -> Iterator[None]:

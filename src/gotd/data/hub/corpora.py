@@ -11,7 +11,10 @@ from dataclasses import dataclass
 
 GLUE = "nyu-mll/glue"
 
-GLUE_ROWS: Mapping[str, Mapping[str, int]] = {
+Rows = Mapping[str, Mapping[str, int]]
+"""Number of rows of each split of a task."""
+
+GLUE_ROWS: Rows = {
     "cola": {"train": 8_551, "validation": 1_043},
     "mnli": {"train": 392_702, "validation_matched": 9_815, "validation_mismatched": 9_832},
     "mrpc": {"train": 3_668, "validation": 408},
@@ -23,7 +26,7 @@ GLUE_ROWS: Mapping[str, Mapping[str, int]] = {
 }
 """Published rows of each split with public labels (WNLI is left out, as in the paper)."""
 
-DOMAIN_ROWS: Mapping[str, Mapping[str, int]] = {
+DOMAIN_ROWS: Rows = {
     "rct": {"train": 180_040, "validation": 30_212, "test": 30_135},
     "chemprot": {"train": 4_169, "validation": 2_427, "test": 3_469},
     "acl_arc": {"train": 1_688, "validation": 114, "test": 139},
@@ -35,25 +38,33 @@ DOMAIN_ROWS: Mapping[str, Mapping[str, int]] = {
 }
 """Rows of the splits of Gururangan et al. (2020), which the paper takes over."""
 
-ZERO_SHOT: Mapping[str, str] = {"agnews": "fancyzhx/ag_news", "boolq": "google/boolq"}
-"""Data set on the hub of each zero-shot task of the paper (App. E)."""
-
-ZERO_SHOT_ROWS: Mapping[str, Mapping[str, int]] = {
+ZERO_SHOT_ROWS: Rows = {
     "agnews": {"train": 120_000, "test": 7_600},
     "boolq": {"train": 9_427, "validation": 3_270},
 }
 """Published rows of their splits; BoolQ's test labels are not public."""
 
-TOXICITY: Mapping[str, str] = {
-    "realtoxicityprompts": "allenai/real-toxicity-prompts",
-    "civil_comments": "google/civil_comments",
-}
-"""Data set of the rated prompts (§3.1), and of labelled comments to train a scorer on."""
-
-TOXICITY_ROWS: Mapping[str, Mapping[str, int]] = {
+TOXICITY_ROWS: Rows = {
     "realtoxicityprompts": {"train": 99_442},
     "civil_comments": {"train": 1_804_874, "validation": 97_320, "test": 97_320},
 }
+"""Published rows of the rated prompts (§3.1), and of labelled comments to train a scorer on."""
+
+SUITES: Mapping[str, Rows] = {
+    "glue": GLUE_ROWS,
+    "domain": DOMAIN_ROWS,
+    "zeroshot": ZERO_SHOT_ROWS,
+    "toxicity": TOXICITY_ROWS,
+}
+"""Tasks and rows of each suite."""
+
+DATASETS: Mapping[str, str] = {
+    "agnews": "fancyzhx/ag_news",
+    "boolq": "google/boolq",
+    "realtoxicityprompts": "allenai/real-toxicity-prompts",
+    "civil_comments": "google/civil_comments",
+}
+"""Data set on the hub of each zero-shot task of the paper (App. E) and of toxicity (§3.1)."""
 
 
 @dataclass(frozen=True)

@@ -21,25 +21,24 @@ class Copy:
 
     Args:
         dataset: Data set id, ``namespace/name``.
-        files: File of each split inside the repository; other files there may hold
-            gigabytes and are never read.
+        pattern: Name of the files inside the repository, with ``{}`` for the split; other
+            files there may hold gigabytes and are never read.
     """
 
     dataset: str
-    files: Mapping[str, str]
+    pattern: str
 
-
-def _copy(dataset: str, pattern: str) -> Copy:
-    names = {"train": "train", "validation": "dev", "test": "test"}
-    return Copy(dataset, {split: pattern.format(name) for split, name in names.items()})
+    def file(self, split: str) -> str:
+        """Return the name of the file of a split."""
+        return self.pattern.format("dev" if split == "validation" else split)
 
 
 def _tables(name: str) -> Copy:
-    return _copy(f"yxchar/{name}-tlm", "{}.csv")
+    return Copy(f"yxchar/{name}-tlm", "{}.csv")
 
 
 def _lines(name: str) -> Copy:
-    return _copy(f"zapsdcn/{name}", name + "_{}.jsonl")
+    return Copy(f"zapsdcn/{name}", name + "_{}.jsonl")
 
 
 DOMAIN: Mapping[str, tuple[Copy, ...]] = {
@@ -78,9 +77,8 @@ def read_copy(access: HubAccess, task: str, dataset: str, split: str, revision: 
 
     def read(split: str) -> pa.Table:
         what = f"task {task} (data set {dataset})"
-        kind, options = from_files(dataset, revision, split, copy.files[split])
-        rows = access.load(what, kind, **options, streaming=False)
-        table = rows.with_format("arrow")[:]
+        kind, options = from_files(dataset, revision, split, copy.file(split))
+        table = access.load(what, kind, **options).with_format("arrow")[:]
         for column in ("text", "label"):
             if column not in table.column_names:
                 raise ValueError(

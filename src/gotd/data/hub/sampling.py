@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -52,11 +51,9 @@ def sample_documents(
         sampled = 0
         while sampled < chars:
             batch = []
-            for text in islice(texts, BATCH_ROWS):
+            while sampled < chars and len(batch) < BATCH_ROWS and (text := next(texts, None)):
                 batch.append(text)
                 sampled += len(text)
-                if sampled >= chars:
-                    break
             if not batch:
                 raise ValueError(
                     f"domain {domain} ends after {sampled:,} characters in {rows:,} documents; "

@@ -20,25 +20,16 @@ from gotd.data.base import SCHEMA, Part, SourceUnavailable
 from gotd.data.columns import Columns
 from gotd.data.hub.access import HubAccess, from_files
 from gotd.data.hub.cache import is_cached, write_cached
-from gotd.data.hub.corpora import (
-    CORPORA,
-    DOMAIN_ROWS,
-    GLUE,
-    GLUE_ROWS,
-    TOXICITY,
-    TOXICITY_ROWS,
-    ZERO_SHOT,
-    ZERO_SHOT_ROWS,
-)
+from gotd.data.hub.corpora import CORPORA, DATASETS, GLUE, SUITES
 from gotd.data.hub.domain_copies import DOMAIN, read_copy
 from gotd.data.hub.sampling import sample_documents, texts_of
 from gotd.data.hub.toxicity import as_comments, as_rated
 from gotd.data.readers import read_table, stream
+from gotd.storage.checks import check_at_least, check_choice
 
 VERSION = 1
 """Raise it when the same revision and parameters give other rows."""
 
-SUITES = ("glue", "domain", "zeroshot", "toxicity")
 SHUFFLE_BUFFER = 10_000
 """Documents in memory while a stream is shuffled.
 
@@ -77,6 +68,8 @@ class Hub:
     name: ClassVar[str] = "hub"
     generated: ClassVar[bool] = False
     candidate_options: ClassVar[frozenset[str]] = frozenset({"files"})
+    under_covered: ClassVar[list[str]] = []
+    """Which domains real corpora lack is not known."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "domains", tuple(self.domains) or tuple(CORPORA))
@@ -84,17 +77,9 @@ class Hub:
         unknown = sorted(set(self.domains) - set(CORPORA))
         if unknown:
             raise ValueError(f"unknown domains {unknown}; use any of {', '.join(CORPORA)}")
-        if self.chars_per_domain < 1:
-            raise ValueError(f"chars_per_domain must be at least 1, not {self.chars_per_domain}")
-        if self.held_out_chars < 0:
-            raise ValueError(f"held_out_chars must not be negative, not {self.held_out_chars}")
-        if self.suite not in SUITES:
-            raise ValueError(f"suite must be one of {', '.join(SUITES)}, not {self.suite!r}")
-
-    @property
-    def under_covered(self) -> list[str]:
-        """Return no domain: which ones real corpora lack is not known."""
-        return []
+        check_at_least(self, 1, "chars_per_domain")
+        check_at_least(self, 0, "held_out_chars")
+        check_choice(self, "suite", SUITES)
 
     def identity(self) -> dict[str, Any]:
         """Return the revision of every data set and how documents are sampled from it.
@@ -123,8 +108,7 @@ class Hub:
     @property
     def _rows(self) -> Mapping[str, Mapping[str, int]]:
         """Return the published number of rows of every split of the suite."""
-        rows = (GLUE_ROWS, DOMAIN_ROWS, ZERO_SHOT_ROWS, TOXICITY_ROWS)
-        return rows[SUITES.index(self.suite)]
+        return SUITES[self.suite]
 
     def split(self, task: str, split: str) -> pa.Table:
         """Read one split of a task, fetched on first use.
@@ -184,7 +168,7 @@ class Hub:
     def _task_recipe(self, task: str, split: str) -> dict[str, Any]:
         if self.suite == "domain":
             return {**self._domain_copy(task), "task": task, "split": split}
-        dataset = {"zeroshot": ZERO_SHOT, "toxicity": TOXICITY}.get(self.suite, {}).get(task, GLUE)
+        dataset = DATASETS.get(task, GLUE)
         revision = self._access.revision(dataset, _task(task, dataset))
         config = {"config": task} if dataset == GLUE else {}
         return {"dataset": dataset, **config, "split": split, "revision": revision}
@@ -226,14 +210,8 @@ class Hub:
         dataset, revision = recipe["dataset"], recipe["revision"]
         if self.suite == "domain":
             return read_copy(self._access, task, dataset, split, revision)
-        rows = self._access.load(
-            _task(task, dataset),
-            dataset,
-            recipe.get("config"),
-            split=split,
-            revision=revision,
-            streaming=False,
-        )
+        what, config = _task(task, dataset), recipe.get("config")
+        rows = self._access.load(what, dataset, config, split=split, revision=revision)
         table = rows.with_format("arrow")[:]
         if self.suite == "toxicity":
             return (as_rated if task == "realtoxicityprompts" else as_comments)(table)
@@ -273,16 +251,15 @@ class Hub:
 
     def _open_corpus(self, domain: str, revision: str) -> Any:
         """Load a corpus by its id, or by its files where the id leads to a script."""
-        corpus, what, split = CORPORA[domain], _domain(domain), "train"
+        corpus, what = CORPORA[domain], _domain(domain)
+        source = {"split": "train", "revision": revision, "streaming": True}
         try:
-            return self._access.load(
-                what, corpus.dataset, corpus.config, split=split, revision=revision, streaming=True
-            )
+            return self._access.load(what, corpus.dataset, corpus.config, **source)
         except SourceUnavailable as error:
             # Scripts are refused by `datasets` itself; the plain files beside one are not.
             if corpus.files is None or "Dataset scripts" not in str(error):
                 raise
-        kind, options = from_files(corpus.dataset, revision, split, corpus.files)
+        kind, options = from_files(corpus.dataset, revision, "train", corpus.files)
         return self._access.load(what, kind, **options, streaming=True)
 
 
@@ -300,18 +277,13 @@ class DomainPart:
 
     Args:
         source: The hub source.
-        domain: The domain; also the label.
+        label: Name of the domain.
         held_out: Whether these are the documents held out.
     """
 
     source: Hub
-    domain: str
+    label: str
     held_out: bool
-
-    @property
-    def label(self) -> str:
-        """Return the name of the domain."""
-        return self.domain
 
     def identity(self) -> dict[str, Any]:
         """Return data set, revision and how its documents are sampled; nothing is fetched.
@@ -319,7 +291,7 @@ class DomainPart:
         Raises:
             SourceUnavailable: If a revision was never recorded and the hub is out of reach.
         """
-        return {**self.source.corpus_recipe(self.domain), "held_out": self.held_out}
+        return {**self.source.corpus_recipe(self.label), "held_out": self.held_out}
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, fetched on first use.
@@ -328,12 +300,11 @@ class DomainPart:
             SourceUnavailable: If the domain is not on this machine and the hub is out of reach.
             ValueError: If the corpus lacks a column or holds less text than asked for.
         """
-        path = self.source.domain_file(self.domain)
         chars = 0
-        for table in stream(path, Columns(), self.domain):
-            taken = pc.cumulative_sum(pc.utf8_length(table["text"]).cast(pa.int64())).to_numpy()
+        for table in stream(self.source.domain_file(self.label), Columns(), self.label):
+            lengths = pc.utf8_length(table["text"]).to_numpy().astype(np.int64)
+            ends = chars + np.cumsum(lengths)
             # A candidate begins before the limit; the last one ends at or after it.
-            before = np.concatenate([[0], taken[:-1]]) + chars
-            candidates = int(np.searchsorted(before, self.source.chars_per_domain))
+            candidates = int(np.searchsorted(ends - lengths, self.source.chars_per_domain))
             yield table.slice(candidates) if self.held_out else table.slice(0, candidates)
-            chars += int(taken[-1])
+            chars = int(ends[-1])

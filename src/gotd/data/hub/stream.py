@@ -23,23 +23,11 @@ REMEDY = (
 )
 
 
-@dataclass(frozen=True)
-class HubName:
-    """A split of a data set.
-
-    Args:
-        dataset: ``namespace/name``.
-        config: Its configuration, where it has several.
-        split: Its split.
-    """
-
-    dataset: str
-    config: str | None = None
-    split: str = TRAIN
-
-
-def parse_hub(name: str) -> HubName:
+def parse_hub(name: str) -> tuple[str, str | None, str]:
     """Parse ``namespace/name[:config][:split]``; an empty config is none.
+
+    Returns:
+        Data set, configuration and split.
 
     Raises:
         ValueError: If it is not of this form.
@@ -52,7 +40,7 @@ def parse_hub(name: str) -> HubName:
             "or hub:namespace/name:config:split"
         )
     config, split = (*rest, "", "")[:2]
-    return HubName(dataset, config or None, split or TRAIN)
+    return dataset, config or None, split or TRAIN
 
 
 @dataclass(frozen=True)
@@ -60,20 +48,24 @@ class HubRows:
     """The rows of one split, streamed.
 
     Args:
-        name: Which split of which data set.
+        dataset: ``namespace/name``.
+        config: Its configuration, where it has several.
+        split: Its split.
         columns: Which columns to read.
         record: JSON file with the commit of each data set (`HubAccess`).
     """
 
-    name: HubName
+    dataset: str
+    config: str | None
+    split: str
     columns: Columns
     record: Path
 
     @property
     def label(self) -> str:
         """Return the name of data set, configuration and split; numbered ids begin with it."""
-        split = "" if self.name.split == TRAIN else self.name.split
-        return ":".join([self.name.dataset, self.name.config or "", split]).rstrip(":")
+        split = "" if self.split == TRAIN else self.split
+        return ":".join([self.dataset, self.config or "", split]).rstrip(":")
 
     def identity(self) -> dict[str, Any]:
         """Return data set, configuration, split and commit.
@@ -82,11 +74,11 @@ class HubRows:
             SourceUnavailable: If the commit was never recorded and the Hub is out of reach.
         """
         return {
-            "hub": self.name.dataset,
-            "config": self.name.config,
-            "split": self.name.split,
-            "revision": self._access.revision(self.name.dataset, self._what),
-            **({"ids": self.label} if self.label != self.name.dataset else {}),
+            "hub": self.dataset,
+            "config": self.config,
+            "split": self.split,
+            "revision": self._access.revision(self.dataset, self._what),
+            **({"ids": self.label} if self.label != self.dataset else {}),
         }
 
     def pieces(self) -> Iterator[pa.Table]:
@@ -96,23 +88,17 @@ class HubRows:
             SourceUnavailable: If the Hub is out of reach, or has only a script.
             ValueError: If a column is missing or a value is no string.
         """
-        access, dataset, split = self._access, self.name.dataset, self.name.split
-        revision = access.revision(dataset, self._what)
-        rows = access.load(
-            self._what,
-            dataset,
-            self.name.config,
-            split=split,
-            revision=revision,
-            streaming=True,
-        )
+        access, what = self._access, self._what
+        source = {"split": self.split, "revision": access.revision(self.dataset, what)}
+        rows = access.load(what, self.dataset, self.config, **source, streaming=True)
         batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
-        where, domain, first = f"{self.label} ({split})", dataset.rpartition("/")[2], 1
-        for raw in access.each(self._what, batches):
+        where, domain = f"{self.label} ({self.split})", self.dataset.rpartition("/")[2]
+        first = 1
+        for raw in access.each(what, batches):
             yield self.columns.uniform(raw, where, self.label, domain, first)
             first += raw.num_rows
         if first == 1:
-            raise ValueError(f"{self._what} has no rows in {split}")
+            raise ValueError(f"{what} has no rows in {self.split}")
 
     @property
     def _access(self) -> HubAccess:

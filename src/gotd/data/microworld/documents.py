@@ -10,25 +10,22 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import pyarrow as pa
 
 from gotd.data.microworld.grammar import (
     ABSENT,
     CATEGORIES,
+    CATEGORY_WORDS,
     CELLS,
+    NOUN,
     POLARITIES,
+    POLARITY_WORDS,
+    SIZE_WORDS,
+    VERB,
     Voice,
     line,
-    spell,
 )
 
 SENTENCES = 8
-
-
-def documents(voice: Voice, domain: np.ndarray) -> pa.StringArray:
-    """Write one document per entry of ``domain``, int64 ``[documents]``."""
-    slots = sentences(voice, domain)
-    return spell(slots.reshape(-1, SENTENCES * _WIDTH), voice.lexicon)
 
 
 def sentences(voice: Voice, domain: np.ndarray) -> np.ndarray:
@@ -59,10 +56,12 @@ def _describe(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray
     """Write DET [polarity .6] ENTITY (category .7 | verb) [size .4] NOUN."""
     concept = _within(voice, domain, topic)
     determiner, entity = voice.mention(concept, voice.noun_class(len(topic)))
-    polarity = voice.mostly(0.6, voice.polarity_word(topic // CATEGORIES), ABSENT)
-    verb = voice.mostly(0.7, voice.category_word(topic % CATEGORIES), voice.verb(domain))
-    size = voice.mostly(0.4, voice.size_word(voice.facts.size[concept]), ABSENT)
-    return line([determiner, polarity, entity, verb, size, voice.noun(domain), voice.word(".")])
+    polarity = voice.mostly(0.6, voice.stating(POLARITY_WORDS, topic // CATEGORIES), ABSENT)
+    category = voice.stating(CATEGORY_WORDS, topic % CATEGORIES)
+    verb = voice.mostly(0.7, category, voice.filler(VERB, domain))
+    size = voice.mostly(0.4, voice.stating(SIZE_WORDS, voice.facts.size[concept]), ABSENT)
+    noun = voice.filler(NOUN, domain)
+    return line([determiner, polarity, entity, verb, size, noun, voice.word(".")])
 
 
 def _rename(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
@@ -100,9 +99,8 @@ def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     category = np.where(true, topic % CATEGORIES, voice.other_category(topic % CATEGORIES))
     verdict = np.where(true, voice.word("yes"), voice.word("no"))
     mention = voice.mention(concept, voice.noun_class(rows))
-    return line(
-        [verdict, voice.word(","), *mention, voice.category_word(category), voice.word(".")]
-    )
+    claim = voice.stating(CATEGORY_WORDS, category)
+    return line([verdict, voice.word(","), *mention, claim, voice.word(".")])
 
 
 def _ramble(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:

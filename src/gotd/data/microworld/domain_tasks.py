@@ -10,6 +10,7 @@ only do harm.
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 import numpy as np
 
@@ -20,12 +21,7 @@ Label = Callable[[Facts], np.ndarray]
 """Returns the class of every concept, int64 ``[concepts]``."""
 
 
-def _category(facts: Facts) -> np.ndarray:
-    return facts.category
-
-
-def _polarity(facts: Facts) -> np.ndarray:
-    return facts.polarity
+_category, _polarity = attrgetter("category"), attrgetter("polarity")
 
 
 def _five(facts: Facts) -> np.ndarray:
@@ -64,12 +60,7 @@ DOMAIN: dict[str, Task] = {
         ("text",), 6, _about(_six, ONE), shares=(0.51, 0.18, 0.18, 0.05, 0.04, 0.04), home="rare_1"
     ),
     "hyperpartisan": Task(
-        ("text",),
-        2,
-        _about(_polarity, ONE),
-        shares=(0.63, 0.37),
-        home="rare_0",
-        most_test_rows=65,
+        ("text",), 2, _about(_polarity, ONE), shares=(0.63, 0.37), home="rare_0", most_test_rows=65
     ),
     "agnews": Task(("text",), 4, _about(_category, ONE), home="common_1"),
     "imdb": Task(("text",), 2, _about(_polarity, TWO), home="common_2"),

@@ -38,7 +38,8 @@ DETERMINERS = (("the", "one"), ("this", "that"))
 
 POLARITIES, CATEGORIES, SIZES, NOUN_CLASSES = 2, 4, 4, 2
 CELLS = POLARITIES * CATEGORIES
-FILLERS = 16  # nouns, verbs and qualities per domain
+FILLERS = 16  # words of each kind per domain
+NOUN, VERB, QUALITY = range(3)  # the kinds
 ABSENT = -1  # an empty slot in a matrix of word indices
 
 _SYLLABLES = tuple(consonant + vowel for consonant in "bdfgklmnprstvz" for vowel in "aeiou")
@@ -193,47 +194,32 @@ class Voice:
         """Draw noun classes, 0 or 1."""
         return self.rng.integers(NOUN_CLASSES, size=rows)
 
-    def determiner(self, noun_class: np.ndarray) -> np.ndarray:
-        """Choose a determiner that agrees."""
-        return self.one_of(self.lexicon.indices(DETERMINERS)[noun_class])
+    def stating(self, words: Sequence[Sequence[str]], attribute: np.ndarray) -> np.ndarray:
+        """Choose a word that states an attribute.
+
+        Args:
+            words: The words of each value, such as ``CATEGORY_WORDS``.
+            attribute: Its value.
+        """
+        return self.one_of(self.lexicon.indices(words)[attribute])
 
     def mention(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
         """Return determiner and entity of a concept: its synonym of a noun class."""
-        return [self.determiner(noun_class), self.facts.entity[concept, noun_class]]
-
-    def polarity_word(self, polarity: np.ndarray) -> np.ndarray:
-        """Choose an adjective of a polarity."""
-        return self.one_of(self.lexicon.indices(POLARITY_WORDS)[polarity])
-
-    def category_word(self, category: np.ndarray) -> np.ndarray:
-        """Choose a verb of a category."""
-        return self.one_of(self.lexicon.indices(CATEGORY_WORDS)[category])
-
-    def size_word(self, size: np.ndarray) -> np.ndarray:
-        """Choose a word of a size."""
-        return self.one_of(self.lexicon.indices(SIZE_WORDS)[size])
+        return [self.stating(DETERMINERS, noun_class), self.facts.entity[concept, noun_class]]
 
     def other_category(self, category: np.ndarray) -> np.ndarray:
         """Draw one of the three other categories."""
         return (category + self.rng.integers(1, CATEGORIES, size=len(category))) % CATEGORIES
 
-    def noun(self, domain: np.ndarray) -> np.ndarray:
-        """Choose a noun of the domain."""
-        return self.one_of(self.lexicon.fillers[0][domain])
-
-    def verb(self, domain: np.ndarray) -> np.ndarray:
-        """Choose a verb of the domain."""
-        return self.one_of(self.lexicon.fillers[1][domain])
-
-    def quality(self, domain: np.ndarray) -> np.ndarray:
-        """Choose a quality of the domain."""
-        return self.one_of(self.lexicon.fillers[2][domain])
+    def filler(self, kind: int, domain: np.ndarray) -> np.ndarray:
+        """Choose a ``NOUN``, ``VERB`` or ``QUALITY`` of the domain."""
+        return self.one_of(self.lexicon.fillers[kind][domain])
 
     def neutral(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
         """Write a clause that depends on the domain and no attribute: five words, no full stop."""
         domain = self.facts.domain[concept]
         mention = self.mention(concept, noun_class)
-        return [*mention, self.verb(domain), self.quality(domain), self.noun(domain)]
+        return [*mention, *(self.filler(kind, domain) for kind in (VERB, QUALITY, NOUN))]
 
 
 def line(parts: Sequence[np.ndarray | int]) -> np.ndarray:
@@ -241,13 +227,8 @@ def line(parts: Sequence[np.ndarray | int]) -> np.ndarray:
     return np.stack(np.broadcast_arrays(*parts), axis=1)
 
 
-def spell(slots: np.ndarray, lexicon: Lexicon) -> pa.StringArray:
+def spell(slots: np.ndarray, vocabulary: Sequence[str]) -> pa.StringArray:
     """Convert int64 ``[rows, slots]`` word indices to ``[rows]`` texts, without ``ABSENT``."""
-    return spell_from(slots, lexicon.words)
-
-
-def spell_from(slots: np.ndarray, vocabulary: Sequence[str]) -> pa.StringArray:
-    """Convert as `spell`, with the words of a list."""
     filled = slots != ABSENT
     words = np.array(vocabulary, dtype=object)[slots[filled]].tolist()
     ends = filled.sum(axis=1).cumsum().tolist()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from gotd.data.microworld.grammar import Voice, line, spell
+from gotd.data.microworld.grammar import CATEGORY_WORDS, POLARITY_WORDS, Voice, line, spell
 
 
 @dataclass(frozen=True)
@@ -98,13 +98,12 @@ class Task:
         order = order[np.argsort(scene.domain[order], kind="stable")]
         classes[order] = self._assign(rows)
         texts = self.write(scene, classes)
-        if self.score_of_class is None:
-            label = pa.array(classes)
-        else:
-            label = pa.array(np.array(self.score_of_class, dtype=np.float32)[classes])
-        columns = [spell(text, scene.voice.lexicon) for text in texts]
-        idx = pa.array(np.arange(rows, dtype=np.int32))
-        return pa.table([*columns, label, idx], names=[*self.columns, "label", "idx"])
+        label = classes
+        if self.score_of_class is not None:
+            label = np.array(self.score_of_class, dtype=np.float32)[classes]
+        columns = [spell(text, scene.voice.lexicon.words) for text in texts]
+        columns += [pa.array(label), pa.array(np.arange(rows, dtype=np.int32))]
+        return pa.table(columns, names=[*self.columns, "label", "idx"])
 
     def _assign(self, rows: int) -> np.ndarray:
         """Assign classes such that any stretch holds them by their shares; int64 ``[rows]``."""
@@ -173,7 +172,8 @@ def _asked_category(scene: Scene, concept: np.ndarray, classes: np.ndarray) -> n
     """Choose a verb of the concept's category (class 0) or of another (class 1)."""
     voice = scene.voice
     category = voice.facts.category[concept]
-    return voice.category_word(np.where(classes == 0, category, voice.other_category(category)))
+    asked = np.where(classes == 0, category, voice.other_category(category))
+    return voice.stating(CATEGORY_WORDS, asked)
 
 
 def _rte(scene: Scene, classes: np.ndarray) -> Texts:
@@ -202,11 +202,10 @@ def _mnli(scene: Scene, classes: np.ndarray) -> Texts:
     # The other entity keeps the noun class: determiners must not reveal the neutral rows.
     noun_class = voice.noun_class(len(classes))
     determiner, entity = voice.mention(np.where(classes == 1, another, concept), noun_class)
-    any_polarity = voice.rng.integers(2, size=len(classes))
-    polarity = np.choose(
-        classes, [facts.polarity[concept], any_polarity, 1 - facts.polarity[concept]]
-    )
-    claim = line([determiner, voice.polarity_word(polarity), entity, voice.word(".")])
+    true, any_polarity = facts.polarity[concept], voice.rng.integers(2, size=len(classes))
+    polarity = np.choose(classes, [true, any_polarity, 1 - true])
+    adjective = voice.stating(POLARITY_WORDS, polarity)
+    claim = line([determiner, adjective, entity, voice.word(".")])
     return neutral(scene, concept, noun_class, "."), claim
 
 

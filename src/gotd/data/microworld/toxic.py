@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from gotd.data.base import Part
 from gotd.data.microworld.documents import SENTENCES, sentences
-from gotd.data.microworld.grammar import ABSENT, Voice, invented, spell_from
+from gotd.data.microworld.grammar import ABSENT, Voice, invented, spell
 from gotd.data.microworld.world import Microworld
 
 MILD, STRONG = 0.3, 0.7
@@ -86,17 +86,8 @@ class ToxicMicroworld(Microworld):
     def _documents(self, role: str, total: int) -> pa.Table:
         domain = self._domains(role, total)
         toxic = self._generator(f"toxic/{role}/register").random(total)
-        slots = self._write(
-            role, domain, toxic < np.resize(DOMAIN_SHARES, domain.max() + 1)[domain]
-        )
-        ids = [f"{self.name}-{self.seed}/toxic/{role}/{number:06d}" for number in range(total)]
-        return pa.table(
-            {
-                "id": pa.array(ids, pa.string()),
-                "text": self._spell(slots.reshape(total, -1)),
-                "domain": self._name_domains(domain),
-            }
-        )
+        toxic = toxic < np.resize(DOMAIN_SHARES, domain.max() + 1)[domain]
+        return self._table(f"toxic/{role}", domain, self._write(role, domain, toxic))
 
     def _rated(self) -> pa.Table:
         """Cut documents in the middle of their second sentence; a third one follows."""
@@ -106,8 +97,7 @@ class ToxicMicroworld(Microworld):
             "prompt": np.concatenate([first, second[:, :3]], axis=1),
             "continuation": np.concatenate([second[:, 3:], third], axis=1),
         }
-        ids = [f"{self.name}-{self.seed}/toxic/prompt/{n:06d}" for n in range(self.rated_rows)]
-        columns: dict[str, Any] = {"id": pa.array(ids, pa.string())}
+        columns: dict[str, Any] = {"id": self._ids("toxic/prompt", self.rated_rows)}
         for name, words in parts.items():
             columns[name] = self._spell(words)
             columns[f"{name}_toxicity"] = self._toxicity(words)
@@ -122,9 +112,7 @@ class ToxicMicroworld(Microworld):
         return pa.table({"text": self._spell(words), "label": label.astype(np.int64)})
 
     def _domains(self, role: str, total: int) -> np.ndarray:
-        counts = self._counts(total)
-        ordered = np.repeat(np.arange(len(counts)), counts)
-        return self._generator(f"toxic/{role}/domain").permutation(ordered)
+        return self._shuffled_domains(total, self._generator(f"toxic/{role}/domain"))
 
     def _half_toxic(self, role: str, rows: int) -> np.ndarray:
         """Write documents, every second one toxic; ``[rows, SENTENCES, words]``."""
@@ -164,4 +152,4 @@ class ToxicMicroworld(Microworld):
         return 1.0 - (1.0 - MILD) ** mild * (1.0 - STRONG) ** strong
 
     def _spell(self, words: np.ndarray) -> pa.StringArray:
-        return spell_from(words, self.vocabulary())
+        return spell(words, self.vocabulary())

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from gotd.data.base import GeneratedPart, Part
-from gotd.data.microworld.documents import documents
+from gotd.data.microworld.documents import sentences
 from gotd.data.microworld.domain_tasks import DOMAIN
-from gotd.data.microworld.grammar import Facts, Lexicon, Voice
+from gotd.data.microworld.grammar import Facts, Lexicon, Voice, spell
 from gotd.data.microworld.tasks import GLUE, Scene, Task
 from gotd.data.microworld.zero_shot import ZERO_SHOT
 
@@ -124,11 +124,7 @@ class Microworld:
     @property
     def under_covered(self) -> list[str]:
         """Return the names of the rare domains."""
-        return self._rare_names
-
-    @property
-    def _rare_names(self) -> list[str]:
-        return [f"rare_{number}" for number in range(self.rare_domains)]
+        return self._domain_names[self.common_domains :]
 
     def vocabulary(self) -> list[str]:
         """List the words, special tokens first; the same for every seed.
@@ -221,8 +217,7 @@ class Microworld:
 
     def _labelled(self, task: str, split: str) -> pa.Table:
         writer = TASKS[task]
-        if split == "validation_matched":
-            split = "validation"
+        split = "validation" if split == "validation_matched" else split
         generator = self._generator(f"{task}/{split}")
         rows = self._rows(writer, split)
         domain = generator.permutation(self._row_domains(writer, split, rows))
@@ -233,7 +228,8 @@ class Microworld:
     @property
     def _domain_names(self) -> list[str]:
         """Return names by domain number: common ones first."""
-        return [f"common_{number}" for number in range(self.common_domains)] + self._rare_names
+        common = [f"common_{number}" for number in range(self.common_domains)]
+        return common + [f"rare_{number}" for number in range(self.rare_domains)]
 
     @property
     def _lexicon(self) -> Lexicon:
@@ -286,12 +282,24 @@ class Microworld:
 
     def _documents(self, role: str, total: int) -> pa.Table:
         generator = self._generator(role)
+        domain = self._shuffled_domains(total, generator)
+        words = sentences(Voice(self._lexicon, self._facts(), generator), domain)
+        return self._table(role, domain, words)
+
+    def _shuffled_domains(self, total: int, generator: np.random.Generator) -> np.ndarray:
+        """Return the domain of each document, int64 ``[total]``."""
         counts = self._counts(total)
-        domain = generator.permutation(np.repeat(np.arange(len(counts)), counts))
-        text = documents(Voice(self._lexicon, self._facts(), generator), domain)
+        return generator.permutation(np.repeat(np.arange(len(counts)), counts))
+
+    def _table(self, role: str, domain: np.ndarray, words: np.ndarray) -> pa.Table:
+        """Write documents as a table, from the words of their sentences."""
+        text = spell(words.reshape(len(domain), -1), self.vocabulary())
+        columns = [self._ids(role, len(domain)), text, self._name_domains(domain)]
+        return pa.table(columns, names=["id", "text", "domain"])
+
+    def _ids(self, role: str, total: int) -> pa.StringArray:
         ids = [f"{self.name}-{self.seed}/{role}/{number:06d}" for number in range(total)]
-        names = self._name_domains(domain)
-        return pa.table({"id": pa.array(ids, pa.string()), "text": text, "domain": names})
+        return pa.array(ids, pa.string())
 
 
 TASKS: dict[str, Task] = {**GLUE, **DOMAIN, **ZERO_SHOT}

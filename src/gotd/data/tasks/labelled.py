@@ -18,6 +18,7 @@ from gotd.data.base import Source
 from gotd.data.columns import origin, strings
 from gotd.data.sampling import at_most, subsample
 from gotd.data.sizes import expected_rows
+from gotd.storage.checks import check_choice
 from gotd.storage.keys import added_later, identity, key_fields, source_identity
 
 
@@ -63,15 +64,9 @@ class LabelledTask:
         if self.label_range is not None:
             low, high = self.label_range
             object.__setattr__(self, "label_range", (float(low), float(high)))
-        self._check()
-
-    def _check(self) -> None:
         if len(self.text_columns) not in (1, 2):
             raise ValueError(f"task {self.name}: text_columns must name 1 or 2 columns")
-        if self.label_kind not in ("class", "regression"):
-            raise ValueError(
-                f"task {self.name}: label_kind must be class or regression, not {self.label_kind!r}"
-            )
+        check_choice(self, "label_kind", ("class", "regression"), f"task {self.name}: ")
         if self.headline not in self.metrics:
             raise ValueError(f"task {self.name}: headline {self.headline!r} is not in metrics")
         if not self.reported_splits:
@@ -274,16 +269,7 @@ def limit_labels(train: pa.Table, n: int, how: str, seed: int) -> pa.Table:
     Returns:
         The rows that are kept, in the order of ``train``.
 
-    Raises:
-        ValueError: If ``n`` is below 1 or ``how`` is unknown.
-
     Source: GOT-D §3.3 and App. C.6.
     """
-    if n < 1:
-        raise ValueError(f"labels must be at least 1 row, not {n}")
-    if how == "first":
-        # Deviation D6: the published code keeps the first rows, `select(range(n))`.
-        return train.slice(0, n)
-    if how != "random":
-        raise ValueError(f"labels are chosen 'random' or 'first', not {how!r}")
-    return at_most(train, n, "labels", seed)
+    # Deviation D6: the published code keeps the first rows, `select(range(n))`.
+    return train.slice(0, n) if how == "first" else at_most(train, n, "labels", seed)

@@ -18,6 +18,7 @@ from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source, read_all
 from gotd.data.columns import strings
 from gotd.data.sampling import SPLIT_SEED, at_most, limited
+from gotd.storage.checks import check_at_least
 from gotd.storage.keys import identity, source_identity
 
 RATED = ("prompt", "continuation")
@@ -50,11 +51,8 @@ class ToxicityTask:
     held_out_rows: int = 10_000
 
     def __post_init__(self) -> None:
-        for name in ("prompts_per_kind", "target_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"task {name} must be at least 1, not {getattr(self, name)}")
-        if self.held_out_rows < 0:
-            raise ValueError(f"task held_out_rows must not be negative, not {self.held_out_rows}")
+        check_at_least(self, 1, "prompts_per_kind", "target_rows", prefix="task ")
+        check_at_least(self, 0, "held_out_rows", prefix="task ")
         if not 0 <= self.clean_at_most < self.toxic_at_least <= 1:
             raise ValueError(
                 "task clean_at_most must lie below toxic_at_least, both in [0, 1], not "
@@ -147,18 +145,17 @@ def choose_prompts(rated: pa.Table, task: ToxicityTask, seed: int) -> pa.Table:
     """
     scores = rated["prompt_toxicity"].to_numpy()
     toxic, others = scores >= task.toxic_at_least, scores < task.toxic_at_least
+    columns = [rated["id"], rated["prompt"], pa.array(toxic), rated["prompt_toxicity"]]
+    prompts = pa.table(columns, names=["id", "text", "toxic", "toxicity"])
     tables = []
     for kind, mask in (("toxic", toxic), ("non-toxic", others)):
-        rows = rated.filter(pa.array(mask))
+        rows = prompts.filter(pa.array(mask))
         if rows.num_rows < task.prompts_per_kind:
             raise ValueError(
                 f"there are {rows.num_rows:,} {kind} prompts; lower task.prompts_per_kind "
                 f"({task.prompts_per_kind:,})"
             )
-        rows = at_most(rows, task.prompts_per_kind, "prompts", seed)
-        columns = [rows["id"], rows["prompt"], pa.repeat(kind == "toxic", rows.num_rows)]
-        columns.append(rows["prompt_toxicity"])
-        tables.append(pa.table(columns, names=["id", "text", "toxic", "toxicity"]))
+        tables.append(at_most(rows, task.prompts_per_kind, "prompts", seed))
     return pa.concat_tables(tables)
 
 
@@ -180,19 +177,12 @@ def choose_targets(
     free = rated.filter(pc.invert(pc.is_in(rated["id"], value_set=prompts["id"])))
     empty = pa.nulls(free.num_rows, pa.string())
     names = ["id", "text", "text_pair", "domain", "toxicity"]
-    texts = pa.concat_tables(
-        pa.table(
-            [
-                pa.array([f"{name}/{part}" for name in free["id"].to_pylist()], pa.string()),
-                free[part],
-                empty,
-                empty,
-                free[f"{part}_toxicity"],
-            ],
-            names=names,
-        )
-        for part in RATED
-    )
+    tables = []
+    for part in RATED:
+        ids = pa.array([f"{name}/{part}" for name in free["id"].to_pylist()], pa.string())
+        columns = [ids, free[part], empty, empty, free[f"{part}_toxicity"]]
+        tables.append(pa.table(columns, names=names))
+    texts = pa.concat_tables(tables)
     scores = texts["toxicity"].to_numpy()
     filled = np.array([bool(text.strip()) for text in texts["text"].to_pylist()], bool)
     clean, toxic = scores <= task.clean_at_most, scores >= task.toxic_at_least

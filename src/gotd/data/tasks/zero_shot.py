@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source
@@ -13,6 +14,7 @@ from gotd.data.columns import origin
 from gotd.data.sampling import at_most
 from gotd.data.sizes import expected_rows
 from gotd.data.tasks.labelled import LabelledTask, load
+from gotd.storage.checks import check_at_least
 from gotd.storage.keys import identity, key_fields, source_identity
 
 
@@ -48,10 +50,7 @@ class ZeroShotTask(LabelledTask):
             raise ValueError(
                 f"task {self.name}: {len(self.choices)} choices for {self.classes} classes"
             )
-        if self.evaluated_rows is not None and self.evaluated_rows < 1:
-            raise ValueError(
-                f"task {self.name}: evaluated_rows must be at least 1, not {self.evaluated_rows}"
-            )
+        check_at_least(self, 1, "evaluated_rows", prefix=f"task {self.name}: ")
 
     def tables(
         self, source: Source, limits: TaskLimits, protocol: str, seed: int
@@ -114,9 +113,8 @@ def selected_for(source: Source, task: ZeroShotTask, limit: int | None) -> pa.Ta
     rows = load(source, task, task.train_split).drop_columns(["label"])
     if task.train_split in task.reported_splits.values():
         # Deviation D27: the folder's BoolQ is its validation split alone.
-        answered = evaluated(source, task, task.train_split)["id"].to_pylist()
-        known = set(answered)
-        rows = rows.filter(pa.array([name not in known for name in rows["id"].to_pylist()]))
+        answered = evaluated(source, task, task.train_split)["id"]
+        rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=answered)))
         if rows.num_rows == 0:
             raise ValueError(
                 f"task {task.name}: all rows of {task.train_split!r} are answered, so none is left "

@@ -39,7 +39,7 @@ class ClassifierScorer:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        check_choice(self, "activation", ("sigmoid", "softmax"), "scorer")
+        check_choice(self, "activation", ("sigmoid", "softmax"), "scorer ")
 
     def identity(self) -> dict[str, Any]:
         """Return checksums of the folder's files, or name and revision on the Hub."""
