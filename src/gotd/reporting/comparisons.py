@@ -70,8 +70,9 @@ class Comparison:
         if self.holm_floor > LEVEL:
             limit = f"too few seeds for a test (Holm p cannot go below {self.holm_floor:.2g})"
             return f"{word} by its interval, {limit}{partial}" if outside else limit + partial
-        limit = f"{word} by its interval alone, not after correction"
-        return (limit if outside else "no difference shown") + partial
+        if outside:
+            return f"{word} by its interval alone, not after correction{partial}"
+        return f"no difference shown{partial}"
 
 
 def compare_on_average(block: Block) -> list[Comparison]:

@@ -69,10 +69,7 @@ def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence
         ]
         rows.append((arm, *cells, str(intervals[0].n), *rows_of[arm]))
     columns = ("arm", *measures.values(), "seeds", "distinct / rows")
-    notes = (
-        f"Mean ± half-width of the 95 % t-interval; {seeds_note}",
-        NOTES_OF[block.metric.name],
-    )
+    notes = (f"Mean ± half-width of the 95 % t-interval; {seeds_note}", NOTES_OF[block.metric.name])
     return Table("Scores", columns, tuple(rows), notes)
 
 

@@ -17,14 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    FiniteFloat,
-    NonNegativeInt,
-    ValidationError,
-)
+from pydantic import BaseModel, Field, FiniteFloat, NonNegativeInt, ValidationError
 
 from gotd.storage.files import write_text
 
@@ -43,16 +36,14 @@ Count = NonNegativeInt
 Domains = dict[str, FiniteFloat] | None
 
 
-class _Fields(BaseModel):
+class _Fields(BaseModel, strict=True):
     """Fields of an object; strict, so that no text or truth value passes for a number."""
-
-    model_config = ConfigDict(strict=True)
 
 
 class _Axes(_Fields, extra="allow"):
     """Axes of a cell; further ones have single values."""
 
-    __pydantic_extra__: dict[str, str | FiniteFloat | bool | None]  # type: ignore[reportIncompatibleVariableOverride]
+    __pydantic_extra__: dict[str, str | FiniteFloat | bool | None]  # pyright: ignore
     task: Name
     arm: Name
     model: Name
@@ -63,7 +54,7 @@ class _Axes(_Fields, extra="allow"):
 class _Metrics(_Fields, extra="allow"):
     """Scores of a done cell; a metric may be null, the headline may not."""
 
-    __pydantic_extra__: dict[str, FiniteFloat | None]  # type: ignore[reportIncompatibleVariableOverride]
+    __pydantic_extra__: dict[str, FiniteFloat | None]  # pyright: ignore
     headline_name: Name
     headline: FiniteFloat
     headline_higher_is_better: bool = True

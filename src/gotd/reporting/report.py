@@ -87,24 +87,24 @@ def write_report(
     experiments: dict[str, list[Block]] = defaultdict(list)
     for block in blocks(records):
         experiments[block.experiment].append(block)
-    written, sections, details = [], [], []
+    texts: dict[Path, str] = {}
+    sections, details = [], []
     for experiment, members in experiments.items():
         main = _main_sections(members, published)
         files = {end: _sections(members, makers) for end, makers in _DETAILS.items()}
-        written += _write_tables(experiment, {"": main, **files}, out / "tables", stamp)
-        name = _file_name(experiment)
-        written += [
-            _write(out / "figures" / f"{name}_{picture.name}.svg", picture.svg)
-            for section in main
-            for picture in section.pictures
-        ]
+        texts |= _tables(experiment, {"": main, **files}, out / "tables", stamp)
+        for picture in (picture for section in main for picture in section.pictures):
+            name = f"{_file_name(experiment)}_{picture.name}.svg"
+            texts[out / "figures" / name] = picture.svg
         sections += main
         details += _sections(members, [first_rows_table]) + sum(files.values(), [])
     details.append(Section("All records", (tables.provenance_table(records),)))
     title = "Report: " + ", ".join(experiments)
     page = render("page.html", title, sections, details=details, stamp=stamp)
-    written.append(_write(out / "report.html", page))
-    return written
+    texts[out / "report.html"] = page
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)
 
 
 def without_places(command: str) -> str:
@@ -163,25 +163,19 @@ def _sections(members: Sequence[Block], makers: Sequence[Maker]) -> list[Section
     return [Section(_title(block), of) for block, of in built if of]
 
 
-def _write_tables(
+def _tables(
     experiment: str, files: Mapping[str, Sequence[Section]], out: Path, stamp: Sequence[str]
-) -> list[Path]:
-    """Write the tables of an experiment as Markdown and LaTeX; empty files are left out."""
-    written = []
+) -> dict[Path, str]:
+    """Render the tables of an experiment as Markdown and LaTeX; empty files are left out."""
+    texts = {}
     for end, sections in files.items():
         heading = f"{experiment}{end.replace('_', ' ')}"
         for suffix in ("md", "tex") if sections else ():
-            text = render(f"tables.{suffix}", heading, sections, stamp=stamp)
-            written.append(_write(out / f"{_file_name(experiment)}{end}.{suffix}", text))
-    return written
+            path = out / f"{_file_name(experiment)}{end}.{suffix}"
+            texts[path] = render(f"tables.{suffix}", heading, sections, stamp=stamp)
+    return texts
 
 
 def _file_name(experiment: str) -> str:
     """Convert an experiment's name to a file name; letters, digits and ``._-`` stay."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", experiment).strip("._") or "experiment"
-
-
-def _write(path: Path, text: str) -> Path:
-    """Write a text file whole or not at all, also where two runs end at once."""
-    write_text(path, text)
-    return path

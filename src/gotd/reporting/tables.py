@@ -73,16 +73,16 @@ def scores_table(block: Block) -> Table:
     n_seed = len(block.seeds)
     rows = []
     for arm in block.arms:
-        row = [arm]
-        asked = {task for task, of, _ in block.cells if of == arm}
-        for task in block.tasks:
-            expected = n_seed if task in asked else 0
-            row.append(format_interval(cells[arm, task], expected, factors[task], digits))
-        average = average_interval(block, arm)
-        factor = block.metric.factor
-        row.append(format_interval(average, n_seed, factor, digits) if block.comparable else "")
-        row.append(_range([cells[arm, task].n for task in asked]))
-        rows.append((*row, *_selection_columns(block, arm)))
+        asked = {task: n_seed for task, of, _ in block.cells if of == arm}
+        scores = [
+            format_interval(cells[arm, task], asked.get(task, 0), factors[task], digits)
+            for task in block.tasks
+        ]
+        mean = average_interval(block, arm)
+        average = format_interval(mean, n_seed, block.metric.factor, digits)
+        seeds = _range([cells[arm, task].n for task in asked])
+        shown = average if block.comparable else ""
+        rows.append((arm, *scores, shown, seeds, *_selection_columns(block, arm)))
     if noise := _noise_row(block, factors, digits):
         rows.append((NOISE, *noise, "", "", "", ""))
     notes = (

@@ -101,10 +101,6 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     return [f"experiment={experiment}", *rest]
 
 
-def _known() -> str:
-    return ", ".join(experiments())
-
-
 def expand(overrides: Sequence[str]) -> list[Configured]:
     """Compose every cell of a command line, in the order in which Hydra runs them.
 

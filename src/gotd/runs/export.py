@@ -116,9 +116,7 @@ def _facts(config: DictConfig, cell: Cell, model: Step) -> CardFacts:
     base = model.inputs["base"] if trained else model
     pretrained = base.parameters["spec"]["pretrained"] or {}
     name, arm = config.model.name, config.selector.arm
-    settings = {}
-    if trained:
-        settings = {**model.parameters["settings"], "seed": config.seed}
+    settings = {**model.parameters["settings"], "seed": config.seed} if trained else {}
     return CardFacts(
         title=f"{name}, warmed up on what {arm} selected" if trained else f"{name}, not warmed up",
         base=_base(name, base, pretrained),
