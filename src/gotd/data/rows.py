@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,9 +92,10 @@ class Rows:
         """
         if len(rows) and (np.diff(rows) == 1).all():
             return self.slice(int(rows[0]), int(rows[-1]) + 1)
-        return Rows(
-            ids=self.ids.take(pa.array(rows)),
-            texts=self.texts.take(pa.array(rows)),
-            domains=None if self.domains is None else self.domains.take(pa.array(rows)),
-            embeddings=None if self.embeddings is None else self.embeddings[rows],
-        )
+        indices = pa.array(rows)
+        return self._map(lambda c: c[rows] if isinstance(c, np.ndarray) else c.take(indices))
+
+    def _map(self, choose: Callable[[Any], Any]) -> Rows:
+        """Return rows with a function applied to every field that is not ``None``."""
+        columns = (self.ids, self.texts, self.domains, self.embeddings)
+        return Rows(*(None if column is None else choose(column) for column in columns))

@@ -74,7 +74,6 @@ def record_step(
             curves["pre_fine_tune_loss"] = warmed["loss_curve"]
             selected = _selection(inputs["selection"], selection, source.generated)
         record = {
-            **header,
             "status": "done",
             "metrics": results.metrics,
             "n_eval": results.n_eval,
@@ -84,11 +83,9 @@ def record_step(
             "data": source.identity(),
             "parents": sorted(step.key for step in (*measured.values(), model)),
         }
-        write_json(folder / RECORD, record)
+        write_json(folder / RECORD, header | record)
 
-    inputs = {**measured, "model": model}
-    if selection is not None:
-        inputs["selection"] = selection
+    inputs = {**measured, "model": model, **({"selection": selection} if selection else {})}
     return Step(
         kind="record",
         version=1,
