@@ -635,3 +635,26 @@ def test_help_is_quick_and_names_every_method():
     assert done.returncode == 0
     for name in (*METHODS, "--explain", "hub:namespace/name"):
         assert name in done.stdout
+
+
+SELECTS_WITHOUT_TRAINING_CODE = """
+import sys
+from gotd.cli.main import main
+
+assert main(sys.argv[1:]) == 0
+loaded = {"pytorch_lightning", "lightning", "transformers", "peft"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+@pytest.mark.parametrize("method", ["got_d", "dsir"])
+def test_no_training_code_is_imported(given, tmp_path, method):
+    given_arguments = given.arguments(
+        "--budget", "5", "--method", method, "--out", str(tmp_path / "out")
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(gotd.__file__).parents[1])}
+    subprocess.run(
+        [sys.executable, "-c", SELECTS_WITHOUT_TRAINING_CODE, *given_arguments],
+        check=True,
+        env=environment,
+    )
