@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from gotd.storage.seeds import derive_seed
 from gotd.training.data import (
     Batch,
     BatchStream,
@@ -12,7 +13,6 @@ from gotd.training.data import (
     tokenise,
 )
 from gotd.training.models import load_tokenizer
-from gotd.training.randomness import seed_for
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +93,8 @@ def test_empty_part_is_well_formed(rows):
 
 
 def test_seeds_differ_by_role_and_number():
-    seeds = {seed_for(1, "mask", 2), seed_for(1, "mask", 3), seed_for(2, "mask", 2)}
-    assert len(seeds | {seed_for(1, "order", 2), seed_for(1, "mask", 2)}) == 4
+    seeds = {derive_seed(1, "mask", 2), derive_seed(1, "mask", 3), derive_seed(2, "mask", 2)}
+    assert len(seeds | {derive_seed(1, "order", 2), derive_seed(1, "mask", 2)}) == 4
 
 
 def test_bad_rows_are_refused(tiny_base, labelled):

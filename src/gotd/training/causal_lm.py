@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gotd.storage.checks import check_choice
+from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
 from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
@@ -31,7 +32,7 @@ from gotd.training.data import (
 )
 from gotd.training.language_model import LanguageModelSettings, Objective
 from gotd.training.memory import Training
-from gotd.training.randomness import TrainingSeeds, seed_for
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 
 
@@ -106,7 +107,7 @@ def pack(
     if len(texts) == 0:
         raise ValueError("there are no texts to train on; the list is empty")
     # In the order of the ranking a block would hold texts that are alike.
-    order = np.random.default_rng(seed_for(seed, "pack")).permutation(len(texts))
+    order = np.random.default_rng(derive_seed(seed, "pack")).permutation(len(texts))
     end: list[int] = [int(tokenizer.eos_token_id)] if separate else []  # type: ignore[arg-type]
     tokens = []
     for start in range(0, len(order), TOKENISED_AT_ONCE):

@@ -18,6 +18,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from gotd.storage.checks import check_choice, check_share
+from gotd.storage.seeds import derive_seed
 from gotd.training.data import LabelledCollator, Part, read_task_rows, steps_per_epoch, tokenise
 from gotd.training.heads import (
     HEADS,
@@ -32,7 +33,7 @@ from gotd.training.labels import LabelledRows, LabelledTask
 from gotd.training.lora import merge_adapters, prepare_tuning
 from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
 from gotd.training.optimisation import resolve_precision
-from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
 from gotd.training.settings import TrainingSettings
 from gotd.training.tracking import log_loss
 from gotd.training.trainer import StepModule, forget_checkpoint, train
@@ -201,14 +202,14 @@ def _load_with_head(
     seeds: TrainingSeeds,
 ) -> tuple[TextClassifier, bool]:
     """Return the network as it is before the first step, and whether its pooler is fresh."""
-    seed_generators(seed_for(seeds.initialisation, "fresh weights"))
+    seed_generators(derive_seed(seeds.initialisation, "fresh weights"))
     encoder, fresh_pooler = load_encoder(folder)
     check_length(encoder, settings.max_length_tokens)
     head = settings.head
     if head == "siamese" and not data.are_pairs:
         head = "mean"
     network = TextClassifier(encoder, head, outputs, settings.dropout)
-    seed = seed_for(seeds.initialisation, "head")
+    seed = derive_seed(seeds.initialisation, "head")
     network.draw_fresh(seed, with_pooler=fresh_pooler and head == "pooler")
     return network, fresh_pooler
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from gotd.storage.seeds import derive_seed
 from gotd.training.devices import process_rank
-from gotd.training.randomness import seed_for
 
 TOKENISED_AT_ONCE = 4096
 """Texts per call of the tokenizer; bounds the memory of its Python lists."""
@@ -179,7 +179,7 @@ def order_epoch(
     Returns:
         ``ceil(n / global_batch_size)`` arrays of row numbers, each row exactly once.
     """
-    random = np.random.default_rng(seed_for(seed, "order", epoch))
+    random = np.random.default_rng(derive_seed(seed, "order", epoch))
     shuffled = random.permutation(len(lengths))
     # At least four blocks, so that a small set is not simply sorted the same way each epoch.
     batches_per_block = int(np.clip(len(lengths) // (4 * global_batch_size), 1, 50))

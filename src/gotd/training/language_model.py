@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from gotd.storage.checks import check_at_least
+from gotd.storage.seeds import derive_seed
 from gotd.training.data import Collator, TokenRows
 from gotd.training.devices import on_devices, process_rank
 from gotd.training.lora import merge_adapters, prepare_tuning
 from gotd.training.models import check_length, resolve_folder, save_model
-from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
 from gotd.training.settings import TrainingSettings
 from gotd.training.trainer import StepModule, forget_checkpoint, train
 
@@ -158,7 +159,7 @@ def pre_fine_tune(
 def _initialise(objective: Objective) -> tuple[PreTrainedModel, PeftModel | None]:
     """Return the network as it is before the first step, and its adapters' handle if any."""
     settings = objective.settings
-    seed_generators(seed_for(objective.seeds.initialisation, "fresh weights"))
+    seed_generators(derive_seed(objective.seeds.initialisation, "fresh weights"))
     network = objective.load()
     check_length(network, settings.max_length_tokens)
     adapted = prepare_tuning(network, settings)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from gotd.storage.seeds import derive_seed
 from gotd.training.data import (
     IGNORED,
     Batch,
@@ -36,7 +37,7 @@ from gotd.training.models import (
     read_pooler,
 )
 from gotd.training.optimisation import group_parameters, linear_schedule
-from gotd.training.randomness import TrainingSeeds, seed_for
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
 
 
@@ -137,7 +138,7 @@ class MaskingCollator:
             self.mask_id,
             self.vocabulary_size,
             self.settings.mask_probability,
-            np.random.default_rng(seed_for(self.seed, "mask", step)),
+            np.random.default_rng(derive_seed(self.seed, "mask", step)),
         )
         ends = np.concatenate([[0], np.cumsum(self.rows.lengths[which])])
         parts = []

@@ -29,8 +29,8 @@ from transformers import (
 
 from gotd.storage.checks import check_at_least, check_choice, check_share
 from gotd.storage.model_files import hub_commit
+from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
-from gotd.training.randomness import seed_for
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
 # Version 5 prints a table and a progress bar at every load; missing keys are checked below.
@@ -151,7 +151,7 @@ def build_model(spec: ModelSpec, texts_or_vocabulary: Sequence[str], seed: int, 
         raise ValueError("a model built from configuration needs words or texts; the list is empty")
     tokenizer = spec.build_tokenizer(texts_or_vocabulary)
     with torch.random.fork_rng():
-        torch.manual_seed(seed_for(seed, "weights"))
+        torch.manual_seed(derive_seed(seed, "weights"))
         network = spec.build_network(tokenizer)
     save_model(network, tokenizer, out)
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import torch
@@ -30,22 +29,9 @@ class TrainingSeeds:
     def derive(cls, seed: int) -> TrainingSeeds:
         """Return the seeds of a run that has a single one.
 
-        The roles stay independent: `seed_for` hashes the role into every draw.
+        The roles stay independent: `gotd.storage.seeds.derive_seed` hashes the role into every draw.
         """
         return cls(seed, seed, seed)
-
-
-def seed_for(seed: int, role: str, *numbers: int) -> int:
-    """Derive the seed of one role, at one step, by a hash.
-
-    Roles and steps are independent, and a resumed run needs no generator state: the draw
-    of step 700 is a function of (seed, role, 700).
-
-    Returns:
-        A seed in [0, 2^63).
-    """
-    words = "\x00".join([role, str(seed), *map(str, numbers)])
-    return int.from_bytes(blake2b(words.encode(), digest_size=8).digest(), "little") >> 1
 
 
 def seed_generators(seed: int) -> None:

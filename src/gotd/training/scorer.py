@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from gotd.storage.files import atomic_write
+from gotd.storage.seeds import derive_seed
 from gotd.training.data import LabelledCollator, Part, tokenise
 from gotd.training.models import (
     ModelSpec,
@@ -25,7 +26,7 @@ from gotd.training.models import (
     load_tokenizer,
     resolve_folder,
 )
-from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_for, seed_generators
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
 from gotd.training.settings import TrainingSettings
 from gotd.training.trainer import StepModule, forget_checkpoint, train
 
@@ -112,7 +113,7 @@ def train_scorer(
     tokenizer = load_tokenizer(folder)
     rows = tokenise(tokenizer, texts, None, settings.max_length_tokens)
     with isolated_randomness():
-        seed_generators(seed_for(seeds.initialisation, "fresh weights"))
+        seed_generators(derive_seed(seeds.initialisation, "fresh weights"))
         network, _ = load_network(
             BertForSequenceClassification,
             folder,

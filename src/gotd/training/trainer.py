@@ -27,6 +27,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gotd.storage.files import rename_durably
+from gotd.storage.seeds import derive_seed
 from gotd.training.data import Batch, BatchStream, Collator, Part, TokenRows
 from gotd.training.devices import choose_strategy, process_rank
 from gotd.training.optimisation import (
@@ -36,7 +37,7 @@ from gotd.training.optimisation import (
     linear_schedule,
     resolve_precision,
 )
-from gotd.training.randomness import TrainingSeeds, seed_for, seed_generators
+from gotd.training.randomness import TrainingSeeds, seed_generators
 from gotd.training.settings import TrainingSettings, identity_of
 from gotd.training.tracking import log_loss
 
@@ -131,7 +132,7 @@ class StepModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Take one optimiser step."""
-        seed_generators(seed_for(self.seeds.masking, "dropout", self.step, self.global_rank))
+        seed_generators(derive_seed(self.seeds.masking, "dropout", self.step, self.global_rank))
         optimizer: Any = self.optimizers()
         for group in optimizer.param_groups:
             group["lr"] = self.rate(self.step, group["rate"])
