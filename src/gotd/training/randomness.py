@@ -29,7 +29,7 @@ class TrainingSeeds:
     def derive(cls, seed: int) -> TrainingSeeds:
         """Return the seeds of a run that has a single one.
 
-        The roles stay independent: `gotd.storage.seeds.derive_seed` hashes the role into every draw.
+        The roles stay independent, since `gotd.storage.seeds.derive_seed` hashes the role.
         """
         return cls(seed, seed, seed)
 
