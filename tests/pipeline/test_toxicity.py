@@ -80,7 +80,7 @@ for store, *kinds in json.loads(sys.argv[1]):
         print(json.dumps([kill, code, kept]), flush=True)
 """
 LONG = {
-    "pool_scores": ["range-000000000000.parquet", "range-000000000008.parquet"],
+    "pool_toxicity": ["range-000000000000.parquet", "range-000000000008.parquet"],
     "pre_fine_tuned": ["last.ckpt"],
     "generations": ["range-000000000000.parquet", "range-000000000008.parquet"],
     "scores": ["range-000000000000.parquet", "range-000000000008.parquet"],
@@ -152,7 +152,7 @@ def fake_hub(monkeypatch):
         "Skylion007/openwebtext": {"text": [say(120) for _ in range(150)]},
     }
 
-    def load(dataset, _=None, *, streaming, **__):
+    def load(dataset, _=None, *, streaming=False, **__):
         rows = datasets.Dataset.from_dict(sets[dataset])
         return rows.to_iterable_dataset() if streaming else rows
 

@@ -149,6 +149,7 @@ class TestComposing:
     @pytest.mark.parametrize("scale", ["micro", "paper"])
     def test_the_whole_sweep_equals_hydras_own(self, scale, monkeypatch):
         monkeypatch.setattr(Hub, "identity", lambda _: {"name": "hub"})
+        monkeypatch.setattr(Hub, "candidates", lambda _: [])
         overrides = ["experiment=glue", f"scale={scale}", "seed=3"]
         fast, whole, _ = self.both_ways(overrides, monkeypatch)
         assert len(fast) >= 56

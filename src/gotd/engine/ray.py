@@ -127,7 +127,9 @@ class RayEngine:
             num_gpus=self.gpus_per_worker or None, max_restarts=-1, max_task_retries=RETRIES
         )
         count = min(self.workers, len(listed), self._most_actors(ray))
-        actors = [actor.remote(make, function, self.threads) for _ in range(count)]
+        # Held here, since an actor that is started again reads its arguments again.
+        tool, call = ray.put(make), ray.put(function)
+        actors = [actor.remote(tool, call, self.threads) for _ in range(count)]
         # Each actor several times, so that it has further tasks while an earlier one still runs.
         pool = importlib.import_module("ray.util").ActorPool(actors * BUFFERED_PER_WORKER)
         try:
