@@ -158,6 +158,7 @@ def measure(folder: Path, chunks: int) -> dict[str, Any]:
     return {
         "chunks": sum(json.loads(pool.read_text())["rows"]),
         "budget": BUDGET,
+        "seed": SEED,
         "experiment": experiment,
         "gotd_select": select,
         "same_ids_in_order": ids[0] == ids[1],

@@ -40,7 +40,7 @@ def build_engine(
 
 
 def share_cores(workers: int) -> None:
-    """Give each of several local workers its share of the cores in numerical libraries."""
+    """Divide the threads of numerical libraries among the local workers."""
     if workers > 1:
         import torch
 

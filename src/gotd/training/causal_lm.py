@@ -128,7 +128,7 @@ def pack(
 
 @dataclass(frozen=True)
 class BlockCollator:
-    """Makes the batch of a step: every token of a block but its first is predicted."""
+    """Batches of blocks, in which every token but the first is predicted."""
 
     rows: TokenRows
     per_device_batch_size: int

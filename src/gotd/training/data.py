@@ -230,7 +230,7 @@ Collator = Callable[[int, np.ndarray], Batch]
 
 @dataclass(frozen=True)
 class LabelledCollator:
-    """Makes batches of rows with one label each.
+    """Batches of rows with one label each.
 
     Args:
         rows: The texts or pairs.

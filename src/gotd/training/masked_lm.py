@@ -118,7 +118,7 @@ def mask_tokens(
 
 @dataclass(frozen=True)
 class MaskingCollator:
-    """Makes the batch of a step: masks all its rows at once, then cuts it into parts.
+    """Batches of masked rows: all rows of a step are masked at once, then divided.
 
     Masking before cutting keeps the masks the same for every number of devices.
     """
