@@ -11,7 +11,6 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from gotd.data.base import read_all
-from gotd.data.microworld.domain_tasks import DOMAIN
 from gotd.data.microworld.grammar import (
     CATEGORY_WORDS,
     DETERMINERS,
@@ -19,6 +18,7 @@ from gotd.data.microworld.grammar import (
     SIZE_WORDS,
     SPECIALS,
 )
+from gotd.data.microworld.tasks import DOMAIN
 from gotd.data.microworld.world import Microworld
 
 TASKS = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]

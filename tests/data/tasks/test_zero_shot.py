@@ -3,8 +3,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gotd.data.folder import Folder
+from gotd.data.microworld.tasks import TOPIC_WORDS
 from gotd.data.microworld.world import Microworld
-from gotd.data.microworld.zero_shot import TOPIC_WORDS
 from gotd.data.tasks.zero_shot import ZeroShotTask, evaluated, selected_for
 
 FIELDS = {

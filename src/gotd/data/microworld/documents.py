@@ -22,7 +22,6 @@ from gotd.data.microworld.grammar import (
     SIZE_WORDS,
     VERB,
     Voice,
-    line,
 )
 
 SENTENCES = 8
@@ -61,16 +60,15 @@ def _describe(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray
     verb = voice.mostly(0.7, category, voice.filler(VERB, domain))
     size = voice.mostly(0.4, voice.stating(SIZE_WORDS, voice.facts.size[concept]), ABSENT)
     noun = voice.filler(NOUN, domain)
-    return line([determiner, polarity, entity, verb, size, noun, voice.word(".")])
+    return voice.line(determiner, polarity, entity, verb, size, noun, ".")
 
 
 def _rename(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     """Write DET ENTITY also called DET SYNONYM."""
     concept = _within(voice, domain, topic)
     noun_class = voice.noun_class(len(topic))
-    called = [voice.word("also"), voice.word("called")]
     synonym = voice.mention(concept, 1 - noun_class)
-    return line([*voice.mention(concept, noun_class), *called, *synonym, voice.word(".")])
+    return voice.line(*voice.mention(concept, noun_class), "also", "called", *synonym, ".")
 
 
 def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
@@ -88,7 +86,7 @@ def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     verdict = np.where(same, voice.word("alike"), voice.word("different"))
     one = voice.mention(concept, voice.noun_class(rows))
     two = voice.mention(other, voice.noun_class(rows))
-    return line([*one, voice.word("and"), *two, voice.word("are"), verdict, voice.word(".")])
+    return voice.line(*one, "and", *two, "are", verdict, ".")
 
 
 def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
@@ -100,13 +98,13 @@ def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     verdict = np.where(true, voice.word("yes"), voice.word("no"))
     mention = voice.mention(concept, voice.noun_class(rows))
     claim = voice.stating(CATEGORY_WORDS, category)
-    return line([verdict, voice.word(","), *mention, claim, voice.word(".")])
+    return voice.line(verdict, ",", *mention, claim, ".")
 
 
 def _ramble(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     """Write DET ENTITY verb quality noun, the sentence that task texts consist of."""
     concept = _within(voice, domain, topic)
-    return line([*voice.neutral(concept, voice.noun_class(len(topic))), voice.word(".")])
+    return voice.neutral(concept, voice.noun_class(len(topic)), ".")
 
 
 _Template = Callable[[Voice, np.ndarray, np.ndarray], np.ndarray]

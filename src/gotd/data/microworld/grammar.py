@@ -11,30 +11,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
-SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-FUNCTION_WORDS = (
-    *(".", ",", "?", "also", "called", "and", "are", "alike", "different"),
-    *("yes", "no", "which", "today"),
-)
-POLARITY_WORDS = (("bad", "poor", "grim", "nasty"), ("good", "fine", "bright", "lovely"))
-CATEGORY_WORDS = (
-    ("sings", "hums", "chants"),
-    ("runs", "leaps", "rolls"),
-    ("grows", "blooms", "sprouts"),
-    ("builds", "weaves", "carves"),
-)
-SIZE_WORDS = (
-    ("tiny", "small", "little"),
-    ("wide", "broad", "vast"),
-    ("tall", "long", "high"),
-    ("heavy", "thick", "dense"),
-)
-# Determiners agree with the noun class of the entity, and with nothing else.
-DETERMINERS = (("the", "one"), ("this", "that"))
+_WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text("utf-8"))
+SPECIALS: Sequence[str] = _WORDS["specials"]
+Attribute = Sequence[Sequence[str]]
+"""The words that state each value of an attribute."""
+POLARITY_WORDS: Attribute = _WORDS["polarity"]
+CATEGORY_WORDS: Attribute = _WORDS["category"]
+SIZE_WORDS: Attribute = _WORDS["size"]
+DETERMINERS: Attribute = _WORDS["determiners"]
 
 POLARITIES, CATEGORIES, SIZES, NOUN_CLASSES = 2, 4, 4, 2
 CELLS = POLARITIES * CATEGORIES
@@ -67,7 +57,7 @@ class Lexicon:
     @cached_property
     def words(self) -> list[str]:
         """Return the vocabulary, special tokens first; the position of a word is its index."""
-        words = [*SPECIALS, *FUNCTION_WORDS]
+        words = [*SPECIALS, *_WORDS["function_words"]]
         for groups in (POLARITY_WORDS, CATEGORY_WORDS, SIZE_WORDS, DETERMINERS):
             words += [word for group in groups for word in group]
         entity = 0
@@ -84,7 +74,7 @@ class Lexicon:
         """Return the index of each word."""
         return {word: number for number, word in enumerate(self.words)}
 
-    def indices(self, groups: Sequence[Sequence[str]]) -> np.ndarray:
+    def indices(self, groups: Attribute) -> np.ndarray:
         """Return the indices of a rectangular table of words; int64, the same shape."""
         return np.array([[self.index[word] for word in group] for group in groups])
 
@@ -194,7 +184,7 @@ class Voice:
         """Draw noun classes, 0 or 1."""
         return self.rng.integers(NOUN_CLASSES, size=rows)
 
-    def stating(self, words: Sequence[Sequence[str]], attribute: np.ndarray) -> np.ndarray:
+    def stating(self, words: Attribute, attribute: np.ndarray) -> np.ndarray:
         """Choose a word that states an attribute.
 
         Args:
@@ -215,16 +205,21 @@ class Voice:
         """Choose a ``NOUN``, ``VERB`` or ``QUALITY`` of the domain."""
         return self.one_of(self.lexicon.fillers[kind][domain])
 
-    def neutral(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
-        """Write a clause that depends on the domain and no attribute: five words, no full stop."""
+    def neutral(self, concept: np.ndarray, noun_class: np.ndarray, *ending: str) -> np.ndarray:
+        """Write a clause that depends on the domain and no attribute: five words, and the ending.
+
+        Returns:
+            int64 ``[rows, words]``.
+        """
         domain = self.facts.domain[concept]
         mention = self.mention(concept, noun_class)
-        return [*mention, *(self.filler(kind, domain) for kind in (VERB, QUALITY, NOUN))]
+        fillers = [self.filler(kind, domain) for kind in (VERB, QUALITY, NOUN)]
+        return self.line(*mention, *fillers, *ending)
 
-
-def line(parts: Sequence[np.ndarray | int]) -> np.ndarray:
-    """Join words, ``[rows]`` or one for all rows, to int64 ``[rows, parts]``."""
-    return np.stack(np.broadcast_arrays(*parts), axis=1)
+    def line(self, *parts: np.ndarray | int | str) -> np.ndarray:
+        """Join words to int64 ``[rows, parts]``: indices, or a function word for all rows."""
+        words = [self.word(part) if isinstance(part, str) else part for part in parts]
+        return np.stack(np.broadcast_arrays(*words), axis=1)
 
 
 def spell(slots: np.ndarray, vocabulary: Sequence[str]) -> pa.StringArray:
