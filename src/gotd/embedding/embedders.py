@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from gotd.config.choices import check_choices
 from gotd.storage import keys
+from gotd.storage.checks import check_choices
 from gotd.storage.model_files import hub_commit
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work

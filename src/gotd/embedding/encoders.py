@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
-from gotd.config.choices import check_choices
 from gotd.embedding.embedders import (
     Embedder,
     HashedEmbedder,
@@ -22,6 +21,7 @@ from gotd.embedding.embedders import (
     check_sizes,
 )
 from gotd.storage import keys
+from gotd.storage.checks import check_choices
 from gotd.storage.model_files import locate, model_identity
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work

@@ -58,11 +58,9 @@ def tick(rows: int = 1) -> None:
     _tick.get()(rows)
 
 
-@contextmanager
-def watch(watcher: Watcher) -> Iterator[None]:
+def watch(watcher: Watcher) -> AbstractContextManager[None]:
     """Report the steps that the block builds to a watcher."""
-    with _set(_watcher, watcher):
-        yield
+    return _set(_watcher, watcher)
 
 
 @contextmanager
