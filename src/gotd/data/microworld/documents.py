@@ -11,18 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gotd.data.microworld.grammar import (
-    ABSENT,
-    CATEGORIES,
-    CATEGORY_WORDS,
-    CELLS,
-    NOUN,
-    POLARITIES,
-    POLARITY_WORDS,
-    SIZE_WORDS,
-    VERB,
-    Voice,
-)
+from gotd.data.microworld.grammar import ABSENT, CATEGORIES, CELLS, NOUN, POLARITIES, VERB, Voice
 
 SENTENCES = 8
 
@@ -55,10 +44,10 @@ def _describe(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray
     """Write DET [polarity .6] ENTITY (category .7 | verb) [size .4] NOUN."""
     concept = _within(voice, domain, topic)
     determiner, entity = voice.mention(concept, voice.noun_class(len(topic)))
-    polarity = voice.mostly(0.6, voice.stating(POLARITY_WORDS, topic // CATEGORIES), ABSENT)
-    category = voice.stating(CATEGORY_WORDS, topic % CATEGORIES)
+    polarity = voice.mostly(0.6, voice.stating("polarity", topic // CATEGORIES), ABSENT)
+    category = voice.stating("category", topic % CATEGORIES)
     verb = voice.mostly(0.7, category, voice.filler(VERB, domain))
-    size = voice.mostly(0.4, voice.stating(SIZE_WORDS, voice.facts.size[concept]), ABSENT)
+    size = voice.mostly(0.4, voice.stating("size", voice.facts.size[concept]), ABSENT)
     noun = voice.filler(NOUN, domain)
     return voice.line(determiner, polarity, entity, verb, size, noun, ".")
 
@@ -97,7 +86,7 @@ def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     category = np.where(true, topic % CATEGORIES, voice.other_category(topic % CATEGORIES))
     verdict = np.where(true, voice.word("yes"), voice.word("no"))
     mention = voice.mention(concept, voice.noun_class(rows))
-    claim = voice.stating(CATEGORY_WORDS, category)
+    claim = voice.stating("category", category)
     return voice.line(verdict, ",", *mention, claim, ".")
 
 

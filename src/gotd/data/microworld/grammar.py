@@ -8,7 +8,7 @@ at the very end, so a world of 40,000 documents takes about a second.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,12 +19,8 @@ import yaml
 
 _WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text("utf-8"))
 SPECIALS: Sequence[str] = _WORDS["specials"]
-Attribute = Sequence[Sequence[str]]
-"""The words that state each value of an attribute."""
-POLARITY_WORDS: Attribute = _WORDS["polarity"]
-CATEGORY_WORDS: Attribute = _WORDS["category"]
-SIZE_WORDS: Attribute = _WORDS["size"]
-DETERMINERS: Attribute = _WORDS["determiners"]
+ATTRIBUTES: Mapping[str, Sequence[Sequence[str]]] = _WORDS["attributes"]
+"""The words that state each value of an attribute; those of the noun class are determiners."""
 
 POLARITIES, CATEGORIES, SIZES, NOUN_CLASSES = 2, 4, 4, 2
 CELLS = POLARITIES * CATEGORIES
@@ -58,7 +54,7 @@ class Lexicon:
     def words(self) -> list[str]:
         """Return the vocabulary, special tokens first; the position of a word is its index."""
         words = [*SPECIALS, *_WORDS["function_words"]]
-        for groups in (POLARITY_WORDS, CATEGORY_WORDS, SIZE_WORDS, DETERMINERS):
+        for groups in ATTRIBUTES.values():
             words += [word for group in groups for word in group]
         entity = 0
         for domain, count in enumerate(self.entity_counts):
@@ -74,24 +70,25 @@ class Lexicon:
         """Return the index of each word."""
         return {word: number for number, word in enumerate(self.words)}
 
-    def indices(self, groups: Attribute) -> np.ndarray:
-        """Return the indices of a rectangular table of words; int64, the same shape."""
-        return np.array([[self.index[word] for word in group] for group in groups])
+    def stating(self, attribute: str) -> np.ndarray:
+        """Return the indices of the words of an attribute, int64 ``[values, words]``."""
+        return np.array([[self.index[word] for word in words] for words in ATTRIBUTES[attribute]])
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Return the index of the first entity word of each domain, int64 ``[domains]``."""
+        sizes = np.array(self.entity_counts) + 3 * FILLERS
+        return len(self.words) - sizes[::-1].cumsum()[::-1]
 
     def entities(self, domain: int) -> np.ndarray:
         """Return the indices of the entity words of a domain, int64 ``[entities]``."""
-        return self._start(domain) + np.arange(self.entity_counts[domain])
+        return self.starts[domain] + np.arange(self.entity_counts[domain])
 
     @cached_property
     def fillers(self) -> np.ndarray:
         """Return the indices of nouns, verbs and qualities, int64 ``[3, domains, 16]``."""
-        start = [self._start(d) + count for d, count in enumerate(self.entity_counts)]
         block = np.arange(3 * FILLERS).reshape(3, 1, FILLERS)
-        return block + np.array(start)[None, :, None]
-
-    def _start(self, domain: int) -> int:
-        shared = len(self.words) - sum(self.entity_counts) - 3 * FILLERS * len(self.entity_counts)
-        return shared + sum(self.entity_counts[:domain]) + 3 * FILLERS * domain
+        return block + (self.starts + self.entity_counts)[None, :, None]
 
 
 @dataclass(frozen=True)
@@ -184,18 +181,13 @@ class Voice:
         """Draw noun classes, 0 or 1."""
         return self.rng.integers(NOUN_CLASSES, size=rows)
 
-    def stating(self, words: Attribute, attribute: np.ndarray) -> np.ndarray:
-        """Choose a word that states an attribute.
-
-        Args:
-            words: The words of each value, such as ``CATEGORY_WORDS``.
-            attribute: Its value.
-        """
-        return self.one_of(self.lexicon.indices(words)[attribute])
+    def stating(self, attribute: str, value: np.ndarray) -> np.ndarray:
+        """Choose a word that states the value of an attribute, one of `ATTRIBUTES`."""
+        return self.one_of(self.lexicon.stating(attribute)[value])
 
     def mention(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
         """Return determiner and entity of a concept: its synonym of a noun class."""
-        return [self.stating(DETERMINERS, noun_class), self.facts.entity[concept, noun_class]]
+        return [self.stating("noun_class", noun_class), self.facts.entity[concept, noun_class]]
 
     def other_category(self, category: np.ndarray) -> np.ndarray:
         """Draw one of the three other categories."""

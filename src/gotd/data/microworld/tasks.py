@@ -30,7 +30,7 @@ from operator import attrgetter
 import numpy as np
 import pyarrow as pa
 
-from gotd.data.microworld.grammar import CATEGORY_WORDS, POLARITY_WORDS, Facts, Voice, spell
+from gotd.data.microworld.grammar import CATEGORIES, Facts, Voice, spell
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def _asked_category(scene: Scene, concept: np.ndarray, classes: np.ndarray) -> n
     voice = scene.voice
     category = voice.facts.category[concept]
     asked = np.where(classes == 0, category, voice.other_category(category))
-    return voice.stating(CATEGORY_WORDS, asked)
+    return voice.stating("category", asked)
 
 
 def _rte(scene: Scene, classes: np.ndarray) -> Texts:
@@ -212,7 +212,7 @@ def _mnli(scene: Scene, classes: np.ndarray) -> Texts:
     determiner, entity = voice.mention(np.where(classes == 1, another, concept), noun_class)
     true, any_polarity = facts.polarity[concept], voice.rng.integers(2, size=len(classes))
     polarity = np.choose(classes, [true, any_polarity, 1 - true])
-    adjective = voice.stating(POLARITY_WORDS, polarity)
+    adjective = voice.stating("polarity", polarity)
     claim = voice.line(determiner, adjective, entity, ".")
     return voice.neutral(concept, noun_class, "."), claim
 
@@ -283,9 +283,6 @@ DOMAIN: dict[str, Task] = {
 
 # ZERO_SHOT --------------------------------------------------------------------------------
 
-TOPIC_WORDS = tuple(words[0] for words in CATEGORY_WORDS)
-"""The choices, by label."""
-
 
 def _topic(scene: Scene, classes: np.ndarray) -> Texts:
     """Write a neutral sentence about an entity of the category, then its mention."""
@@ -297,4 +294,4 @@ def _topic(scene: Scene, classes: np.ndarray) -> Texts:
     return (np.concatenate([sentence, mention], axis=1),)
 
 
-ZERO_SHOT: dict[str, Task] = {"topic": Task(("text",), len(CATEGORY_WORDS), _topic)}
+ZERO_SHOT: dict[str, Task] = {"topic": Task(("text",), CATEGORIES, _topic)}
