@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from gotd.config.schemas import Chunking
 from gotd.data import pool
 from gotd.data import unique_ids as pool_ids
 from gotd.data.base import read_all
@@ -25,6 +27,7 @@ from gotd.data.unique_ids import hash_strings, repeated
 from gotd.embedding.embed import embed_shards
 from gotd.embedding.embedders import HashedEmbedder
 from gotd.engine.local import LocalEngine
+from gotd.storage import progress
 
 N = 500
 
@@ -55,10 +58,21 @@ def parts(folder):
     return named_parts([str(folder)], Columns(), folder / "hub.json")
 
 
+class Watcher:
+    """Calls a function with the rows that are done."""
+
+    def __init__(self, tick) -> None:
+        self.tick = tick
+
+    @contextmanager
+    def step(self, label, total=None):
+        yield self.tick
+
+
 def build(folder: Path, given, unit="whole", tick=lambda _: None, **more) -> Path:
     folder.mkdir(exist_ok=True)
-    options = {"unit": unit, "length_chars": 60, "tick": tick, **more}
-    write_pool(given, folder, folder / ".work", **options)
+    with progress.watch(Watcher(tick)), progress.step("pool"):
+        write_pool(given, folder, Chunking(unit, 60), **more)
     return folder
 
 

@@ -540,13 +540,14 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _embeddings(folder: Path) -> None:
+    from gotd.config.schemas import Chunking
     from gotd.data.pool import shard_files, write_pool
     from gotd.embedding.embed import embed_shards
 
     work, pool = folder / WORK / "embed", folder / WORK / "pool"
     pool.mkdir(exist_ok=True)
     parts = table_parts(["some words"] * 800, "mine", Columns())
-    write_pool(parts, pool, work, unit="whole", length_chars=1, tick=lambda rows: None)
+    write_pool(parts, pool, Chunking("whole"))
     embedder = HashedEmbedder(dimension=256, buckets=64)
     list(embed_shards(lambda: embedder, 256, shard_files(pool), folder, work, LocalEngine()))
 

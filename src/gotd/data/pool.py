@@ -13,19 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.config.schemas import Chunking
 from gotd.data.base import SCHEMA, Part, repeated_id
 from gotd.data.chunking import fixed_chunks
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import repeated
+from gotd.storage.artifacts import WORK
 from gotd.storage.files import atomic_write, write_json
+from gotd.storage.progress import tick
 
-Unit = Literal["whole", "fixed"]
 Tables = Iterable[pa.Table]
 
 SHARD_ROWS = 1 << 15
@@ -36,36 +38,28 @@ INDEX = "shards.json"
 
 
 def write_pool(
-    parts: Sequence[Part],
-    folder: Path,
-    work: Path,
-    *,
-    unit: Unit,
-    length_chars: int,
-    tick: Callable[[int], None],
-    separator: str = " ",
+    parts: Sequence[Part], folder: Path, chunking: Chunking, separator: str = " "
 ) -> None:
-    """Cut rows into shards, resuming at the shard.
+    """Cut rows into shards, resuming at the shard; rows that are written count as progress.
 
     Args:
         parts: Files, data sets or tables, in order.
-        folder: Receives ``rows-00000.arrow`` … and ``shards.json``.
-        work: Receives a marker per shard; removed by the caller when all is done.
-        unit: ``whole`` leaves every row as it is; ``fixed`` cuts and joins the rows of a
+        folder: Receives ``rows-00000.arrow`` … and ``shards.json``, and in its `WORK` a marker
+            per shard, removed by the caller when all is done.
+        chunking: ``whole`` leaves every row as it is; ``fixed`` cuts and joins the rows of a
             part into chunks (`fixed_chunks`), which never cross a part. Rows without a
             visible character are left out.
-        length_chars: Length of a ``fixed`` chunk.
-        tick: Called with the number of rows that were written.
         separator: Put between the texts that ``fixed`` joins.
 
     Raises:
         ValueError: If a part cannot be read, no row has a visible character, or an id
             occurs twice; names file and row.
     """
-    writer = _Writer(folder, work, tick)
+    writer = _Writer(folder)
+    fixed = chunking.unit == "fixed"
     cut: Callable[[Tables], Tables] = iter
-    if unit == "fixed":
-        cut = partial(fixed_chunks, length_chars=length_chars, separator=separator)
+    if fixed:
+        cut = partial(fixed_chunks, length_chars=chunking.length_chars, separator=separator)
     for number, part in enumerate(parts):
         writer.add_part(number, part, cut)
     writer.finish_shard()
@@ -77,7 +71,7 @@ def write_pool(
     name = repeated(lambda number: shards[number].ids, counts)
     if name is not None:
         # The id of a chunk is its document's and its number.
-        raise repeated_id(parts, name.rpartition("#")[0] if unit == "fixed" else name)
+        raise repeated_id(parts, name.rpartition("#")[0] if fixed else name)
     index = {"rows": counts, "blank_rows": writer.blank, **_distributions(shards)}
     write_json(folder / INDEX, index)
 
@@ -102,12 +96,12 @@ class _Progress:
 class _Writer:
     """Collects rows and writes a shard whenever one is full."""
 
-    def __init__(self, folder: Path, work: Path, tick: Callable[[int], None]) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        markers = sorted(work.glob("rows-*.arrow"))
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._work = folder, folder / WORK
+        self._work.mkdir(parents=True, exist_ok=True)
+        markers = sorted(self._work.glob("rows-*.arrow"))
         done = [_Progress(**json.loads(marker.read_text("utf-8"))) for marker in markers]
         tick(sum(shard.rows for shard in done))
-        self._folder, self._work, self._tick = folder, work, tick
         self._resume = done[-1] if done else _Progress()
         self.written, self.blank = len(done), self._resume.blank
         self._held: list[pa.Table] = []
@@ -155,7 +149,7 @@ class _Writer:
             file.write_table(rows, max_chunksize=rows.num_rows)
         progress = _Progress(self._part, self._taken, self._rows, self._blank_before)
         write_json(self._work / name, asdict(progress))
-        self._tick(self._rows)
+        tick(self._rows)
         self.written += 1
         self._held, self._rows, self._bytes = [], 0, 0
 

@@ -37,10 +37,10 @@ class LongSteps:
     @contextmanager
     def step(self, label: str, total: int | None = None) -> Iterator[Tick]:
         """Log the start and end of a step that takes longer than `LONG_S`."""
+        began = time.perf_counter()
         announcement = threading.Timer(LONG_S, log.info, (f"building {label}",))
         announcement.daemon = True
         announcement.start()
-        began = time.perf_counter()
         try:
             yield lambda rows: None
         finally:

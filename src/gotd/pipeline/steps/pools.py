@@ -43,14 +43,7 @@ def pool(
     """
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
-        write_pool(
-            parts,
-            folder,
-            folder / WORK,
-            unit=chunking.unit,  # type: ignore[arg-type]
-            length_chars=chunking.length_chars,
-            tick=progress.tick,
-        )
+        write_pool(parts, folder, chunking)
 
     columns = columns or Columns()
     parameters = {
@@ -91,15 +84,7 @@ def target(
             )
         ]
         documents = pa.table({"id": texts["id"], "text": joined, "domain": texts["domain"]})
-        write_pool(
-            [InMemory(documents, rows.name, Columns())],
-            folder,
-            folder / WORK,
-            unit=chunking.unit,  # type: ignore[arg-type]
-            length_chars=chunking.length_chars,
-            separator=separator,
-            tick=progress.tick,
-        )
+        write_pool([InMemory(documents, rows.name, Columns())], folder, chunking, separator)
 
     def work() -> Work:
         texts, tokens = rows.stated.rows, rows.stated.tokens
