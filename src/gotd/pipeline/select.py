@@ -26,8 +26,8 @@ from gotd.data.rows import Rows
 from gotd.embedding.embedders import Embedder, HashedEmbedder
 from gotd.embedding.encoders import Encoder
 from gotd.engine.local import Engine, LocalEngine
-from gotd.pipeline import steps
 from gotd.pipeline.ranked_pool import RankedPool, SelectedRows
+from gotd.pipeline.steps import pools, selections
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.checks import check_at_least
 from gotd.transport import NotConverged
@@ -111,8 +111,8 @@ class Prepared:
             request.encoder.width()  # an encoder that does not exist is an error at once
         chunks = Chunking(request.unit, request.length_chars)
         rows = Chunking("whole")
-        target = steps.pool("target", request.target, rows, request.target_columns)
-        candidates = steps.pool("candidates", request.candidates, chunks, request.columns)
+        target = pools.pool("target", request.target, rows, request.target_columns)
+        candidates = pools.pool("candidates", request.candidates, chunks, request.columns)
         self._run("target", target)
         self._run("candidates", candidates)
         self._check_limit()
@@ -121,9 +121,9 @@ class Prepared:
                 # A target is small: a cluster would take longer to start than to answer.
                 here = engine if side == "candidates" else LocalEngine()
                 pool = self.steps[side]
-                step = steps.embeddings(pool, request.encoder, here, request.length_chars)
+                step = pools.embeddings(pool, request.encoder, here, request.length_chars)
                 self._run(f"{side}_embeddings", step)
-        scored = steps.scored(
+        scored = selections.scored(
             request.method, request.method_name, dict(self.steps), limit, request.seed, engine
         )
         try:
