@@ -11,12 +11,11 @@ continues where it stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -107,11 +106,8 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     _check_candidates(source, config.candidates)
     rows = task_rows(source, task, limits, config.protocol_name, seeds["data"])
     if selector is not None and _starts_from_mnli(config, task.name):
-        spec = dataclasses.replace(
-            spec,
-            pretrained=config.model.mnli_start,
-            revision=config.model.mnli_start_revision,
-        )
+        start, revision = config.model.mnli_start, config.model.mnli_start_revision
+        spec = replace(spec, pretrained=start, revision=revision)
     model = base = models.base_model(source, model_config, spec, pretraining, model_config.seed)
     selection = None
     if selector is not None:
@@ -250,10 +246,8 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     began = time.perf_counter()
     try:
         if not cell.is_done:
-            key, experiment = cell.record.key, config.experiment_name
-            with tracking(
-                cell.tracker, key, experiment, cell.axes, recorded_config(config)
-            ) as tracked:
+            run = cell.record.key, config.experiment_name, cell.axes, recorded_config(config)
+            with tracking(cell.tracker, *run) as tracked:
                 cell.store.get(cell.record)
                 cell.failure_path.unlink(missing_ok=True)
                 # Another process may have built it meanwhile; its cost is the true one.
@@ -278,7 +272,6 @@ def _open_store(root: str) -> Store:
 def _write_failure(path: Path, record: dict[str, Any]) -> None:
     """Write the record of a failed cell, unless the disk is full."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
     except (OSError, ArtifactError) as error:
         log.error("the failure of %s could not be written: %s", path.stem, error)

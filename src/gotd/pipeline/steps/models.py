@@ -132,15 +132,12 @@ def tuned_encoder(
             texts = pq.read_table(inputs["rows"] / "train.parquet")["text"].to_pylist()
             _train(locate(model), texts, settings, seeds, folder)
 
-    return Step(
-        kind="encoder",
-        version=1,
-        name=f"{rows.name}-{Path(model).name}",
-        parameters={"model": model_identity(model), **_training_key(settings, seeds)},
-        build=build,
-        inputs={"rows": rows},
-        work=lambda: _tuning_work(named_shape(model), rows, settings),
-    )
+    def work() -> Work:
+        return _tuning_work(named_shape(model), rows, settings)
+
+    name = f"{rows.name}-{Path(model).name}"
+    parameters = {"model": model_identity(model), **_training_key(settings, seeds)}
+    return Step("encoder", 1, name, parameters, build, {"rows": rows}, work)
 
 
 def pre_fine_tuned(
@@ -152,17 +149,11 @@ def pre_fine_tuned(
         texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
         write_report(folder, _train(inputs["base"], texts, settings, seeds, folder))
 
-    return Step(
-        kind="pre_fine_tuned",
-        version=1,
-        name=f"{base.name}-{arm}",
-        parameters=_training_key(settings, seeds),
-        build=build,
-        inputs={"base": base, "selection": selection},
-        work=lambda: settings.work(
-            model_shape(base), selection.stated.rows, selection.stated.tokens
-        ),
-    )
+    def work() -> Work:
+        return settings.work(model_shape(base), selection.stated.rows, selection.stated.tokens)
+
+    parameters, inputs = _training_key(settings, seeds), {"base": base, "selection": selection}
+    return Step("pre_fine_tuned", 1, f"{base.name}-{arm}", parameters, build, inputs, work)
 
 
 def predictions(

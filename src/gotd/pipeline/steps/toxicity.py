@@ -219,18 +219,12 @@ def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
         scores = measure_utility(inputs["model"], settings, read, folder / WORK)
         write_json(folder / "utility.json", scores)
 
-    return Step(
-        kind="utility",
-        version=1,
-        name=model.name,
-        parameters={
-            "settings": identity(settings),
-            "rows": {name: source_identity(source, "tasks", name) for name in local},
-        },
-        build=build,
-        inputs={"model": model},
-        work=lambda: scoring_work(model, "float32", texts, UTILITY_TOKENS),
-    )
+    def work() -> Work:
+        return scoring_work(model, "float32", texts, UTILITY_TOKENS)
+
+    rows = {name: source_identity(source, "tasks", name) for name in local}
+    parameters = {"settings": identity(settings), "rows": rows}
+    return Step("utility", 1, model.name, parameters, build, {"model": model}, work)
 
 
 def _scoring(kind: str, settings: Any, source: Any, inputs: dict[str, Step], build: Any) -> Step:
