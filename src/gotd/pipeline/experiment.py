@@ -153,7 +153,9 @@ def _selection(
     budget, limit = (None, None) if takes_target else (config.budget, config.rank_rows)
     seed = derive_seeds(config.seed)["selection"]
     engine = build_engine(config.engine, config.workers, config.ray_address)
-    side = _target_side(selector, task)
+    # Texts to move away from, where there are any.
+    away = getattr(selector, "direction", "towards") == "away"
+    side = "negative" if away and "negative" in task.table_names else "train"
     chunks, limits = typed(config.target_chunks), typed(config.limits)
     target = pools.target(rows, chunks, limits, config.protocol_name, side)
     candidates = target
@@ -180,12 +182,6 @@ def _selection(
     return selections.selection(
         scored, selector, embedded, budget, source.under_covered, seed, engine
     )
-
-
-def _target_side(selector: Any, task: Any) -> str:
-    """Return the file of target texts: those to move away from, where there are any."""
-    away = getattr(selector, "direction", "towards") == "away"
-    return "negative" if away and "negative" in task.table_names else "train"
 
 
 def _as_published(config: DictConfig) -> DictConfig:
