@@ -141,10 +141,10 @@ def broken(*_, **__):
 
 def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
     (config,) = cells(tmp_path, "selector=none")
-    from gotd.training import classifier
+    from gotd.pipeline.steps import models
 
     with monkeypatch.context() as patched:
-        patched.setattr(classifier, "fine_tune", broken)
+        patched.setattr(models, "fine_tune", broken)
         failed = run_cell(config)
     assert failed["status"] == "failed"
     assert failed["cost"]["elapsed_s"] > 0
@@ -156,12 +156,12 @@ def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
 
 def test_what_stops_a_prediction_costs_no_training(tmp_path, monkeypatch):
     (config,) = cells(tmp_path, "selector=none")
-    from gotd.training import classifier
+    from gotd.pipeline.steps import models
 
     with monkeypatch.context() as patched:
-        patched.setattr(classifier, "predict", broken)
+        patched.setattr(models, "predict", broken)
         assert run_cell(config)["status"] == "failed"
-    monkeypatch.setattr(classifier, "fine_tune", broken)
+    monkeypatch.setattr(models, "fine_tune", broken)
     assert run_cell(config)["status"] == "done"
 
 

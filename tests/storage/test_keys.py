@@ -24,8 +24,9 @@ from gotd.evaluation.generation import GenerationSettings
 from gotd.evaluation.perplexity import PerplexitySettings
 from gotd.evaluation.utility import UtilitySettings
 from gotd.evaluation.zero_shot import Prompt, ZeroShot
-from gotd.pipeline import steps
+from gotd.pipeline.steps import models, pools, selections
 from gotd.pipeline.steps.models import predictions
+from gotd.pipeline.steps.rows import task_rows
 from gotd.pipeline.steps.toxicity import scorer
 from gotd.selectors.curated_tapt import CuratedTAPT
 from gotd.selectors.dsir import DSIR
@@ -78,34 +79,34 @@ class Comments:
 
 def base_step() -> Step:
     config = ModelConfig(name="micro")
-    return steps.base_model(WORLD, config, ModelSpec(), MaskedLMSettings(**RATES), 0)
+    return models.base_model(WORLD, config, ModelSpec(), MaskedLMSettings(**RATES), 0)
 
 
 def predictions_step() -> Step:
-    rows = steps.task_rows(WORLD, LabelledTask(**TASK), TaskLimits(), "clean", 0)
+    rows = task_rows(WORLD, LabelledTask(**TASK), TaskLimits(), "clean", 0)
     return predictions(base_step(), rows, LabelledTask(**TASK), FineTuneSettings(**RATES), SEEDS)
 
 
 def pre_fine_tuned_step() -> Step:
-    return steps.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", SEEDS)
+    return models.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", SEEDS)
 
 
 def pool_step() -> Step:
-    return steps.pool("candidates", WORLD.candidates(), Chunking())
+    return pools.pool("candidates", WORLD.candidates(), Chunking())
 
 
 def embeddings_step() -> Step:
-    return steps.embeddings(pool_step(), TransformerEncoder("e", "minilm"), LocalEngine())
+    return pools.embeddings(pool_step(), TransformerEncoder("e", "minilm"), LocalEngine())
 
 
 def scored_step() -> Step:
-    pools = {"target": pool_step(), "candidates": pool_step()}
-    return steps.scored(DSIR(), "dsir", pools, 10, 3, LocalEngine())
+    sides = {"target": pool_step(), "candidates": pool_step()}
+    return selections.scored(DSIR(), "dsir", sides, 10, 3, LocalEngine())
 
 
 def selection_step() -> Step:
-    pools = {"target": pool_step(), "candidates": pool_step()}
-    return steps.selection(scored_step(), DSIR(), pools, 10, [], 3, LocalEngine())
+    sides = {"target": pool_step(), "candidates": pool_step()}
+    return selections.selection(scored_step(), DSIR(), sides, 10, [], 3, LocalEngine())
 
 
 KEYS: dict[str, tuple[Callable[[], Any], str]] = {

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,18 +22,14 @@ from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
 from gotd.data.pool import Unit, pool_facts
-from gotd.data.rows import Rows
 from gotd.embedding.embedders import Embedder, HashedEmbedder
 from gotd.embedding.encoders import Encoder
 from gotd.engine.local import Engine, LocalEngine
-from gotd.pipeline import steps
 from gotd.pipeline.ranked_pool import RankedPool, SelectedRows
+from gotd.pipeline.steps import pools, selections
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.checks import check_at_least
 from gotd.transport import NotConverged
-
-if TYPE_CHECKING:
-    from gotd.selection_report.explain import Explainer
 
 SIDES = ("target", "candidates")
 
@@ -111,8 +107,8 @@ class Prepared:
             request.encoder.width()  # an encoder that does not exist is an error at once
         chunks = Chunking(request.unit, request.length_chars)
         rows = Chunking("whole")
-        target = steps.pool("target", request.target, rows, request.target_columns)
-        candidates = steps.pool("candidates", request.candidates, chunks, request.columns)
+        target = pools.pool("target", request.target, rows, request.target_columns)
+        candidates = pools.pool("candidates", request.candidates, chunks, request.columns)
         self._run("target", target)
         self._run("candidates", candidates)
         self._check_limit()
@@ -121,9 +117,9 @@ class Prepared:
                 # A target is small: a cluster would take longer to start than to answer.
                 here = engine if side == "candidates" else LocalEngine()
                 pool = self.steps[side]
-                step = steps.embeddings(pool, request.encoder, here, request.length_chars)
+                step = pools.embeddings(pool, request.encoder, here, request.length_chars)
                 self._run(f"{side}_embeddings", step)
-        scored = steps.scored(
+        scored = selections.scored(
             request.method, request.method_name, dict(self.steps), limit, request.seed, engine
         )
         try:
@@ -151,8 +147,13 @@ class Prepared:
         Raises:
             ValueError: If the budget is not in ``[1, limit]``.
         """
-        explainer = self._explainer() if explain else None
-        return self.ranked.select(budget, explainer, self._embed)
+        if not explain:
+            return SelectedRows(self.ranked, budget)
+        target = self.ranked.target
+        if target.embeddings is None:
+            target = replace(target, embeddings=self._embed(target.texts.to_pylist()))
+        explainer = self.ranked.explainer(self.request.method, target)
+        return SelectedRows(self.ranked, budget, explainer, self._embed)
 
     def _run(self, name: str, step: Step) -> None:
         """Build a step if it is not there, and note what it took."""
@@ -175,13 +176,6 @@ class Prepared:
                 f"the budget {self.limit:,} is larger than the pool of {rows:,} candidates; "
                 "lower the budget or add candidates"
             )
-
-    def _explainer(self) -> Explainer:
-        target = self.ranked.target
-        if target.embeddings is None:
-            vectors = self._embed(target.texts.to_pylist())
-            target = Rows(target.ids, target.texts, target.domains, vectors)
-        return self.ranked.explainer(self.request.method, target)
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -141,18 +141,10 @@ def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
         # The smallest of m adjusted values is m times the smallest p; no other is below it.
         least = len(floors) * min(floors, default=1.0)
         for (arm, task), test, p in zip(family, tests, adjusted, strict=True):
-            comparisons.append(
-                Comparison(
-                    arm=arm,
-                    reference=reference,
-                    task=task,
-                    test=test,
-                    holm_p=float(p),
-                    holm_floor=min(1.0, max(test.floor, least)),
-                    expected=len(block.seeds),
-                    metric=block.metric if task is None else block.metric_of(task),
-                )
-            )
+            floor, expected = min(1.0, max(test.floor, least)), len(block.seeds)
+            metric = block.metric if task is None else block.metric_of(task)
+            found = Comparison(arm, reference, task, test, float(p), floor, expected, metric)
+            comparisons.append(found)
     return comparisons
 
 
@@ -210,20 +202,15 @@ def _comparisons(
         "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
         "give, 2 / 2^n; detectable: smallest true difference that has power 0.8 in a paired "
         "t-test at level 0.05 with the spread seen.",
-        *_too_few(len(block.seeds)),
     ]
+    n = len(block.seeds)
+    if p_floor(n) > LEVEL:
+        notes.append(
+            f"With {n} seed{'s' if n > 1 else ''} the least two-sided sign-flip p is 2 / 2^{n} = "
+            f"{p_floor(n):.4g}, so intervals can be read but no test can be passed; "
+            "use at least 6 seeds, better 10."
+        )
     return Table.of(title, rows, *notes)
-
-
-def _too_few(n: int) -> list[str]:
-    """Return a warning that the seeds are too few for a test; empty where they are enough."""
-    if p_floor(n) <= LEVEL:
-        return []
-    return [
-        f"With {n} seed{'s' if n > 1 else ''} the least two-sided sign-flip p is 2 / 2^{n} = "
-        f"{p_floor(n):.4g}, so intervals can be read but no test can be passed; "
-        "use at least 6 seeds, better 10."
-    ]
 
 
 def _p(value: float) -> str:

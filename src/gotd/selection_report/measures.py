@@ -112,13 +112,11 @@ def quantiles(counts: Sequence[Sequence[int]]) -> dict[str, float]:
     """Interpolate quantiles from pairs of value and count, values ascending."""
     values, number = np.array(counts, dtype=np.int64).T
     ends = np.cumsum(number)
-    result = {}
-    for q in QUANTILES:
-        position = q * (ends[-1] - 1)
-        low, high = np.searchsorted(ends, [np.floor(position), np.ceil(position)], side="right")
-        part = position - np.floor(position)
-        result[f"q{round(100 * q):02d}"] = float(values[low] + part * (values[high] - values[low]))
-    return result
+    first_and_last = np.column_stack([ends - number, ends - 1]).ravel()
+    positions = np.multiply(QUANTILES, ends[-1] - 1)
+    found = np.interp(positions, first_and_last, values.repeat(2))
+    names = (f"q{round(100 * q):02d}" for q in QUANTILES)
+    return dict(zip(names, found.tolist(), strict=True))
 
 
 def jaccard(one: Iterable[str], other: Iterable[str]) -> float:

@@ -95,20 +95,13 @@ def target(
         joined = min(1.0, tokens / chunk_tokens(chunking))
         return _pool_work(max(1.0, texts * joined), chunk_tokens(chunking))
 
-    return Step(
-        kind="target",
-        version=2,
-        name=rows.name,
-        parameters={
-            **_chunks(chunking),
-            "target_rows": limits.target_rows,
-            "separator": separator,
-            "side": side,
-        },
-        build=build,
-        inputs={"rows": rows},
-        work=work,
-    )
+    parameters = {
+        **_chunks(chunking),
+        "target_rows": limits.target_rows,
+        "separator": separator,
+        "side": side,
+    }
+    return Step("target", 2, rows.name, parameters, build, {"rows": rows}, work)
 
 
 def embeddings(
@@ -145,16 +138,13 @@ def embeddings(
         held = embedding.memory_bytes + size
         return replace(embedding, rows=rows, memory_bytes=held, disk_bytes=size)
 
-    return Step(
-        kind="embeddings",
-        version=2,
-        name=f"{encoder.name}-{pool.name}",
-        parameters={"encoder": encoder.identity(), "length_chars": length_chars},
-        build=build,
-        inputs={"pool": pool, **({} if model is None else {"model": model})},
-        work=work,
-        rows=lambda inputs: sum(pool_facts(inputs["pool"])["rows"]),
-    )
+    def count(inputs: Mapping[str, Path]) -> int:
+        return sum(pool_facts(inputs["pool"])["rows"])
+
+    parameters = {"encoder": encoder.identity(), "length_chars": length_chars}
+    inputs = {"pool": pool} if model is None else {"pool": pool, "model": model}
+    name = f"{encoder.name}-{pool.name}"
+    return Step("embeddings", 2, name, parameters, build, inputs, work, count)
 
 
 def _pool_work(rows: float, tokens: float) -> Work:
