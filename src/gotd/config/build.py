@@ -53,6 +53,7 @@ TARGETS: dict[tuple[str, str], str] = {
     ("scorer", "detoxify"): "gotd.evaluation.scorers.detoxify.DetoxifyScorer",
     ("scorer", "classifier"): "gotd.evaluation.scorers.classifier.ClassifierScorer",
     ("scorer", "perspective"): "gotd.evaluation.scorers.perspective.PerspectiveScorer",
+    ("target_loss", "held_out"): "gotd.evaluation.target_loss.TargetLossSettings",
     ("tracker", "wandb"): "gotd.runs.tracker.WandbTracker",
     ("tracker", "none"): "gotd.runs.tracker.NoTracker",
 }

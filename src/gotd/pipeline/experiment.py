@@ -41,6 +41,7 @@ from gotd.selectors.base import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.checks import check_at_least
 from gotd.storage.seeds import derive_seeds
+from gotd.training.causal_models import CausalSpec
 from gotd.training.tracking import tracking
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         selection = _selection(config, source, task, selector, rows, encoder, embeds, evaluation)
         model = steps.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
     measured = steps.measured(evaluation, model, rows, task, tuning, source, seeds)
+    losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
     takes_target = selector is not None and FULL_TARGET in selector.requires
     axes = {
         "task": task.name,
@@ -129,7 +131,9 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         "protocol": config.protocol_name,
         "variant": variant or None,
     }
-    record = record_step(config, axes, task, source, rows, evaluation, measured, selection, model)
+    record = record_step(
+        config, axes, task, source, rows, evaluation, measured, losses, selection, model
+    )
     tracker, used = build(config.tracker), None if selector is None else warm_up
     return Cell(axes, record, _open_store(config.store), tracker, used)
 
@@ -174,6 +178,18 @@ def _selection(
         inputs["toxicity"] = steps.pool_toxicity(evaluation.scorer, source, candidates)
     scored = steps.scored(selector, config.selector.arm, inputs, limit, seed, engine)
     return steps.selection(scored, selector, embedded, budget, source.under_covered, seed, engine)
+
+
+def _target_losses(
+    settings: Any, model: Step, base: Step, rows: Step, task: Any, spec: Any
+) -> dict[str, Step]:
+    """Plan the losses on the target's held-out texts: of the model, and of its base."""
+    if settings is None:
+        return {}
+    return {
+        name: steps.target_loss(of, rows, task, isinstance(spec, CausalSpec), settings)
+        for name, of in (("target_loss", model), ("target_loss_base", base))
+    }
 
 
 def _target_side(selector: Any, task: Any) -> str:

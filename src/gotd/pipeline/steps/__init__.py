@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gotd.pipeline.steps.selections import scored as scored
     from gotd.pipeline.steps.selections import screened as screened
     from gotd.pipeline.steps.selections import selection as selection
+    from gotd.pipeline.steps.losses import target_loss as target_loss
     from gotd.pipeline.steps.toxicity import pool_toxicity as pool_toxicity
 
 _MODULES = {
@@ -30,6 +31,7 @@ _MODULES = {
     "pools": ("embeddings", "pool", "target"),
     "rows": ("task_rows",),
     "selections": ("scored", "screened", "selection"),
+    "losses": ("target_loss",),
     "toxicity": ("pool_toxicity",),
 }
 
