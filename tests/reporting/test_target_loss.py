@@ -12,7 +12,7 @@ LOSSES = {"none": 3.0, "random": 2.99, "nearest": 2.9, "got_d": 2.8, "oracle": 2
 @pytest.fixture
 def lossy(make_records):
     """Records with a loss beside their headline."""
-    made = make_records(seeds=6)
+    made = make_records(seeds=10)
     for number, record in enumerate(made):
         loss = LOSSES[record["axes"]["arm"]] + 0.001 * (number % 5)
         parts = {"target_loss/common_0": loss - 0.1, "target_loss/rare_0": loss + 0.1}
