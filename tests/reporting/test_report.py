@@ -74,7 +74,7 @@ def test_remaining_pairs_are_folded_away(tmp_path, make_records):
     assert "### Other pairs" not in (tmp_path / "tables/glue.md").read_text()
     assert "### Other pairs" in (tmp_path / "tables/glue_by_task.md").read_text()
     page = (tmp_path / "report.html").read_text()
-    assert page.index("<h2>Details</h2>") < page.index("remaining pairs")
+    assert page.index("<h2>Details</h2>") < page.index("<summary>Other pairs")
 
 
 def test_budgets_get_a_curve_and_single_budgets_none(tmp_path, make_records):
