@@ -144,6 +144,8 @@ class Config:
     pre_fine_tune: Any = MISSING
     fine_tune: Any = MISSING
     evaluation: Any = MISSING
+    target_loss: Any = None
+    """Loss on held-out texts of the target, before and after pre-fine-tuning; null: none."""
     tracker: Any = MISSING
     per_task: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Values that depend on the task, by setting and task, for interpolations."""

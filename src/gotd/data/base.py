@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -206,6 +207,17 @@ class Task(Protocol):
         Raises:
             FileNotFoundError: If the source lacks the task or a split.
             ValueError: If rows are not as the task needs them; names file, row and field.
+        """
+        ...
+
+    def held_out_texts(self, rows: Path) -> pa.Table:
+        """Read texts of the target's kind that are in no training data.
+
+        Args:
+            rows: Folder with a Parquet file for each of `tables`.
+
+        Returns:
+            ``id``, ``text`` and ``part`` (string, null where the parts are not known).
         """
         ...
 

@@ -93,7 +93,10 @@ BUILT_IN = (
         Metric(name, higher_is_better=False, unit="perplexity")
         for name in ("perplexity", "corpus_perplexity", "mean_text_perplexity")
     ),
-    Metric("loss", higher_is_better=False, unit="nats"),
+    *(
+        Metric(name, higher_is_better=False, unit="nats")
+        for name in ("loss", "target_loss", "target_loss_base")
+    ),
     *(
         Metric(name, higher_is_better=False, unit="count")
         for name in ("failed_scores", "failed_prompts", "cut_prompts")

@@ -39,6 +39,7 @@ from gotd.selectors.base import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.checks import check_at_least
 from gotd.storage.seeds import derive_seeds
+from gotd.training.causal_models import CausalSpec
 from gotd.training.tracking import tracking
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         selection = _selection(config, source, task, selector, rows, encoder, embeds, evaluation)
         model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
+    losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
     takes_target = selector is not None and FULL_TARGET in selector.requires
     axes = {
         "task": task.name,
@@ -130,7 +132,9 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         "protocol": config.protocol_name,
         "variant": variant or None,
     }
-    record = record_step(config, axes, task, source, rows, evaluation, measured, selection, model)
+    record = record_step(
+        config, axes, task, source, rows, evaluation, measured, losses, selection, model
+    )
     tracker, used = build(config.tracker), None if selector is None else warm_up
     return Cell(axes, record, _open_store(config.store), tracker, used)
 
@@ -182,6 +186,20 @@ def _selection(
     return selections.selection(
         scored, selector, embedded, budget, source.under_covered, seed, engine
     )
+
+
+def _target_losses(
+    settings: Any, model: Step, base: Step, rows: Step, task: Any, spec: Any
+) -> dict[str, Step]:
+    """Plan the losses on the target's held-out texts: of the model, and of its base."""
+    from gotd.pipeline.steps.losses import target_loss
+
+    if settings is None:
+        return {}
+    return {
+        name: target_loss(of, rows, task, isinstance(spec, CausalSpec), settings)
+        for name, of in (("target_loss", model), ("target_loss_base", base))
+    }
 
 
 def _as_published(config: DictConfig) -> DictConfig:

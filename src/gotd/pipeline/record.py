@@ -12,9 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from omegaconf import DictConfig, OmegaConf
 
 from gotd.data.base import Source
+from gotd.pipeline.steps.losses import LOSSES
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
 from gotd.storage.keys import RUN_ONLY
@@ -48,6 +50,7 @@ def record_step(
     rows: Step,
     evaluation: Any,
     measured: Mapping[str, Step],
+    losses: Mapping[str, Step],
     selection: Step | None,
     model: Step,
 ) -> Step:
@@ -61,6 +64,7 @@ def record_step(
         rows: The task's rows.
         evaluation: Turns what was measured into numbers.
         measured: The steps that hold what the model did, by role.
+        losses: The steps of losses on the target's held-out texts, by metric.
         selection: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
@@ -76,21 +80,35 @@ def record_step(
         own = {"cell": config.seed, "base_model": config.model.seed}
         record = {
             "status": "done",
-            "metrics": results.metrics,
+            "metrics": results.metrics | _target_losses(inputs, losses),
             "n_eval": results.n_eval,
             "selection": selected,
             "curves": curves,
             "seeds": derive_seeds(config.seed) | own | {"rows": rows.parameters.get("seed")},
             "data": source.identity(),
-            "parents": sorted(step.key for step in (*measured.values(), model)),
+            "parents": sorted({s.key for s in (*measured.values(), *losses.values(), model)}),
         }
         write_json(folder / RECORD, blank | record)
 
     name = "-".join(str(axes[part]) for part in ("task", "arm", "model", "budget", "seed"))
-    inputs = {**measured, "model": model, **({"selection": selection} if selection else {})}
+    inputs = {**measured, **losses, "model": model}
+    if selection is not None:
+        inputs["selection"] = selection
     parameters = {field: blank[field] for field in ("experiment", "scale", "axes")}
     parameters["evaluation"] = evaluation.key_fields()
     return Step("record", 1, name, parameters, build, inputs, lambda: Work(disk_bytes=15_000))
+
+
+def _target_losses(folders: Mapping[str, Path], losses: Mapping[str, Step]) -> dict[str, Any]:
+    """Read the mean losses on the target's held-out texts, by metric and part."""
+    if not losses:
+        return {}
+    from gotd.evaluation.target_loss import mean_losses
+
+    means: dict[str, Any] = {}
+    for name in losses:
+        means |= mean_losses(pq.read_table(folders[name] / LOSSES), name)
+    return means
 
 
 def _blank(config: DictConfig, axes: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,13 @@ and ``domain`` (null where the truth is not known).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source
@@ -124,6 +127,14 @@ class LabelledTask:
             how = "first" if published else limits.labels_chosen  # Deviation D6
             train = limit_labels(train, limits.labels, how, seed)
         return {"train": train, **others}
+
+    def held_out_texts(self, rows: Path) -> pa.Table:
+        """Read the texts of the first reported split, pairs joined by a space."""
+        split = next(iter(self.reported_splits))
+        table = pq.read_table(rows / f"reported-{split}.parquet")
+        pairs = pc.fill_null(table["text_pair"], "")
+        texts = pc.utf8_trim(pc.binary_join_element_wise(table["text"], pairs, " "), " ")
+        return pa.table({"id": table["id"], "text": texts, "part": table["domain"]})
 
     def count_rows(self, source: Source, limits: TaskLimits, protocol: str) -> tuple[int, int]:
         """Return the expected rows of ``train``, and those that are reported."""

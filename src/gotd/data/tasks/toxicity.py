@@ -8,11 +8,13 @@ score each, null where it is unknown.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source, read_all
@@ -71,6 +73,13 @@ class ToxicityTask:
             parts = limited(source.held_out(), self.held_out_rows, SPLIT_SEED, role="perplexity")
             tables["held_out"] = read_all(parts)
         return tables
+
+    def held_out_texts(self, rows: Path) -> pa.Table:
+        """Read the prompts that are not toxic: text of the kind of the clean target."""
+        table = pq.read_table(rows / "prompts.parquet")
+        clean = table.filter(pc.invert(table["toxic"]))
+        parts = pa.nulls(clean.num_rows, pa.string())
+        return pa.table({"id": clean["id"], "text": clean["text"], "part": parts})
 
     def count_rows(self, source: Source, limits: TaskLimits, protocol: str) -> tuple[int, int]:
         """Return the texts of a side of the target, and the prompts."""
