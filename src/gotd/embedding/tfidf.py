@@ -141,6 +141,8 @@ class TfidfSvdEmbedder:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return float32 ``[len(texts), d]``, row i for text i."""
+        if not len(texts):
+            return np.zeros((0, self.components.shape[1]), dtype=np.float32)
         counts = _count_words(texts, self.buckets)[:, self.used]
         counts.data = 1.0 + np.log(counts.data)
         rows = np.asarray(counts @ self.components, dtype=np.float32)
