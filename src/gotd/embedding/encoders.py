@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 from gotd.config.choices import check_choices
+from gotd.data.rows import Rows
 from gotd.embedding.embedders import (
     Embedder,
     Pooling,
@@ -21,7 +22,6 @@ from gotd.embedding.embedders import (
     TransformerEmbedder,
     check_sizes,
 )
-from gotd.data.rows import Rows
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
 from gotd.storage.model_files import locate, model_identity

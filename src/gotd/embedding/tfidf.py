@@ -93,13 +93,15 @@ class TfidfSvdEncoder:
         Raises:
             ValueError: If no sampled text has a word.
         """
-        from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfTransformer
+        from sklearn.utils.extmath import randomized_svd
 
         texts: list[str] = []
         for shards in pools:
             texts += sample_texts(shards, self.sample_rows, self.seed, "encoder")
         counts = _count_words([text[:length_chars] for text in texts], self.buckets)
+        # Without the rows that have no word, which would lower the weight of every word.
+        counts = counts[counts.getnnz(axis=1) > 0]
         used = np.unique(counts.indices)
         if not len(used):
             raise ValueError(
@@ -109,9 +111,11 @@ class TfidfSvdEncoder:
         weights = TfidfTransformer(sublinear_tf=True)
         weighted = weights.fit_transform(counts[:, used])
         rank = min(self.dimension, *weighted.shape)
-        svd = TruncatedSVD(rank, n_iter=4, random_state=self.seed).fit(weighted)
+        _, values, vectors = randomized_svd(weighted, rank, n_iter=4, random_state=self.seed)
+        # Where a singular value is zero but for rounding, rounding alone chose its vector.
+        rank = int((values > values[0] * max(weighted.shape) * np.finfo(np.float32).eps).sum())
         components = np.zeros((len(used), self.dimension), dtype=np.float32)
-        components[:, :rank] = svd.components_.T * weights.idf_[:, None]
+        components[:, :rank] = vectors[:rank].T * weights.idf_[:, None]
         np.save(folder / COMPONENTS, components)
         np.save(folder / BUCKETS, used.astype(np.int32))
 
