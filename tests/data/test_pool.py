@@ -190,11 +190,7 @@ def test_nothing_but_blanks_is_refused(tmp_path):
 
 def test_a_shard_from_files_pickles_as_their_paths(files, tmp_path):
     made = build(tmp_path / "pool", parts(files))
-    list(
-        embed_shards(
-            Letters, WIDTH, shard_files(made), made, made / ".work", LocalEngine(), 1000
-        )
-    )
+    list(embed_shards(Letters, WIDTH, shard_files(made), made, made / ".work", LocalEngine(), 1000))
     shard = open_pool(made, made)[2]
     sent = pickle.dumps(shard)
     assert len(sent) < 1000

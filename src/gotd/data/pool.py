@@ -247,9 +247,9 @@ def write_readable(pool: Path, embeddings: Path, label: str) -> None:
             path = embeddings / readable_file(rows_file(number))
             with atomic_write(path) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
                 file.write_batch(batch)
-            with atomic_write(embeddings / readable_file(embeddings_file(number))) as part:
-                with part.open("wb") as file:
-                    np.save(file, matrix[readable])
+            path = embeddings / readable_file(embeddings_file(number))
+            with atomic_write(path) as part, part.open("wb") as file:
+                np.save(file, matrix[readable])
     if not any(counts):
         return
     if sum(counts) == sum(pool_facts(pool)["rows"]):

@@ -51,8 +51,7 @@ def open_pools(
         ValueError: If they hold fewer.
     """
     sides = [
-        open_pool(folders[side], folders.get(f"{side}_embeddings"), only_readable)
-        for side in SIDES
+        open_pool(folders[side], folders.get(f"{side}_embeddings"), only_readable) for side in SIDES
     ]
     target, candidates = as_one(sides[0]), sides[1]
     if "screened" in folders:
