@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -113,9 +113,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     selection = None
     if selector is not None:
         encoder = build(config.embedder)
-        embeds = base if encoder.model_from_step == "base" else None
-        if encoder.model_from_step == "tuned":
-            embeds = models.tuned_encoder(config.embedder.model, rows, task, tuning, seeds)
+        embeds = partial(_embedding_model, config, encoder, base, rows, task, tuning)
         selection = _selection(config, source, task, selector, rows, encoder, embeds, evaluation)
         model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
@@ -146,7 +144,7 @@ def _selection(
     selector: Any,
     rows: Step,
     encoder: Encoder,
-    embeds: Step | None,
+    embedding_model: Callable[[Mapping[str, Step]], Step | None],
     evaluation: Any,
 ) -> Step:
     """Plan how an arm selects: pools, their embeddings, scores, the first rows."""
@@ -168,8 +166,9 @@ def _selection(
         chunking = typed(config.candidate_chunks)
         candidates = pools.pool("candidates", parts, chunking, count=rows_in_pool)
     sides = {"target": target, "candidates": candidates}
+    model = embedding_model(sides)
     embedded = sides | {
-        f"{name}_embeddings": pools.embeddings(side, encoder, engine, model=embeds)
+        f"{name}_embeddings": pools.embeddings(side, encoder, engine, model=model)
         for name, side in sides.items()
     }
     inputs = dict(embedded if "embeddings" in selector.requires else sides)
@@ -289,6 +288,26 @@ def _write_failure(path: Path, record: dict[str, Any]) -> None:
         write_json(path, record)
     except (OSError, ArtifactError) as error:
         log.error("the failure of %s could not be written: %s", path.stem, error)
+
+
+def _embedding_model(
+    config: DictConfig,
+    encoder: Encoder,
+    base: Step,
+    rows: Step,
+    task: Any,
+    settings: Any,
+    sides: Mapping[str, Step],
+) -> Step | None:
+    """Return the step whose model embeds, if any: see `Encoder.model_from_step`."""
+    from gotd.pipeline.steps import models, pools
+
+    if encoder.model_from_step == "fitted":
+        return pools.fitted_encoder(encoder, sides)
+    if encoder.model_from_step == "tuned":
+        seeds = derive_seeds(config.seed)
+        return models.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
+    return base if encoder.model_from_step == "base" else None
 
 
 def _starts_from_mnli(config: DictConfig, task: str) -> bool:

@@ -26,9 +26,12 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
         summaries: What was chosen, by budget (`SelectedRows.summary`).
     """
     diagnostics = manifest["diagnostics"].items()
-    certificate = {k: v for k, v in diagnostics if isinstance(v, int | float | str)}
-    blank = sum(manifest["blank_rows"].values())
-    return _render("report", manifest, summaries, blank=blank, certificate=certificate)
+    given = {
+        "blank": sum(manifest["blank_rows"].values()),
+        "unreadable": manifest["unreadable_rows"],
+        "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
+    }
+    return _render("report", manifest, summaries, **given)
 
 
 def card(
