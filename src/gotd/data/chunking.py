@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Literal
 
 import pyarrow as pa
 
@@ -17,6 +18,9 @@ from gotd.data.base import ROWS_PER_PIECE, SCHEMA
 
 MIXED = "mixed"
 """Domain of a chunk whose documents come from more than one."""
+
+Unit = Literal["whole", "fixed"]
+"""Whether a chunk is a row as it was given, or rows that are cut and joined."""
 
 Row = tuple[str, str, str | None]
 

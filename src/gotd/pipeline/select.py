@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from gotd.config.schemas import Chunking
+from gotd.data.chunking import Unit
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
-from gotd.data.pool import Unit, pool_facts, unreadable_rows
+from gotd.data.pool import pool_facts, unreadable_rows
 from gotd.embedding.embedders import Embedder
 from gotd.embedding.encoders import Encoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
