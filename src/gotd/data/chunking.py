@@ -57,8 +57,7 @@ def fixed_chunks(
     )
     chunks = _join(_pieces(rows, length_chars), length_chars, separator)
     while batch := list(islice(chunks, ROWS_PER_PIECE)):
-        columns = zip(*batch, strict=True)
-        yield pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
+        yield pa.table([list(column) for column in zip(*batch, strict=True)], SCHEMA)
 
 
 def _pieces(rows: Iterable[Row], length: int) -> Iterator[tuple[int, Row]]:

@@ -69,13 +69,12 @@ def write_pool(
     if not shards:
         labels = ", ".join(part.label for part in parts[:3]) or "the source, which has no parts,"
         raise ValueError(f"no row of {labels} has a visible character; give some text")
-    counts = [len(shard) for shard in shards]
-    name = repeated(lambda number: shards[number].ids, counts)
+    name = repeated([shard.ids for shard in shards])
     if name is not None:
         # The id of a chunk is its document's and its number.
         raise repeated_id(parts, name.rpartition("#")[0] if fixed else name)
-    index = {"rows": counts, "blank_rows": writer.blank, **_distributions(shards)}
-    write_json(folder / INDEX, index)
+    counts = {"rows": [len(shard) for shard in shards], "blank_rows": writer.blank}
+    write_json(folder / INDEX, {**counts, **_distributions(shards)})
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ LABELS = "limits.labels="
 """The axis of a sweep that limits the labels of the target."""
 _OVERRIDE = re.compile(r"\s+(?=[\w./@]+=)")
 
-Averages = dict[tuple[Any, ...], Interval]
+Averages = dict[Any, Interval]
 """Interval over seeds by the values of some axes."""
 
 
@@ -141,7 +141,9 @@ def averages(
         return {}, {}
     scores = common.pivot(index=[*keys, "seed"], columns=settings, values="score")
     means = scores.astype(float).mean(axis=1, skipna=False)
-    intervals = {key: t_interval(of) for key, of in means.groupby(level=keys, sort=False)}
+    intervals = {
+        key: t_interval(of.to_numpy()) for key, of in means.groupby(level=keys, sort=False)
+    }
     return intervals, {axis: sorted(common[axis].unique(), key=natural_order) for axis in over}
 
 
@@ -158,18 +160,18 @@ def _pair_table(sweep: Sweep, first: str, second: str) -> Table | None:
         row, column = second, first
     cells = sweep.cells
     if first != "arm":  # an average over arms is over those that both axes concern
-        cells = cells[cells["own"].map({row, column}.issubset)]
+        cells = cells.loc[cells["own"].map({row, column}.issubset)]
     others = [axis for axis in ("arm", *sweep.axes) if axis not in (row, column)]
     over = [*dict.fromkeys(others), "task"]
     # Cells without an override may have nothing in common with the others.
-    overridden = cells[(cells != DEFAULT).all(axis=1)]
+    overridden = cells.loc[(cells != DEFAULT).all(axis=1)]
     for of in (cells, overridden):
         intervals, used = averages(of, (row, column), over)
         if intervals:
             break
     else:
         return None
-    factor, n_seed = sweep.metric.factor, of["seed"].nunique()
+    factor, n_seed = sweep.metric.factor, len(set(of["seed"]))
     digits = decimals(intervals.values(), factor)
     shown = {key: format_interval(i, n_seed, factor, digits) for key, i in intervals.items()}
     of_rows, of_columns = map(set, zip(*shown, strict=True))
@@ -220,7 +222,9 @@ def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
     if len(values) < 2:
         return None
     others = [other for other in sweep.axes if other not in ("arm", axis)]
-    panels = dict(list(sweep.cells.groupby(others))) if others else {(): sweep.cells}
+    panels: dict[Any, pd.DataFrame] = {(): sweep.cells}
+    if others:
+        panels = dict(list(sweep.cells.groupby(others)))
     label = f"{plain(axis)}, rows" if axis == "budget" else plain(axis).replace("_", " ")
     size = (6.0, 3.4) if len(panels) == 1 else (3.6, 2.8)
     figure, axes = drawing.grid(len(panels), *size, sweep.arms, share_rows=False)
@@ -242,7 +246,7 @@ def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
         panel.set_title(
             one_line(", ".join(f"{plain(o)} {v}" for o, v in zip(others, setting, strict=True)))
         )
-        several = panels[setting]["task"].nunique() > 1
+        several = len(set(panels[setting]["task"])) > 1
         panel.set_ylabel(AVERAGE if several else drawing.axis_name(sweep.metric))
     drawing.legend(figure, axes)
     figure.suptitle(f"Score by {plain(axis)}, mean and 95 % interval over seeds")
