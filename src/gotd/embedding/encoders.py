@@ -97,7 +97,7 @@ class FittedEncoder(Encoder, Protocol):
 
     @property
     def sample_rows(self) -> int:
-        """Return the largest number of rows that are drawn from each of them."""
+        """Return the largest number of rows that are sampled from each of them."""
         ...
 
     def fit(

@@ -21,8 +21,7 @@ import numpy as np
 from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
-from gotd.data.pool import Unit, pool_facts, unreadable_rows
-from gotd.data.rows import Rows
+from gotd.data.pool import Unit, as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.embedders import Embedder
 from gotd.embedding.encoders import Encoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
@@ -137,6 +136,15 @@ class Prepared:
         folders = {name: self.folder(name) for name in self.steps}
         return RankedPool(folders, self.limit, self.engine, self.request.embeds)
 
+    def embed_target(self) -> None:
+        """Embed the target for explanations, if the method embeds nothing; `select` does so, too.
+
+        Raises:
+            ValueError: If the encoder can read no row of the target.
+        """
+        if "target_embeddings" not in self.steps:
+            self._embed_pool("target")
+
     def select(self, budget: int, *, explain: bool = False) -> SelectedRows:
         """Take the first ``budget`` rows.
 
@@ -197,10 +205,9 @@ class Prepared:
             )
 
     def _explainer(self) -> Explainer:
-        target = self.ranked.target
-        if target.embeddings is None:
-            vectors = self._embed(target.texts.to_pylist())
-            target = Rows(target.ids, target.texts, target.domains, vectors)
+        self.embed_target()
+        folders = self.folder("target"), self.folder("target_embeddings")
+        target = as_one(open_pool(*folders, only_readable=True))
         return self.ranked.explainer(self.request.method, target)
 
     @cached_property
