@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -240,6 +241,39 @@ def test_without_prices_it_is_the_nearest_target(given, tmp_path, method):
     assert rows["target_id"].to_pylist() == ids
     assert set(rows["target_share"].to_pylist()) == {1.0}
     assert sum(t["rows"] for t in manifest["summaries"]["40"]["targets"]["largest"]) <= 40
+
+
+@pytest.mark.parametrize("method", ["got_d", "dsir"])
+def test_no_step_runs_inside_another_that_is_shown(given, tmp_path, monkeypatch, method):
+    """A terminal shows one bar at a time; explaining may need the encoder."""
+    shown, built = [], []
+
+    class Watcher:
+        @contextmanager
+        def step(self, label, total=None):
+            assert not shown
+            shown.append(label)
+            yield lambda rows: None
+            built.append(shown.pop())
+
+    monkeypatch.setattr("gotd.cli.select.watch_terminal", Watcher)
+    store = ("--store", str(tmp_path / "store"), "--method", method, "--explain")
+    first = select(given, tmp_path / "one", "--budget", "9", *store)
+    assert "fitted_encoder tfidf_svd-target" in built
+    assert "embeddings tfidf_svd-target" in built
+    assert ("embeddings tfidf_svd-candidates" in built) is (method == "got_d")
+    built.clear()
+    second = select(given, tmp_path / "two", "--budget", "20,7", *store)
+    assert built == ["selecting and writing"]
+    assert [step["step"] for step in second["steps"] if not step["found"]] == ["select"]
+    assert second["keys"] == first["keys"]
+    one, two = (
+        pq.read_table(tmp_path / name)
+        for name in ("one/selected.parquet", "two/selected-20.parquet")
+    )
+    for column in ("id", "target_id"):
+        assert two.slice(0, 9)[column].equals(one[column])
+        assert one[column].null_count == 0
 
 
 # What is refused -----------------------------------------------------------------------

@@ -116,9 +116,9 @@ def sample_texts(shards: Sequence[Rows], rows: int, seed: int, role: str) -> lis
     """
     hashes = [uniform_by_id(shard.ids, seed, role) for shard in shards]
     largest = np.sort(np.concatenate(hashes))[:rows][-1]
-    sample: list[tuple[float, str]] = []
+    sampled: list[tuple[float, str]] = []
     for shard, shard_hashes in zip(shards, hashes, strict=True):
         taken = np.flatnonzero(shard_hashes <= largest)
         texts = shard.texts.take(pa.array(taken)).to_pylist()
-        sample += zip(shard_hashes[taken].tolist(), texts, strict=True)
-    return [text for _, text in sorted(sample)]
+        sampled += zip(shard_hashes[taken].tolist(), texts, strict=True)
+    return [text for _, text in sorted(sampled)]

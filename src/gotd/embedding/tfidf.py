@@ -40,9 +40,9 @@ class TfidfSvdEncoder:
     Args:
         dimension: Width of the matrix; with fewer singular vectors the rest is zero.
         buckets: Number of buckets of words.
-        sample_rows: Rows of the pool, and of the target, in the sample.
+        sample_rows: Rows of the pool, and of the target, that are sampled to fit.
         fitted_on: ``pool_and_target``, or ``pool``, whose embeddings then serve any target.
-        seed: Seed of the sample, a hash of the row ids, and of the SVD.
+        seed: Seed of the sample, taken by a hash of the row ids, and of the SVD.
         name: Short name for tables and folders; not part of any key.
 
     Raises:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from gotd.config.schemas import Chunking
 from gotd.data.chunking import Unit
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
-from gotd.data.pool import pool_facts, unreadable_rows
+from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.embedders import Embedder
 from gotd.embedding.encoders import Encoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
@@ -134,6 +134,15 @@ class Prepared:
         folders = {name: self.folder(name) for name in self.steps}
         return RankedPool(folders, self.limit, self.engine, self.request.embeds)
 
+    def embed_target(self) -> None:
+        """Embed the target for explanations, if the method embeds nothing; `select` does so, too.
+
+        Raises:
+            ValueError: If the encoder can read no row of the target.
+        """
+        if "target_embeddings" not in self.steps:
+            self._embed_pool("target")
+
     def select(self, budget: int, *, explain: bool = False) -> SelectedRows:
         """Take the first ``budget`` rows.
 
@@ -146,9 +155,9 @@ class Prepared:
         """
         if not explain:
             return SelectedRows(self.ranked, budget)
-        target = self.ranked.target
-        if target.embeddings is None:
-            target = replace(target, embeddings=self._embed(target.texts.to_pylist()))
+        self.embed_target()
+        folders = self.folder("target"), self.folder("target_embeddings")
+        target = as_one(open_pool(*folders, only_readable=True))
         explainer = self.ranked.explainer(self.request.method, target)
         return SelectedRows(self.ranked, budget, explainer, self._embed)
 
