@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from gotd.data.rows import Rows
 from gotd.embedding.embedders import (
@@ -87,6 +87,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class FittedEncoder(Encoder, Protocol):
     """A specification of an encoder that is first fitted on rows, in a step of its own."""
 

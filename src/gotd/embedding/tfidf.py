@@ -54,7 +54,6 @@ class TfidfSvdEncoder:
 
     key_name: ClassVar[str] = "TfidfSvdEncoder"
     version: ClassVar[int] = 1
-    model_from_step: ClassVar[Literal["fitted"]] = "fitted"
 
     dimension: int = 128
     buckets: int = 1 << 18
@@ -66,6 +65,11 @@ class TfidfSvdEncoder:
     def __post_init__(self) -> None:
         check_choices(self, "embedder ")
         check_sizes(dimension=self.dimension, buckets=self.buckets, sample_rows=self.sample_rows)
+
+    @property
+    def model_from_step(self) -> Literal["base", "tuned", "fitted"]:
+        """Return ``fitted``: it is fitted in a step of its own."""
+        return "fitted"
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the matrix."""
@@ -111,7 +115,8 @@ class TfidfSvdEncoder:
         weights = TfidfTransformer(sublinear_tf=True)
         weighted = weights.fit_transform(counts[:, used])
         rank = min(self.dimension, *weighted.shape)
-        _, values, vectors = randomized_svd(weighted, rank, n_iter=4, random_state=self.seed)
+        decompose: Any = randomized_svd  # its inferred types know no number of iterations
+        _, values, vectors = decompose(weighted, rank, n_iter=4, random_state=self.seed)
         # Where a singular value is zero but for rounding, rounding alone chose its vector.
         rank = int((values > values[0] * max(weighted.shape) * np.finfo(np.float32).eps).sum())
         components = np.zeros((len(used), self.dimension), dtype=np.float32)

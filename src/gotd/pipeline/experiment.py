@@ -26,7 +26,7 @@ from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
 from gotd.data.sizes import expected_rows
-from gotd.embedding.encoders import Encoder
+from gotd.embedding.encoders import Encoder, FittedEncoder
 from gotd.engine.build import build_engine
 from gotd.pipeline.record import (
     failed_record,
@@ -302,7 +302,7 @@ def _embedding_model(
     """Return the step whose model embeds, if any: see `Encoder.model_from_step`."""
     from gotd.pipeline.steps import models, pools
 
-    if encoder.model_from_step == "fitted":
+    if isinstance(encoder, FittedEncoder):
         return pools.fitted_encoder(encoder, sides)
     if encoder.model_from_step == "tuned":
         seeds = derive_seeds(config.seed)

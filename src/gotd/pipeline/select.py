@@ -24,7 +24,7 @@ from gotd.data.columns import Columns
 from gotd.data.inputs import Part
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import Encoder
+from gotd.embedding.encoders import Encoder, FittedEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
@@ -175,7 +175,7 @@ class Prepared:
     def _fitted(self) -> Step | None:
         """Fit the encoder if it is one that is fitted; return the step."""
         encoder = self.request.encoder
-        if encoder.model_from_step != "fitted":
+        if not isinstance(encoder, FittedEncoder):
             return None
         if "encoder" not in self.steps:
             sides = {side: self.steps[side] for side in SIDES}
