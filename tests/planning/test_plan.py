@@ -415,6 +415,7 @@ class TestPlan:
             "selection": 12,
             "pre_fine_tuned": 12,
             "predictions": 14,
+            "target_loss": 14,  # that of a base serves all cells of a task
             "record": 14,  # `none` has one cell per task, whatever the budget
         }
 
@@ -423,7 +424,9 @@ class TestPlan:
         pretend(cell, step_of(cell, "pre_fine_tuned"), 2.0)
         pretend(cell, step_of(cell, "selection"), 2.0)
         lines = {line.kind: line for line in plan_steps([cell], {}, MACHINE)}
-        assert lines.keys() == {"task", "pre_fine_tuned", "selection", "predictions", "record"}
+        needed = {"task", "pre_fine_tuned", "selection", "predictions", "record"}
+        # The base is read again, for its loss on the target's texts.
+        assert lines.keys() == needed | {"base_model", "target_loss"}
         assert lines["pre_fine_tuned"].estimates == []
         assert lines["pre_fine_tuned"].built == 1
         assert len(lines["predictions"].estimates) == 1
