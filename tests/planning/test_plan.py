@@ -271,6 +271,18 @@ class TestStatedWork:
         assert embedded.stated.flops == 0
         assert embedded.stated.disk_bytes == 30_000 * 128 * 4
 
+    @pytest.mark.parametrize(("fitted_on", "texts"), [("pool", 3000), ("pool_and_target", 3400)])
+    def test_an_encoder_is_fitted_on_a_sample(self, tmp_path, fitted_on, texts):
+        given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "selector=got_d"]
+        given += ["embedder=tfidf_svd", f"embedder.fitted_on={fitted_on}", "tracker=none"]
+        (cell,), _ = expand_cells([*given, "budget=200"])
+        fitted, embedded = (
+            step_of(cell, kind, reads="pool") for kind in ("fitted_encoder", "embeddings")
+        )
+        assert fitted.stated.texts == texts  # 400 of them of the target
+        assert (embedded.stated.texts, embedded.stated.width) == (30_000, 128)
+        assert estimate(fitted, {}, MACHINE).seconds > 0
+
     def test_a_screened_pool_is_smaller(self, tmp_path):
         given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "selector=got_d"]
         cells, _ = expand_cells([*given, "candidates.screen=2", "tracker=none"])
