@@ -276,6 +276,7 @@ def test_what_hydra_would_let_pass_is_refused(slip):
                 "embedder.max_length_tokens=0",
                 "target_chunks.unit=chunk",
                 "candidate_chunks.length_chars=0",
+                "candidate_chunks.min_chars=-1",
                 "limits.labels_chosen=last",
                 "limits.validation_rows=0",
                 "rank_rows=10",

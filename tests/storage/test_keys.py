@@ -90,8 +90,8 @@ def pre_fine_tuned_step() -> Step:
     return steps.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", SEEDS)
 
 
-def pool_step() -> Step:
-    return steps.pool("candidates", WORLD.candidates(), Chunking())
+def pool_step(min_chars: int = 0) -> Step:
+    return steps.pool("candidates", WORLD.candidates(), Chunking(min_chars=min_chars))
 
 
 def embeddings_step() -> Step:
@@ -145,6 +145,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "ZeroShot": (lambda: ZeroShot().key_fields(), "c5064c179e14"),
     "HashedEmbedder": (lambda: HashedEmbedder().identity(), "12c37e6526eb"),
     "Chunking": (lambda: key_fields(Chunking()), "84ebe75da6c0"),
+    "Chunking with min_chars": (lambda: key_fields(Chunking(min_chars=7)), "05ae836444c3"),
     "TaskLimits": (lambda: key_fields(TaskLimits()), "a4ad5b49a32a"),
     "TaskLimits with reported_rows": (
         lambda: key_fields(TaskLimits(reported_rows=7)),
@@ -157,6 +158,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "predictions step": (lambda: predictions_step().key, "d85d60e66d53"),
     "pre_fine_tuned step": (lambda: pre_fine_tuned_step().key, "7c4080b49fb2"),
     "pool step": (lambda: pool_step().key, "99c9ee413767"),
+    "pool step with min_chars": (lambda: pool_step(7).key, "41a2401de939"),
     "scored step": (lambda: scored_step().key, "22d6817bcb63"),
     "selection step": (lambda: selection_step().key, "83267850e668"),
     "embeddings step": (

@@ -73,6 +73,8 @@ def _add_rows(add: Add) -> None:
     add("--unit", choices=("whole", "fixed"), default="whole", help=unit)
     length = "length of a fixed piece, and what the encoder reads of a row (1000)"
     add("--length-chars", type=int, default=1000, metavar="N", help=length)
+    least = "least length of a candidate; a shorter piece joins the next one (0: any)"
+    add("--min-chars", type=int, default=0, metavar="N", help=least)
 
 
 def _add_where(add: Add) -> None:
