@@ -114,6 +114,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "AllDomains": (lambda: identity(AllDomains()), "608ded792aea"),
     "Nearest": (lambda: identity(Nearest()), "296d179ee61e"),
     "DSIR": (lambda: identity(DSIR()), "e069d476d6d2"),
+    "DSIR with quality_filter": (lambda: identity(DSIR(quality_filter="paper")), "fa46bf4e80ea"),
     "CuratedTAPT": (lambda: identity(CuratedTAPT()), "2246407120ec"),
     "RoundRobin": (lambda: identity(RoundRobin()), "d527ceaa485b"),
     "TSDS": (lambda: identity(TSDS()), "fa4ceb16c22d"),
