@@ -150,6 +150,25 @@ def test_rows_in_other_columns_and_pieces_of_one_length(given, tmp_path):
     assert 200 < np.median(lengths) <= max(lengths) <= 300
 
 
+@pytest.mark.parametrize("unit", ["whole", "fixed"])
+def test_rows_below_the_least_length_are_left_out_and_counted(given, tmp_path, unit):
+    out = tmp_path / "chosen"
+    more = ("--budget", "20", "--unit", unit, "--length-chars", "300", "--min-chars", "150")
+    manifest = select(given, out, *more, "--method", "random")
+    lengths = [len(t) for t in pq.read_table(out / "selected.parquet")["text"].to_pylist()]
+    assert min(lengths) >= 150
+    short = sum(len(text) < 150 for text in given.rows.values())
+    left_out = {"whole": short, "fixed": manifest["short_rows"]["candidates"]}[unit]
+    assert manifest["request"]["min_chars"] == 150
+    assert manifest["short_rows"] == {"target": 0, "candidates": left_out}
+    assert manifest["summaries"]["20"]["short_rows"] == manifest["short_rows"]
+    assert manifest["rows"]["target"] == 30  # a row of the target is never left out
+    said = f"{left_out} rows of fewer than 150 characters were left out."
+    assert (said in (out / "report.md").read_text("utf-8")) == (left_out > 0)
+    if unit == "whole":
+        assert manifest["rows"]["candidates"] == 360 - short < 360
+
+
 def test_the_report_and_the_card_say_what_was_chosen(given, tmp_path):
     out = tmp_path / "chosen"
     evil = tmp_path / "evil.jsonl"
@@ -306,6 +325,12 @@ REFUSED = [
     (("--budget", "9", "--text-column", "body"), "has no column 'body'; it has"),
     (("--budget", "9", "--id-column", "key"), "has no column 'key'; it has"),
     (("--budget", "9", "--length-chars", "0"), "length_chars must be at least 1"),
+    (("--budget", "9", "--min-chars", "-1"), "min_chars must not be negative"),
+    (("--budget", "9", "--min-chars", "5000"), "has 5000 characters; lower min_chars"),
+    (
+        ("--budget", "9", "--unit", "fixed", "--min-chars", "1001"),
+        "min_chars 1001 is more than length_chars 1000; lower it",
+    ),
     (("--budget", "9", "--seed", "-1"), "seed must not be negative"),
     (("--budget", "9", "--ray-address", "h:1"), "a Ray address is for the engine ray"),
     (

@@ -151,6 +151,25 @@ def test_budgets_are_prefixes_of_one_ranking(records, store):
     assert ids[0] == ids[1][:10]
 
 
+def test_short_documents_are_left_out_and_the_record_counts_them(store):
+    import pyarrow.parquet as pq
+
+    chosen = ("selector=random", "candidate_chunks.min_chars=270")
+    (config,) = cells(store, *chosen)
+    cell = plan_cell(config)
+    record = run_cell(config)
+    texts = pq.read_table(cell.store.get(cell.record.inputs["selection"]) / "selection.parquet")[
+        "text"
+    ].to_pylist()
+    assert min(map(len, texts)) >= 270
+    left_out, rows = (record["selection"][name] for name in ("short_rows", "pool_rows"))
+    assert left_out["target"] == 0
+    assert 0 < left_out["candidates"] == 800 - rows["candidates"]
+    (published,) = cells(store, *chosen, "protocol=published")
+    (pool,) = [s for s in plan_cell(published).record.ancestors() if s.kind == "pool"]
+    assert "min_chars" not in pool.parameters  # Deviation D29
+
+
 def test_a_budget_larger_than_the_pool_fails_that_cell_only(tmp_path):
     (config,) = cells(tmp_path, "selector=random", "budget=900")
     record = run_cell(config)

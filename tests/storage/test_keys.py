@@ -91,8 +91,8 @@ def pre_fine_tuned_step() -> Step:
     return models.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", SEEDS)
 
 
-def pool_step() -> Step:
-    return pools.pool("candidates", WORLD.candidates(), Chunking())
+def pool_step(min_chars: int = 0) -> Step:
+    return pools.pool("candidates", WORLD.candidates(), Chunking(min_chars=min_chars))
 
 
 def embeddings_step() -> Step:
@@ -120,6 +120,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "AllDomains": (lambda: identity(AllDomains()), "608ded792aea"),
     "Nearest": (lambda: identity(Nearest()), "296d179ee61e"),
     "DSIR": (lambda: identity(DSIR()), "e069d476d6d2"),
+    "DSIR with quality_filter": (lambda: identity(DSIR(quality_filter="paper")), "fa46bf4e80ea"),
     "CuratedTAPT": (lambda: identity(CuratedTAPT()), "2246407120ec"),
     "RoundRobin": (lambda: identity(RoundRobin()), "d527ceaa485b"),
     "TSDS": (lambda: identity(TSDS()), "fa4ceb16c22d"),
@@ -151,6 +152,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "ZeroShot": (lambda: ZeroShot().key_fields(), "c5064c179e14"),
     "TfidfSvdEncoder": (lambda: TfidfSvdEncoder().identity(), "9fed0542306a"),
     "Chunking": (lambda: key_fields(Chunking()), "84ebe75da6c0"),
+    "Chunking with min_chars": (lambda: key_fields(Chunking(min_chars=7)), "05ae836444c3"),
     "TaskLimits": (lambda: key_fields(TaskLimits()), "a4ad5b49a32a"),
     "TaskLimits with reported_rows": (
         lambda: key_fields(TaskLimits(reported_rows=7)),
@@ -164,6 +166,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "pre_fine_tuned step": (lambda: pre_fine_tuned_step().key, "7c4080b49fb2"),
     "pool step": (lambda: pool_step().key, "99c9ee413767"),
     "fitted_encoder step": (lambda: fitted_encoder_step().key, "6a52142018c7"),
+    "pool step with min_chars": (lambda: pool_step(7).key, "41a2401de939"),
     "scored step": (lambda: scored_step().key, "22d6817bcb63"),
     "selection step": (lambda: selection_step().key, "83267850e668"),
     "embeddings step": (

@@ -135,5 +135,6 @@ def _request(options: argparse.Namespace) -> Request:
         columns=columns,
         unit=options.unit,
         length_chars=options.length_chars,
+        min_chars=options.min_chars,
         seed=options.seed,
     )

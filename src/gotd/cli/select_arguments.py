@@ -60,6 +60,8 @@ def add_select(commands: Any, run: Any) -> None:
     add("--unit", choices=("whole", "fixed"), default="whole", help=unit)
     length = "length of a fixed piece, and what the encoder reads of a row (1000)"
     add("--length-chars", type=int, default=1000, metavar="N", help=length)
+    least = "least length of a candidate; a shorter piece joins the next one (0: any)"
+    add("--min-chars", type=int, default=0, metavar="N", help=least)
 
     add = parser.add_argument_group("where").add_argument
     add("--engine", choices=("local", "ray"), default="local", help="(local)")

@@ -209,6 +209,9 @@ def _as_published(config: DictConfig) -> DictConfig:
     # Deviation D2. Of a space that no layer makes (token_mean) nothing was published.
     if config.embedder.get("pooling") == "mean_masked":
         config.embedder.pooling = "mean_all_positions"
+    for side in ("candidate_chunks", "target_chunks"):
+        config[side].min_chars = 0  # Deviation D29
+    config.dsir.target_smoothing = 0.0  # Deviation D30
     # Deviation D9 is GLUE's: with a split to choose on, the published code chooses (D19).
     kept = {"choose"} if config.task.get("choice_split") is not None else set()
     for group in ("pre_fine_tune", "fine_tune", "evaluation"):

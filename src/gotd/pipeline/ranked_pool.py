@@ -202,15 +202,19 @@ class SelectedRows:
             under_covered: Domains that the base model lacks, where known.
 
         Returns:
-            What `Measures.summary` returns, with ``coverage`` and ``targets`` (what each
-            target received; ``None`` without an explainer).
+            What `Measures.summary` returns, with ``coverage``, ``targets`` (what each
+            target received; ``None`` without an explainer), and by side ``pool_rows`` and
+            ``short_rows`` (texts that were left out because they are too short).
         """
         ranked = self.ranked
+        pools = {side: pool_facts(ranked.folders[side]) for side in SIDES}
         summary = self._measures.summary(ranked.pool, domain_shares(ranked.target), under_covered)
         summary["coverage"] = coverage(
             ranked.best, self.budget, ranked.candidates, ranked.target, seed
         )
         summary["targets"] = None if self.explainer is None else self.explainer.summary()
+        summary["pool_rows"] = {side: sum(pool["rows"]) for side, pool in pools.items()}
+        summary["short_rows"] = {side: pool.get("short_rows", 0) for side, pool in pools.items()}
         return summary
 
     def _vectors(self, start: int, block: pa.Table) -> np.ndarray:

@@ -49,6 +49,8 @@ class Request:
         unit: ``whole``: a candidate is a row as it was given; ``fixed``: rows are cut
             and joined to chunks of ``length_chars``. A target row is never cut.
         length_chars: Length of a ``fixed`` chunk, and what the encoder reads of any row.
+        min_chars: Least characters of a candidate; shorter ones are left out and counted, or
+            with ``fixed`` joined with the next one. 0: any.
         seed: Seed of the selection.
     """
 
@@ -61,10 +63,11 @@ class Request:
     columns: Columns = field(default_factory=Columns)
     unit: Unit = "whole"
     length_chars: int = 1000
+    min_chars: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Chunking(self.unit, self.length_chars)
+        Chunking(self.unit, self.length_chars, self.min_chars)
         check_at_least(self, 0, "seed")
 
     @property
@@ -105,7 +108,7 @@ class Prepared:
         self.steps: dict[str, Step] = {}
         if request.embeds:
             request.encoder.width()  # an encoder that does not exist is an error at once
-        chunks = Chunking(request.unit, request.length_chars)
+        chunks = Chunking(request.unit, request.length_chars, request.min_chars)
         rows = Chunking("whole")
         target = pools.pool("target", request.target, rows, request.target_columns)
         candidates = pools.pool("candidates", request.candidates, chunks, request.columns)

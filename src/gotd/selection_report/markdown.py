@@ -29,6 +29,7 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
     given = {
         "blank": sum(manifest["blank_rows"].values()),
         "unreadable": manifest["unreadable_rows"],
+        "short": sum(manifest["short_rows"].values()),
         "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
     }
     return _render("report", manifest, summaries, **given)
