@@ -66,10 +66,12 @@ def parts(folder):
     return named_parts([str(folder)], Columns(), folder / "hub.json")
 
 
-def build(folder: Path, given, unit="whole", tick=lambda _: None, **more) -> Path:
+def build(
+    folder: Path, given, unit="whole", tick=lambda _: None, min_chars=0, separator=" "
+) -> Path:
     folder.mkdir(exist_ok=True)
     with progress.watch(lambda label, total: nullcontext(tick)), progress.step("pool"):
-        write_pool(given, folder, Chunking(unit, 60), **more)
+        write_pool(given, folder, Chunking(unit, 60, min_chars), separator)
     return folder
 
 
