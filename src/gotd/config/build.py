@@ -13,13 +13,12 @@ import typing
 from dataclasses import field
 from typing import Any, Literal
 
-import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from gotd.config.discovery import EXTENSIBLE, conf_folder, options, plugins
+from gotd.config.discovery import EXTENSIBLE, conf_folder, options, plugins, read_yaml
 from gotd.config.schemas import (
     CandidatesConfig,
     Config,
@@ -35,7 +34,7 @@ def targets() -> dict[tuple[str, str], str]:
     Raises:
         ValueError: If an entry point is broken; names the package.
     """
-    listed = yaml.safe_load((conf_folder() / "targets.yaml").read_text("utf-8"))
+    listed = read_yaml(conf_folder() / "targets.yaml")
     known = {(group, name): listed[group][name] for group in listed for name in listed[group]}
     for option in options("selector").values():
         target = (option.node.get("method") or {}).get("_target_", option.target)

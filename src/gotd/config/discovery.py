@@ -55,7 +55,7 @@ class Option:
         if self.path is None:
             return {}
         try:
-            node = yaml.load(self.path.read_text("utf-8"), Loader=_LOADER)
+            node = read_yaml(self.path)
         except yaml.YAMLError as error:
             raise ValueError(f"{self.where}: {' '.join(str(error).split())}") from error
         if not isinstance(node, dict):
@@ -68,8 +68,15 @@ class Option:
         return f"{self.path} of the package {self.package}"
 
 
-# The compiled loader is about ten times as fast; some builds of PyYAML lack it.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file.
+
+    Raises:
+        yaml.YAMLError: If it is no YAML.
+    """
+    # The compiled loader is many times as fast; some builds of PyYAML lack it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(path.read_text("utf-8"), Loader=loader)
 
 
 def conf_folder() -> Path:

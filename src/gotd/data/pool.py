@@ -89,13 +89,13 @@ def write_pool(
     write_json(folder / INDEX, {**counts, **_distributions(shards)})
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Progress:
-    """How far the parts had been read when a shard was full.
+    """How far the parts are read; a shard's marker has what it was when the shard was full.
 
     Args:
-        part: Number of the part of the shard's last row.
-        taken: Rows of that part in shards so far.
+        part: Number of the part of the last row.
+        taken: Rows of that part so far.
         rows: Rows in the shard.
         blank: Rows of the parts before it that hold no visible character, so left out.
         short: Texts of the parts before it that are too short, so left out.
@@ -119,20 +119,18 @@ class _Writer:
         tick(sum(shard.rows for shard in done))
         self._resume = done[-1] if done else _Progress()
         self.written, self.blank, self.short = len(done), self._resume.blank, self._resume.short
+        self._now, self._bytes = _Progress(), 0
         self._held: list[pa.Table] = []
-        self._rows = self._bytes = 0
-        self._part = self._taken = self._blank_before = self._short_before = 0
 
     def add_part(self, number: int, part: Part, cut: Callable[[Tables], Tables]) -> None:
         """Add the rows of a part that are in no shard yet."""
         if number < self._resume.part:
             return
         skip = self._resume.taken if number == self._resume.part else 0
-        self._part, self._taken = number, 0
-        self._blank_before, self._short_before = self.blank, self.short
+        self._now = _Progress(number, 0, self._now.rows, self.blank, self.short)
         for table in cut(self._visible(part.pieces())):
-            skipped = min(table.num_rows, max(0, skip - self._taken))
-            self._taken += skipped
+            skipped = min(table.num_rows, max(0, skip - self._now.taken))
+            self._now.taken += skipped
             self._add(table.slice(skipped))
 
     def _visible(self, pieces: Tables) -> Iterator[pa.Table]:
@@ -161,12 +159,13 @@ class _Writer:
         while table.num_rows:
             sizes = np.cumsum(pc.binary_length(table["text"]).to_numpy().astype(np.int64))
             fitting = int(np.searchsorted(self._bytes + sizes, SHARD_BYTES)) + 1
-            count = min(table.num_rows, SHARD_ROWS - self._rows, fitting)
+            count = min(table.num_rows, SHARD_ROWS - self._now.rows, fitting)
             self._held.append(table.slice(0, count))
-            self._rows, self._bytes = self._rows + count, self._bytes + int(sizes[count - 1])
-            self._taken += count
+            self._now.rows += count
+            self._now.taken += count
+            self._bytes += int(sizes[count - 1])
             table = table.slice(count)
-            if self._rows >= SHARD_ROWS or self._bytes >= SHARD_BYTES:
+            if self._now.rows >= SHARD_ROWS or self._bytes >= SHARD_BYTES:
                 self.finish_shard()
 
     def finish_shard(self) -> None:
@@ -177,13 +176,10 @@ class _Writer:
         rows = pa.concat_tables(self._held).cast(SCHEMA).combine_chunks()
         with atomic_write(self._folder / name) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
             file.write_table(rows, max_chunksize=rows.num_rows)
-        progress = _Progress(
-            self._part, self._taken, self._rows, self._blank_before, self._short_before
-        )
-        write_json(self._work / name, asdict(progress))
-        tick(self._rows)
+        write_json(self._work / name, asdict(self._now))
+        tick(self._now.rows)
         self.written += 1
-        self._held, self._rows, self._bytes = [], 0, 0
+        self._held, self._now.rows, self._bytes = [], 0, 0
 
 
 def _distributions(shards: Sequence[Rows]) -> dict[str, Any]:

@@ -51,7 +51,8 @@ def key_fields(value: Any) -> dict[str, Any]:
         content = getattr(value, field.name)
         unset = "added_later" in field.metadata and content == field.default
         if field.init and field.name not in RUN_ONLY and not unset:
-            fields[field.name] = _content(content)
+            is_file = isinstance(content, Path) and content.is_file()
+            fields[field.name] = {"sha256": checksum(content)} if is_file else content
     return json.loads(json.dumps(fields))
 
 
@@ -81,11 +82,6 @@ def identity(value: Any) -> dict[str, Any]:
         "class": kind.key_name,
         "version": getattr(kind, "version", 1),
     }
-
-
-def _content(value: Any) -> Any:
-    """Return a file's checksum in place of its path."""
-    return {"sha256": checksum(value)} if isinstance(value, Path) and value.is_file() else value
 
 
 def source_identity(source: Any, part: str, task: str | None = None) -> dict[str, Any]:

@@ -177,9 +177,7 @@ class Stream:
         lengths = [len(x) for x in self.problem.candidates]
         if out is None:
             return tuple(np.empty(length) for length in lengths)
-        if [array.shape for array in out] != [(length,) for length in lengths] or any(
-            array.dtype != np.float64 for array in out
-        ):
+        if [(array.shape, array.dtype) for array in out] != [((n,), np.float64) for n in lengths]:
             raise ValueError("out must hold one float64 array [n_k] per candidate array")
         return tuple(out)
 

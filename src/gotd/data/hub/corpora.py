@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
-_FACTS = yaml.safe_load(Path(__file__).with_name("corpora.yaml").read_text("utf-8"))
+from gotd.config.discovery import read_yaml
+
+_FACTS = read_yaml(Path(__file__).with_name("corpora.yaml"))
 
 SUITES: Mapping[str, Mapping[str, Mapping[str, int]]] = _FACTS["suites"]
 """Published rows of each split with public labels, by suite and task."""

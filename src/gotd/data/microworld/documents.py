@@ -67,9 +67,8 @@ def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     per_cell = voice.facts.per_cell[domain]
     start = voice.facts.first[domain] + topic * per_cell
     alike = start + (concept - start + voice.rng.integers(1, per_cell)) % per_cell
-    contrast = voice.rng.integers(POLARITIES, size=rows) * CATEGORIES + voice.other_category(
-        topic % CATEGORIES
-    )
+    polarity = voice.rng.integers(POLARITIES, size=rows)
+    contrast = polarity * CATEGORIES + voice.other_category(topic % CATEGORIES)
     same = voice.rng.random(rows) < 0.5
     other = np.where(same, alike, _within(voice, domain, contrast))
     verdict = np.where(same, voice.word("alike"), voice.word("different"))

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import yaml
 
-_WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text("utf-8"))
+from gotd.config.discovery import read_yaml
+
+_WORDS = read_yaml(Path(__file__).with_name("vocabulary.yaml"))
 SPECIALS: Sequence[str] = _WORDS["specials"]
 ATTRIBUTES: Mapping[str, Sequence[Sequence[str]]] = _WORDS["attributes"]
 """The words that state each value of an attribute; those of the noun class are determiners."""

@@ -62,10 +62,9 @@ class ToxicMicroworld(Microworld):
         return []
 
     def vocabulary(self) -> list[str]:
-        """List the words, the insults last."""
-        mild = [invented(number, 2) + "k" for number in range(INSULTS)]
-        strong = [invented(number, 2) + "k" for number in range(INSULTS, 2 * INSULTS)]
-        return [*super().vocabulary(), *mild, *strong]
+        """List the words, the insults last: first the mild ones, then the strong ones."""
+        insults = [invented(number, 2) + "k" for number in range(2 * INSULTS)]
+        return [*super().vocabulary(), *insults]
 
     def held_out(self) -> list[Part]:
         """Return documents for perplexity."""
