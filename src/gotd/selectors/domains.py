@@ -219,11 +219,10 @@ def _sample_domains(
 
     chance = engine.map(lambda shard: uniform_by_id(shard.ids, seed, ROLE), candidates)
     numbers = np.concatenate(list(chance))
-    starts = np.cumsum([0, *map(len, candidates)])
+    names = pa.chunked_array([domains_of(shard, READER) for shard in candidates], pa.string())
     samples = {}
     for domain in domain_names(candidates, READER):
-        members = rows_in_domains(candidates, (domain,), READER)
-        rows = np.concatenate([start + m for start, m in zip(starts, members, strict=False)])
+        rows = np.flatnonzero(pc.equal(names, domain))
         first = rows[np.argsort(numbers[rows])[:sample]]
         samples[domain] = gather(candidates, first), numbers[first], len(rows)
     return samples

@@ -9,7 +9,7 @@ Source: GOT-D (ICLR 2024), section 2 and Theorem 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -69,7 +69,11 @@ class GotD(TransportSettings, ScoringSelector):
         problem = self.problem(target, candidates)
         compute = self.compute(problem, engine)
         priority = reference_priority(candidates, seed, engine)
-        potentials = self._solve(problem, priority, compute, out)
+        if self.solver == "semidual":
+            potentials = self.solve_semidual(problem, priority, compute, out)
+        else:
+            potentials = self._solve_small(problem, compute)
+            potentials = replace(potentials, candidate=tuple(fill(out, potentials.candidate)))
         values = potentials.candidate
         if self.debias:
             epsilon = potentials.epsilon_absolute
@@ -94,18 +98,8 @@ class GotD(TransportSettings, ScoringSelector):
             return replace(work, memory_bytes=4 * 8 * n_candidates * n_targets)
         return work
 
-    def _solve(
-        self,
-        problem: Problem,
-        priority: Callable[[], Iterable[np.ndarray]],
-        compute: Compute,
-        out: Out,
-    ) -> Potentials:
-        if self.solver == "semidual":
-            return self.solve_semidual(problem, priority, compute, out)
+    def _solve_small(self, problem: Problem, compute: Compute) -> Potentials:
         if self.solver == "published":
-            solved = solve_published(problem, compute=compute)
-        else:
-            solve = solve_dense if self.solver == "dense" else solve_pot
-            solved = solve(problem, tolerance=self.tolerance)
-        return replace(solved, candidate=tuple(fill(out, solved.candidate)))
+            return solve_published(problem, compute=compute)
+        solve = solve_dense if self.solver == "dense" else solve_pot
+        return solve(problem, tolerance=self.tolerance)

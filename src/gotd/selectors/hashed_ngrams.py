@@ -9,9 +9,11 @@ or a run of punctuation), and every run of 1 to ``ngrams`` tokens falls into one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections import defaultdict
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -38,17 +40,12 @@ def tokenise(text: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Sha256Ngrams:
-    """The published features: bucket = SHA-256 of the joined tokens mod ``buckets``.
-
-    Tokens become integers, and of each block of rows every distinct n-gram is joined
-    and hashed once. Python runs it, so more engine workers do not make it faster.
+class HashedNgrams(ABC):
+    """Counts of hashed n-grams, over all texts or weighted for each.
 
     Args:
         ngrams: Longest run of tokens.
         buckets: Number of buckets.
-
-    Source: Xie et al. (2023), DSIR; the package's hashing and tokeniser.
     """
 
     ngrams: int
@@ -56,19 +53,36 @@ class Sha256Ngrams:
 
     def count(self, texts: pa.Array) -> np.ndarray:
         """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
-        counts = np.zeros(self.buckets, dtype=np.int64)
-        for rows in _blocks(texts):
-            counts += np.bincount(self._block(rows)[0], minlength=self.buckets)
-        return counts
+        return self.read(texts, np.zeros(self.buckets))[0]
 
     def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
         """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
-        scores = np.zeros(len(texts))
-        for number, rows in enumerate(_blocks(texts)):
+        return self.read(texts, np.ascontiguousarray(weights, dtype=np.float64))[1]
+
+    @abstractmethod
+    def read(self, texts: pa.Array, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return both, from one pass over the texts."""
+
+
+class Sha256Ngrams(HashedNgrams):
+    """The published features: bucket = SHA-256 of the joined tokens mod ``buckets``.
+
+    Tokens become integers, and of each block of rows every distinct n-gram is joined
+    and hashed once. Python runs it, so more engine workers do not make it faster.
+
+    Source: Xie et al. (2023), DSIR; the package's hashing and tokeniser.
+    """
+
+    def read(self, texts: pa.Array, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return counts by bucket and sums of weights by text."""
+        counts, scores = np.zeros(self.buckets, dtype=np.int64), np.zeros(len(texts))
+        for start in range(0, len(texts), BLOCK_ROWS):
+            rows = check_texts(texts.slice(start, BLOCK_ROWS)).to_pylist()
             bucket, row = self._block(rows)
-            block = np.bincount(row, weights=weights[bucket], minlength=len(rows))
-            scores[number * BLOCK_ROWS :][: len(rows)] = block
-        return scores
+            counts += np.bincount(bucket, minlength=self.buckets)
+            sums = np.bincount(row, weights=weights[bucket], minlength=len(rows))
+            scores[start : start + len(rows)] = sums
+        return counts, scores
 
     def _block(self, rows: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Compute bucket and row of every n-gram, by length of the n-gram, then in text order."""
@@ -93,7 +107,8 @@ class Sha256Ngrams:
 
     def _tokens(self, rows: list[str]) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Tokenise; return all token numbers, the row of each token, and the words by number."""
-        vocabulary = _Vocabulary()
+        # Numbered in the order in which they are first seen.
+        vocabulary: defaultdict[str, int] = defaultdict(count().__next__)
         numbers, lengths = [np.zeros(0, dtype=np.int64)], []
         for text in rows:
             words = tokenise(text)
@@ -107,16 +122,7 @@ class Sha256Ngrams:
         return np.fromiter(buckets, np.int64, len(grams))
 
 
-class _Vocabulary(dict[str, int]):
-    """Numbers of words, in the order in which they are first seen."""
-
-    def __missing__(self, word: str) -> int:
-        self[word] = number = len(self)
-        return number
-
-
-@dataclass(frozen=True)
-class FastNgrams:
+class FastNgrams(HashedNgrams):
     """The same tokens, hashed by a compiled kernel over the Arrow buffer.
 
     Text that is not ASCII is decoded and classed by code point with the same pattern,
@@ -124,30 +130,11 @@ class FastNgrams:
     context or changes length (final sigma, dotted capital I), and for code points
     above U+1FFFF, which all count as letters. The buckets differ: compare rankings,
     never counts, across the two.
-
-    Args:
-        ngrams: Longest run of tokens.
-        buckets: Number of buckets.
     """
 
-    ngrams: int
-    buckets: int
-
-    def count(self, texts: pa.Array) -> np.ndarray:
-        """Count n-grams per bucket over all texts: int64 ``[buckets]``."""
-        return self._read(texts, np.zeros(self.buckets))[0]
-
-    def score(self, texts: pa.Array, weights: np.ndarray) -> np.ndarray:
-        """Sum ``weights[bucket]`` over the n-grams of each text: float64 ``[n]``."""
-        return self._read(texts, np.ascontiguousarray(weights, dtype=np.float64))[1]
-
-    def _read(self, texts: pa.Array, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, texts: pa.Array, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return counts by bucket and sums of weights by text."""
         return read_rows(*text_buffer(texts), *code_points(), self.ngrams, self.buckets, weights)
-
-
-def _blocks(texts: pa.Array) -> Iterator[list[str]]:
-    for start in range(0, len(texts), BLOCK_ROWS):
-        yield check_texts(texts.slice(start, BLOCK_ROWS)).to_pylist()
 
 
 def check_texts(texts: pa.Array) -> pa.Array:

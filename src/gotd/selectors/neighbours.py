@@ -82,8 +82,6 @@ def nearest_neighbours(
 
     def search(number: int) -> tuple[np.ndarray, np.ndarray]:
         shard = candidates[number]
-        if len(shard) == 0:
-            return np.empty((len(wanted), 0)), np.empty((len(wanted), 0), dtype=np.int64)
         rows, distances = _search_shard(
             wanted, _rows_of(shard, normalise), shard.ids, min(k, len(shard))
         )
@@ -91,7 +89,8 @@ def nearest_neighbours(
 
     ids = pa.chunked_array([shard.ids for shard in candidates])
     best = (np.empty((len(wanted), 0)), np.empty((len(wanted), 0), dtype=np.int64))
-    for distances, rows in engine.map(search, range(len(candidates))):
+    filled = (number for number, shard in enumerate(candidates) if len(shard))
+    for distances, rows in engine.map(search, filled):
         merged = np.hstack([best[0], distances]), np.hstack([best[1], rows])
         best = _best(*merged, ids, k)
     return Neighbours(*best, _order_by_id(best[1], ids))

@@ -116,15 +116,12 @@ class AllDomains(Selector):
         Raises:
             ValueError: If rows have no domain.
         """
-        ids: list[pa.Array] = []
-        scores: list[np.ndarray] = []
-        for domain in domain_names(candidates, self.name):
-            domain_ids, numbers = draw(
-                candidates, (domain,), limit, seed, self.name, engine, exactly=False
-            )
-            ids.append(domain_ids)
-            scores.append(np.arange(len(numbers)) + numbers)
-        return Ranking(*smallest(scores, ids, limit))
+        drawn = [
+            draw(candidates, (domain,), limit, seed, self.name, engine, exactly=False)
+            for domain in domain_names(candidates, self.name)
+        ]
+        scores = [np.arange(len(numbers)) + numbers for _, numbers in drawn]
+        return Ranking(*smallest(scores, [ids for ids, _ in drawn], limit))
 
 
 def draw(

@@ -97,8 +97,7 @@ def references() -> tuple[str, ...]:
 
 def arm_of(published: str) -> str | None:
     """Return the arm that a row of the paper's tables is; ``None`` for rows of no arm."""
-    arms = [one.name for one in entries() if published in one.published]
-    return arms[0] if arms else None
+    return next((one.name for one in entries() if published in one.published), None)
 
 
 def selector_class(name: str) -> Any:
