@@ -116,12 +116,12 @@ class AllDomains(Selector):
         Raises:
             ValueError: If rows have no domain.
         """
-        drawn = [
+        chosen = [
             draw(candidates, (domain,), limit, seed, self.name, engine, exactly=False)
             for domain in domain_names(candidates, self.name)
         ]
-        scores = [np.arange(len(numbers)) + numbers for _, numbers in drawn]
-        return Ranking(*smallest(scores, [ids for ids, _ in drawn], limit))
+        scores = [np.arange(len(numbers)) + numbers for _, numbers in chosen]
+        return Ranking(*smallest(scores, [ids for ids, _ in chosen], limit))
 
 
 def draw(
