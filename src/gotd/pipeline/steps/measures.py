@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from gotd.data.base import Source
 from gotd.evaluation.fine_tuned import FineTuned
+from gotd.evaluation.loss_of_parts import LossOfParts
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.zero_shot import OF_FULL_TEXT, Prompt, ZeroShot
 from gotd.pipeline.steps.models import predictions, scoring_work
@@ -91,6 +92,11 @@ def _(
             "experiment=toxicity"
         )
     return toxicity_measures(evaluation, model, rows, task, source, seeds["generation"])
+
+
+@measured.register
+def _(evaluation: LossOfParts, *_: Any) -> dict[str, Step]:
+    return {}  # the steps of the target loss, which every cell has, are all it reads
 
 
 def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:

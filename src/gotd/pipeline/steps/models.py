@@ -69,7 +69,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
             write_report(folder, report)
 
     parameters = {
-        "source": source_identity(source, "candidates") if needs_text or words else None,
+        "source": source_identity(source, "pretraining") if needs_text or words else None,
         "spec": identity(spec),
         "pretraining": identity(pretraining) if pretraining is not None else None,
         "pretraining_rows": model.pretraining_rows,
