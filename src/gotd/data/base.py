@@ -133,7 +133,8 @@ class Source(Protocol):
         """Return how many rows it has of ``candidates``, ``pretraining`` or ``<task>/<split>``.
 
         A source with texts of single domains also counts those of one domain for ``target``
-        and ``evaluation`` (`gotd.data.tasks.halves.DomainTexts`). An estimate will do. ``None`` if that is not known without reading or fetching rows;
+        and ``evaluation`` (`gotd.data.tasks.halves.DomainTexts`).
+        An estimate will do. ``None`` if that is not known without reading or fetching rows;
         nothing is raised.
         """
         ...

@@ -1,8 +1,8 @@
 """The passages of a folder by domain, each domain divided into three roles.
 
-A passage pre-trains base models, or pools are drawn from it, or targets and evaluation texts
-are. A hash of its id decides, so the roles are disjoint whatever is drawn, and adding files
-moves no passage from one role to another.
+A passage may be in pre-training text, in pools, or in targets and evaluation texts. A hash of
+its id decides, so the roles are disjoint for all seeds, and adding files moves no passage from
+one role to another.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class DrawnPart:
     """The first passages of a draw from one domain, in the order of the files.
 
     Args:
-        passages: The passages that are drawn from.
+        passages: The passages of the domain in one role.
         seed: Seed of the draw.
         chars: Characters to draw.
         content: What determines the rows: the identity.

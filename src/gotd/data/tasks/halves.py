@@ -1,5 +1,6 @@
-"""A target of two halves without labels: texts of a domain that the base knows, and of one that
-it lacks. It is the paper's Figure 3: half cats, half dogs, and a pool that is nearly all cats.
+"""A target of two halves without labels: of a domain that the base knows, and of one it lacks.
+
+It is the paper's Figure 3: a target of cats and dogs, and a pool that is nearly all cats.
 """
 
 from __future__ import annotations
