@@ -2,6 +2,7 @@
 
 import time
 
+import numpy as np
 import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,8 +23,15 @@ def docs(texts: list[str], domains: list[str | None] | None = None) -> pa.Table:
     )
 
 
-def chunk(documents: pa.Table, length_chars: int = 1000, separator: str = " ") -> pa.Table:
-    tables = list(fixed_chunks([documents], length_chars, separator))
+def chunk(
+    documents: pa.Table,
+    length_chars: int = 1000,
+    separator: str = " ",
+    min_chars: int = 0,
+    dropped: list[None] | None = None,
+) -> pa.Table:
+    count = (lambda: None) if dropped is None else (lambda: dropped.append(None))
+    tables = list(fixed_chunks([documents], length_chars, separator, min_chars, count))
     return pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
 
@@ -91,6 +99,78 @@ def test_the_tail_of_a_long_text_is_joined_to_the_next():
     chunks = chunk(docs(["one two three", "four"]), length_chars=10)
     assert texts_of(chunks) == ["one two", "three four"]
     assert chunks["id"].to_pylist() == ["d0#0", "d0#1"]
+
+
+# Least length --------------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    texts=TEXTS,
+    length=st.integers(1, 40),
+    least=st.floats(0, 1),
+    separator=st.sampled_from([" ", ""]),
+)
+def test_no_chunk_is_shorter_than_the_least_length_and_what_is_lost_is_counted(
+    texts, length, least, separator
+):
+    min_chars, dropped = round(least * length), []
+    chunks = chunk(docs(texts), length, separator, min_chars, dropped)
+    found = texts_of(chunks)
+    assert all(min_chars <= len(text) <= length for text in found)
+    assert len(set(chunks["id"].to_pylist())) == len(found)
+    lost = len(letters(texts)) - len(letters(found))
+    assert len(dropped) <= lost <= len(dropped) * max(0, min_chars - 1)
+    # Letters stay in order: those that are left are a subsequence.
+    rest = iter(letters(texts))
+    assert all(letter in rest for letter in letters(found))
+
+
+def test_the_short_end_of_a_text_takes_the_beginning_of_the_next():
+    texts = ["one two three", "four five six seven"]
+    plain = chunk(docs(texts), length_chars=10)
+    assert texts_of(plain) == ["one two", "three", "four five", "six seven"]
+    chunks = chunk(docs(texts), length_chars=10, min_chars=6)
+    assert texts_of(chunks) == ["one two", "three four", "five six"]
+    assert chunks["id"].to_pylist() == ["d0#0", "d0#1", "d1#1"]
+
+
+def test_a_short_text_that_nothing_follows_is_dropped_and_counted():
+    dropped = []
+    chunks = chunk(docs(["one two three", "four five six seven"]), 10, " ", 6, dropped)
+    assert letters(texts_of(chunks)) == letters(["one two three four five six"])
+    assert len(dropped) == 1
+    assert texts_of(chunk(docs(["aaa"]), 10, min_chars=4)) == []
+
+
+def test_a_short_text_before_a_word_that_leaves_no_room_is_dropped():
+    dropped = []
+    chunks = chunk(docs(["aa " + "b" * 10]), 10, " ", 5, dropped)
+    assert texts_of(chunks) == ["b" * 10]
+    assert len(dropped) == 1
+
+
+def test_a_least_length_cuts_no_word_that_has_a_white_space_before_it():
+    texts = ["word " * 21 + "end", "other " * 20]
+    chunks = chunk(docs(texts), length_chars=50, min_chars=40)
+    found, given_words = " ".join(texts_of(chunks)).split(), " ".join(texts).split()
+    assert found == given_words[: len(found)]
+    assert len(given_words) - len(found) < 8  # the last text is short
+
+
+def test_lengths_are_more_equal_with_a_least_length():
+    texts = ["word " * (100 + 7 * (i % 13)) for i in range(60)]
+    spread = {}
+    for min_chars in (0, 200, 360):
+        lengths = np.array([len(t) for t in texts_of(chunk(docs(texts), 400, min_chars=min_chars))])
+        spread[min_chars] = lengths.std() / lengths.mean()
+    assert spread[0] > 2 * spread[200] > 2 * spread[360]
+
+
+def test_the_domain_of_texts_that_a_least_length_joins_is_mixed():
+    chunks = chunk(docs(["aaa", "bbbb bbbb"], ["x", "y"]), length_chars=8, min_chars=4)
+    assert texts_of(chunks) == ["aaa bbbb", "bbbb"]
+    assert chunks["domain"].to_pylist() == [MIXED, "y"]
 
 
 def test_domain_is_kept_or_called_mixed_and_never_moves_a_cut():

@@ -135,6 +135,41 @@ def test_a_killed_run_goes_on_at_its_shard_with_the_same_bytes(
         assert (broken / name).stat().st_mtime_ns == when
 
 
+@pytest.mark.parametrize("unit", ["whole", "fixed"])
+def test_short_rows_are_left_out_and_counted_also_by_a_run_that_was_killed(files, tmp_path, unit):
+    made = build(tmp_path / "pool", parts(files), unit, min_chars=30)
+    given = pa.concat_tables(pq.read_table(f) for f in sorted(files.glob("*.parquet")))
+    lengths = [len(text) for text in table_of(made)["text"].to_pylist()]
+    assert min(len(text.strip()) for text in table_of(made)["text"].to_pylist()) >= 30
+    if unit == "whole":
+        visible = [len(text.strip()) for text in given["text"].to_pylist() if text.strip()]
+        assert 0 < len(lengths) == sum(length >= 30 for length in visible) < len(visible)
+        assert pool_facts(made)["short_rows"] == len(visible) - len(lengths)
+    else:
+        assert max(lengths) <= 60
+        assert 0 <= pool_facts(made)["short_rows"] <= 3  # the last text of a file at most
+    broken = tmp_path / "broken"
+
+    def stop(rows):
+        if (broken / "rows-00002.arrow").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(broken, parts(files), unit, tick=stop, min_chars=30)
+    assert contents(build(broken, parts(files), unit, min_chars=30)) == contents(made)
+
+
+def test_without_a_least_length_the_facts_are_as_before(files, tmp_path):
+    assert "short_rows" not in pool_facts(build(tmp_path / "pool", parts(files)))
+
+
+@pytest.mark.parametrize("unit", ["whole", "fixed"])
+def test_a_pool_of_short_rows_alone_is_refused(tmp_path, unit):
+    given = table_parts(["one", "two"], "mine", Columns())
+    with pytest.raises(ValueError, match="no text of mine has 50 characters; lower min_chars"):
+        build(tmp_path / "pool", given, unit=unit, min_chars=50)
+
+
 def test_a_pool_of_filtered_parts_resumes_with_the_same_bytes(files, tmp_path):
     files.rename(files.with_name("candidates"))
     given = Folder(str(tmp_path), held_out_share=0.3, limit=400).candidates()

@@ -19,11 +19,20 @@ class Chunking:
     """``fixed``: short texts joined, long ones split; ``whole``: one chunk per text."""
     length_chars: int = 1000
     """Length of a fixed chunk in characters."""
+    min_chars: int = added_later(0)
+    """Least characters of a chunk; 0: any. Shorter texts are joined with the next one
+    (``fixed``), or else left out and counted."""
 
     def __post_init__(self) -> None:
         """Validate the chunking options."""
         check_choice(self, "unit", ("fixed", "whole"), "chunks ")
         check_at_least(self, 1, "length_chars", prefix="chunks ")
+        check_at_least(self, 0, "min_chars", prefix="chunks ")
+        if self.unit == "fixed" and self.min_chars > self.length_chars:
+            raise ValueError(
+                f"chunks min_chars {self.min_chars} is more than length_chars {self.length_chars}; "
+                "lower it"
+            )
 
 
 @dataclass

@@ -46,6 +46,7 @@ def write_pool(
     length_chars: int,
     tick: Callable[[int], None],
     separator: str = " ",
+    min_chars: int = 0,
 ) -> None:
     """Cut rows into shards, resuming at the shard.
 
@@ -59,21 +60,31 @@ def write_pool(
         length_chars: Length of a ``fixed`` chunk.
         tick: Called with the number of rows that were written.
         separator: Put between the texts that ``fixed`` joins.
+        min_chars: Least characters of a row, white space at its ends aside; 0: any. Shorter
+            ones are left out and counted, those that ``fixed`` cannot join.
 
     Raises:
-        ValueError: If a part cannot be read, no row has a visible character, or an id
-            occurs twice; names file and row.
+        ValueError: If a part cannot be read, no row has a visible character, all are too
+            short, or an id occurs twice; names file and row.
     """
     writer = _Writer(folder, work, tick)
-    cut: Callable[[Tables], Tables] = iter
+    cut: Callable[[Tables], Tables] = partial(writer.long_enough, min_chars=min_chars)
     if unit == "fixed":
-        cut = partial(fixed_chunks, length_chars=length_chars, separator=separator)
+        cut = partial(
+            fixed_chunks,
+            length_chars=length_chars,
+            separator=separator,
+            min_chars=min_chars,
+            on_dropped=writer.count_short,
+        )
     for number, part in enumerate(parts):
         writer.add_part(number, part, cut)
     writer.finish_shard()
     shards = [Rows.open(folder / rows_file(number)) for number in range(writer.written)]
     if not shards:
         labels = ", ".join(part.label for part in parts[:3]) or "the source, which has no parts,"
+        if writer.short:
+            raise ValueError(f"no text of {labels} has {min_chars} characters; lower min_chars")
         raise ValueError(f"no row of {labels} has a visible character; give some text")
     counts = [len(shard) for shard in shards]
     name = repeated(lambda number: shards[number].ids, counts)
@@ -81,6 +92,8 @@ def write_pool(
         # The id of a chunk is its document's and its number.
         raise repeated_id(parts, name.rpartition("#")[0] if unit == "fixed" else name)
     index = {"rows": counts, "blank_rows": writer.blank, **_distributions(shards)}
+    if min_chars:
+        index["short_rows"] = writer.short
     write_json(folder / INDEX, index)
 
 
@@ -93,12 +106,14 @@ class _Progress:
         taken: Rows of that part in shards so far.
         rows: Rows in the shard.
         blank: Rows of the parts before it that hold no visible character, so left out.
+        short: Texts of the parts before it that are too short, so left out.
     """
 
     part: int = 0
     taken: int = 0
     rows: int = 0
     blank: int = 0
+    short: int = 0
 
 
 class _Writer:
@@ -111,17 +126,18 @@ class _Writer:
         tick(sum(shard.rows for shard in done))
         self._folder, self._work, self._tick = folder, work, tick
         self._resume = done[-1] if done else _Progress()
-        self.written, self.blank = len(done), self._resume.blank
+        self.written, self.blank, self.short = len(done), self._resume.blank, self._resume.short
         self._held: list[pa.Table] = []
         self._rows = self._bytes = 0
-        self._part = self._taken = self._blank_before = 0
+        self._part = self._taken = self._blank_before = self._short_before = 0
 
     def add_part(self, number: int, part: Part, cut: Callable[[Tables], Tables]) -> None:
         """Add the rows of a part that are in no shard yet."""
         if number < self._resume.part:
             return
         skip = self._resume.taken if number == self._resume.part else 0
-        self._part, self._taken, self._blank_before = number, 0, self.blank
+        self._part, self._taken = number, 0
+        self._blank_before, self._short_before = self.blank, self.short
         for table in cut(self._visible(part.pieces())):
             skipped = min(table.num_rows, max(0, skip - self._taken))
             self._taken += skipped
@@ -133,6 +149,20 @@ class _Writer:
             visible = table.filter(pc.not_equal(pc.utf8_trim_whitespace(table["text"]), ""))
             self.blank += table.num_rows - visible.num_rows
             yield visible
+
+    def long_enough(self, pieces: Tables, min_chars: int) -> Iterator[pa.Table]:
+        """Filter out rows that are too short and count them."""
+        for table in pieces:
+            if min_chars:
+                lengths = pc.utf8_length(pc.utf8_trim_whitespace(table["text"]))
+                kept = table.filter(pc.greater_equal(lengths, min_chars))
+                self.short += table.num_rows - kept.num_rows
+                table = kept
+            yield table
+
+    def count_short(self) -> None:
+        """Count a text that is too short."""
+        self.short += 1
 
     def _add(self, table: pa.Table) -> None:
         """Add rows; where a shard ends does not depend on how they are grouped."""
@@ -155,7 +185,9 @@ class _Writer:
         rows = pa.concat_tables(self._held).cast(SCHEMA).combine_chunks()
         with atomic_write(self._folder / name) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
             file.write_table(rows, max_chunksize=rows.num_rows)
-        progress = _Progress(self._part, self._taken, self._rows, self._blank_before)
+        progress = _Progress(
+            self._part, self._taken, self._rows, self._blank_before, self._short_before
+        )
         write_json(self._work / name, asdict(progress))
         self._tick(self._rows)
         self.written += 1
@@ -202,8 +234,8 @@ def pool_facts(pool: Path) -> dict[str, Any]:
     """Read what was counted when a pool was written.
 
     Returns:
-        ``rows`` (per shard), ``blank_rows``, ``domains`` (rows of each) and
-        ``length_chars`` (pairs of length and rows).
+        ``rows`` (per shard), ``blank_rows``, ``domains`` (rows of each), ``length_chars``
+        (pairs of length and rows) and, with a least length, ``short_rows``.
     """
     return json.loads((pool / INDEX).read_text("utf-8"))
 

@@ -29,6 +29,7 @@ from gotd.embedding.encoders import Encoder, FittedEncoder
 from gotd.engine.local import Engine
 from gotd.storage import progress
 from gotd.storage.artifacts import WORK, Step
+from gotd.storage.keys import key_fields
 from gotd.storage.work import Work
 
 
@@ -56,6 +57,7 @@ def pool(
             folder / WORK,
             unit=chunking.unit,  # type: ignore[arg-type]
             length_chars=chunking.length_chars,
+            min_chars=chunking.min_chars,
             tick=progress.tick,
         )
 
@@ -104,6 +106,7 @@ def target(
             folder / WORK,
             unit=chunking.unit,  # type: ignore[arg-type]
             length_chars=chunking.length_chars,
+            min_chars=chunking.min_chars,
             separator=separator,
             tick=progress.tick,
         )
@@ -222,5 +225,5 @@ def _pool_work(rows: float, tokens: float) -> Work:
 
 
 def _chunks(chunking: Chunking) -> dict[str, Any]:
-    fixed = chunking.unit == "fixed"
-    return {"unit": chunking.unit, "length_chars": chunking.length_chars if fixed else None}
+    unused = {} if chunking.unit == "fixed" else {"length_chars": None}
+    return key_fields(chunking) | unused
