@@ -97,7 +97,10 @@ def test_masks_are_disjoint_and_depend_on_seed_and_id_only(size, mask_sets):
     again = mask_positions("a", free, settings, 0)
     assert all(np.array_equal(a, b) for a, b in zip(sets, again, strict=True))
     if size == 100:
-        for other in (mask_positions("b", free, settings, 0), mask_positions("a", free, settings, 1)):
+        for other in (
+            mask_positions("b", free, settings, 0),
+            mask_positions("a", free, settings, 1),
+        ):
             assert not np.array_equal(other[0], sets[0])
 
 
@@ -117,7 +120,11 @@ def test_means_weigh_tokens_and_name_their_part():
     }
     losses = pa.table({**columns, "loss": [3.0, 1.0, 0.0]})
     means = mean_losses(losses, "target_loss")
-    assert means == {"target_loss": 1.0, "target_loss/x": 3.0, "target_loss/y": pytest.approx(1 / 3)}
+    assert means == {
+        "target_loss": 1.0,
+        "target_loss/x": 3.0,
+        "target_loss/y": pytest.approx(1 / 3),
+    }
     assert all(not metric(name).higher_is_better for name in means)
     broken = pa.table({**columns, "loss": [3.0, float("nan"), 0.0]})
     with pytest.raises(ValueError, match="text 'b' is not finite"):

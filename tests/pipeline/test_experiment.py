@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from gotd.pipeline.experiment import plan_cell, run_cell
@@ -86,6 +87,31 @@ def test_selections_have_the_budget_and_know_their_domains(records):
     assert records["oracle"]["selection"]["under_covered_share"] == 1.0
     assert records["half_oracle"]["selection"]["under_covered_share"] == 0.5
     assert records["curated_tapt"]["selection"]["distinct_rows"] == 20
+
+
+def test_every_record_has_the_loss_on_held_out_texts(records, store):
+    """The arm without pre-fine-tuning has the base's loss; all masks are the same."""
+    for arm, record in records.items():
+        metrics = record["metrics"]
+        assert (metrics["target_loss"] == metrics["target_loss_base"]) == (arm == "none")
+        parts = {name for name in metrics if name.startswith("target_loss/")}
+        assert parts == {"target_loss/common_0", "target_loss/rare_0"}
+    assert len({record["metrics"]["target_loss_base"] for record in records.values()}) == 1
+    counts = [
+        pq.read_table(path)["tokens"].to_pylist()
+        for path in store.glob("target_loss/*/losses.parquet")
+    ]
+    assert len(counts) == len(ARMS)
+    assert all(count == counts[0] for count in counts)
+
+
+def test_without_the_target_loss_nothing_else_changes(records, store):
+    """Its steps hang on the record alone, so what was built is found."""
+    (config,) = cells(store, "selector=got_d", "target_loss=none")
+    cell = plan_cell(config)
+    missing = [step.kind for step in cell.record.ancestors() if not cell.store.is_done(step)]
+    assert missing in ([], ["record"])
+    assert cell.record.key != records["got_d"]["key"]
 
 
 def test_arms_share_one_base_model_and_one_pool(records, store):

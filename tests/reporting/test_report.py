@@ -71,10 +71,10 @@ def test_no_file_of_a_report_names_a_place(tmp_path, make_records):
 
 def test_remaining_pairs_are_folded_away(tmp_path, make_records):
     write_report(make_records(seeds=3), tmp_path, paper=None, command="c")
-    assert "remaining pairs" not in (tmp_path / "tables/glue.md").read_text()
-    assert "remaining pairs" in (tmp_path / "tables/glue_by_task.md").read_text()
+    assert "### Other pairs" not in (tmp_path / "tables/glue.md").read_text()
+    assert "### Other pairs" in (tmp_path / "tables/glue_by_task.md").read_text()
     page = (tmp_path / "report.html").read_text()
-    assert page.index("<h2>Details</h2>") < page.index("remaining pairs")
+    assert page.index("<h2>Details</h2>") < page.index("<summary>Other pairs")
 
 
 def test_budgets_get_a_curve_and_single_budgets_none(tmp_path, make_records):

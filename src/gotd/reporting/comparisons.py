@@ -1,14 +1,16 @@
 """Paired comparisons of arms, with the smallest difference they could have detected.
 
 Differences are paired by task and seed, and pairs exist only where both cells are done.
-Over several tasks the unit is the seed. Holm's correction runs over the pairs with one
-reference in one block; each pair counts once, with the first of its two arms in `references`.
+Over several tasks the unit is the seed. The registered comparisons of a table are the main arm
+against each of `REGISTERED`. Holm's correction runs over them, and only they have a verdict;
+so at most 5 % of tables without any true difference hold one. Other pairs have an interval.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -27,7 +29,8 @@ from gotd.reporting.tables import AVERAGE, seeds_note
 from gotd.selectors.registry import references
 
 MAIN = "got_d"  # the arm the project is about
-BASELINES = ("none", "random")
+REGISTERED = ("none", "random", "nearest", "curated_tapt", "dsir")
+"""The arms that the main arm is tested against, stated before any record is made."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class Comparison:
         reference: The arm it is compared with.
         task: One task, or ``None`` for the average over all.
         test: Paired differences, arm minus reference, in metric units.
-        holm_p: The p-value after Holm's correction within the family; NaN without pairs.
-        holm_floor: The smallest Holm's p possible, whatever the differences.
+        holm_p: The p-value after Holm's correction over the registered comparisons of the
+            table; ``None`` for another pair, NaN without pairs of cells.
         expected: Pairs there would be if every cell were done.
         metric: What the differences are of.
     """
@@ -49,38 +52,29 @@ class Comparison:
     reference: str
     task: str | None
     test: PairedTest
-    holm_p: float
-    holm_floor: float
+    holm_p: float | None
     expected: int
     metric: Metric
 
     @property
     def verdict(self) -> str:
-        """Return the conclusion in words."""
-        if self.test.n == 0:
-            return "not measured"
-        if self.test.n == 1:
-            return "one seed: nothing can be said"
+        """Return the conclusion in words; empty where no corrected test allows one."""
+        if self.holm_p is None or not self.holm_p <= LEVEL:
+            return ""
         is_higher = self.test.difference.mean > 0
         word = "better" if is_higher == self.metric.higher_is_better else "worse"
         partial = "" if self.test.n == self.expected else " (incomplete)"
-        if self.holm_p <= LEVEL:
-            return f"{word} than {self.reference}{partial}"
-        outside = self.test.difference.low > 0 or self.test.difference.high < 0
-        if self.holm_floor > LEVEL:
-            limit = f"too few seeds for a test (Holm p cannot go below {self.holm_floor:.2g})"
-            return f"{word} by its interval, {limit}{partial}" if outside else limit + partial
-        if outside:
-            return f"{word} by its interval alone, not after correction{partial}"
-        return f"no difference shown{partial}"
+        return f"{word} than {self.reference}{partial}"
 
 
 def compare_on_average(block: Block) -> list[Comparison]:
-    """Compare arms on the average over tasks, with seeds as units.
+    """Compare arms on the average over tasks, or on the only task, with seeds as units.
 
-    Empty with a single task or where the tasks' scores have no common unit.
+    Empty where the tasks' scores have no common unit.
     """
-    return _compare(block, [None]) if block.has_average else []
+    if block.has_average:
+        return _compare(block, [None])
+    return _compare(block, list(block.tasks)) if len(block.tasks) == 1 else []
 
 
 def compare_per_task(block: Block) -> list[Comparison]:
@@ -88,20 +82,16 @@ def compare_per_task(block: Block) -> list[Comparison]:
     return _compare(block, list(block.tasks))
 
 
-def is_primary(block: Block, comparison: Comparison) -> bool:
-    """Whether a comparison belongs in the first table.
-
-    These are the main arm against every other and every arm against ``none`` and
-    ``random``. Only what is shown first depends on it; Holm's families do not.
-    """
-    arm, reference = (block.names[row][0] for row in (comparison.arm, comparison.reference))
-    return MAIN in (arm, reference) or reference in BASELINES
+def is_registered(block: Block, row: str, reference: str) -> bool:
+    """Whether a pair of rows is a registered comparison."""
+    return block.names[row][0] == MAIN and block.names[reference][0] in REGISTERED
 
 
 def pairs(block: Block) -> list[tuple[str, str]]:
-    """List (row, reference row) once per unordered pair, references in their order.
+    """List (row, reference row) once per unordered pair, the registered comparisons first.
 
-    The main arm comes last as a reference, for the arms that are no reference themselves.
+    Then follow all rows against each reference in their order. The main arm comes last as a
+    reference, for the arms that are no reference themselves.
     A row that carries overrides is compared with the reference under the same overrides
     where that exists, else with the plain one, and also with its own plain arm.
     """
@@ -112,8 +102,9 @@ def pairs(block: Block) -> list[tuple[str, str]]:
         if reference not in (None, row) and not {(row, reference), (reference, row)} & {*listed}:
             listed.append((row, reference))
 
-    for arm in (*references(), MAIN):
-        for row in block.arms:
+    ours = [row for row in block.arms if block.names[row][0] == MAIN]
+    for compared, arms in ((ours, REGISTERED), (block.arms, (*references(), MAIN))):
+        for arm, row in product(arms, compared):
             own, variant = block.names[row]
             if own != arm:
                 add(row, rows.get((arm, variant), rows.get((arm, ""))))
@@ -127,63 +118,41 @@ def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
     """Compare every pair on every task, ``None`` for the average over tasks."""
     scores = {arm: block.scores(arm) for arm in block.arms}
     comparisons = []
-    listed = pairs(block)
-    for reference in dict.fromkeys(reference for _, reference in listed):
-        family = [(arm, task) for task in tasks for arm, r in listed if r == reference]
-        tests = []
-        for arm, task in family:
-            rows = slice(None) if task is None else [block.tasks.index(task)]
+    for task in tasks:
+        rows = slice(None) if task is None else [block.tasks.index(task)]
+        for arm, reference in pairs(block):
             differences = seed_differences(scores[arm][rows], scores[reference][rows])
             # A fresh generator each: the p of one row cannot depend on the rows before it.
-            tests.append(paired_test(differences, np.random.default_rng(0)))
-        adjusted = holm([test.p_value for test in tests])
-        floors = [test.floor for test in tests if test.n > 0]
-        # The smallest of m adjusted values is m times the smallest p; no other is below it.
-        least = len(floors) * min(floors, default=1.0)
-        for (arm, task), test, p in zip(family, tests, adjusted, strict=True):
-            comparisons.append(
-                Comparison(
-                    arm=arm,
-                    reference=reference,
-                    task=task,
-                    test=test,
-                    holm_p=float(p),
-                    holm_floor=min(1.0, max(test.floor, least)),
-                    expected=len(block.seeds),
-                    metric=block.metric if task is None else block.metric_of(task),
-                )
-            )
+            test = paired_test(differences, np.random.default_rng(0))
+            of = block.metric if task is None else block.metric_of(task)
+            comparison = Comparison(arm, reference, task, test, None, len(block.seeds), of)
+            comparisons.append(comparison)
+    family = [n for n, c in enumerate(comparisons) if is_registered(block, c.arm, c.reference)]
+    adjusted = holm([comparisons[n].test.p_value for n in family])
+    for n, p in zip(family, adjusted, strict=True):
+        comparisons[n] = replace(comparisons[n], holm_p=float(p))
     return comparisons
 
 
-_ON_AVERAGE = (
-    "differences averaged over tasks within a seed. Holm's families: the pairs with one "
-    "reference, a pair once (none, random, nearest, dsir, got_d in this order), in whichever of "
-    "the two tables it is shown"
-)
-
-
 def average_comparisons_table(block: Block) -> Table | None:
-    """Show the primary paired comparisons on the average over tasks."""
-    primary = [c for c in compare_on_average(block) if is_primary(block, c)]
-    return _comparisons("Paired comparisons, average", primary, block, _ON_AVERAGE)
+    """Show the registered comparisons on the average over tasks."""
+    registered = [c for c in compare_on_average(block) if c.holm_p is not None]
+    return _comparisons("Registered comparisons", registered, block)
 
 
 def remaining_comparisons_table(block: Block) -> Table | None:
-    """Show the paired comparisons on the average that are not primary."""
-    rest = [c for c in compare_on_average(block) if not is_primary(block, c)]
-    return _comparisons("Paired comparisons, average, remaining pairs", rest, block, _ON_AVERAGE)
+    """Show the other pairs on the average, without a test."""
+    rest = [c for c in compare_on_average(block) if c.holm_p is None]
+    return _comparisons("Other pairs", rest, block)
 
 
 def task_comparisons_table(block: Block) -> Table | None:
-    """Show paired comparisons on each task."""
-    unit = "one difference per seed. Holm's families: the pairs with one reference, all tasks"
-    return _comparisons("Paired comparisons, by task", compare_per_task(block), block, unit)
+    """Show all pairs on each of several tasks."""
+    compared = compare_per_task(block) if len(block.tasks) > 1 else []
+    return _comparisons("Paired comparisons, by task", compared, block)
 
 
-def _comparisons(
-    title: str, comparisons: Sequence[Comparison], block: Block, unit: str
-) -> Table | None:
+def _comparisons(title: str, comparisons: Sequence[Comparison], block: Block) -> Table | None:
     rows = []
     for c in comparisons:
         factor, digits = c.metric.factor, c.metric.digits
@@ -197,22 +166,34 @@ def _comparisons(
             "pairs": f"{c.test.n}/{c.expected}",
             "difference": f"{mean.mean * factor:+.{digits}f}" if c.test.n else "",
             "95 % interval": f"{low} to {high}" if has_spread else "",
-            "p": _p(c.test.p_value),
-            "Holm p": _p(c.holm_p),
-            "least p": _p(c.test.floor) if c.test.n else "",
             "detectable": f"{c.test.detectable * factor:.{digits}f}" if has_spread else "",
+            "p": "" if c.holm_p is None else _p(c.test.p_value),
+            "Holm p": "" if c.holm_p is None else _p(c.holm_p),
             "verdict": c.verdict,
         }
         rows.append(row)
+    if not any(c.holm_p is not None for c in comparisons):
+        rows = [{k: v for k, v in row.items() if k not in _TESTED} for row in rows]
+    return Table.of(title, rows, *_notes(block))
+
+
+_TESTED = ("p", "Holm p", "verdict")
+"""Columns of registered comparisons."""
+
+
+def _notes(block: Block) -> list[str]:
     points = " in points" if block.metric.factor > 1 else ""
-    notes = [
-        f"Arm minus reference{points}, paired by task and seed: {unit}. {seeds_note(block)}",
-        "p: two-sided sign-flip permutation test; least p: the smallest this many pairs can "
-        "give, 2 / 2^n; detectable: smallest true difference that has power 0.8 in a paired "
-        "t-test at level 0.05 with the spread seen.",
+    return [
+        f"Arm minus reference{points}, paired by task and seed; over several tasks the "
+        f"differences are averaged within a seed. {seeds_note(block)}",
+        f"Registered comparisons are {MAIN} against {', '.join(REGISTERED)}. p: two-sided "
+        "sign-flip permutation test. Holm's correction runs over the registered comparisons of "
+        "the table, and a verdict needs a corrected p of .05. Other pairs have an interval, "
+        "which shows no difference by itself.",
+        "Detectable: the smallest true difference that has power 0.8 in a paired t-test at "
+        "level 0.05 with the spread seen.",
         *_too_few(len(block.seeds)),
     ]
-    return Table.of(title, rows, *notes)
 
 
 def _too_few(n: int) -> list[str]:

@@ -20,6 +20,7 @@ from gotd.reporting.records import Record, fingerprint, merge
 from gotd.reporting.render import Picture, Section, Table, one_line, render, to_terminal
 from gotd.reporting.selections import first_rows_table, overlap_table, selections_table
 from gotd.reporting.sweeps import curve_figures, labels_table, sweep_tables, sweeps
+from gotd.reporting.target_loss import loss_block, loss_figures, loss_tables
 from gotd.storage.files import write_text
 
 # A path starts a word or a value; after a colon two slashes are a web address.
@@ -30,6 +31,8 @@ CAPTIONS = {
     "composition": "Domains of what was selected",
     "losses": "Pre-fine-tuning loss",
     "budgets": "Score by budget",
+    "target_loss": "Loss on held-out texts of the target",
+    "target_loss_differences": "Paired differences of the target loss",
 }
 
 Maker = Callable[[Block], Table | None]
@@ -145,6 +148,11 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
         names = {k: f"{number}_{k}" if len(members) > 1 else k for k in of}
         (section,) = _sections([block], _MAIN)
         sections.append(replace(section, pictures=_pictures(of, names)))
+        if (losses := loss_block(block)) is not None:
+            of = loss_figures(losses)
+            names = {k: f"{number}_{k}" if len(members) > 1 else k for k in of}
+            title = f"{_title(block)}: target loss"
+            sections.append(Section(title, loss_tables(losses), _pictures(of, names)))
     if compared := published_tables(published, members):
         sections.append(Section(f"{members[0].experiment}: published numbers", tuple(compared)))
     return sections

@@ -205,7 +205,8 @@ def metrics_table(block: Block, title: str, choose: Callable[[str], bool]) -> Ta
                 # A domain score has the unit of the task's headline.
                 of = block.metric_of(task) if name.startswith(DOMAIN_PREFIX) else metric(name)
                 expected = len(block.seeds) if interval.n else 0
-                cells.append(format_interval(interval, expected, of.factor, 1))
+                digits = of.digits if of.unit == "nats" else 1
+                cells.append(format_interval(interval, expected, of.factor, digits))
             rows.append(tuple(cells))
     headings = tuple(name.removeprefix(DOMAIN_PREFIX) for name in names)
     notes = ("Mean ± half-width of the 95 % t-interval; " + seeds_note(block),)
@@ -222,8 +223,9 @@ def other_metrics_table(block: Block) -> Table | None:
     if measures_of(block):
         return prompts_table(block)
     shown = {ROW_NOISE, *(block.metric_of(task).name for task in block.tasks)}
+    apart = (DOMAIN_PREFIX, "target_loss")  # in tables of their own
     return metrics_table(
-        block, "Other metrics", lambda n: not n.startswith(DOMAIN_PREFIX) and n not in shown
+        block, "Other metrics", lambda n: not n.startswith(apart) and n not in shown
     )
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gotd.pipeline.steps.losses import target_loss as target_loss
     from gotd.pipeline.steps.measures import measured as measured
     from gotd.pipeline.steps.models import base_model as base_model
     from gotd.pipeline.steps.models import pre_fine_tuned as pre_fine_tuned
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from gotd.pipeline.steps.selections import scored as scored
     from gotd.pipeline.steps.selections import screened as screened
     from gotd.pipeline.steps.selections import selection as selection
-    from gotd.pipeline.steps.losses import target_loss as target_loss
     from gotd.pipeline.steps.toxicity import pool_toxicity as pool_toxicity
 
 _MODULES = {

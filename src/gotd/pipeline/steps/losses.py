@@ -38,9 +38,7 @@ def target_loss(model: Step, rows: Step, task: Task, causal: bool, settings: Any
         from gotd.evaluation.target_loss import target_losses
 
         texts = at_most(task.held_out_texts(inputs["rows"]), settings.texts, "target loss")
-        losses = target_losses(
-            inputs["model"], causal, texts, settings, SPLIT_SEED, folder / WORK
-        )
+        losses = target_losses(inputs["model"], causal, texts, settings, SPLIT_SEED, folder / WORK)
         parts = texts["part"].slice(0, losses.num_rows)
         pq.write_table(losses.append_column("part", parts), folder / LOSSES)
 
