@@ -53,7 +53,9 @@ MIX = [
     "source.target_chars=1500",
     "source.evaluation_texts=20",
     "candidate_chunks.length_chars=60",
+    "candidate_chunks.min_chars=30",
     "target_chunks.length_chars=60",
+    "target_chunks.min_chars=30",
     "pre_fine_tune.epochs=1",
     "pre_fine_tune.max_length_tokens=48",
 ]
