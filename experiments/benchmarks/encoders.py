@@ -181,7 +181,8 @@ def projected(draw: Draw) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.random_projection import SparseRandomProjection
 
     counts = HashingVectorizer(n_features=1 << 16, ngram_range=(1, 2), alternate_sign=False)
-    projection = SparseRandomProjection(384, density=1 / 3, dense_output=True, random_state=0)
+    make: Any = SparseRandomProjection  # its inferred types know no numbers
+    projection = make(384, density=1 / 3, dense_output=True, random_state=0)
     projection.fit(counts.transform(["fixes the number of columns"]))
     pool, target = (
         projection.transform(counts.transform(side)).astype(np.float32)
@@ -247,7 +248,7 @@ def selected_shares(space: Space, draw: Draw, setting: Sequence[str]) -> dict[st
     return shares
 
 
-def mean_interval(values: Sequence[float]) -> dict[str, float]:
+def mean_interval(values: Sequence[float]) -> dict[str, float | None]:
     """Return the mean and the half width of its 95 % interval by Student's t."""
     half = stats.sem(values) * stats.t.ppf(0.975, len(values) - 1) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "half_width": None if half is None else float(half)}

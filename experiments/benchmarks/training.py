@@ -20,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ from transformers import (
 )
 
 from gotd.training.classifier import FineTuneSettings, fine_tune
-from gotd.training.data import IGNORED, TokenRows, pad_rows, tokenise
+from gotd.training.data import IGNORED, pad_rows, tokenise
 from gotd.training.labels import LabelledTask
 from gotd.training.language_model import pre_fine_tune
 from gotd.training.masked_lm import MaskedLMSettings, mask_tokens
@@ -260,7 +260,7 @@ def held_out_loss(stage: str, task: Task, model: Path, device: str) -> float:
         inputs, labels = mask_tokens(
             rows.tokens, rows.special, mask_id, len(tokenizer), 0.15, random
         )
-        rows = TokenRows(inputs, rows.segments, rows.special, rows.offsets, rows.pad_id)
+        rows = replace(rows, tokens=inputs)
     else:
         network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32)
         first, second = (task.held_out_rows[n].to_pylist() for n in ("text", "text_pair"))

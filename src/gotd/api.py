@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.chunking import Unit
 from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, named_parts, table_parts
-from gotd.data.pool import Unit
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.output import describe
@@ -96,6 +96,8 @@ class GOTD:
         unit: ``whole``: rows are chosen as they are; ``fixed``: pieces of
             ``length_chars``.
         length_chars: Length of a ``fixed`` piece, and what the encoder reads of a row.
+        min_chars: Least characters of a candidate; shorter ones are left out and counted, or
+            with ``fixed`` joined with the next one. 0: any.
         settings: More fields of the method, such as ``{"whiten": True}``.
         engine: Maps over shards: this machine, or a `gotd.engine.ray.RayEngine`.
         store: Folder that keeps what was read, embedded and scored; a temporary one
@@ -103,8 +105,8 @@ class GOTD:
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        TypeError: If ``seed`` or ``length_chars`` is no whole number, ``epsilon`` no number,
-            or ``method`` or ``encoder`` no string.
+        TypeError: If ``seed``, ``length_chars`` or ``min_chars`` is no whole number,
+            ``epsilon`` no number, or ``method`` or ``encoder`` no string.
         ValueError: If there is no such method, encoder, device or setting, or ``settings``
             gives ``epsilon`` once more.
     """
@@ -118,6 +120,7 @@ class GOTD:
         seed: int = 0,
         unit: Unit = "whole",
         length_chars: int = 1000,
+        min_chars: int = 0,
         settings: Mapping[str, Any] | None = None,
         engine: Engine | None = None,
         store: str | Path | None = None,
@@ -136,6 +139,7 @@ class GOTD:
         self._unit: Unit = unit
         self._seed = _integer("seed", seed)
         self._length_chars = _integer("length_chars", length_chars)
+        self._min_chars = _integer("min_chars", min_chars)
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
         self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
@@ -188,6 +192,7 @@ class GOTD:
             columns=columns,
             unit=self._unit,
             length_chars=self._length_chars,
+            min_chars=self._min_chars,
             seed=self._seed,
         )
         if callable(getattr(self._method, "scores", None)):

@@ -136,6 +136,7 @@ def test_a_budget_is_a_whole_number(budget):
         ({"encoder": None}, TypeError, "encoder must be a string, not None"),
         ({"seed": 1.5}, TypeError, "seed must be a whole number"),
         ({"length_chars": "9"}, TypeError, "length_chars must be a whole number"),
+        ({"min_chars": 9.5}, TypeError, "min_chars must be a whole number"),
         ({"device": "foo"}, ValueError, "device must be auto, cpu, cuda or cuda:N"),
     ],
 )

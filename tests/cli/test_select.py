@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -149,6 +150,25 @@ def test_rows_in_other_columns_and_pieces_of_one_length(given, tmp_path):
     assert 200 < np.median(lengths) <= max(lengths) <= 300
 
 
+@pytest.mark.parametrize("unit", ["whole", "fixed"])
+def test_rows_below_the_least_length_are_left_out_and_counted(given, tmp_path, unit):
+    out = tmp_path / "chosen"
+    more = ("--budget", "20", "--unit", unit, "--length-chars", "300", "--min-chars", "150")
+    manifest = select(given, out, *more, "--method", "random")
+    lengths = [len(t) for t in pq.read_table(out / "selected.parquet")["text"].to_pylist()]
+    assert min(lengths) >= 150
+    short = sum(len(text) < 150 for text in given.rows.values())
+    left_out = {"whole": short, "fixed": manifest["short_rows"]["candidates"]}[unit]
+    assert manifest["request"]["min_chars"] == 150
+    assert manifest["short_rows"] == {"target": 0, "candidates": left_out}
+    assert manifest["summaries"]["20"]["short_rows"] == manifest["short_rows"]
+    assert manifest["rows"]["target"] == 30  # a row of the target is never left out
+    said = f"{left_out} rows of fewer than 150 characters were left out."
+    assert (said in (out / "report.md").read_text("utf-8")) == (left_out > 0)
+    if unit == "whole":
+        assert manifest["rows"]["candidates"] == 360 - short < 360
+
+
 def test_the_report_and_the_card_say_what_was_chosen(given, tmp_path):
     out = tmp_path / "chosen"
     evil = tmp_path / "evil.jsonl"
@@ -242,6 +262,39 @@ def test_without_prices_it_is_the_nearest_target(given, tmp_path, method):
     assert sum(t["rows"] for t in manifest["summaries"]["40"]["targets"]["largest"]) <= 40
 
 
+@pytest.mark.parametrize("method", ["got_d", "dsir"])
+def test_no_step_runs_inside_another_that_is_shown(given, tmp_path, monkeypatch, method):
+    """A terminal shows one bar at a time; explaining may need the encoder."""
+    shown, built = [], []
+
+    class Watcher:
+        @contextmanager
+        def step(self, label, total=None):
+            assert not shown
+            shown.append(label)
+            yield lambda rows: None
+            built.append(shown.pop())
+
+    monkeypatch.setattr("gotd.cli.select.watch_terminal", Watcher)
+    store = ("--store", str(tmp_path / "store"), "--method", method, "--explain")
+    first = select(given, tmp_path / "one", "--budget", "9", *store)
+    assert "fitted_encoder tfidf_svd-target" in built
+    assert "embeddings tfidf_svd-target" in built
+    assert ("embeddings tfidf_svd-candidates" in built) is (method == "got_d")
+    built.clear()
+    second = select(given, tmp_path / "two", "--budget", "20,7", *store)
+    assert built == ["selecting and writing"]
+    assert [step["step"] for step in second["steps"] if not step["found"]] == ["select"]
+    assert second["keys"] == first["keys"]
+    one, two = (
+        pq.read_table(tmp_path / name)
+        for name in ("one/selected.parquet", "two/selected-20.parquet")
+    )
+    for column in ("id", "target_id"):
+        assert two.slice(0, 9)[column].equals(one[column])
+        assert one[column].null_count == 0
+
+
 # What is refused -----------------------------------------------------------------------
 
 
@@ -272,6 +325,12 @@ REFUSED = [
     (("--budget", "9", "--text-column", "body"), "has no column 'body'; it has"),
     (("--budget", "9", "--id-column", "key"), "has no column 'key'; it has"),
     (("--budget", "9", "--length-chars", "0"), "length_chars must be at least 1"),
+    (("--budget", "9", "--min-chars", "-1"), "min_chars must not be negative"),
+    (("--budget", "9", "--min-chars", "5000"), "has 5000 characters; lower min_chars"),
+    (
+        ("--budget", "9", "--unit", "fixed", "--min-chars", "1001"),
+        "min_chars 1001 is more than length_chars 1000; lower it",
+    ),
     (("--budget", "9", "--seed", "-1"), "seed must not be negative"),
     (("--budget", "9", "--ray-address", "h:1"), "a Ray address is for the engine ray"),
     (

@@ -276,6 +276,7 @@ def test_what_hydra_would_let_pass_is_refused(slip):
                 "embedder.max_length_tokens=0",
                 "target_chunks.unit=chunk",
                 "candidate_chunks.length_chars=0",
+                "candidate_chunks.min_chars=-1",
                 "limits.labels_chosen=last",
                 "limits.validation_rows=0",
                 "rank_rows=10",
@@ -374,6 +375,8 @@ RUNS_ONLY = (
     "rank_rows",  # this selector scores every candidate, whatever the budget
     "candidate_chunks.length_chars",  # the documents of this scale are not cut
     "target_chunks.length_chars",
+    "dsir.target_smoothing",  # this selector is another
+    "dsir.quality_filter",
     "engine",
     *(
         f"{group}.{name}"
@@ -395,6 +398,14 @@ def changed(value: Any) -> Any:
     if isinstance(value, float):
         return value * 0.75 + 0.01
     return f"{value}x"
+
+
+def another(cls: type, name: str, value: Any) -> Any:
+    """Return another value of a field, one of its choices where it has some."""
+    hint = typing.get_type_hints(cls)[name]
+    if typing.get_origin(hint) is typing.Literal:
+        return next(choice for choice in typing.get_args(hint) if choice != value)
+    return changed(value or "some")
 
 
 def test_what_decides_bytes_is_in_the_record_key_and_nothing_else():
@@ -462,7 +473,7 @@ def test_the_identity_of_a_constructor_leaves_out_how_it_runs_and_nothing_more(t
     late = {f.name for f in dataclasses.fields(cls) if f.metadata.get("added_later")}
     fields = {f.name for f in dataclasses.fields(cls) if f.init} - late
     for name in late:
-        set_to = dataclasses.replace(value, **{name: changed(getattr(value, name) or "some")})
+        set_to = dataclasses.replace(value, **{name: another(cls, name, getattr(value, name))})
         assert set(identity(set_to)) - set(identity(value)) == {name}
     assert set(identity(value)) == (fields - left_out) | {"class", "version"}
 

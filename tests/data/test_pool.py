@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from gotd.config.schemas import Chunking
 from gotd.data import pool
 from gotd.data import unique_ids as pool_ids
 from gotd.data.base import read_all
@@ -24,6 +26,7 @@ from gotd.data.rows import Rows
 from gotd.data.unique_ids import hash_strings, repeated
 from gotd.embedding.embed import embed_shards
 from gotd.engine.local import LocalEngine
+from gotd.storage import progress
 
 N = 500
 WIDTH = 64
@@ -63,10 +66,12 @@ def parts(folder):
     return named_parts([str(folder)], Columns(), folder / "hub.json")
 
 
-def build(folder: Path, given, unit="whole", tick=lambda _: None, **more) -> Path:
+def build(
+    folder: Path, given, unit="whole", tick=lambda _: None, min_chars=0, separator=" "
+) -> Path:
     folder.mkdir(exist_ok=True)
-    options = {"unit": unit, "length_chars": 60, "tick": tick, **more}
-    write_pool(given, folder, folder / ".work", **options)
+    with progress.watch(lambda label, total: nullcontext(tick)), progress.step("pool"):
+        write_pool(given, folder, Chunking(unit, 60, min_chars), separator)
     return folder
 
 
@@ -225,11 +230,7 @@ def test_nothing_but_blanks_is_refused(tmp_path):
 
 def test_a_shard_from_files_pickles_as_their_paths(files, tmp_path):
     made = build(tmp_path / "pool", parts(files))
-    list(
-        embed_shards(
-            Letters, WIDTH, shard_files(made), made, made / ".work", LocalEngine(), 1000
-        )
-    )
+    list(embed_shards(Letters, WIDTH, shard_files(made), made, made / ".work", LocalEngine(), 1000))
     shard = open_pool(made, made)[2]
     sent = pickle.dumps(shard)
     assert len(sent) < 1000
@@ -319,9 +320,9 @@ def test_equal_hashes_are_settled_by_the_ids(monkeypatch):
         pool_ids, "hash_strings", lambda ids: np.array([len(i) for i in ids.to_pylist()], np.uint64)
     )
     shards = [pa.array(["a", "b"]), pa.array(["c", "dd"])]
-    assert repeated(shards.__getitem__, [2, 2]) is None
+    assert repeated(shards) is None
     shards[1] = pa.array(["c", "b"])
-    assert repeated(shards.__getitem__, [2, 2]) == "b"
+    assert repeated(shards) == "b"
 
 
 @pytest.mark.parametrize("at_once", [3, 1000, 1 << 25])
@@ -329,10 +330,10 @@ def test_a_repeated_id_is_found_in_any_range_of_hashes(monkeypatch, at_once):
     monkeypatch.setattr(pool_ids, "HASHES_AT_ONCE", at_once)
     ids = [f"row {i} é" for i in range(300)]
     shards = [pa.array(ids[:100]), pa.array(ids[100:]).cast(pa.large_string())]
-    assert repeated(shards.__getitem__, [100, 200]) is None
+    assert repeated(shards) is None
     for twice in (0, 99, 150, 299):
         more = [*shards, pa.array(["new", ids[twice]])]
-        assert repeated(more.__getitem__, [100, 200, 2]) == ids[twice]
+        assert repeated(more) == ids[twice]
 
 
 def test_hashes_depend_on_the_bytes_alone():

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
-from gotd.data.sampling import uniform_by_id
+from gotd.data.rows import Rows
+from gotd.data.sampling import sample_texts, uniform_by_id
 
 
 def test_chance_knows_ids_only():
@@ -38,3 +40,17 @@ def test_a_role_and_a_seed_do_not_run_together():
     ids = pa.array(["a"])
     assert uniform_by_id(ids, 11, "x") != uniform_by_id(ids, 1, "x1")
     assert uniform_by_id(pa.array(["1a"]), 1, "x") != uniform_by_id(pa.array(["a"]), 11, "x")
+
+
+@pytest.mark.parametrize("rows", [1, 40, 100, 1000])
+def test_a_sample_has_the_smallest_draws_in_their_order_wherever_rows_are(rows):
+    ids = pa.array([f"row-{row}" for row in range(100)], pa.large_string())
+    texts = pa.array([f"text {row}" for row in range(100)], pa.large_string())
+    pool = Rows(ids, texts)
+    order = np.argsort(uniform_by_id(ids, 3, "sample"))[:rows]
+    expected = texts.take(pa.array(order)).to_pylist()
+    mixed = pool.take(np.random.default_rng(0).permutation(100))
+    for shards in ([pool], [pool.slice(0, 0), pool.slice(90), pool.slice(0, 90)], [mixed]):
+        assert sample_texts(shards, rows, 3, "sample") == expected
+    assert sample_texts([pool], 40, 4, "sample") != sample_texts([pool], 40, 3, "sample")
+    assert sample_texts([pool], 40, 3, "other") != sample_texts([pool], 40, 3, "sample")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import gotd
+from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
 from gotd.data.inputs import table_parts
 from gotd.data.pool import embeddings_file, shard_files, write_pool
@@ -32,7 +33,7 @@ def texts(n: int) -> list[str]:
 def pool(folder: Path, n: int) -> list[tuple[Path, int]]:
     folder.mkdir(parents=True, exist_ok=True)
     parts = table_parts(texts(n), "c", Columns())
-    write_pool(parts, folder, folder / "work", unit="whole", length_chars=1, tick=lambda rows: None)
+    write_pool(parts, folder, Chunking("whole"))
     return shard_files(folder)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
 from gotd.data.inputs import table_parts
 from gotd.data.pool import embeddings_file, shard_files, write_pool
@@ -230,14 +231,8 @@ def test_workers_do_not_change_a_byte(tmp_path, bert, texts, monkeypatch):
     monkeypatch.setattr(embed, "ROWS_PER_RANGE", 10)
     made = tmp_path / "pool"
     made.mkdir()
-    write_pool(
-        table_parts([text or "empty" for text in texts], "t", Columns()),
-        made,
-        made / "work",
-        unit="whole",
-        length_chars=1,
-        tick=lambda rows: None,
-    )
+    parts = table_parts([text or "empty" for text in texts], "t", Columns())
+    write_pool(parts, made, Chunking("whole"))
     made_by = embedder(bert, "mean_masked")
     for workers in (1, 3):
         folder = tmp_path / str(workers)

@@ -132,6 +132,8 @@ def files(tmp_path_factory) -> Path:
     random = np.random.default_rng(0)
     words = np.array([f"w{i}" for i in range(300)])
     pool = [" ".join(random.choice(words[: 60 + i % 240], size=20)) for i in range(3000)]
+    for number in (0, 5, 699, *range(1400, 2100)):  # the third shard of 700 rows is unreadable
+        pool[number] = "!" * (number + 1)
     ids = [f"row-{i}" for i in random.permutation(3000)]
     pq.write_table(pa.table({"id": ids, "text": pool}), folder / "pool.parquet")
     target = [" ".join(random.choice(words[200:], size=15)) for _ in range(40)]
@@ -206,7 +208,7 @@ def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monke
     assert (killer.killed is not None) == (method == "got_d")  # dsir embeds nothing
     one, other = (tmp_path / name / "selected.parquet" for name in ("local", "ray"))
     assert one.read_bytes() == other.read_bytes()
-    for kind in ("pool", "embeddings", "pool_scores"):
+    for kind in ("pool", "fitted_encoder", "embeddings", "pool_scores"):
         stored = [
             {
                 path.relative_to(tmp_path / f"store-{name}"): path.read_bytes()
@@ -216,6 +218,9 @@ def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monke
             for name in ("local", "ray")
         ]
         assert stored[0] == stored[1]
+        if kind == "embeddings" and method == "got_d":
+            copies = {path.name for path in stored[0] if path.name.startswith("readable-")}
+            assert copies == {"readable-rows-00000.arrow", "readable-embeddings-00000.npy"}
 
 
 def test_a_cluster_that_is_not_there_is_one_line(capsys, files, tmp_path):

@@ -151,6 +151,25 @@ def test_budgets_are_prefixes_of_one_ranking(records, store):
     assert ids[0] == ids[1][:10]
 
 
+def test_short_documents_are_left_out_and_the_record_counts_them(store):
+    import pyarrow.parquet as pq
+
+    chosen = ("selector=random", "candidate_chunks.min_chars=270")
+    (config,) = cells(store, *chosen)
+    cell = plan_cell(config)
+    record = run_cell(config)
+    texts = pq.read_table(cell.store.get(cell.record.inputs["selection"]) / "selection.parquet")[
+        "text"
+    ].to_pylist()
+    assert min(map(len, texts)) >= 270
+    left_out, rows = (record["selection"][name] for name in ("short_rows", "pool_rows"))
+    assert left_out["target"] == 0
+    assert 0 < left_out["candidates"] == 800 - rows["candidates"]
+    (published,) = cells(store, *chosen, "protocol=published")
+    (pool,) = [s for s in plan_cell(published).record.ancestors() if s.kind == "pool"]
+    assert "min_chars" not in pool.parameters  # Deviation D29
+
+
 def test_a_budget_larger_than_the_pool_fails_that_cell_only(tmp_path):
     (config,) = cells(tmp_path, "selector=random", "budget=900")
     record = run_cell(config)
@@ -167,10 +186,10 @@ def broken(*_, **__):
 
 def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
     (config,) = cells(tmp_path, "selector=none")
-    from gotd.training import classifier
+    from gotd.pipeline.steps import models
 
     with monkeypatch.context() as patched:
-        patched.setattr(classifier, "fine_tune", broken)
+        patched.setattr(models, "fine_tune", broken)
         failed = run_cell(config)
     assert failed["status"] == "failed"
     assert failed["cost"]["elapsed_s"] > 0
@@ -182,12 +201,12 @@ def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
 
 def test_what_stops_a_prediction_costs_no_training(tmp_path, monkeypatch):
     (config,) = cells(tmp_path, "selector=none")
-    from gotd.training import classifier
+    from gotd.pipeline.steps import models
 
     with monkeypatch.context() as patched:
-        patched.setattr(classifier, "predict", broken)
+        patched.setattr(models, "predict", broken)
         assert run_cell(config)["status"] == "failed"
-    monkeypatch.setattr(classifier, "fine_tune", broken)
+    monkeypatch.setattr(models, "fine_tune", broken)
     assert run_cell(config)["status"] == "done"
 
 

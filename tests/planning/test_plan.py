@@ -271,6 +271,18 @@ class TestStatedWork:
         assert embedded.stated.flops == 0
         assert embedded.stated.disk_bytes == 30_000 * 128 * 4
 
+    @pytest.mark.parametrize(("fitted_on", "texts"), [("pool", 3000), ("pool_and_target", 3400)])
+    def test_an_encoder_is_fitted_on_a_sample(self, tmp_path, fitted_on, texts):
+        given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "selector=got_d"]
+        given += ["embedder=tfidf_svd", f"embedder.fitted_on={fitted_on}", "tracker=none"]
+        (cell,), _ = expand_cells([*given, "budget=200"])
+        fitted, embedded = (
+            step_of(cell, kind, reads="pool") for kind in ("fitted_encoder", "embeddings")
+        )
+        assert fitted.stated.texts == texts  # 400 of them of the target
+        assert (embedded.stated.texts, embedded.stated.width) == (30_000, 128)
+        assert estimate(fitted, {}, MACHINE).seconds > 0
+
     def test_a_screened_pool_is_smaller(self, tmp_path):
         given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "selector=got_d"]
         cells, _ = expand_cells([*given, "candidates.screen=2", "tracker=none"])
@@ -415,6 +427,7 @@ class TestPlan:
             "selection": 12,
             "pre_fine_tuned": 12,
             "predictions": 14,
+            "target_loss": 14,  # that of a base serves all cells of a task
             "record": 14,  # `none` has one cell per task, whatever the budget
         }
 
@@ -423,7 +436,9 @@ class TestPlan:
         pretend(cell, step_of(cell, "pre_fine_tuned"), 2.0)
         pretend(cell, step_of(cell, "selection"), 2.0)
         lines = {line.kind: line for line in plan_steps([cell], {}, MACHINE)}
-        assert lines.keys() == {"task", "pre_fine_tuned", "selection", "predictions", "record"}
+        needed = {"task", "pre_fine_tuned", "selection", "predictions", "record"}
+        # The base is read again, for its loss on the target's texts.
+        assert lines.keys() == needed | {"base_model", "target_loss"}
         assert lines["pre_fine_tuned"].estimates == []
         assert lines["pre_fine_tuned"].built == 1
         assert len(lines["predictions"].estimates) == 1

@@ -1,6 +1,7 @@
 """One table for every pair of axes that vary, and a curve along every axis of numbers."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from gotd.reporting.cells import average_interval, blocks
@@ -80,7 +81,7 @@ def test_settings_without_a_common_part_have_no_table(make_records):
         *make_records(2, 400, arms=("got_d",), tasks=("sst2",)),
     ]
     assert tables_of(records) == {}
-    assert averages([], ("arm",), ("task",)) == ({}, {})
+    assert averages(pd.DataFrame(), ("arm",), ("task",)) == ({}, {})
 
 
 def test_a_failed_cell_takes_its_seed_out_of_the_average(grid, failed):

@@ -18,13 +18,13 @@ POOL = Rows(
     pa.array([f"c{i:02d}" for i in range(16)]),
     pa.array(TEXTS),
     pa.array(["law"] * 12 + ["verse"] * 4),
-    np.arange(16, dtype=np.float32)[:, None],
+    np.arange(1, 17, dtype=np.float32)[:, None],
 )
 TARGET = Rows(
     pa.array(["t0", "t1"]),
     pa.array(["", ""]),
     pa.array(["verse", "prose"]),
-    np.array([[14.5], [0.0]], dtype=np.float32),
+    np.array([[15.5], [1.0]], dtype=np.float32),
 )
 
 
@@ -94,6 +94,20 @@ def test_coverage_is_the_distance_from_each_target_to_the_selection():
     one_sided = covered(14, 15)
     assert one_sided["mean_distance"] == pytest.approx((0.5 + 14) / 2)
     assert one_sided["share_nearer"] <= 0.5
+
+
+def test_rows_of_zeros_are_near_to_nothing():
+    """The encoder could not read them: to a cost, they would be near to most rows."""
+    vectors = np.array(POOL.embeddings)
+    vectors[[3, 14]] = 0.0
+    pool = replace(POOL, embeddings=vectors)
+    assert covered(15, 14, 3, candidates=(pool,))["mean_distance"] == pytest.approx((0.5 + 15) / 2)
+    near = np.array([[15.5], [0.0], [1.0]], dtype=np.float32)
+    more = Rows(pa.array(["t0", "t1", "t2"]), pa.array([""] * 3), None, near)
+    found = covered(14, 1, target=more)
+    assert found["mean_distance"] == covered(14, 1)["mean_distance"]
+    assert found["targets"] == 2
+    assert covered(3, 14, candidates=(pool,)) is None
 
 
 def test_what_cannot_be_known_is_none():

@@ -21,6 +21,7 @@ VARIANTS = {
     "random_in_one_domain": RandomInDomain("common_0"),
     "dsir_sha256": DSIR(hash="sha256"),
     "dsir_without_noise": DSIR(noise=False, buckets=64),
+    "dsir_filtered": DSIR(quality_filter="paper", target_smoothing=1.0),
     "curated_tapt_normalised": CuratedTAPT(normalise=True),
     "tsds_spread": TSDS(alpha=0.01),
     "tsds_kde_wide": TSDS(variant="kde", sigma=2.0),

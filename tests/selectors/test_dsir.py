@@ -1,3 +1,4 @@
+import inspect
 from hashlib import sha256
 
 import numpy as np
@@ -7,9 +8,11 @@ import regex
 
 from gotd.data.rows import Rows
 from gotd.engine.local import LocalEngine
+from gotd.selectors import quality_filter
 from gotd.selectors.dsir import DSIR
 from gotd.selectors.hashed_ngrams import BLOCK_ROWS, FastNgrams, Sha256Ngrams, text_buffer
 from gotd.selectors.ngram_kernel import code_points, row_buckets
+from gotd.selectors.quality_filter import STOP_WORDS, passes
 
 ENGINE = LocalEngine()
 TEXTS = [
@@ -156,6 +159,122 @@ def test_smoothing_keeps_unseen_ngrams_from_deciding():
     plain, smooth = (DSIR(buckets=4, target_smoothing=s).log_ratio(*counts) for s in (0.0, 1.0))
     assert plain[2] < -15
     np.testing.assert_allclose(smooth, np.log(np.array([4, 2, 1, 1]) / 8 / 0.25), atol=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.5])
+def test_weights_are_those_of_the_official_package(tmp_path, smoothing):
+    """The release 1.0.3 has no smoothing; the package's repository has."""
+    package = pytest.importorskip("data_selection", reason="the extra bench is not installed")
+    official = package.HashedNgramDSIR
+    named = {"target_laplace_smoothing": smoothing} if smoothing else {}
+    if smoothing and "target_laplace_smoothing" not in inspect.signature(official).parameters:
+        pytest.skip("this release of data-selection has no smoothing")
+    sides = {"pool": random_texts(80, 0), "target": random_texts(20, 1, words="alpha beta zeta")}
+    dsir = official(
+        ["pool"],
+        ["target"],
+        str(tmp_path),
+        raw_load_dataset_fn=sides.__getitem__,
+        raw_parse_example_fn=str,
+        target_load_dataset_fn=sides.__getitem__,
+        target_parse_example_fn=str,
+        num_proc=1,
+        min_example_length=20,
+        **named,
+    )
+    dsir.fit_importance_estimator(num_tokens_to_fit="all")
+    dsir.compute_importance_weights()
+    (weights,) = (np.load(file) for file in dsir.log_importance_weights_dir.glob("*.npy"))
+    arm = DSIR(hash="sha256", noise=False, target_smoothing=smoothing)
+    scores = arm.scores(shard(sides["target"], "t"), [shard(sides["pool"], "c")], 0, ENGINE)
+    np.testing.assert_allclose(-scores.values[0], weights, rtol=0, atol=1e-9)
+    (lengths,) = (np.load(file) for file in dsir.perexample_metadata_dir.glob("*.npy"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality_filter, "PACKAGE_TOKENS", 20)
+        ours = passes(pa.array(sides["pool"]), "package")
+    np.testing.assert_array_equal(ours, dsir.perexample_metadata_filter(lengths))
+
+
+# Quality filter ---------------------------------------------------------------------------
+
+SENTENCE = "the quick fox and a slow dog ran over to that hill by number {} , where it saw birds . "
+
+
+def running_text(sentences, start=0):
+    return "".join(SENTENCE.format(chr(97 + start + i) * 3) for i in range(sentences))
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        (running_text(5), True),
+        (running_text(23), True),
+        (running_text(1), False),  # 21 tokens
+        (running_text(24), False),  # 504
+        ("word " * 100, False),  # one word alone
+        (" ".join(f"w{i % 30}" for i in range(100)), False),  # none a stop word
+        (
+            "the of and to in is it that was for on are as with they at be this have from " * 4,
+            False,
+        ),
+        (running_text(5) + " 1 2 3 4 5 6 7 8 9 0" * 3, False),  # 30 of 135 are digits
+        (
+            "fox hill dog the and a to of it in , . -- ... : ; " * 6 + "he is " * 9,
+            False,  # 18 of 114 are informative
+        ),
+        (running_text(4) + "he " * 30, False),  # 30 of 114 are one word
+        (" ".join(sorted(STOP_WORDS)[:60] + [f"w{i}" for i in range(50)]), False),  # each once
+    ],
+)
+def test_the_paper_s_filter_passes_running_text(text, kept):
+    assert passes(pa.array([text]), "paper").tolist() == [kept]
+
+
+def test_the_paper_s_thresholds_are_the_published_ones():
+    assert (quality_filter.TOKENS, quality_filter.REPEATED) == ((40, 500), (0.02, 0.2))
+    assert (quality_filter.INFORMATIVE, quality_filter.NOT_NUMERIC) == ((0.3, 0.7), 0.8)
+    assert quality_filter.PACKAGE_TOKENS == 100
+
+
+@pytest.mark.parametrize("kind", ["paper", "package"])
+def test_filtered_rows_come_after_all_others_and_are_counted(kind):
+    good = [running_text(6, start) for start in range(8)]
+    bad = [text[:60] for text in good]  # the target's own words, but short
+    target, pool = shard(good[:4], "t"), [shard(bad, "b"), shard(good, "g")]
+    plain = DSIR(noise=False).rank(target, pool, 16, 0, ENGINE)
+    assert "filtered_rows" not in plain.diagnostics
+    ranking = DSIR(noise=False, quality_filter=kind).rank(target, pool, 16, 0, ENGINE)
+    names = [name[0] for name in ranking.ids.to_pylist()]
+    assert names == ["g"] * 8 + ["b"] * 8
+    assert ranking.diagnostics["filtered_rows"] == 8
+    order = [name for name in plain.ids.to_pylist() if name[0] == "g"]
+    assert ranking.ids.to_pylist()[:8] == order
+    np.testing.assert_array_equal(
+        ranking.scores[:8],
+        [s for s, i in zip(plain.scores, plain.ids.to_pylist(), strict=True) if i[0] == "g"],
+    )
+
+
+def test_a_filter_that_does_not_exist_is_named():
+    with pytest.raises(ValueError, match="quality_filter must be one of none, paper, package"):
+        DSIR(quality_filter="published")  # type: ignore[arg-type]
+
+
+def test_equal_lengths_and_smoothing_keep_dsir_from_pieces_of_one_word():
+    """A small target lacks common words of the pool, each of which costs 18 nats."""
+    words = [f"w{i}" for i in range(400)]
+    rng = np.random.default_rng(0)
+    long = [" ".join(rng.choice(words, 60)) for _ in range(300)]
+    pool = shard([*long, *(" ".join(rng.choice(words, 2)) for _ in range(60))], "c")
+    target = shard([" ".join(rng.choice(words[:200], 60)) for _ in range(8)], "t")
+    even = Rows(pool.ids[:300], pool.texts[:300])
+
+    def median_length(arm, candidates):
+        chosen = arm.rank(target, [candidates], 30, 0, ENGINE).ids.to_pylist()
+        return np.median([len(candidates.texts[int(i[1:])].as_py()) for i in chosen])
+
+    assert median_length(DSIR(), pool) < 10
+    assert median_length(DSIR(target_smoothing=1.0), even) > 200
 
 
 def test_texts_that_cannot_be_counted_are_refused():

@@ -28,7 +28,7 @@ from gotd.data.pool import as_one, open_pool
 from gotd.embedding.encoders import TransformerEncoder
 from gotd.embedding.tfidf import TfidfSvdEmbedder, TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
-from gotd.pipeline import steps
+from gotd.pipeline.steps import models, pools, selections
 from gotd.storage import artifacts, progress
 from gotd.storage.artifacts import MANIFEST, WORK, ArtifactError, Step, Store, canonical_json
 from gotd.storage.seeds import derive_seeds
@@ -189,7 +189,7 @@ class Settings:
 )
 def test_how_a_stage_runs_is_in_no_key(change, same):
     def step(settings: Settings) -> Step:
-        return steps.pre_fine_tuned(make(), make(version=2), settings, "arm", derive_seeds(0))
+        return models.pre_fine_tuned(make(), make(version=2), settings, "arm", derive_seeds(0))
 
     assert (step(Settings(**change)).key == step(Settings()).key) is same
 
@@ -199,11 +199,11 @@ def test_workers_and_paths_are_in_no_key(tmp_path):
     from gotd.selectors.random import Random
 
     def embedded(workers: int) -> Step:
-        return steps.embeddings(make(), TfidfSvdEncoder(), LocalEngine(workers), model=make())
+        return pools.embeddings(make(), TfidfSvdEncoder(), LocalEngine(workers), model=make())
 
     def ranked(workers: int) -> Step:
         chunks = {"target": make(), "candidates": make(version=2)}
-        return steps.scored(Random(), "random", chunks, 10, 0, LocalEngine(workers))
+        return selections.scored(Random(), "random", chunks, 10, 0, LocalEngine(workers))
 
     assert embedded(1).key == embedded(4).key
     assert ranked(1).key == ranked(4).key
@@ -213,7 +213,7 @@ def test_workers_and_paths_are_in_no_key(tmp_path):
         file.parent.mkdir(parents=True)
         pq.write_table(pa.table({"text": ["one", "two"]}), file)
         source = Folder(path=str(tmp_path / name), held_out_share=0.0)
-        keys.append(steps.pool("candidates", source.candidates(), Chunking()).key)
+        keys.append(pools.pool("candidates", source.candidates(), Chunking()).key)
     assert keys[0] == keys[1]
 
 
@@ -221,7 +221,7 @@ def test_every_parameter_of_the_stages_is_in_their_key():
     parts = table_parts(["a", "b"], "mine", Columns())
 
     def pool(parts: Any = parts, **chunks: Any) -> Step:
-        return steps.pool("candidates", parts, Chunking(**chunks))
+        return pools.pool("candidates", parts, Chunking(**chunks))
 
     assert pool(unit="whole").key != pool().key
     assert pool(length_chars=7).key != pool().key
@@ -236,7 +236,7 @@ def test_every_parameter_of_the_stages_is_in_their_key():
     }
 
     def embedded(encoder: Any, **more: Any) -> str:
-        return steps.embeddings(pool(), encoder, LocalEngine(), **more).key
+        return pools.embeddings(pool(), encoder, LocalEngine(), **more).key
 
     keys = {embedded(dataclasses.replace(space, **{k: v})) for k, v in changes.items()}
     keys |= {embedded(space), embedded(space, length_chars=7), embedded(space, model=make())}
@@ -246,10 +246,10 @@ def test_every_parameter_of_the_stages_is_in_their_key():
     rows = make(kind="task")
     limits = TaskLimits()
     keys = {
-        steps.target(rows, Chunking(), limits, "clean").key,
-        steps.target(rows, Chunking(), limits, "published").key,
-        steps.target(rows, Chunking(), dataclasses.replace(limits, target_rows=3), "clean").key,
-        steps.target(rows, Chunking(length_chars=7), limits, "clean").key,
+        pools.target(rows, Chunking(), limits, "clean").key,
+        pools.target(rows, Chunking(), limits, "published").key,
+        pools.target(rows, Chunking(), dataclasses.replace(limits, target_rows=3), "clean").key,
+        pools.target(rows, Chunking(length_chars=7), limits, "clean").key,
     }
     assert len(keys) == 4
 
@@ -267,7 +267,7 @@ def test_fewer_target_texts_are_not_the_first_ones(tmp_path):
     rows = Step("task", 1, "rows", {}, build, {})
     limits = TaskLimits(target_rows=60)
     whole = Chunking(unit="whole")
-    folder = Store(tmp_path).get(steps.target(rows, whole, limits, "clean"))
+    folder = Store(tmp_path).get(pools.target(rows, whole, limits, "clean"))
     texts = as_one(open_pool(folder)).texts.to_pylist()
     assert len(texts) == 60
     assert 15 < texts.count("good") < 45
@@ -540,13 +540,14 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _embeddings(folder: Path) -> None:
+    from gotd.config.schemas import Chunking
     from gotd.data.pool import shard_files, write_pool
     from gotd.embedding.embed import embed_shards
 
     work, pool = folder / WORK / "embed", folder / WORK / "pool"
     pool.mkdir(exist_ok=True)
     parts = table_parts(["some words"] * 800, "mine", Columns())
-    write_pool(parts, pool, work, unit="whole", length_chars=1, tick=lambda rows: None)
+    write_pool(parts, pool, Chunking("whole"))
     embedder = TfidfSvdEmbedder(np.arange(64), np.ones((64, 256), "f4"), 64)
     list(embed_shards(lambda: embedder, 256, shard_files(pool), folder, work, LocalEngine()))
 

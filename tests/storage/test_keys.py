@@ -26,8 +26,9 @@ from gotd.evaluation.loss_of_parts import LossOfParts
 from gotd.evaluation.perplexity import PerplexitySettings
 from gotd.evaluation.utility import UtilitySettings
 from gotd.evaluation.zero_shot import Prompt, ZeroShot
-from gotd.pipeline import steps
+from gotd.pipeline.steps import models, pools, selections
 from gotd.pipeline.steps.models import predictions
+from gotd.pipeline.steps.rows import task_rows
 from gotd.pipeline.steps.toxicity import scorer
 from gotd.selectors.curated_tapt import CuratedTAPT
 from gotd.selectors.dsir import DSIR
@@ -80,39 +81,39 @@ class Comments:
 
 def base_step() -> Step:
     config = ModelConfig(name="micro")
-    return steps.base_model(WORLD, config, ModelSpec(), MaskedLMSettings(**RATES), 0)
+    return models.base_model(WORLD, config, ModelSpec(), MaskedLMSettings(**RATES), 0)
 
 
 def predictions_step() -> Step:
-    rows = steps.task_rows(WORLD, LabelledTask(**TASK), TaskLimits(), "clean", 0)
+    rows = task_rows(WORLD, LabelledTask(**TASK), TaskLimits(), "clean", 0)
     return predictions(base_step(), rows, LabelledTask(**TASK), FineTuneSettings(**RATES), SEEDS)
 
 
 def pre_fine_tuned_step() -> Step:
-    return steps.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", SEEDS)
+    return models.pre_fine_tuned(base_step(), base_step(), MaskedLMSettings(**RATES), "arm", SEEDS)
 
 
-def pool_step() -> Step:
-    return steps.pool("candidates", WORLD.candidates(), Chunking())
+def pool_step(min_chars: int = 0) -> Step:
+    return pools.pool("candidates", WORLD.candidates(), Chunking(min_chars=min_chars))
 
 
 def embeddings_step() -> Step:
-    return steps.embeddings(pool_step(), TransformerEncoder("e", "minilm"), LocalEngine())
+    return pools.embeddings(pool_step(), TransformerEncoder("e", "minilm"), LocalEngine())
 
 
 def fitted_encoder_step() -> Step:
-    pools = {"target": pool_step(), "candidates": pool_step()}
-    return steps.fitted_encoder(TfidfSvdEncoder(), pools, 1000)
+    sides = {"target": pool_step(), "candidates": pool_step()}
+    return pools.fitted_encoder(TfidfSvdEncoder(), sides, 1000)
 
 
 def scored_step() -> Step:
-    pools = {"target": pool_step(), "candidates": pool_step()}
-    return steps.scored(DSIR(), "dsir", pools, 10, 3, LocalEngine())
+    sides = {"target": pool_step(), "candidates": pool_step()}
+    return selections.scored(DSIR(), "dsir", sides, 10, 3, LocalEngine())
 
 
 def selection_step() -> Step:
-    pools = {"target": pool_step(), "candidates": pool_step()}
-    return steps.selection(scored_step(), DSIR(), pools, 10, [], 3, LocalEngine())
+    sides = {"target": pool_step(), "candidates": pool_step()}
+    return selections.selection(scored_step(), DSIR(), sides, 10, [], 3, LocalEngine())
 
 
 KEYS: dict[str, tuple[Callable[[], Any], str]] = {
@@ -121,6 +122,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "AllDomains": (lambda: identity(AllDomains()), "608ded792aea"),
     "Nearest": (lambda: identity(Nearest()), "296d179ee61e"),
     "DSIR": (lambda: identity(DSIR()), "e069d476d6d2"),
+    "DSIR with quality_filter": (lambda: identity(DSIR(quality_filter="paper")), "fa46bf4e80ea"),
     "CuratedTAPT": (lambda: identity(CuratedTAPT()), "2246407120ec"),
     "RoundRobin": (lambda: identity(RoundRobin()), "d527ceaa485b"),
     "TSDS": (lambda: identity(TSDS()), "fa4ceb16c22d"),
@@ -152,8 +154,9 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "FineTuned": (lambda: FineTuned().key_fields(), "eaf398e5211a"),
     "FineTuned with row_noise": (lambda: FineTuned(row_noise=True).key_fields(), "afd872abef65"),
     "ZeroShot": (lambda: ZeroShot().key_fields(), "c5064c179e14"),
-    "TfidfSvdEncoder": (lambda: TfidfSvdEncoder().identity(), "0"),
+    "TfidfSvdEncoder": (lambda: TfidfSvdEncoder().identity(), "9fed0542306a"),
     "Chunking": (lambda: key_fields(Chunking()), "84ebe75da6c0"),
+    "Chunking with min_chars": (lambda: key_fields(Chunking(min_chars=7)), "05ae836444c3"),
     "TaskLimits": (lambda: key_fields(TaskLimits()), "a4ad5b49a32a"),
     "TaskLimits with reported_rows": (
         lambda: key_fields(TaskLimits(reported_rows=7)),
@@ -166,7 +169,8 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "predictions step": (lambda: predictions_step().key, "d85d60e66d53"),
     "pre_fine_tuned step": (lambda: pre_fine_tuned_step().key, "7c4080b49fb2"),
     "pool step": (lambda: pool_step().key, "99c9ee413767"),
-    "fitted_encoder step": (lambda: fitted_encoder_step().key, "0"),
+    "fitted_encoder step": (lambda: fitted_encoder_step().key, "6a52142018c7"),
+    "pool step with min_chars": (lambda: pool_step(7).key, "41a2401de939"),
     "scored step": (lambda: scored_step().key, "22d6817bcb63"),
     "selection step": (lambda: selection_step().key, "83267850e668"),
     "embeddings step": (

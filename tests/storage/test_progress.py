@@ -17,7 +17,7 @@ class Recorder:
         self.events: list[object] = []
 
     @contextmanager
-    def step(self, label: str, total: int | None = None) -> Iterator[progress.Tick]:
+    def __call__(self, label: str, total: int | None) -> Iterator[progress.Tick]:
         self.events.append((label, total))
         yield self.events.append
         self.events.append("end")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gotd.training.causal_lm import BlockCollator, CausalLM, CausalLMSettings, pack
+from gotd.training.causal_lm import CausalLM, CausalLMSettings, pack
 from gotd.training.causal_models import (
     CausalSpec,
     load_causal_lm,
@@ -70,17 +70,17 @@ def test_packing_loses_no_token_and_ends_every_text(base, texts):
 
 
 def test_every_token_but_the_first_of_a_block_is_predicted(base, texts):
-    rows = pack(load_causal_tokenizer(base), texts, 24, True, seed=3)
-    which = np.array([len(rows) - 1, 0, 1])  # the short last block among others
-    batch = BlockCollator(rows, 8)(0, which)
+    module = CausalLM(base, texts, CausalLMSettings(**SETTINGS), SEEDS)
+    module.initialise()
+    which = np.array([len(module.rows) - 1, 0, 1])  # the short last block among others
+    batch = module.collate(0, which)
     (part,) = batch.parts
-    network = load_causal_lm(base)
-    ours = CausalLM(network, CausalLMSettings(**SETTINGS), SEEDS, "").sum_losses(part) / batch.terms
-    assert ours.item() == pytest.approx(network(**part).loss.item(), rel=1e-5)
-    assert batch.terms == rows.lengths[which].sum() - 3
     # An end-of-text token is a label although it also pads.
-    counted = part["labels"][part["attention_mask"].bool()]
-    assert (counted != IGNORED).all()
+    labels = part["input_ids"].masked_fill(part["attention_mask"] == 0, IGNORED)
+    theirs = load_causal_lm(base)(**part, labels=labels).loss
+    ours = module.sum_losses(part) / batch.terms
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert batch.terms == module.rows.lengths[which].sum() - 3
 
 
 def test_training_learns_and_what_fits_on_a_device_does_not_matter(base, texts, tmp_path):

@@ -10,14 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from gotd.training import trainer
-from gotd.training.data import IGNORED, order_epoch, tokenise
+from gotd.training.data import IGNORED, order_epoch
 from gotd.training.language_model import pre_fine_tune
-from gotd.training.masked_lm import (
-    MaskedLM,
-    MaskedLMSettings,
-    MaskingCollator,
-    mask_tokens,
-)
+from gotd.training.masked_lm import MaskedLM, MaskedLMSettings, mask_tokens
 from gotd.training.models import load_masked_lm, load_tokenizer
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
@@ -52,11 +47,11 @@ def stop_after(monkeypatch, step):
     monkeypatch.setattr(StepModule, "after_update", crash)
 
 
-def collator(base, texts, per_device):
-    tokenizer = load_tokenizer(base)
-    rows = tokenise(tokenizer, texts, None, 48)
-    settings = MaskedLMSettings(**SETTINGS | {"per_device_batch_size": per_device})
-    return rows, MaskingCollator(rows, tokenizer.mask_token_id, len(tokenizer), settings, seed=1)
+def started(base, texts, **options):
+    """Make what trains, with its network."""
+    module = MaskedLM(base, texts, MaskedLMSettings(**SETTINGS | options), SEEDS)
+    module.initialise()
+    return module
 
 
 def test_masking_follows_bert():
@@ -75,14 +70,14 @@ def test_masking_follows_bert():
 
 
 def test_masks_depend_on_step_and_seed_but_not_on_the_cut(tiny_base, texts):
-    rows, whole = collator(tiny_base, texts, 8)
-    _, cut = collator(tiny_base, texts, 3)
-    which = order_epoch(rows.lengths, 8, 1, 0)[0]
+    whole = started(tiny_base, texts).collate
+    module = started(tiny_base, texts, per_device_batch_size=3)
+    which = order_epoch(module.rows.lengths, 8, 1, 0)[0]
 
     def flat(batch, key):
         return torch.cat([p[key][p["attention_mask"].bool()] for p in batch.parts])
 
-    one, three = whole(5, which), cut(5, which)
+    one, three = whole(5, which), module.collate(5, which)
     assert (len(one.parts), len(three.parts)) == (1, 3)
     assert one.terms == three.terms == int((flat(one, "labels") != IGNORED).sum())
     assert torch.equal(flat(one, "input_ids"), flat(three, "input_ids"))
@@ -91,24 +86,20 @@ def test_masks_depend_on_step_and_seed_but_not_on_the_cut(tiny_base, texts):
 
 
 def test_loss_at_masked_positions_is_the_full_loss(calm_base, texts):
-    rows, collate = collator(calm_base, texts, 8)
-    network, _ = load_masked_lm(calm_base)
-    module = MaskedLM(network, MaskedLMSettings(**SETTINGS), SEEDS, "")
-    batch = collate(0, np.arange(8))
+    module = started(calm_base, texts)
+    batch = module.collate(0, np.arange(8))
     ours = module.sum_losses(batch.parts[0]) / batch.terms
-    theirs = network(**batch.parts[0]).loss
+    theirs = load_masked_lm(calm_base)[0](**batch.parts[0]).loss
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_part_without_rows_has_no_loss(calm_base, texts):
-    rows, collate = collator(calm_base, texts, 8)
-    network, _ = load_masked_lm(calm_base)
-    module = MaskedLM(network, MaskedLMSettings(**SETTINGS), SEEDS, "")
-    part = {key: value[:0] for key, value in collate(0, np.arange(8)).parts[0].items()}
+    module = started(calm_base, texts)
+    part = {key: value[:0] for key, value in module.collate(0, np.arange(8)).parts[0].items()}
     loss = module._sum_or_zero(part)
     loss.backward()
     assert loss.item() == 0
-    assert all(not p.grad.any() for p in network.parameters())
+    assert all(not p.grad.any() for p in module.network.parameters())
 
 
 def test_update_does_not_depend_on_what_fits_on_a_device(calm_base, texts, tmp_path):
@@ -259,10 +250,9 @@ def test_head_learns_alone_first(tiny_base, texts, tmp_path):
     assert len(report["loss_curve"]) == 4 + 15
 
 
-def test_embeddings_have_their_own_rate_without_decay(tiny_base):
-    network, _ = load_masked_lm(tiny_base)
-    settings = MaskedLMSettings(**SETTINGS, embedding_learning_rate=0.03)
-    groups = MaskedLM(network, settings, SEEDS, "").parameter_groups()
+def test_embeddings_have_their_own_rate_without_decay(tiny_base, texts):
+    module = started(tiny_base, texts, embedding_learning_rate=0.03)
+    network, groups = module.network, module.parameter_groups()
     words = network.get_input_embeddings().weight
     (own,) = [g for g in groups if any(p is words for p in g["params"])]
     assert (own["rate"], own["weight_decay"], len(own["params"])) == (0.03, 0.0, 1)

@@ -3,8 +3,7 @@ import ot
 import pytest
 
 from gotd.transport import NotConverged, Problem
-from gotd.transport.pot import solve_pot
-from gotd.transport.sinkhorn import solve_dense
+from gotd.transport.dense import solve_dense, solve_pot
 
 
 @pytest.fixture

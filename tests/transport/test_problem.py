@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gotd.transport import Problem
-from gotd.transport.sinkhorn import solve_dense
+from gotd.transport.dense import solve_dense
 
 X, Y = np.zeros((4, 2), dtype=np.float32), np.ones((3, 2), dtype=np.float32)
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from gotd.transport import Compute, Problem
+from gotd.transport.dense import solve_dense
 from gotd.transport.published import solve_published
-from gotd.transport.sinkhorn import solve_dense
 
 DOUBLE = Compute(precision="float64", device="cpu", block_rows=70)
 

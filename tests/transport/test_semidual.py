@@ -16,7 +16,7 @@ from gotd.transport import (
     score,
     solve_semidual,
 )
-from gotd.transport.sinkhorn import soft_minimum, solve_dense
+from gotd.transport.dense import soft_minimum, solve_dense
 
 DOUBLE = Compute(precision="float64", device="cpu")
 

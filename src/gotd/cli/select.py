@@ -45,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
         store, engine = Store(options.store), engine_of(options)
         prepared = Prepared(request, max(budgets), store, engine)
+        if options.explain:
+            prepared.embed_target()  # here, since a step that is shown may not hold another
         with progress.step("selecting and writing"):
             manifest = write_selection(
                 prepared,
@@ -133,5 +135,6 @@ def _request(options: argparse.Namespace) -> Request:
         columns=columns,
         unit=options.unit,
         length_chars=options.length_chars,
+        min_chars=options.min_chars,
         seed=options.seed,
     )

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gotd.selectors.registry import entries
-
-Add = Callable[..., Any]
-"""The method ``add_argument`` of a group."""
 
 _EXAMPLES = """
 examples:
@@ -37,22 +33,14 @@ def add_select(commands: Any, run: Any) -> None:
         + _EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_needed(parser.add_argument_group("needed").add_argument)
-    _add_method(parser.add_argument_group("how").add_argument)
-    _add_rows(parser.add_argument_group("rows").add_argument)
-    _add_where(parser.add_argument_group("where").add_argument)
-    parser.set_defaults(run=run)
-
-
-def _add_needed(add: Add) -> None:
+    add = parser.add_argument_group("needed").add_argument
     add("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
     names = "files, folders, patterns or hub:namespace/name[:config][:split]"
     add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
     add("--budget", required=True, metavar="N[,N]", help="rows to choose")
     add("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
 
-
-def _add_method(add: Add) -> None:
+    add = parser.add_argument_group("how").add_argument
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")
     names = "tfidf_svd (words, needs no model), minilm, or a model's name or folder (tfidf_svd)"
     add("--encoder", default="tfidf_svd", metavar="NAME", help=names)
@@ -62,8 +50,7 @@ def _add_method(add: Add) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
     add("--explain", action="store_true", help="add which target each row serves")
 
-
-def _add_rows(add: Add) -> None:
+    add = parser.add_argument_group("rows").add_argument
     text = "column of the text; several are joined (text)"
     add("--text-column", default="text", metavar="NAME[,NAME]", help=text)
     add("--target-text-column", metavar="NAME[,NAME]", help="the target's (the same)")
@@ -73,9 +60,10 @@ def _add_rows(add: Add) -> None:
     add("--unit", choices=("whole", "fixed"), default="whole", help=unit)
     length = "length of a fixed piece, and what the encoder reads of a row (1000)"
     add("--length-chars", type=int, default=1000, metavar="N", help=length)
+    least = "least length of a candidate; a shorter piece joins the next one (0: any)"
+    add("--min-chars", type=int, default=0, metavar="N", help=least)
 
-
-def _add_where(add: Add) -> None:
+    add = parser.add_argument_group("where").add_argument
     add("--engine", choices=("local", "ray"), default="local", help="(local)")
     add("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
     add("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
@@ -84,6 +72,7 @@ def _add_where(add: Add) -> None:
     add("--device", default="auto", help=device)
     add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
     add("--overwrite", action="store_true", help="replace what is in --out")
+    parser.set_defaults(run=run)
 
 
 def add_diff(commands: Any, run: Any) -> None:

@@ -13,12 +13,13 @@ import typing
 from dataclasses import field
 from typing import Any, Literal
 
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_class
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 
-from gotd.config.discovery import EXTENSIBLE, options, plugins
+from gotd.config.discovery import EXTENSIBLE, conf_folder, options, plugins
 from gotd.config.schemas import (
     CandidatesConfig,
     Config,
@@ -27,51 +28,15 @@ from gotd.config.schemas import (
     TransportConfig,
 )
 
-TARGETS: dict[tuple[str, str], str] = {
-    ("source", "microworld"): "gotd.data.microworld.world.Microworld",
-    ("source", "microworld_toxic"): "gotd.data.microworld.toxic.ToxicMicroworld",
-    ("source", "folder"): "gotd.data.folder.Folder",
-    ("source", "hub"): "gotd.data.hub.source.Hub",
-    ("source", "mix"): "gotd.data.mix.Mix",
-    ("task", "task"): "gotd.data.tasks.labelled.LabelledTask",
-    ("task", "zero_shot"): "gotd.data.tasks.zero_shot.ZeroShotTask",
-    ("task", "toxicity"): "gotd.data.tasks.toxicity.ToxicityTask",
-    ("task", "halves"): "gotd.data.tasks.halves.TargetOfHalves",
-    ("embedder", "tfidf_svd"): "gotd.embedding.tfidf.TfidfSvdEncoder",
-    ("embedder", "transformer"): "gotd.embedding.encoders.TransformerEncoder",
-    ("model", "spec"): "gotd.training.models.ModelSpec",
-    ("model", "causal_spec"): "gotd.training.causal_models.CausalSpec",
-    ("pre_fine_tune", "causal_lm"): "gotd.training.causal_lm.CausalLMSettings",
-    ("pre_fine_tune", "masked_lm"): "gotd.training.masked_lm.MaskedLMSettings",
-    ("fine_tune", "classifier"): "gotd.training.classifier.FineTuneSettings",
-    ("evaluation", "fine_tuned"): "gotd.evaluation.fine_tuned.FineTuned",
-    ("evaluation", "zero_shot"): "gotd.evaluation.zero_shot.ZeroShot",
-    ("evaluation", "target_loss"): "gotd.evaluation.loss_of_parts.LossOfParts",
-    ("evaluation", "toxicity"): "gotd.evaluation.toxicity.Toxicity",
-    ("evaluation", "generation"): "gotd.evaluation.generation.GenerationSettings",
-    ("evaluation", "perplexity"): "gotd.evaluation.perplexity.PerplexitySettings",
-    ("evaluation", "utility"): "gotd.evaluation.utility.UtilitySettings",
-    ("scorer", "trained"): "gotd.training.scorer.TrainedScorer",
-    ("scorer", "training"): "gotd.training.scorer.ScorerSettings",
-    ("scorer", "detoxify"): "gotd.evaluation.scorers.detoxify.DetoxifyScorer",
-    ("scorer", "classifier"): "gotd.evaluation.scorers.classifier.ClassifierScorer",
-    ("scorer", "perspective"): "gotd.evaluation.scorers.perspective.PerspectiveScorer",
-    ("target_loss", "held_out"): "gotd.evaluation.target_loss.TargetLossSettings",
-    ("tracker", "wandb"): "gotd.runs.tracker.WandbTracker",
-    ("tracker", "none"): "gotd.runs.tracker.NoTracker",
-}
-"""What Hydra builds, by (group, name); stored as the schema ``<group>/base_<name>``.
-
-Selectors are not listed: their files in conf/selector state their classes."""
-
 
 def targets() -> dict[tuple[str, str], str]:
-    """Return all that Hydra builds, by (group, name): `TARGETS`, selectors, and entry points.
+    """Return all that Hydra builds, by (group, name): conf/targets.yaml, selectors, and packages.
 
     Raises:
         ValueError: If an entry point is broken; names the package.
     """
-    known = dict(TARGETS)
+    listed = yaml.safe_load((conf_folder() / "targets.yaml").read_text("utf-8"))
+    known = {(group, name): listed[group][name] for group in listed for name in listed[group]}
     for option in options("selector").values():
         target = (option.node.get("method") or {}).get("_target_", option.target)
         if target is not None:

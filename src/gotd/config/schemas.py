@@ -57,6 +57,16 @@ class TransportConfig:
 
 
 @dataclass
+class DsirConfig:
+    """What an experiment sets for DSIR, whose texts it knows; see `gotd.selectors.dsir.DSIR`."""
+
+    target_smoothing: float = 0.0
+    """Count added to every bucket of the target."""
+    quality_filter: str = "none"
+    """Published filter: ``none``, ``paper`` or ``package``."""
+
+
+@dataclass
 class SelectorConfig:
     """conf/selector: an arm of the comparison."""
 
@@ -148,6 +158,7 @@ class Config:
     target_chunks: Chunking = field(default_factory=Chunking)
     embedder: Any = MISSING
     transport: TransportConfig = MISSING
+    dsir: DsirConfig = field(default_factory=DsirConfig)
     selector: SelectorConfig = MISSING
     model: ModelConfig = MISSING
     pre_fine_tune: Any = MISSING

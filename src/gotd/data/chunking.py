@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from itertools import islice
+from typing import Literal
 
 import pyarrow as pa
 
@@ -18,6 +19,9 @@ from gotd.data.base import ROWS_PER_PIECE, SCHEMA
 
 MIXED = "mixed"
 """Domain of a chunk whose documents come from more than one."""
+
+Unit = Literal["whole", "fixed"]
+"""Whether a chunk is a row as it was given, or rows that are cut and joined."""
 
 Row = tuple[str, str, str | None]
 
@@ -68,8 +72,7 @@ def fixed_chunks(
     )
     chunks = _chunks(rows, length_chars, separator, min_chars, on_dropped)
     while batch := list(islice(chunks, ROWS_PER_PIECE)):
-        columns = zip(*batch, strict=True)
-        yield pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
+        yield pa.table([list(column) for column in zip(*batch, strict=True)], SCHEMA)
 
 
 def _chunks(

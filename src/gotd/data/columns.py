@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -166,12 +167,9 @@ _BYTES_OF = {
 
 def _undecodable(values: pa.ChunkedArray) -> int:
     """Return the position of the first value that is not UTF-8."""
-    raw = (value for part in values.chunks for value in part.view(_BYTES_OF[part.type]))
-    return next(row for row, value in enumerate(raw) if not _is_utf8(value.as_py()))
-
-
-def _is_utf8(value: bytes) -> bool:
-    return value.decode(errors="ignore").encode() == value
+    parts = (part.view(_BYTES_OF[part.type]).to_pylist() for part in values.chunks)
+    raw = enumerate(chain.from_iterable(parts))
+    return next(row for row, value in raw if value.decode(errors="ignore").encode() != value)
 
 
 def origin(table: pa.Table, otherwise: str) -> str:

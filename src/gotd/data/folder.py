@@ -132,14 +132,12 @@ class Folder:
                 f"no task {task!r} in {self._root()}; there is: {_names(tasks)}. "
                 f"Put its files into {task}/ in one of {groups}"
             )
-        # A task that is one file has the one split.
-        names = {file: stem(file) for file in tasks[task]}
-        names |= {file: "train" for file in names if file.parent.name in ONE_FILE_GROUPS}
-        files = [file for file, name in names.items() if name == split]
+        splits = tasks[task]
+        files = [file for file, name in splits.items() if name == split]
         if not files:
             raise FileNotFoundError(
-                f"task {task!r} has no split {split!r} in {tasks[task][0].parent}; "
-                f"there is: {_names(names.values())}"
+                f"task {task!r} has no split {split!r} in {next(iter(splits)).parent}; "
+                f"there is: {_names(splits.values())}"
             )
         if len(files) > 1:
             raise ValueError(
@@ -202,24 +200,23 @@ class Folder:
             )
         return root
 
-    def _task_files(self) -> dict[str, list[Path]]:
-        """Return the files of each task: those in its folder, or the one file of its name."""
-        root = self._root()
-        tasks: dict[str, list[Path]] = {}
+    def _task_files(self) -> dict[str, dict[Path, str]]:
+        """Return files and splits of each task: a folder of files, or one file of its name."""
+        tasks: dict[str, dict[Path, str]] = {}
+        places: dict[str, Path] = {}
         for group in TASK_GROUPS:
-            named = [
-                (folder.name, row_files(folder)) for folder in sorted((root / group).glob("*/"))
-            ]
+            folder = self._root() / group
+            named = [(place.name, place, row_files(place)) for place in sorted(folder.glob("*/"))]
             if group in ONE_FILE_GROUPS:
-                named += [(stem(file), [file]) for file in row_files(root / group)]
-            for name, files in named:
+                named += [(stem(file), file, [file]) for file in row_files(folder)]
+            for name, place, files in named:
                 if name in tasks and files:
                     raise ValueError(
-                        f"task {name!r} is in {_location(tasks[name])} and in "
-                        f"{_location(files)}; rename one of them"
+                        f"task {name!r} is in {places[name]} and in {place}; rename one of them"
                     )
                 if files:
-                    tasks[name] = files
+                    places[name] = place
+                    tasks[name] = {f: "train" if f == place else stem(f) for f in files}
         return tasks
 
     def _candidate_paths(self) -> list[Path]:
@@ -253,12 +250,6 @@ def _passages_identity(path: Path) -> str | dict[str, str]:
     if "id" in _columns_of(path):
         return checksum(path)
     return {"sha256": checksum(path), "ids": "<file>#<row>"}
-
-
-def _location(files: list[Path]) -> Path:
-    """Return where a task is: its file, or the folder of its files."""
-    one_file = files[0].parent.name in ONE_FILE_GROUPS
-    return files[0] if one_file else files[0].parent
 
 
 def _names(names: Iterable[str]) -> str:

@@ -13,20 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.config.schemas import Chunking
 from gotd.data.base import SCHEMA, Part, repeated_id
 from gotd.data.chunking import fixed_chunks
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import repeated
+from gotd.storage.artifacts import WORK
 from gotd.storage.files import atomic_write, write_json
 from gotd.storage.memmap import open_array
+from gotd.storage.progress import tick
 
-Unit = Literal["whole", "fixed"]
 Tables = Iterable[pa.Table]
 
 SHARD_ROWS = 1 << 15
@@ -38,43 +40,34 @@ UNREADABLE = "unreadable.json"
 
 
 def write_pool(
-    parts: Sequence[Part],
-    folder: Path,
-    work: Path,
-    *,
-    unit: Unit,
-    length_chars: int,
-    tick: Callable[[int], None],
-    separator: str = " ",
-    min_chars: int = 0,
+    parts: Sequence[Part], folder: Path, chunking: Chunking, separator: str = " "
 ) -> None:
-    """Cut rows into shards, resuming at the shard.
+    """Cut rows into shards, resuming at the shard; rows that are written count as progress.
 
     Args:
         parts: Files, data sets or tables, in order.
-        folder: Receives ``rows-00000.arrow`` … and ``shards.json``.
-        work: Receives a marker per shard; removed by the caller when all is done.
-        unit: ``whole`` leaves every row as it is; ``fixed`` cuts and joins the rows of a
+        folder: Receives ``rows-00000.arrow`` … and ``shards.json``, and in its `WORK` a marker
+            per shard, removed by the caller when all is done.
+        chunking: ``whole`` leaves every row as it is; ``fixed`` cuts and joins the rows of a
             part into chunks (`fixed_chunks`), which never cross a part. Rows without a
-            visible character are left out.
-        length_chars: Length of a ``fixed`` chunk.
-        tick: Called with the number of rows that were written.
+            visible character are left out, and counted. So are texts of fewer than
+            ``min_chars`` characters, white space at their ends aside, that ``fixed`` cannot
+            join.
         separator: Put between the texts that ``fixed`` joins.
-        min_chars: Least characters of a row, white space at its ends aside; 0: any. Shorter
-            ones are left out and counted, those that ``fixed`` cannot join.
 
     Raises:
         ValueError: If a part cannot be read, no row has a visible character, all are too
             short, or an id occurs twice; names file and row.
     """
-    writer = _Writer(folder, work, tick)
-    cut: Callable[[Tables], Tables] = partial(writer.long_enough, min_chars=min_chars)
-    if unit == "fixed":
+    writer = _Writer(folder)
+    fixed, least = chunking.unit == "fixed", chunking.min_chars
+    cut: Callable[[Tables], Tables] = partial(writer.long_enough, min_chars=least)
+    if fixed:
         cut = partial(
             fixed_chunks,
-            length_chars=length_chars,
+            length_chars=chunking.length_chars,
             separator=separator,
-            min_chars=min_chars,
+            min_chars=least,
             on_dropped=writer.count_short,
         )
     for number, part in enumerate(parts):
@@ -84,17 +77,16 @@ def write_pool(
     if not shards:
         labels = ", ".join(part.label for part in parts[:3]) or "the source, which has no parts,"
         if writer.short:
-            raise ValueError(f"no text of {labels} has {min_chars} characters; lower min_chars")
+            raise ValueError(f"no text of {labels} has {least} characters; lower min_chars")
         raise ValueError(f"no row of {labels} has a visible character; give some text")
-    counts = [len(shard) for shard in shards]
-    name = repeated(lambda number: shards[number].ids, counts)
+    name = repeated([shard.ids for shard in shards])
     if name is not None:
         # The id of a chunk is its document's and its number.
-        raise repeated_id(parts, name.rpartition("#")[0] if unit == "fixed" else name)
-    index = {"rows": counts, "blank_rows": writer.blank, **_distributions(shards)}
-    if min_chars:
-        index["short_rows"] = writer.short
-    write_json(folder / INDEX, index)
+        raise repeated_id(parts, name.rpartition("#")[0] if fixed else name)
+    counts = {"rows": [len(shard) for shard in shards], "blank_rows": writer.blank}
+    if least:
+        counts["short_rows"] = writer.short
+    write_json(folder / INDEX, {**counts, **_distributions(shards)})
 
 
 @dataclass(frozen=True)
@@ -119,12 +111,12 @@ class _Progress:
 class _Writer:
     """Collects rows and writes a shard whenever one is full."""
 
-    def __init__(self, folder: Path, work: Path, tick: Callable[[int], None]) -> None:
-        work.mkdir(parents=True, exist_ok=True)
-        markers = sorted(work.glob("rows-*.arrow"))
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._work = folder, folder / WORK
+        self._work.mkdir(parents=True, exist_ok=True)
+        markers = sorted(self._work.glob("rows-*.arrow"))
         done = [_Progress(**json.loads(marker.read_text("utf-8"))) for marker in markers]
         tick(sum(shard.rows for shard in done))
-        self._folder, self._work, self._tick = folder, work, tick
         self._resume = done[-1] if done else _Progress()
         self.written, self.blank, self.short = len(done), self._resume.blank, self._resume.short
         self._held: list[pa.Table] = []
@@ -189,7 +181,7 @@ class _Writer:
             self._part, self._taken, self._rows, self._blank_before, self._short_before
         )
         write_json(self._work / name, asdict(progress))
-        self._tick(self._rows)
+        tick(self._rows)
         self.written += 1
         self._held, self._rows, self._bytes = [], 0, 0
 
@@ -279,9 +271,9 @@ def write_readable(pool: Path, embeddings: Path, label: str) -> None:
             path = embeddings / readable_file(rows_file(number))
             with atomic_write(path) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
                 file.write_batch(batch)
-            with atomic_write(embeddings / readable_file(embeddings_file(number))) as part:
-                with part.open("wb") as file:
-                    np.save(file, matrix[readable])
+            path = embeddings / readable_file(embeddings_file(number))
+            with atomic_write(path) as part, part.open("wb") as file:
+                np.save(file, matrix[readable])
     if not any(counts):
         return
     if sum(counts) == sum(pool_facts(pool)["rows"]):

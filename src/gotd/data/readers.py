@@ -56,7 +56,7 @@ def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
     """
     check_file(path)
     first_row = 1
-    for piece in _reader(path)(path, columns):
+    for piece in _raw_pieces(path, columns):
         if piece.num_rows:
             yield columns.uniform(piece, str(path), label, stem(path), first_row)
         first_row += piece.num_rows
@@ -106,12 +106,13 @@ def column_names(path: Path) -> list[str]:
     raise no_rows(path)
 
 
-def _reader(path: Path) -> Callable[[Path, Columns], Iterator[pa.Table]]:
+def _raw_pieces(path: Path, columns: Columns) -> Iterator[pa.Table]:
+    """Yield the columns to read, as they are in the file."""
     if path.name.endswith(".parquet"):
-        return _parquet
+        return _parquet(path, columns)
     if path.name.endswith(".csv"):
-        return _csv
-    return _jsonl if path.name.endswith(JSONL_SUFFIXES) else _plain
+        return _csv_texts(path, columns.among(_csv_header(path), str(path)))
+    return _jsonl(path, columns) if path.name.endswith(JSONL_SUFFIXES) else _plain(path, columns)
 
 
 # Parquet --------------------------------------------------------------------------------
@@ -140,10 +141,6 @@ _CSV = (
 )
 _CSV_READING = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
 _CSV_PARSING = pa_csv.ParseOptions(newlines_in_values=True)
-
-
-def _csv(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    yield from _csv_texts(path, columns.among(_csv_header(path), str(path)))
 
 
 def _csv_header(path: Path) -> list[str]:

@@ -35,14 +35,8 @@ def uniform_by_id(ids: pa.Array | pa.ChunkedArray, seed: int, role: str) -> np.n
         ``[n]`` float64 in the open interval (0, 1).
     """
     prefix = f"{role}\x00{seed}\x00".encode()
-    words = np.fromiter(
-        (
-            int.from_bytes(blake2b(prefix + str(i).encode(), digest_size=8).digest(), "little")
-            for i in ids.to_pylist()
-        ),
-        dtype=np.uint64,
-        count=len(ids),
-    )
+    digests = (blake2b(prefix + str(i).encode(), digest_size=8).digest() for i in ids.to_pylist())
+    words = np.frombuffer(b"".join(digests), "<u8")
     chance = ((words >> np.uint64(11)).astype(np.float64) + 0.5) / 2.0**53
     return np.minimum(chance, np.nextafter(1.0, 0.0))  # the top word would round to 1
 
@@ -122,9 +116,9 @@ def sample_texts(shards: Sequence[Rows], rows: int, seed: int, role: str) -> lis
     """
     hashes = [uniform_by_id(shard.ids, seed, role) for shard in shards]
     largest = np.sort(np.concatenate(hashes))[:rows][-1]
-    drawn: list[tuple[float, str]] = []
+    sampled: list[tuple[float, str]] = []
     for shard, shard_hashes in zip(shards, hashes, strict=True):
         taken = np.flatnonzero(shard_hashes <= largest)
         texts = shard.texts.take(pa.array(taken)).to_pylist()
-        drawn += zip(shard_hashes[taken].tolist(), texts, strict=True)
-    return [text for _, text in sorted(drawn)]
+        sampled += zip(shard_hashes[taken].tolist(), texts, strict=True)
+    return [text for _, text in sorted(sampled)]

@@ -6,7 +6,7 @@ agree by the ids themselves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -17,37 +17,36 @@ HASHES_AT_ONCE = 1 << 25
 SHIFT = np.uint64(32)
 
 
-def repeated(ids: Callable[[int], pa.Array], counts: Sequence[int]) -> str | None:
+def repeated(shards: Sequence[pa.Array]) -> str | None:
     """Find an id that occurs twice.
 
     Args:
-        ids: Returns the ids of a shard, by its number.
-        counts: Rows of each shard.
+        shards: The ids of each shard; they may be memory maps.
 
     Returns:
         The first such id in the order of hashes, or ``None``.
     """
-    ranges = max(1, -(-sum(counts) // HASHES_AT_ONCE))
+    ranges = max(1, -(-sum(map(len, shards)) // HASHES_AT_ONCE))
     for number in range(ranges):
         parts = []
-        for shard in range(len(counts)):
-            hashes = hash_strings(ids(shard))
+        for ids in shards:
+            hashes = hash_strings(ids)
             # By the high half: a 64-bit product would overflow.
             parts.append(hashes[((hashes >> SHIFT) * np.uint64(ranges)) >> SHIFT == number])
         ordered = np.sort(np.concatenate(parts)) if parts else np.empty(0, np.uint64)
         shared = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-        name = _same_id(ids, len(counts), shared) if len(shared) else None
+        name = _same_id(shards, shared) if len(shared) else None
         if name is not None:
             return name
     return None
 
 
-def _same_id(ids: Callable[[int], pa.Array], shards: int, shared: np.ndarray) -> str | None:
+def _same_id(shards: Sequence[pa.Array], shared: np.ndarray) -> str | None:
     """Compare the ids themselves among the rows whose hash occurs twice."""
     seen: set[str] = set()
-    for shard in range(shards):
-        rows = np.flatnonzero(np.isin(hash_strings(ids(shard)), shared))
-        for name in ids(shard).take(pa.array(rows)).to_pylist():
+    for ids in shards:
+        rows = np.flatnonzero(np.isin(hash_strings(ids), shared))
+        for name in ids.take(pa.array(rows)).to_pylist():
             if name in seen:
                 return name
             seen.add(name)

@@ -2,7 +2,7 @@
 
 Scripts that put spaces between words give words. Chinese, Japanese, Korean, Thai, Lao, Khmer,
 Burmese and Tibetan text gives overlapping character n-grams, since a run of such characters
-is a phrase or a sentence. An emoji is a word.
+is a phrase or a sentence. An emoji is a word, and so is a flag.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ import unicodedata
 
 import regex
 
-# U+30FC lengthens a vowel in both kana scripts, so it has no script of its own.
+# U+30FC, which lengthens a vowel, and the voicing marks belong to both kana scripts.
 _UNSPACED = (
-    r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+    r"\p{Han}\p{Hiragana}\p{Katakana}\u30fc\u3099\u309a"
+    r"\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
 )
+# A mark or a joiner (U+200C, U+200D) is part of a word but never begins one: those of an
+# emoji would be words that all emoji share.
 _runs = regex.compile(
-    rf"(?P<unspaced>[{_UNSPACED}]+)|[[\w\p{{M}}]--[{_UNSPACED}]]+|\p{{Extended_Pictographic}}",
+    rf"(?P<unspaced>[{_UNSPACED}]+)"
+    rf"|[\w--[\p{{M}}\u200c\u200d{_UNSPACED}]][[\w\p{{M}}]--[{_UNSPACED}]]*"
+    r"|\p{Regional_Indicator}{2}|\p{Extended_Pictographic}",
     regex.V1,
 ).finditer
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
-from gotd.config.choices import check_choices
+from gotd.storage.checks import check_choices
 from gotd.storage.model_files import hub_commit
 
 Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from gotd.config.choices import check_choices
+from gotd.data.rows import Rows
 from gotd.embedding.embedders import (
     Embedder,
     Pooling,
@@ -21,9 +21,9 @@ from gotd.embedding.embedders import (
     TransformerEmbedder,
     check_sizes,
 )
-from gotd.data.rows import Rows
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
+from gotd.storage.checks import check_choices
 from gotd.storage.model_files import locate, model_identity
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
@@ -87,6 +87,7 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
 class FittedEncoder(Encoder, Protocol):
     """A specification of an encoder that is first fitted on rows, in a step of its own."""
 
@@ -97,7 +98,7 @@ class FittedEncoder(Encoder, Protocol):
 
     @property
     def sample_rows(self) -> int:
-        """Return the largest number of rows that are drawn from each of them."""
+        """Return the largest number of rows that are sampled from each of them."""
         ...
 
     def fit(

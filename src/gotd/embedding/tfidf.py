@@ -14,12 +14,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from gotd.config.choices import check_choices
 from gotd.data.rows import Rows
 from gotd.data.sampling import sample_texts
 from gotd.data.words import words
 from gotd.embedding.embedders import check_sizes
 from gotd.storage import keys
+from gotd.storage.checks import check_choices
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
 
@@ -40,9 +40,9 @@ class TfidfSvdEncoder:
     Args:
         dimension: Width of the matrix; with fewer singular vectors the rest is zero.
         buckets: Number of buckets of words.
-        sample_rows: Rows of the pool, and of the target, that are drawn to fit.
+        sample_rows: Rows of the pool, and of the target, that are sampled to fit.
         fitted_on: ``pool_and_target``, or ``pool``, whose embeddings then serve any target.
-        seed: Seed of the sample, drawn by a hash of the row ids, and of the SVD.
+        seed: Seed of the sample, taken by a hash of the row ids, and of the SVD.
         name: Short name for tables and folders; not part of any key.
 
     Raises:
@@ -54,7 +54,6 @@ class TfidfSvdEncoder:
 
     key_name: ClassVar[str] = "TfidfSvdEncoder"
     version: ClassVar[int] = 1
-    model_from_step: ClassVar[Literal["fitted"]] = "fitted"
 
     dimension: int = 128
     buckets: int = 1 << 18
@@ -66,6 +65,11 @@ class TfidfSvdEncoder:
     def __post_init__(self) -> None:
         check_choices(self, "embedder ")
         check_sizes(dimension=self.dimension, buckets=self.buckets, sample_rows=self.sample_rows)
+
+    @property
+    def model_from_step(self) -> Literal["base", "tuned", "fitted"]:
+        """Return ``fitted``: it is fitted in a step of its own."""
+        return "fitted"
 
     def identity(self) -> dict[str, Any]:
         """Return the fields that decide the matrix."""
@@ -93,13 +97,15 @@ class TfidfSvdEncoder:
         Raises:
             ValueError: If no sampled text has a word.
         """
-        from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfTransformer
+        from sklearn.utils.extmath import randomized_svd
 
         texts: list[str] = []
         for shards in pools:
             texts += sample_texts(shards, self.sample_rows, self.seed, "encoder")
         counts = _count_words([text[:length_chars] for text in texts], self.buckets)
+        # Without the rows that have no word, which would lower the weight of every word.
+        counts = counts[counts.getnnz(axis=1) > 0]
         used = np.unique(counts.indices)
         if not len(used):
             raise ValueError(
@@ -109,9 +115,12 @@ class TfidfSvdEncoder:
         weights = TfidfTransformer(sublinear_tf=True)
         weighted = weights.fit_transform(counts[:, used])
         rank = min(self.dimension, *weighted.shape)
-        svd = TruncatedSVD(rank, n_iter=4, random_state=self.seed).fit(weighted)
+        decompose: Any = randomized_svd  # its inferred types know no number of iterations
+        _, values, vectors = decompose(weighted, rank, n_iter=4, random_state=self.seed)
+        # Where a singular value is zero but for rounding, rounding alone chose its vector.
+        rank = int((values > values[0] * max(weighted.shape) * np.finfo(np.float32).eps).sum())
         components = np.zeros((len(used), self.dimension), dtype=np.float32)
-        components[:, :rank] = svd.components_.T * weights.idf_[:, None]
+        components[:, :rank] = vectors[:rank].T * weights.idf_[:, None]
         np.save(folder / COMPONENTS, components)
         np.save(folder / BUCKETS, used.astype(np.int32))
 

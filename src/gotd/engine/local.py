@@ -33,15 +33,17 @@ class Engine(Protocol):
         function: Callable[[Tool, Item], Result],
         items: Iterable[Item],
     ) -> Iterator[Result]:
-        """Yield ``function(make(), item)`` in order, calling ``make`` once per worker.
+        """Yield ``function(tool, item)`` in order; here all workers share one ``tool``.
 
-        Use it if the function needs something that is slow to make, such as a loaded model.
+        Use it if the function needs something that is slow to make, such as a loaded model. An
+        engine of several processes calls ``make`` once per process.
         """
-        ...
+        tool = make()
+        yield from self.map(lambda item: function(tool, item), items)
 
 
 @dataclass(frozen=True)
-class LocalEngine:
+class LocalEngine(Engine):
     """An engine that runs functions in threads on this machine.
 
     Args:
@@ -78,13 +80,3 @@ class LocalEngine:
             finally:
                 for future in pending:
                     future.cancel()
-
-    def map_with(
-        self,
-        make: Callable[[], Tool],
-        function: Callable[[Tool, Item], Result],
-        items: Iterable[Item],
-    ) -> Iterator[Result]:
-        """Yield ``function(tool, item)`` in order; all workers share one ``tool``."""
-        tool = make()
-        yield from self.map(lambda item: function(tool, item), items)

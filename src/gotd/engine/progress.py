@@ -15,43 +15,37 @@ from gotd.storage import progress
 log = logging.getLogger(__name__)
 
 
-class Lines:
-    """A watcher that logs one line when a step is done."""
-
-    @contextmanager
-    def step(self, label: str, total: int | None = None) -> Iterator[progress.Tick]:
-        """Run a step and log its time."""
-        began = time.perf_counter()
-        yield lambda rows: None
-        log.info("%s: %.1f s", label, time.perf_counter() - began)
+@contextmanager
+def lines(label: str, total: int | None) -> Iterator[progress.Tick]:
+    """Log the time of a step when it is done."""
+    began = time.perf_counter()
+    yield lambda rows: None
+    log.info("%s: %.1f s", label, time.perf_counter() - began)
 
 
-class Bars:
-    """A watcher that draws a progress bar for the step that runs."""
+@contextmanager
+def bars(label: str, total: int | None) -> Iterator[progress.Tick]:
+    """Show the rows of the step that runs in a progress bar."""
+    from rich import progress as rich
+    from rich.console import Console
 
-    @contextmanager
-    def step(self, label: str, total: int | None = None) -> Iterator[progress.Tick]:
-        """Run a step and show its rows in a bar."""
-        from rich import progress as rich
-        from rich.console import Console
-
-        columns = (
-            rich.TextColumn("{task.description:<28}"),
-            rich.BarColumn(),
-            rich.MofNCompleteColumn(),
-            rich.TimeElapsedColumn(),
-            rich.TimeRemainingColumn(),
-        )
-        with rich.Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(label, total=total)
-            yield lambda rows: bar.advance(task, rows)
-            rows = max(total or 0, bar.tasks[0].completed, 1)
-            bar.update(task, total=rows, completed=rows)
+    columns = (
+        rich.TextColumn("{task.description:<28}"),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
+    )
+    with rich.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda rows: bar.advance(task, rows)
+        rows = max(total or 0, bar.tasks[0].completed, 1)
+        bar.update(task, total=rows, completed=rows)
 
 
 def watch_terminal() -> progress.Watcher:
     """Return a watcher that draws bars on a terminal, or else logs lines."""
-    return Bars() if sys.stderr.isatty() else Lines()
+    return bars if sys.stderr.isatty() else lines
 
 
 @dataclass(frozen=True)

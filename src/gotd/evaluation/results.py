@@ -39,7 +39,7 @@ class Results:
 class Evaluation(Protocol):
     """Settings of one way to measure a model; built by conf/evaluation.
 
-    `gotd.pipeline.steps.measured` returns, for each class of settings, the steps whose
+    `gotd.pipeline.steps.measures.measured` returns, for each class of settings, the steps whose
     artifacts hold what the model did on every example; `results` turns those into numbers.
     """
 

@@ -11,12 +11,11 @@ continues where it stopped.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,8 @@ from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
 from gotd.data.sizes import expected_rows
-from gotd.embedding.encoders import Encoder
+from gotd.embedding.encoders import Encoder, FittedEncoder
 from gotd.engine.build import build_engine
-from gotd.pipeline import steps
 from gotd.pipeline.record import (
     failed_record,
     read_record,
@@ -94,6 +92,10 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     Raises:
         ValueError: If a value is refused; the message names the field.
     """
+    # Not above: a command line that does not compose is refused before training code loads.
+    from gotd.pipeline.steps import measures, models
+    from gotd.pipeline.steps.rows import task_rows
+
     config = _as_published(config)
     _check(config)
     source, task, selector = build(config.source), build(config.task), build(config.selector.method)
@@ -103,21 +105,18 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     seeds, model_config = derive_seeds(config.seed), typed(config.model)
 
     _check_candidates(source, config.candidates)
-    rows = steps.task_rows(source, task, limits, config.protocol_name, seeds["data"])
+    rows = task_rows(source, task, limits, config.protocol_name, seeds["data"])
     if selector is not None and _starts_from_mnli(config, task.name):
-        spec = dataclasses.replace(
-            spec,
-            pretrained=config.model.mnli_start,
-            revision=config.model.mnli_start_revision,
-        )
-    model = base = steps.base_model(source, model_config, spec, pretraining, model_config.seed)
+        start, revision = config.model.mnli_start, config.model.mnli_start_revision
+        spec = replace(spec, pretrained=start, revision=revision)
+    model = base = models.base_model(source, model_config, spec, pretraining, model_config.seed)
     selection = None
     if selector is not None:
         encoder = build(config.embedder)
         embeds = partial(_embedding_model, config, encoder, base, rows, task, tuning)
         selection = _selection(config, source, task, selector, rows, encoder, embeds, evaluation)
-        model = steps.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
-    measured = steps.measured(evaluation, model, rows, task, tuning, source, seeds)
+        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
+    measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
     losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
     takes_target = selector is not None and FULL_TARGET in selector.requires
     axes = {
@@ -149,54 +148,57 @@ def _selection(
     evaluation: Any,
 ) -> Step:
     """Plan how an arm selects: pools, their embeddings, scores, the first rows."""
+    from gotd.pipeline.steps import pools, selections
+    from gotd.pipeline.steps.toxicity import pool_toxicity
+
     takes_target = FULL_TARGET in selector.requires
     budget, limit = (None, None) if takes_target else (config.budget, config.rank_rows)
     seed = derive_seeds(config.seed)["selection"]
     engine = build_engine(config.engine, config.workers, config.ray_address)
-    side = _target_side(selector, task)
+    # Texts to move away from, where there are any.
+    away = getattr(selector, "direction", "towards") == "away"
+    side = "negative" if away and "negative" in task.table_names else "train"
     chunks, limits = typed(config.target_chunks), typed(config.limits)
-    target = steps.target(rows, chunks, limits, config.protocol_name, side)
+    target = pools.target(rows, chunks, limits, config.protocol_name, side)
     candidates = target
     if not takes_target:
         parts, rows_in_pool = source.candidates(), partial(expected_rows, source, "candidates")
         chunking = typed(config.candidate_chunks)
-        candidates = steps.pool("candidates", parts, chunking, count=rows_in_pool)
-    pools = {"target": target, "candidates": candidates}
-    model = embedding_model(pools)
-    embedded = pools | {
-        f"{name}_embeddings": steps.embeddings(pool, encoder, engine, model=model)
-        for name, pool in pools.items()
+        candidates = pools.pool("candidates", parts, chunking, count=rows_in_pool)
+    sides = {"target": target, "candidates": candidates}
+    model = embedding_model(sides)
+    embedded = sides | {
+        f"{name}_embeddings": pools.embeddings(side, encoder, engine, model=model)
+        for name, side in sides.items()
     }
-    inputs = dict(embedded if "embeddings" in selector.requires else pools)
+    inputs = dict(embedded if "embeddings" in selector.requires else sides)
     keep = config.candidates.screen
     # Deviation D20: the paper screens for GOT-D alone; here all selectors that measure are equal.
     if keep is not None and selector.requires == {"embeddings"}:
         transport = config.transport
-        inputs["screened"] = embedded["screened"] = steps.screened(
+        inputs["screened"] = embedded["screened"] = selections.screened(
             embedded, keep, transport.epsilon, transport.tolerance, seed, engine
         )
     if "scores" in selector.requires:
-        inputs["toxicity"] = steps.pool_toxicity(evaluation.scorer, source, candidates)
-    scored = steps.scored(selector, config.selector.arm, inputs, limit, seed, engine)
-    return steps.selection(scored, selector, embedded, budget, source.under_covered, seed, engine)
+        inputs["toxicity"] = pool_toxicity(evaluation.scorer, source, candidates)
+    scored = selections.scored(selector, config.selector.arm, inputs, limit, seed, engine)
+    return selections.selection(
+        scored, selector, embedded, budget, source.under_covered, seed, engine
+    )
 
 
 def _target_losses(
     settings: Any, model: Step, base: Step, rows: Step, task: Any, spec: Any
 ) -> dict[str, Step]:
     """Plan the losses on the target's held-out texts: of the model, and of its base."""
+    from gotd.pipeline.steps.losses import target_loss
+
     if settings is None:
         return {}
     return {
-        name: steps.target_loss(of, rows, task, isinstance(spec, CausalSpec), settings)
+        name: target_loss(of, rows, task, isinstance(spec, CausalSpec), settings)
         for name, of in (("target_loss", model), ("target_loss_base", base))
     }
-
-
-def _target_side(selector: Any, task: Any) -> str:
-    """Return the file of target texts: those to move away from, where there are any."""
-    away = getattr(selector, "direction", "towards") == "away"
-    return "negative" if away and "negative" in task.table_names else "train"
 
 
 def _as_published(config: DictConfig) -> DictConfig:
@@ -207,6 +209,9 @@ def _as_published(config: DictConfig) -> DictConfig:
     # Deviation D2. Of a space that no layer makes (token_mean) nothing was published.
     if config.embedder.get("pooling") == "mean_masked":
         config.embedder.pooling = "mean_all_positions"
+    for side in ("candidate_chunks", "target_chunks"):
+        config[side].min_chars = 0  # Deviation D29
+    config.dsir.target_smoothing = 0.0  # Deviation D30
     # Deviation D9 is GLUE's: with a split to choose on, the published code chooses (D19).
     kept = {"choose"} if config.task.get("choice_split") is not None else set()
     for group in ("pre_fine_tune", "fine_tune", "evaluation"):
@@ -257,10 +262,8 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     began = time.perf_counter()
     try:
         if not cell.is_done:
-            key, experiment = cell.record.key, config.experiment_name
-            with tracking(
-                cell.tracker, key, experiment, cell.axes, recorded_config(config)
-            ) as tracked:
+            run = cell.record.key, config.experiment_name, cell.axes, recorded_config(config)
+            with tracking(cell.tracker, *run) as tracked:
                 cell.store.get(cell.record)
                 cell.failure_path.unlink(missing_ok=True)
                 # Another process may have built it meanwhile; its cost is the true one.
@@ -285,7 +288,6 @@ def _open_store(root: str) -> Store:
 def _write_failure(path: Path, record: dict[str, Any]) -> None:
     """Write the record of a failed cell, unless the disk is full."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, record)
     except (OSError, ArtifactError) as error:
         log.error("the failure of %s could not be written: %s", path.stem, error)
@@ -298,14 +300,16 @@ def _embedding_model(
     rows: Step,
     task: Any,
     settings: Any,
-    pools: Mapping[str, Step],
+    sides: Mapping[str, Step],
 ) -> Step | None:
     """Return the step whose model embeds, if any: see `Encoder.model_from_step`."""
-    if encoder.model_from_step == "fitted":
-        return steps.fitted_encoder(encoder, pools)
+    from gotd.pipeline.steps import models, pools
+
+    if isinstance(encoder, FittedEncoder):
+        return pools.fitted_encoder(encoder, sides)
     if encoder.model_from_step == "tuned":
         seeds = derive_seeds(config.seed)
-        return steps.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
+        return models.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
     return base if encoder.model_from_step == "base" else None
 
 

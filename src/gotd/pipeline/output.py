@@ -156,15 +156,13 @@ def write_selection(
     if len(budgets) == 1:
         files = {budgets[0]: "selected.parquet"}
     summaries: dict[int, dict[str, Any]] = {}
+    written: dict[str, dict[str, Any]] = {}
     with output.filling() as folder:
         for budget, name in files.items():
             selected = prepared.select(budget, explain=explain)
             selected.write(folder / name)
             summaries[budget] = selected.summary(prepared.request.seed)
-        written = {
-            name: {"rows": budget, "sha256": checksum(folder / name)}
-            for budget, name in files.items()
-        }
+            written[name] = {"rows": budget, "sha256": checksum(folder / name)}
         elapsed_s = time.perf_counter() - began
         prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
         manifest = {
@@ -183,7 +181,6 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
     """Return the manifest: everything needed to repeat a selection."""
     request = prepared.request
     built = [time for time in prepared.times if not time.found]
-    sides = {"target": request.target, "candidates": request.candidates}
     pools = {side: pool_facts(prepared.folder(side)) for side in SIDES}
     return {
         "kind": KIND,
@@ -197,13 +194,15 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "encoder_identity": request.encoder.identity() if request.embeds else None,
             "unit": request.unit,
             "length_chars": request.length_chars,
+            "min_chars": request.min_chars,
             "seed": request.seed,
             "columns": asdict(request.columns),
             "target_columns": asdict(request.target_columns),
         },
-        "inputs": {side: [part.identity() for part in parts] for side, parts in sides.items()},
+        "inputs": {side: [part.identity() for part in getattr(request, side)] for side in SIDES},
         "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
         "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
+        "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},
         "keys": {name: step.key for name, step in prepared.steps.items()},
         **prepared.ranked.outcome,
         "steps": [asdict(time) for time in prepared.times],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,13 +16,13 @@ import pyarrow.parquet as pq
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
+from gotd.selection_report.explain import Explainer
 from gotd.selection_report.measures import Measures, coverage, domain_shares
 from gotd.selection_report.rows import blocks, embeddings_of, locate
+from gotd.selectors.domains import only_domains
 from gotd.selectors.topk import Best, smallest_rows
 from gotd.storage.memmap import open_array
-
-if TYPE_CHECKING:
-    from gotd.selection_report.explain import Explainer
+from gotd.transport import Geometry, Whitening
 
 SIDES = ("target", "candidates")
 
@@ -51,13 +52,10 @@ def open_pools(
         ValueError: If they hold fewer.
     """
     sides = [
-        open_pool(folders[side], folders.get(f"{side}_embeddings"), only_readable)
-        for side in SIDES
+        open_pool(folders[side], folders.get(f"{side}_embeddings"), only_readable) for side in SIDES
     ]
     target, candidates = as_one(sides[0]), sides[1]
     if "screened" in folders:
-        from gotd.selectors.domains import only_domains
-
         kept = json.loads((folders["screened"] / DOMAINS).read_text("utf-8"))["kept"]
         candidates = only_domains(candidates, kept, least)
     return target, candidates
@@ -133,9 +131,6 @@ class RankedPool:
             selector: The selector that scored the pool.
             target: The target with embeddings, where the pool has none.
         """
-        from gotd.selection_report.explain import Explainer
-        from gotd.transport import Geometry, Whitening
-
         whitening = None
         if getattr(selector, "whiten", False):
             whitening = Whitening.fit([np.asarray(shard.embeddings) for shard in self.candidates])
@@ -145,48 +140,31 @@ class RankedPool:
         epsilon = self.outcome["diagnostics"]["epsilon_absolute"]
         return Explainer(target or self.target, geometry, self.potential, epsilon)
 
-    def select(
-        self,
-        budget: int,
-        explainer: Explainer | None = None,
-        embed: Callable[[Sequence[str]], np.ndarray] | None = None,
-    ) -> SelectedRows:
-        """Take the first ``budget`` rows.
 
-        Args:
-            budget: Rows to take, ``limit`` at most.
-            explainer: Attributes each row to a target.
-            embed: Embeds the texts of selected rows for the explainer, where the pool has
-                no embeddings.
-
-        Raises:
-            ValueError: If the budget is not in ``[1, limit]``.
-        """
-        if not 1 <= budget <= self.limit:
-            raise ValueError(f"the budget must be in [1, {self.limit:,}], not {budget:,}")
-        return SelectedRows(self, budget, explainer, embed)
-
-
+@dataclass
 class SelectedRows:
     """The rows of one budget, read block by block, and their measures.
 
     Args:
         ranked: The scored pool.
-        budget: Rows to take.
+        budget: Rows to take, ``ranked.limit`` at most.
         explainer: Attributes each row to a target.
-        embed: As for `RankedPool.select`.
+        embed: Embeds the texts of selected rows for the explainer, where the pool has no
+            embeddings.
+
+    Raises:
+        ValueError: If the budget is not in ``[1, ranked.limit]``.
     """
 
-    def __init__(
-        self,
-        ranked: RankedPool,
-        budget: int,
-        explainer: Explainer | None,
-        embed: Callable[[Sequence[str]], np.ndarray] | None,
-    ) -> None:
-        self.ranked, self.budget = ranked, budget
-        self._explainer, self._embed = explainer, embed
-        self._measures = Measures()
+    ranked: RankedPool
+    budget: int
+    explainer: Explainer | None = None
+    embed: Callable[[Sequence[str]], np.ndarray] | None = None
+
+    def __post_init__(self) -> None:
+        limit, self._measures = self.ranked.limit, Measures()
+        if not 1 <= self.budget <= limit:
+            raise ValueError(f"the budget must be in [1, {limit:,}], not {self.budget:,}")
 
     def blocks(self) -> Iterator[pa.Table]:
         """Yield tables of the rows, best first, and count them for `summary`.
@@ -198,8 +176,8 @@ class SelectedRows:
         start = 0
         for block in blocks(self.ranked.best, self.ranked.candidates, self.budget):
             self._measures.add(block)
-            if self._explainer is not None:
-                ids, share = self._explainer(self._vectors(start, block))
+            if self.explainer is not None:
+                ids, share = self.explainer(self._vectors(start, block))
                 block = block.append_column("target_id", ids)
                 block = block.append_column("target_share", pa.array(share))
             start += len(block)
@@ -224,15 +202,19 @@ class SelectedRows:
             under_covered: Domains that the base model lacks, where known.
 
         Returns:
-            What `Measures.summary` returns, with ``coverage`` and ``targets`` (what each
-            target received; ``None`` without an explainer).
+            What `Measures.summary` returns, with ``coverage``, ``targets`` (what each
+            target received; ``None`` without an explainer), and by side ``pool_rows`` and
+            ``short_rows`` (texts that were left out because they are too short).
         """
         ranked = self.ranked
+        pools = {side: pool_facts(ranked.folders[side]) for side in SIDES}
         summary = self._measures.summary(ranked.pool, domain_shares(ranked.target), under_covered)
         summary["coverage"] = coverage(
             ranked.best, self.budget, ranked.candidates, ranked.target, seed
         )
-        summary["targets"] = None if self._explainer is None else self._explainer.summary()
+        summary["targets"] = None if self.explainer is None else self.explainer.summary()
+        summary["pool_rows"] = {side: sum(pool["rows"]) for side, pool in pools.items()}
+        summary["short_rows"] = {side: pool.get("short_rows", 0) for side, pool in pools.items()}
         return summary
 
     def _vectors(self, start: int, block: pa.Table) -> np.ndarray:
@@ -240,5 +222,5 @@ class SelectedRows:
         if self.ranked.candidates[0].embeddings is not None:
             where = self.ranked.best.where[start : start + len(block)]
             return embeddings_of(self.ranked.candidates, where)
-        assert self._embed is not None
-        return self._embed(block["text"].to_pylist())
+        assert self.embed is not None
+        return self.embed(block["text"].to_pylist())

@@ -68,7 +68,7 @@ def record_step(
         selection: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
-    header = _header(config, axes)
+    blank = _blank(config, axes)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
@@ -77,35 +77,26 @@ def record_step(
             warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
             curves["pre_fine_tune_loss"] = warmed["loss_curve"]
             selected = _selection(inputs["selection"], selection, source.generated)
+        own = {"cell": config.seed, "base_model": config.model.seed}
         record = {
             "status": "done",
             "metrics": results.metrics | _target_losses(inputs, losses),
             "n_eval": results.n_eval,
             "selection": selected,
             "curves": curves,
-            "seeds": _seeds(config, rows),
+            "seeds": derive_seeds(config.seed) | own | {"rows": rows.parameters.get("seed")},
             "data": source.identity(),
             "parents": sorted({s.key for s in (*measured.values(), *losses.values(), model)}),
         }
-        write_json(folder / RECORD, header | record)
+        write_json(folder / RECORD, blank | record)
 
+    name = "-".join(str(axes[part]) for part in ("task", "arm", "model", "budget", "seed"))
     inputs = {**measured, **losses, "model": model}
     if selection is not None:
         inputs["selection"] = selection
-    return Step(
-        kind="record",
-        version=1,
-        name="-".join(str(axes[name]) for name in ("task", "arm", "model", "budget", "seed")),
-        parameters={
-            "experiment": config.experiment_name,
-            "scale": config.scale_name,
-            "axes": dict(axes),
-            "evaluation": evaluation.key_fields(),
-        },
-        build=build,
-        inputs=inputs,
-        work=lambda: Work(disk_bytes=15_000),
-    )
+    parameters = {field: blank[field] for field in ("experiment", "scale", "axes")}
+    parameters["evaluation"] = evaluation.key_fields()
+    return Step("record", 1, name, parameters, build, inputs, lambda: Work(disk_bytes=15_000))
 
 
 def _target_losses(folders: Mapping[str, Path], losses: Mapping[str, Step]) -> dict[str, Any]:
@@ -120,14 +111,8 @@ def _target_losses(folders: Mapping[str, Path], losses: Mapping[str, Step]) -> d
     return means
 
 
-def _seeds(config: DictConfig, rows: Step) -> dict[str, Any]:
-    """Return the seed of every role of a cell."""
-    own = {"cell": config.seed, "base_model": config.model.seed}
-    return {**derive_seeds(config.seed), **own, "rows": rows.parameters.get("seed")}
-
-
-def _header(config: DictConfig, axes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that a record has whether its cell is done or failed."""
+def _blank(config: DictConfig, axes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a cell of which only the settings are known."""
     return {
         "schema_version": SCHEMA_VERSION,
         "experiment": config.experiment_name,
@@ -135,6 +120,14 @@ def _header(config: DictConfig, axes: Mapping[str, Any]) -> dict[str, Any]:
         "axes": dict(axes),
         "config": recorded_config(config),
         "versions": versions(),
+        "status": "failed",
+        "metrics": {},
+        "n_eval": None,
+        "selection": None,
+        "curves": {},
+        "seeds": {},
+        "data": {},
+        "parents": [],
         "error": None,
     }
 
@@ -217,16 +210,8 @@ def failed_record(
     The error is part of the record, so that a table shows the gap and its reason.
     """
     return {
-        **_header(config, axes),
+        **_blank(config, axes),
         "key": step.key,
-        "status": "failed",
-        "metrics": {},
-        "n_eval": None,
-        "selection": None,
-        "curves": {},
-        "seeds": {},
-        "data": {},
-        "parents": [],
         "error": {"type": type(error).__name__, "message": str(error)},
         "cost": {
             "started_at": datetime.now(UTC).isoformat(timespec="seconds"),

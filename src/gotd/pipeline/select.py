@@ -14,27 +14,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from gotd.config.schemas import Chunking
+from gotd.data.chunking import Unit
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
-from gotd.data.pool import Unit, pool_facts, unreadable_rows
-from gotd.data.rows import Rows
+from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import Encoder
+from gotd.embedding.encoders import Encoder, FittedEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import Engine, LocalEngine
-from gotd.pipeline import steps
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
+from gotd.pipeline.steps import pools, selections
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.checks import check_at_least
 from gotd.transport import NotConverged
-
-if TYPE_CHECKING:
-    from gotd.selection_report.explain import Explainer
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,8 @@ class Request:
         unit: ``whole``: a candidate is a row as it was given; ``fixed``: rows are cut
             and joined to chunks of ``length_chars``. A target row is never cut.
         length_chars: Length of a ``fixed`` chunk, and what the encoder reads of any row.
+        min_chars: Least characters of a candidate; shorter ones are left out and counted, or
+            with ``fixed`` joined with the next one. 0: any.
         seed: Seed of the selection.
     """
 
@@ -64,10 +63,11 @@ class Request:
     columns: Columns = field(default_factory=Columns)
     unit: Unit = "whole"
     length_chars: int = 1000
+    min_chars: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        Chunking(self.unit, self.length_chars)
+        Chunking(self.unit, self.length_chars, self.min_chars)
         check_at_least(self, 0, "seed")
 
     @property
@@ -108,10 +108,10 @@ class Prepared:
         self.steps: dict[str, Step] = {}
         if request.embeds:
             request.encoder.width()  # an encoder that does not exist is an error at once
-        chunks = Chunking(request.unit, request.length_chars)
+        chunks = Chunking(request.unit, request.length_chars, request.min_chars)
         rows = Chunking("whole")
-        target = steps.pool("target", request.target, rows, request.target_columns)
-        candidates = steps.pool("candidates", request.candidates, chunks, request.columns)
+        target = pools.pool("target", request.target, rows, request.target_columns)
+        candidates = pools.pool("candidates", request.candidates, chunks, request.columns)
         self._run("target", target)
         self._run("candidates", candidates)
         self._check_limit()
@@ -119,7 +119,7 @@ class Prepared:
         if request.embeds:
             inputs |= {f"{side}_embeddings": self._embed_pool(side) for side in SIDES}
             self._check_limit()
-        scored = steps.scored(
+        scored = selections.scored(
             request.method, request.method_name, inputs, limit, request.seed, engine
         )
         try:
@@ -137,6 +137,15 @@ class Prepared:
         folders = {name: self.folder(name) for name in self.steps}
         return RankedPool(folders, self.limit, self.engine, self.request.embeds)
 
+    def embed_target(self) -> None:
+        """Embed the target for explanations, if the method embeds nothing; `select` does so, too.
+
+        Raises:
+            ValueError: If the encoder can read no row of the target.
+        """
+        if "target_embeddings" not in self.steps:
+            self._embed_pool("target")
+
     def select(self, budget: int, *, explain: bool = False) -> SelectedRows:
         """Take the first ``budget`` rows.
 
@@ -147,15 +156,20 @@ class Prepared:
         Raises:
             ValueError: If the budget is not in ``[1, limit]``.
         """
-        explainer = self._explainer() if explain else None
-        return self.ranked.select(budget, explainer, self._embed)
+        if not explain:
+            return SelectedRows(self.ranked, budget)
+        self.embed_target()
+        folders = self.folder("target"), self.folder("target_embeddings")
+        target = as_one(open_pool(*folders, only_readable=True))
+        explainer = self.ranked.explainer(self.request.method, target)
+        return SelectedRows(self.ranked, budget, explainer, self._embed)
 
     def _embed_pool(self, side: str) -> Step:
         """Embed the rows of a side; return the step."""
         # A target is small: a cluster would take longer to start than to answer.
         engine = self.engine if side == "candidates" else LocalEngine()
         request, model = self.request, self._fitted()
-        step = steps.embeddings(
+        step = pools.embeddings(
             self.steps[side], request.encoder, engine, request.length_chars, model
         )
         self._run(f"{side}_embeddings", step)
@@ -164,11 +178,12 @@ class Prepared:
     def _fitted(self) -> Step | None:
         """Fit the encoder if it is one that is fitted; return the step."""
         encoder = self.request.encoder
-        if encoder.model_from_step != "fitted":
+        if not isinstance(encoder, FittedEncoder):
             return None
         if "encoder" not in self.steps:
-            pools = {side: self.steps[side] for side in SIDES}
-            self._run("encoder", steps.fitted_encoder(encoder, pools, self.request.length_chars))
+            sides = {side: self.steps[side] for side in SIDES}
+            fitted = pools.fitted_encoder(encoder, sides, self.request.length_chars)
+            self._run("encoder", fitted)
         return self.steps["encoder"]
 
     def _run(self, name: str, step: Step) -> None:
@@ -195,13 +210,6 @@ class Prepared:
                 f"the budget {self.limit:,} is larger than the pool of {rows:,} candidates{which}; "
                 "lower the budget or add candidates"
             )
-
-    def _explainer(self) -> Explainer:
-        target = self.ranked.target
-        if target.embeddings is None:
-            vectors = self._embed(target.texts.to_pylist())
-            target = Rows(target.ids, target.texts, target.domains, vectors)
-        return self.ranked.explainer(self.request.method, target)
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -73,12 +73,8 @@ class Block:
     def arms(self) -> tuple[str, ...]:
         """Return the rows in table order: arms, each followed by its variants."""
         order = order_arms(arm for arm, _ in self.names.values())
-
-        def rank(row: str) -> tuple[int, list[tuple[int, str]]]:
-            arm, variant = self.names[row]
-            return order.index(arm), _by_number(variant)
-
-        return tuple(sorted(self.names, key=rank))
+        ranks = {row: (order.index(a), _by_number(v)) for row, (a, v) in self.names.items()}
+        return tuple(sorted(ranks, key=ranks.__getitem__))
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:

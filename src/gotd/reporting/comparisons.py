@@ -183,6 +183,12 @@ _TESTED = ("p", "Holm p", "verdict")
 
 def _notes(block: Block) -> list[str]:
     points = " in points" if block.metric.factor > 1 else ""
+    n = len(block.seeds)
+    too_few = (
+        f"With {n} seed{'s' if n > 1 else ''} the least two-sided sign-flip p is 2 / 2^{n} = "
+        f"{p_floor(n):.4g}, so intervals can be read but no test can be passed; "
+        "use at least 6 seeds, better 10."
+    )
     return [
         f"Arm minus reference{points}, paired by task and seed; over several tasks the "
         f"differences are averaged within a seed. {seeds_note(block)}",
@@ -192,18 +198,7 @@ def _notes(block: Block) -> list[str]:
         "which shows no difference by itself.",
         "Detectable: the smallest true difference that has power 0.8 in a paired t-test at "
         "level 0.05 with the spread seen.",
-        *_too_few(len(block.seeds)),
-    ]
-
-
-def _too_few(n: int) -> list[str]:
-    """Return a warning that the seeds are too few for a test; empty where they are enough."""
-    if p_floor(n) <= LEVEL:
-        return []
-    return [
-        f"With {n} seed{'s' if n > 1 else ''} the least two-sided sign-flip p is 2 / 2^{n} = "
-        f"{p_floor(n):.4g}, so intervals can be read but no test can be passed; "
-        "use at least 6 seeds, better 10."
+        *([too_few] if p_floor(n) > LEVEL else []),
     ]
 
 

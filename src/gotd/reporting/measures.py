@@ -6,71 +6,44 @@ order and unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
 
-from gotd.evaluation.metrics import metric
-from gotd.reporting.cells import Block, task_interval
+from gotd.reporting.cells import Block
 from gotd.reporting.paper import BY_SCORES
 from gotd.reporting.render import Table
-from gotd.reporting.statistics import format_interval
 
 Measures = dict[str, str]
 """Headings of columns by the metric in the records."""
 
-MEASURES_OF: dict[str, Measures] = {
-    "expected_max_toxicity": {
-        **{name: heading for heading, name in BY_SCORES.items()},
-        **{f"second/{name}": f"2nd scorer, {heading}" for heading, name in BY_SCORES.items()},
-        "corpus_perplexity": "PPL, corpus",
-        "mean_text_perplexity": "PPL, mean of texts",
-        "utility_accuracy": "utility acc",
-        "failed_scores": "failed scores",
-    },
+HEADLINE = "expected_max_toxicity"
+"""Headline of the experiment that is measured in several ways."""
+MEASURES: Measures = {
+    **{name: heading for heading, name in BY_SCORES.items()},
+    **{f"second/{name}": f"2nd scorer, {heading}" for heading, name in BY_SCORES.items()},
+    "corpus_perplexity": "PPL, corpus",
+    "mean_text_perplexity": "PPL, mean of texts",
+    "utility_accuracy": "utility acc",
+    "failed_scores": "failed scores",
 }
-"""Columns by the headline metric; those that no record has are left out."""
-NOTES_OF = {
-    "expected_max_toxicity": (
-        "EMT: mean over prompts of the highest toxicity of a prompt's continuations; TP: share of "
-        "prompts with one of 0.5 or more; both for toxic and other prompts apart. PPL: perplexity "
-        "of held-out text, of the corpus and as the mean of texts (the paper's). Lower is better "
-        "everywhere but in utility. A prompt is measured by the scores that could be had; the "
-        "others are counted as failed."
-    ),
-}
+"""Its columns; those that no record has are left out."""
+NOTE = (
+    "EMT: mean over prompts of the highest toxicity of a prompt's continuations; TP: share of "
+    "prompts with one of 0.5 or more; both for toxic and other prompts apart. PPL: perplexity "
+    "of held-out text, of the corpus and as the mean of texts (the paper's). Lower is better "
+    "everywhere but in utility. A prompt is measured by the scores that could be had; the "
+    "others are counted as failed."
+)
 
 
 def measures_of(block: Block) -> Measures:
     """Return the columns of a block's table; empty where tasks are its columns."""
-    wanted = MEASURES_OF.get(block.metric.name, {}) if len(block.tasks) == 1 else {}
-    return {name: heading for name, heading in wanted.items() if _is_recorded(block, name)}
+    if len(block.tasks) > 1 or block.metric.name != HEADLINE:
+        return {}
+    return {name: heading for name, heading in MEASURES.items() if _is_recorded(block, name)}
 
 
 def _is_recorded(block: Block, name: str) -> bool:
     return any(r["metrics"].get(name) is not None for arm in block.arms for r in block.of(arm))
-
-
-def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence[str]]) -> Table:
-    """Show arms by measures.
-
-    Args:
-        block: The records.
-        seeds_note: What its seeds are.
-        rows_of: Further cells of each arm: what it selected.
-    """
-    measures = measures_of(block)
-    rows = []
-    for arm in block.arms:
-        intervals = [task_interval(block, arm, block.tasks[0], name) for name in measures]
-        cells = [
-            format_interval(interval, len(block.seeds), of.factor, of.digits) if interval.n else "–"
-            for interval, of in zip(intervals, map(metric, measures), strict=True)
-        ]
-        rows.append((arm, *cells, str(intervals[0].n), *rows_of[arm]))
-    columns = ("arm", *measures.values(), "seeds", "distinct / rows")
-    notes = (f"Mean ± half-width of the 95 % t-interval; {seeds_note}", NOTES_OF[block.metric.name])
-    return Table("Scores", columns, tuple(rows), notes)
 
 
 def prompts_table(block: Block) -> Table | None:

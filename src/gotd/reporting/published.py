@@ -11,10 +11,12 @@ import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gotd.reporting import paper
 from gotd.reporting.cells import Block
+from gotd.reporting.records import Record
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import format_interval, t_interval
 from gotd.selectors.registry import arm_of
@@ -52,18 +54,30 @@ class Ours:
     Args:
         block: The block that has the row.
         row: Its name in the block.
-        budgets: Budgets of its records; empty for the arm that selects nothing.
-        labels: Label limits of its records; ``None`` means all labels.
-        spaces: Embedders of its records.
         named: Further axes that set blocks apart, in words.
     """
 
     block: Block
     row: str
-    budgets: frozenset[int]
-    labels: frozenset[int | None]
-    spaces: frozenset[str]
-    named: tuple[str, ...]
+    named: tuple[str, ...] = ()
+
+    @cached_property
+    def records(self) -> list[Record]:
+        """Return its done records."""
+        return self.block.of(self.row)
+
+    @property
+    def budgets(self) -> set[int]:
+        """Return the budgets of its records; empty for the arm that selects nothing."""
+        selecting = [record for record in self.records if record["selection"] is not None]
+        return {record["axes"].get("budget") for record in selecting} - {None}
+
+    @property
+    def labels(self) -> set[int | None]:
+        """Return its label limits, ``None`` for all labels; empty where a record has none."""
+        limits = [record["config"].get("limits") or {} for record in self.records]
+        are_known = all("labels" in limit for limit in limits)
+        return {limit["labels"] for limit in limits} if are_known else set()
 
     @property
     def arm(self) -> str:
@@ -84,7 +98,9 @@ class Ours:
 
     def is_as(self, method: str) -> bool:
         """Whether every record is of a published method: of its arm and, if any, its space."""
-        of_space = method not in paper.SPACE_OF or self.spaces == {paper.SPACE_OF[method]}
+        embedders = [record["config"].get("embedder") for record in self.records]
+        spaces = {str(embedder["name"]) for embedder in embedders if embedder}
+        of_space = method not in paper.SPACE_OF or spaces == {paper.SPACE_OF[method]}
         return self.arm == arm_of(method) and of_space
 
     def is_at(self, budget: int, labels: int | None) -> bool:
@@ -95,10 +111,8 @@ class Ours:
     def reference(self) -> str | None:
         """Return the row without a selection that saw as many labels, if there is one."""
         rows = {name: row for row, name in self.block.names.items()}
-        candidates = (
-            rows.get(("none", variant)) for variant in (self.block.names[self.row][1], "")
-        )
-        return next((r for r in candidates if r and _labels(self.block, r) == self.labels), None)
+        own = (rows.get(("none", variant)) for variant in (self.block.names[self.row][1], ""))
+        return next((r for r in own if r and Ours(self.block, r).labels == self.labels), None)
 
     def cells(self, number: int, columns: Sequence[str], minus: str = "") -> list[str]:
         """Return our cells for the columns of a published table.
@@ -196,29 +210,11 @@ def _measured(ours: Sequence[Block]) -> list[Ours]:
         # The model is no part of the scale's name, so an override must show.
         named = [f"{n} {block.axes[n]}" for n in ("model", *differing) if n in block.axes]
         for row in block.arms:
-            done = block.of(row)
             variant = block.names[row][1] or block.axes.get("variant")
-            budgets = {r["axes"].get("budget") for r in done if r["selection"] is not None} - {None}
-            embedders = [r["config"].get("embedder") for r in done]
-            one = Ours(
-                block=block,
-                row=row,
-                budgets=frozenset(budgets),
-                labels=_labels(block, row),
-                spaces=frozenset(str(e["name"]) for e in embedders if e),
-                named=(*named, *([f"with {variant}"] if variant else [])),
-            )
-            if done:
+            one = Ours(block, row, (*named, *([f"with {variant}"] if variant else [])))
+            if one.records:
                 rows.append(one)
     return rows
-
-
-def _labels(block: Block, row: str) -> frozenset[int | None]:
-    """Return the label limits that a row ran with; empty where a record has none."""
-    limits = [record["config"].get("limits") or {} for record in block.of(row)]
-    if not all("labels" in limit for limit in limits):
-        return frozenset()
-    return frozenset(limit["labels"] for limit in limits)
 
 
 def _setting(number: int, name: str) -> tuple[int, int | None]:

@@ -230,12 +230,8 @@ def paired_test(differences: Sequence[float] | Floats, rng: np.random.Generator)
     present = _present(differences)
     n = len(present)
     spread = float(present.std(ddof=1)) if n > 1 else float("nan")
-    return PairedTest(
-        difference=t_interval(present),
-        p_value=sign_flip_p(present, rng),
-        floor=p_floor(n),
-        detectable=detectable_effect(spread, n),
-    )
+    p_value, detectable = sign_flip_p(present, rng), detectable_effect(spread, n)
+    return PairedTest(t_interval(present), p_value, p_floor(n), detectable)
 
 
 def seed_differences(arm: Floats, reference: Floats) -> Floats:

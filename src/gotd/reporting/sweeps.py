@@ -9,13 +9,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from gotd.evaluation.metrics import Metric
@@ -32,7 +33,7 @@ LABELS = "limits.labels="
 """The axis of a sweep that limits the labels of the target."""
 _OVERRIDE = re.compile(r"\s+(?=[\w./@]+=)")
 
-Averages = dict[tuple[Any, ...], Interval]
+Averages = dict[Any, Interval]
 """Interval over seeds by the values of some axes."""
 
 
@@ -44,19 +45,19 @@ class Sweep:
         name: Experiment and scale in words.
         metric: What is averaged; all tasks share its direction and unit.
         axes: Axes that vary, each with its values in order.
-        cells: For each cell its value on every axis, ``task``, ``seed``, ``score`` (NaN where
-            it failed) and ``own``, the axes that concern it.
+        cells: A row for each cell: its value on every axis, ``task``, ``seed``, ``score`` (NaN
+            where it failed) and ``own``, the axes that concern it.
     """
 
     name: str
     metric: Metric
     axes: dict[str, list[Any]]
-    cells: list[dict[str, Any]]
+    cells: pd.DataFrame
 
     @property
     def arms(self) -> tuple[str, ...]:
         """Return the arms in table order."""
-        return order_arms(cell["arm"] for cell in self.cells)
+        return order_arms(self.cells["arm"])
 
 
 def sweeps(blocks: Sequence[Block]) -> list[Sweep]:
@@ -75,19 +76,17 @@ def _sweep(name: str, blocks: Sequence[Block]) -> Sweep | None:
     metrics = [m for b in blocks for task in b.tasks if (m := b.metric_of(task)).name]
     if len({metric.scale for metric in metrics}) != 1:
         return None
-    cells = [cell for block in blocks for cell in _cells(block)]
-    overrides = {axis for cell in cells for axis in cell if "=" in axis}
-    for cell in cells:
-        for axis in overrides - set(cell):
-            cell[axis] = DEFAULT
-    names = {axis for cell in cells for axis in cell} - {"task", "seed", "score", "own"}
-    values = {axis: {cell[axis] for cell in cells if axis in cell} for axis in sorted(names)}
-    axes = {n: sorted(v, key=natural_order) for n, v in values.items() if n != "arm" and len(v) > 1}
-    arms = list(order_arms(values["arm"]))
+    # Python's own numbers and words: an axis may have both.
+    cells = pd.DataFrame([cell for block in blocks for cell in _cells(block)], dtype=object)
+    cells = cells.fillna({axis: DEFAULT for axis in cells if "=" in axis})
+    names = sorted({*cells} - {"arm", "task", "seed", "score", "own"})
+    values = {axis: sorted(cells[axis].dropna().unique(), key=natural_order) for axis in names}
+    axes = {axis: of for axis, of in values.items() if len(of) > 1}
+    arms = list(order_arms(cells["arm"]))
     if len(arms) > 1 or len(axes) == 1:
         axes = {"arm": arms, **axes}
     # A cell for which an axis does not exist, such as one of an older record, fits no table.
-    return Sweep(name, metrics[0], axes, [cell for cell in cells if set(axes) <= set(cell)])
+    return Sweep(name, metrics[0], axes, cells.dropna(subset=[*axes]))
 
 
 def _cells(block: Block) -> Iterable[dict[str, Any]]:
@@ -117,7 +116,7 @@ def _number(text: str) -> int | float | str:
 
 
 def averages(
-    cells: Sequence[Mapping[str, Any]], by: Sequence[str], over: Sequence[str]
+    cells: pd.DataFrame, by: Sequence[str], over: Sequence[str]
 ) -> tuple[Averages, dict[str, list[Any]]]:
     """Average scores within each seed over some axes, with a t-interval over seeds.
 
@@ -133,25 +132,19 @@ def averages(
         Intervals by values of ``by``, and the values that each axis of ``over`` has; both
         empty if no setting is common to all averages.
     """
-    scores: dict[Any, Any] = defaultdict(lambda: defaultdict(dict))
-    for cell in cells:
-        key, setting = (tuple(cell[axis] for axis in axes) for axes in (by, over))
-        scores[key][setting][cell["seed"]] = cell["score"]
-    seeds = sorted({cell["seed"] for cell in cells})
-    common = sorted(set.intersection(*map(set, scores.values())), key=str) if scores else []
-    if not common:
+    if cells.empty:
         return {}, {}
+    keys, settings = list(by), list(over)
+    ran = cells.groupby([*settings, *keys], sort=False).size().unstack(keys)
+    common = cells.merge(ran.dropna().index.to_frame(index=False), on=settings)
+    if common.empty:
+        return {}, {}
+    scores = common.pivot(index=[*keys, "seed"], columns=settings, values="score")
+    means = scores.astype(float).mean(axis=1, skipna=False)
     intervals = {
-        key: t_interval(
-            np.array([[of[s].get(seed, np.nan) for s in common] for seed in seeds]).mean(axis=1)
-        )
-        for key, of in scores.items()
+        key: t_interval(of.to_numpy()) for key, of in means.groupby(level=keys, sort=False)
     }
-    used = {
-        axis: sorted({setting[index] for setting in common}, key=natural_order)
-        for index, axis in enumerate(over)
-    }
-    return intervals, used
+    return intervals, {axis: sorted(common[axis].unique(), key=natural_order) for axis in over}
 
 
 def sweep_tables(sweep: Sweep) -> list[Table]:
@@ -167,18 +160,18 @@ def _pair_table(sweep: Sweep, first: str, second: str) -> Table | None:
         row, column = second, first
     cells = sweep.cells
     if first != "arm":  # an average over arms is over those that both axes concern
-        cells = [cell for cell in cells if {row, column} <= cell["own"]]
+        cells = cells.loc[cells["own"].map({row, column}.issubset)]
     others = [axis for axis in ("arm", *sweep.axes) if axis not in (row, column)]
     over = [*dict.fromkeys(others), "task"]
     # Cells without an override may have nothing in common with the others.
-    overridden = [cell for cell in cells if DEFAULT not in cell.values()]
+    overridden = cells.loc[(cells != DEFAULT).all(axis=1)]
     for of in (cells, overridden):
         intervals, used = averages(of, (row, column), over)
         if intervals:
             break
     else:
         return None
-    factor, n_seed = sweep.metric.factor, len({cell["seed"] for cell in of})
+    factor, n_seed = sweep.metric.factor, len(set(of["seed"]))
     digits = decimals(intervals.values(), factor)
     shown = {key: format_interval(i, n_seed, factor, digits) for key, i in intervals.items()}
     of_rows, of_columns = map(set, zip(*shown, strict=True))
@@ -229,9 +222,9 @@ def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
     if len(values) < 2:
         return None
     others = [other for other in sweep.axes if other not in ("arm", axis)]
-    panels: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
-    for cell in sweep.cells:
-        panels[tuple(cell[other] for other in others)].append(cell)
+    panels: dict[Any, pd.DataFrame] = {(): sweep.cells}
+    if others:
+        panels = dict(list(sweep.cells.groupby(others)))
     label = f"{plain(axis)}, rows" if axis == "budget" else plain(axis).replace("_", " ")
     size = (6.0, 3.4) if len(panels) == 1 else (3.6, 2.8)
     figure, axes = drawing.grid(len(panels), *size, sweep.arms, share_rows=False)
@@ -253,8 +246,8 @@ def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
         panel.set_title(
             one_line(", ".join(f"{plain(o)} {v}" for o, v in zip(others, setting, strict=True)))
         )
-        tasks = {cell["task"] for cell in panels[setting]}
-        panel.set_ylabel(AVERAGE if len(tasks) > 1 else drawing.axis_name(sweep.metric))
+        several = len(set(panels[setting]["task"])) > 1
+        panel.set_ylabel(AVERAGE if several else drawing.axis_name(sweep.metric))
     drawing.legend(figure, axes)
     figure.suptitle(f"Score by {plain(axis)}, mean and 95 % interval over seeds")
     return figure

@@ -14,7 +14,7 @@ import numpy as np
 from gotd.evaluation.metrics import metric
 from gotd.evaluation.results import DOMAIN_PREFIX, ROW_NOISE
 from gotd.reporting.cells import Block, average_interval, task_interval
-from gotd.reporting.measures import measures_of, measures_table, prompts_table
+from gotd.reporting.measures import NOTE, Measures, measures_of, prompts_table
 from gotd.reporting.records import Record
 from gotd.reporting.render import Table
 from gotd.reporting.statistics import (
@@ -69,9 +69,8 @@ def scores_table(block: Block) -> Table:
 
     An experiment of one task that is measured in several ways has a column per measure.
     """
-    if measures_of(block):
-        selected = {arm: _selection_columns(block, arm)[:1] for arm in block.arms}
-        return measures_table(block, seeds_note(block), selected)
+    if measures := measures_of(block):
+        return _measures_table(block, measures)
     factors = {task: block.metric_of(task).factor for task in block.tasks}
     cells = {(a, t): task_interval(block, a, t) for a in block.arms for t in block.tasks}
     digits = decimals(cells.values(), max(factors.values()))
@@ -100,6 +99,22 @@ def scores_table(block: Block) -> Table:
         *([NOISE_NOTE] if noise else []),
     )
     columns = ("arm", *block.tasks, AVERAGE, "seeds", "distinct / rows", "under-covered %")
+    return Table("Scores", columns, tuple(rows), notes)
+
+
+def _measures_table(block: Block, measures: Measures) -> Table:
+    """Show arms by measures."""
+    rows = []
+    for arm in block.arms:
+        intervals = {name: task_interval(block, arm, block.tasks[0], name) for name in measures}
+        cells = [
+            format_interval(i, len(block.seeds), metric(n).factor, metric(n).digits) if i.n else "–"
+            for n, i in intervals.items()
+        ]
+        measured = next(iter(intervals.values())).n
+        rows.append((arm, *cells, str(measured), _selection_columns(block, arm)[0]))
+    columns = ("arm", *measures.values(), "seeds", "distinct / rows")
+    notes = (f"Mean ± half-width of the 95 % t-interval; {seeds_note(block)}", NOTE)
     return Table("Scores", columns, tuple(rows), notes)
 
 

@@ -223,38 +223,23 @@ def _compose_choices(choices: Sequence[Choice]) -> dict[Choice, DictConfig]:
     most changes, is composed as a check. If it differs, each choice is composed by itself.
     """
     first, last = choices[0], choices[-1]
-    composed = {first: _compose(first)}
+    base = _compose(first)
     changes = {change for choice in choices for change in enumerate(choice)} - {*enumerate(first)}
-    if len(changes) + 2 < len(choices):
-        nodes = _single_changes(first, composed[first], changes)
-        combined = {choice: _combine(composed[first], choice, nodes) for choice in choices if nodes}
-        if combined and _plain(combined[last]) == _plain(_compose(last)):
-            return combined
-    return composed | {choice: _compose(choice) for choice in choices[1:]}
-
-
-def _single_changes(
-    first: Choice, base: DictConfig, changes: set[tuple[int, str]]
-) -> dict[tuple[int, str], tuple[str, DictConfig]]:
-    """Compose each change by itself; return its node, or nothing if another node changes, too."""
-    nodes = {}
-    for position, text in changes:
+    nodes: dict[tuple[int, str], tuple[str, DictConfig]] = {}
+    for position, text in changes if len(changes) + 2 < len(choices) else ():
         group = text.partition("=")[0]
         config = _compose([*first[:position], text, *first[position + 1 :]])
         if group not in base or {**_plain(base), group: 0} != {**_plain(config), group: 0}:
-            return {}
-        nodes[position, text] = (group, config[group])
-    return nodes
-
-
-def _combine(
-    base: DictConfig, choice: Choice, nodes: dict[tuple[int, str], tuple[str, DictConfig]]
-) -> DictConfig:
-    config = copy.deepcopy(base)
-    for change in set(enumerate(choice)) & nodes.keys():
-        group, node = nodes[change]
-        config[group] = node
-    return config
+            nodes = {}  # it changes another node, too
+            break
+        nodes[position, text] = group, config[group]
+    combined = {choice: copy.deepcopy(base) for choice in choices if nodes}
+    for choice, config in combined.items():
+        for group, node in (nodes[change] for change in enumerate(choice) if change in nodes):
+            config[group] = node
+    if combined and _plain(combined[last]) == _plain(_compose(last)):
+        return combined
+    return {first: base} | {choice: _compose(choice) for choice in choices[1:]}
 
 
 def _plain(config: DictConfig) -> dict:

@@ -99,6 +99,8 @@ class WandbTracker:
         if not _has_wandb():
             return NoTracker()
         name = "-".join(str(axes[n]) for n in RUN_NAME_AXES if n in axes)
+        # The web page filters by them; it takes 64 characters at most.
+        tags = [f"{n}:{v}"[:64] for n, v in axes.items() if v not in (None, "") and n != "seed"]
 
         def open_run() -> Any:
             _redirect_files(Path(self.directory))
@@ -112,7 +114,7 @@ class WandbTracker:
                 resume="allow" if self.mode == "online" else None,
                 name=name,
                 group=experiment,
-                tags=_tags(axes),
+                tags=tags,
                 config={**config, "axes": dict(axes)},
                 # Several cells may be open in one process; none becomes the global run.
                 reinit="create_new",
@@ -249,11 +251,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
-
-
-def _tags(axes: Mapping[str, Any]) -> list[str]:
-    """Return the axes as tags, by which the web page filters; 64 characters at most."""
-    return [f"{n}:{v}"[:64] for n, v in axes.items() if v not in (None, "") and n != "seed"]
 
 
 @cache

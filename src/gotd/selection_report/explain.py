@@ -26,7 +26,7 @@ class Explainer:
 
     With prices ``g`` from transport, a row's mass goes to target ``j`` in the share
     ``softmax_j (g_j - C_ij) / epsilon``, its row of the plan. Without, all of it goes to
-    the nearest target.
+    the nearest target. A row of zeros, which the encoder could not read, serves no target.
 
     Args:
         target: The target, with embeddings.
@@ -59,8 +59,16 @@ class Explainer:
             rows: ``[n, d]`` embeddings.
 
         Returns:
-            ``[n]`` id of the target that gets most of each row, and its share in (0, 1].
+            ``[n]`` id of the target that gets most of each row, and its share in (0, 1];
+            null and 0 for a row of zeros.
         """
+        readable = np.asarray(rows).any(axis=1)
+        first, share = np.zeros(len(rows), dtype=np.int64), np.zeros(len(rows))
+        first[readable], share[readable] = self._attribute(rows[readable])
+        return self.target.ids.take(pa.array(first, mask=~readable)), share
+
+    def _attribute(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the position of the target that gets most of each row, and its share."""
         first, share = np.empty(len(rows), dtype=np.int64), np.ones(len(rows))
         step = max(1, ROWS_AT_ONCE // len(self._y))
         for start in range(0, len(rows), step):
@@ -77,7 +85,7 @@ class Explainer:
             first[here], share[here] = best.indices.numpy(), best.values.numpy()
             self.received += plan.sum(dim=0).numpy()
         self.first_of += np.bincount(first, minlength=len(self._y))
-        return self.target.ids.take(pa.array(first)), share
+        return first, share
 
     def summary(self) -> dict[str, Any]:
         """Describe how the mass of the chosen rows spreads over the targets.
@@ -88,7 +96,7 @@ class Explainer:
             ``largest``, those that received most, with ``target_id``, ``share``, ``rows`` and
             ``text``.
         """
-        share = self.received / self.received.sum()
+        share = self.received / max(self.received.sum(), np.finfo(float).tiny)
         positive = share[share > 0]
         order = np.argsort(-share, kind="stable")[:MOST_TARGETS]
         return {

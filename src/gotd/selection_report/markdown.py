@@ -26,15 +26,13 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
         summaries: What was chosen, by budget (`SelectedRows.summary`).
     """
     diagnostics = manifest["diagnostics"].items()
-    context = {
-        **manifest,
-        "summaries": [summaries[budget] for budget in sorted(summaries)],
-        "largest": summaries[max(summaries)],
+    given = {
         "blank": sum(manifest["blank_rows"].values()),
         "unreadable": manifest["unreadable_rows"],
+        "short": sum(manifest["short_rows"].values()),
         "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
     }
-    return _templates().get_template("report.md.jinja").render(context)
+    return _render("report", manifest, summaries, **given)
 
 
 def card(
@@ -51,13 +49,19 @@ def card(
         files: The file of each budget.
         licence: Identifier of the texts' licence, where it is known.
     """
-    context = {
-        **manifest,
-        "largest": summaries[max(summaries)],
-        "files": sorted(files.items()),
-        "licence": licence,
-    }
-    return _templates().get_template("card.md.jinja").render(context)
+    return _render("card", manifest, summaries, files=sorted(files.items()), licence=licence)
+
+
+def _render(
+    template: str,
+    manifest: Mapping[str, Any],
+    summaries: Mapping[int, Mapping[str, Any]],
+    **more: Any,
+) -> str:
+    """Fill a template with a manifest, the summaries by budget, and what else it shows."""
+    ordered = [summaries[budget] for budget in sorted(summaries)]
+    context = {**manifest, "summaries": ordered, "largest": ordered[-1], **more}
+    return _templates().get_template(f"{template}.md.jinja").render(context)
 
 
 @cache

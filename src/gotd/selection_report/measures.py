@@ -112,13 +112,11 @@ def quantiles(counts: Sequence[Sequence[int]]) -> dict[str, float]:
     """Interpolate quantiles from pairs of value and count, values ascending."""
     values, number = np.array(counts, dtype=np.int64).T
     ends = np.cumsum(number)
-    result = {}
-    for q in QUANTILES:
-        position = q * (ends[-1] - 1)
-        low, high = np.searchsorted(ends, [np.floor(position), np.ceil(position)], side="right")
-        part = position - np.floor(position)
-        result[f"q{round(100 * q):02d}"] = float(values[low] + part * (values[high] - values[low]))
-    return result
+    first_and_last = np.column_stack([ends - number, ends - 1]).ravel()
+    positions = np.multiply(QUANTILES, ends[-1] - 1)
+    found = np.interp(positions, first_and_last, values.repeat(2))
+    names = (f"q{round(100 * q):02d}" for q in QUANTILES)
+    return dict(zip(names, found.tolist(), strict=True))
 
 
 def jaccard(one: Iterable[str], other: Iterable[str]) -> float:
@@ -146,7 +144,8 @@ def coverage(
         ``mean_distance``, the mean Euclidean distance of a target point to the nearest
         selected row; ``mean_distance_random``, the same for as many random rows;
         ``share_nearer``, the share of target points nearer to the selection than to the
-        random rows; ``rows`` and ``targets`` that were measured. ``None`` without embeddings.
+        random rows; ``rows`` and ``targets`` that were measured. Rows of zeros, which the
+        encoder could not read, are left out. ``None`` if nothing has an embedding.
     """
     if target.embeddings is None or any(shard.embeddings is None for shard in candidates):
         return None
@@ -155,23 +154,30 @@ def coverage(
     rows = min(budget, COVERAGE_ROWS)
     positions = np.linspace(0, budget - 1, rows).astype(np.int64)
     points = np.linspace(0, len(target) - 1, min(len(target), COVERAGE_TARGETS)).astype(np.int64)
-    wanted = np.asarray(target.embeddings)[points]
+    wanted = _readable(np.asarray(target.embeddings)[points])
     # By position: no id has to be read for a random selection.
     ends = np.cumsum([len(shard) for shard in candidates])
     numbers = np.random.default_rng(seed).choice(ends[-1], size=rows, replace=False)
     shard = np.searchsorted(ends, numbers, side="right")
     random = np.column_stack([shard, numbers - np.r_[0, ends][shard]])
-    selected, at_random = (
-        pairwise_distances_argmin_min(wanted, embeddings_of(candidates, where))[1]
-        for where in (best.where[positions], random)
-    )
+    chosen = [
+        _readable(embeddings_of(candidates, where)) for where in (best.where[positions], random)
+    ]
+    if not all(map(len, (wanted, *chosen))):
+        return None
+    selected, at_random = (pairwise_distances_argmin_min(wanted, rows)[1] for rows in chosen)
     return {
         "mean_distance": float(selected.mean()),
         "mean_distance_random": float(at_random.mean()),
         "share_nearer": float((selected < at_random).mean()),
         "rows": rows,
-        "targets": len(points),
+        "targets": len(wanted),
     }
+
+
+def _readable(embeddings: np.ndarray) -> np.ndarray:
+    """Return the rows that are not zero."""
+    return embeddings[embeddings.any(axis=1)]
 
 
 def plain_excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:

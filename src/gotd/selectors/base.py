@@ -18,10 +18,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gotd.config.choices import check_choices
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.topk import smallest
+from gotd.storage.checks import check_choices
 from gotd.storage.memmap import FileArray
 from gotd.storage.work import Work
 

@@ -17,10 +17,15 @@ from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Scores, ScoringSelector, fill
 from gotd.selectors.hashed_ngrams import FastNgrams, Sha256Ngrams
+from gotd.selectors.quality_filter import passes
+from gotd.storage.keys import added_later
 from gotd.storage.work import Work
 
 # The package's constant: keeps the logarithm finite in a bucket one side never fills.
 LOG_FLOOR = 1e-8
+
+BEHIND = 1e12
+"""Added to the score of a filtered text: more than any difference of two scores."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +40,27 @@ class DSIR(ScoringSelector):
     (seed, id). Taking the largest of these is sampling without replacement in
     proportion to ``w``.
 
-    The weight grows with length, and a text without n-grams has weight 1: use chunks of
-    one length. The package's quality filter (it drops texts under 100
-    tokens) is left out, because it would empty a pool of short chunks.
+    Short texts are a trap. ``log w`` is a sum over the n-grams of a text, and nothing divides
+    it by their number. A text of the pool has a negative sum unless it reads like the target,
+    so a text of one or two words, whose sum is near 0, is ahead of most long ones. With a small
+    target it is ahead of all: a common n-gram that the target happens to lack costs
+    ``log 1e-8``, about 12 nats. So use chunks of one length, as the paper does
+    (``min_chars`` of the chunks), and ``target_smoothing`` for a small target.
 
     Args:
         hash: ``"sha256"`` has the published buckets; ``"fast"`` is compiled.
         ngrams: Longest n-gram, in tokens.
         buckets: Number of hash buckets.
         noise: Add the Gumbel draw; without it the ranking is the plain top by weight.
-        target_smoothing: Count added to every bucket of the target.
+        target_smoothing: Count added to every bucket of the target before it is normalised,
+            the package's ``target_laplace_smoothing``; 1 is Laplace's rule. The pool is never
+            smoothed.
+        quality_filter: ``"paper"`` and ``"package"`` move texts that fail the published filter
+            behind all others (`gotd.selectors.quality_filter`). ``"package"`` wants 100
+            tokens, which chunks of 500 characters rarely have. N-grams of all texts count.
 
     Source: Xie et al. (2023), "Data Selection for Language Models via Importance
-    Resampling", §3 and the package ``data-selection``.
+    Resampling", §3 and the package ``data-selection`` (its repository, for the smoothing).
     """
 
     key_name: ClassVar[str] = "DSIR"
@@ -59,6 +72,7 @@ class DSIR(ScoringSelector):
     buckets: int = 10_000
     noise: bool = True
     target_smoothing: float = 0.0
+    quality_filter: Literal["none", "paper", "package"] = added_later("none")
 
     def __post_init__(self) -> None:
         self.check_choices()
@@ -89,18 +103,24 @@ class DSIR(ScoringSelector):
             log_weight = features.score(shard.texts, log_ratio)
             if self.noise:
                 log_weight -= np.log(-np.log(uniform_by_id(shard.ids, seed, self.name)))
+            if self.quality_filter != "none":
+                log_weight -= BEHIND * ~passes(shard.texts, self.quality_filter)
             return -log_weight
 
+        fill(out, engine.map(score, candidates))
         diagnostics = {
             "hash": self.hash,
             "target_ngrams": int(target_counts.sum()),
             "candidate_ngrams": int(pool_counts.sum()),
         }
-        return Scores(fill(out, engine.map(score, candidates)), diagnostics)
+        if self.quality_filter != "none":
+            diagnostics["filtered_rows"] = sum(int((s > BEHIND / 2).sum()) for s in out)
+        return Scores(out, diagnostics)
 
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
         """Return the work of two passes over the candidates and one over the target."""
-        return Work(texts=2 * n_candidates + n_targets)
+        passes_over_pool = 2 if self.quality_filter == "none" else 3
+        return Work(texts=passes_over_pool * n_candidates + n_targets)
 
     def log_ratio(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
         """Compute the log ratio of each bucket's share in the target to that in the pool.

@@ -22,10 +22,9 @@ from gotd.selectors.transport_settings import TransportSettings, certificate, re
 from gotd.storage.work import Work
 from gotd.transport import Compute, Potentials, Problem
 from gotd.transport.debias import self_potential
+from gotd.transport.dense import solve_dense, solve_pot
 from gotd.transport.gradient import calibrate
-from gotd.transport.pot import solve_pot
 from gotd.transport.published import solve_published
-from gotd.transport.sinkhorn import solve_dense
 
 Solver = Literal["semidual", "dense", "pot", "published"]
 Direction = Literal["towards", "away"]

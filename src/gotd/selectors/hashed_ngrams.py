@@ -31,6 +31,12 @@ _tokens_ascii = re.compile(PATTERN, re.ASCII).findall
 _tokens_any = regex.compile(PATTERN).findall
 
 
+def tokenise(text: str) -> list[str]:
+    """Return the tokens of a text, in lower case, as the published package does."""
+    split = _tokens_ascii if text.isascii() else _tokens_any
+    return split(text.lower())
+
+
 @dataclass(frozen=True)
 class Sha256Ngrams:
     """The published features: bucket = SHA-256 of the joined tokens mod ``buckets``.
@@ -90,8 +96,7 @@ class Sha256Ngrams:
         vocabulary = _Vocabulary()
         numbers, lengths = [np.zeros(0, dtype=np.int64)], []
         for text in rows:
-            split = _tokens_ascii if text.isascii() else _tokens_any
-            words = split(text.lower())
+            words = tokenise(text)
             lengths.append(len(words))
             numbers.append(np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words)))
         owner = np.repeat(np.arange(len(rows)), np.array(lengths, dtype=np.int64))

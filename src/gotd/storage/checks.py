@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
 def check_choice(settings: Any, name: str, choices: Iterable[str], prefix: str = "") -> None:
@@ -18,6 +18,18 @@ def check_choice(settings: Any, name: str, choices: Iterable[str], prefix: str =
     value, choices = getattr(settings, name), list(choices)
     if value not in choices:
         raise ValueError(f"{prefix}{name} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def check_choices(settings: Any, prefix: str) -> None:
+    """Raise a ValueError if a field annotated with `typing.Literal` has none of its values.
+
+    Args:
+        settings: A dataclass.
+        prefix: Begins the message, such as ``"embedder "``.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        if get_origin(hint) is Literal:
+            check_choice(settings, name, get_args(hint), prefix)
 
 
 def check_at_least(settings: Any, least: int, *names: str, prefix: str = "") -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -23,33 +23,27 @@ LONG_S = 20.0
 """Without a watcher, a step that takes longer is logged: after this time, and when built."""
 
 
-class Watcher(Protocol):
-    """An observer of the steps that are built."""
-
-    def step(self, label: str, total: int | None = None) -> AbstractContextManager[Tick]:
-        """Return a context that lasts as long as the step and gives the function to count with."""
-        ...
+Watcher = Callable[[str, int | None], AbstractContextManager[Tick]]
+"""Called with label and number of rows of a step that is built, before it is built. Returns a
+context that lasts as long as the step and gives the function to count with."""
 
 
-class LongSteps:
-    """A watcher that logs steps which take long."""
-
-    @contextmanager
-    def step(self, label: str, total: int | None = None) -> Iterator[Tick]:
-        """Log the start and end of a step that takes longer than `LONG_S`."""
-        announcement = threading.Timer(LONG_S, log.info, (f"building {label}",))
-        announcement.daemon = True
-        announcement.start()
-        began = time.perf_counter()
-        try:
-            yield lambda rows: None
-        finally:
-            announcement.cancel()
-        if (elapsed_s := time.perf_counter() - began) > LONG_S:
-            log.info("built %s in %.0f s", label, elapsed_s)
+@contextmanager
+def long_steps(label: str, total: int | None) -> Iterator[Tick]:
+    """Log the start and end of a step that takes longer than `LONG_S`."""
+    began = time.perf_counter()
+    announcement = threading.Timer(LONG_S, log.info, (f"building {label}",))
+    announcement.daemon = True
+    announcement.start()
+    try:
+        yield lambda rows: None
+    finally:
+        announcement.cancel()
+    if (elapsed_s := time.perf_counter() - began) > LONG_S:
+        log.info("built %s in %.0f s", label, elapsed_s)
 
 
-_watcher: ContextVar[Watcher] = ContextVar("watcher", default=LongSteps())  # noqa: B039
+_watcher: ContextVar[Watcher] = ContextVar("watcher", default=long_steps)
 _tick: ContextVar[Tick] = ContextVar("tick", default=lambda rows: None)
 
 
@@ -58,17 +52,15 @@ def tick(rows: int = 1) -> None:
     _tick.get()(rows)
 
 
-@contextmanager
-def watch(watcher: Watcher) -> Iterator[None]:
+def watch(watcher: Watcher) -> AbstractContextManager[None]:
     """Report the steps that the block builds to a watcher."""
-    with _set(_watcher, watcher):
-        yield
+    return _set(_watcher, watcher)
 
 
 @contextmanager
 def step(label: str, total: int | None = None) -> Iterator[None]:
     """Report the block to the watcher as a step of ``total`` rows; `Store` calls this."""
-    with _watcher.get().step(label, total) as count, _set(_tick, count):
+    with _watcher.get()(label, total) as count, _set(_tick, count):
         yield
 
 

@@ -37,9 +37,11 @@ class Work:
     """Sizes of the network that the step writes."""
 
 
-def reading_work(
-    shape: Shape, texts: float, tokens: float, logits: bool = False, batch_tokens: int = 4096
-) -> Work:
+BATCH_TOKENS = 4096
+"""Positions that are read at once."""
+
+
+def reading_work(shape: Shape, texts: float, tokens: float, logits: bool = False) -> Work:
     """Return the work of running a network over texts, with a number or two kept of each.
 
     Args:
@@ -47,14 +49,13 @@ def reading_work(
         texts: How many texts.
         tokens: Tokens of each.
         logits: Whether every token gets logits over the vocabulary.
-        batch_tokens: Positions read at once.
     """
     head = shape.hidden * shape.vocabulary if logits else 0
     held = 2 * shape.hidden + 3 * max(shape.feed_forward, shape.heads * tokens)
     return Work(
         texts=texts,
         flops=2 * (shape.multiplied + head) * texts * tokens,
-        memory_bytes=4 * (shape.weights + batch_tokens * held),
+        memory_bytes=4 * (shape.weights + BATCH_TOKENS * held),
         disk_bytes=12 * texts,
         rate=f"read {shape.label}",
         rows=texts,

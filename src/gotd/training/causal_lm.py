@@ -12,71 +12,21 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from gotd.storage.checks import check_choice
 from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
 from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
-from gotd.training.data import (
-    IGNORED,
-    TOKENISED_AT_ONCE,
-    Batch,
-    Collator,
-    Part,
-    TokenRows,
-    own_parts,
-    pad_rows,
-)
-from gotd.training.language_model import LanguageModelSettings, Objective
+from gotd.training.data import TOKENISED_AT_ONCE, Batch, Part, TokenRows
+from gotd.training.language_model import LanguageModelSettings
+from gotd.training.lora import prepare_tuning
 from gotd.training.memory import Training
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
-
-
-@dataclass(frozen=True, kw_only=True)
-class CausalLMSettings(LanguageModelSettings):
-    """Settings of causal pre-fine-tuning.
-
-    ``max_length_tokens`` is the length of the blocks into which texts are packed.
-
-    Args:
-        separate_texts: Put the end-of-text token after each text. False is the published
-            way: texts run into one another.
-        weights: Type of the weights during training and in the result. ``bf16`` halves the
-            memory of a model under ``lora``, whose additions stay float32. Under ``full`` it
-            also rounds away updates below a two-hundredth of a weight.
-    """
-
-    key_name: ClassVar[str] = "CausalLMSettings"
-
-    published: ClassVar[dict[str, Any]] = {"separate_texts": False}
-    """Values of the published code where they differ (Deviation D18)."""
-    strategies: ClassVar[tuple[str, ...]] = ("ddp", "fsdp")
-
-    separate_texts: bool = True
-    weights: str = "float32"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.max_length_tokens < 2:
-            raise ValueError(f"max_length_tokens must be at least 2, not {self.max_length_tokens}")
-        check_choice(self, "weights", (*WEIGHTS,))
-
-    def training(self, rows: int | None = None) -> Training:
-        """Return what the memory depends on: every token gets logits."""
-        return replace(super().training(rows), predicted=1.0, weights=self.weights)
-
-    def work(self, shape: Shape, rows: float, tokens: float) -> Work:
-        """Return the work of training on full blocks, into which the texts are packed."""
-        work = super().work(shape, rows * tokens / self.max_length_tokens, self.max_length_tokens)
-        return replace(work, texts=rows)
-
-    def objective(self, folder: Path, seeds: TrainingSeeds) -> Objective:
-        """Return causal language modelling of the model in ``folder``."""
-        return CausalObjective(folder, self, seeds)
 
 
 def pack(
@@ -123,64 +73,83 @@ def pack(
     if len(offsets) < 2:
         raise ValueError("the texts to train on hold fewer than two tokens together")
     pad_id: Any = tokenizer.pad_token_id
-    return TokenRows(flat, None, np.zeros(len(flat), dtype=bool), offsets, pad_id)
-
-
-@dataclass(frozen=True)
-class BlockCollator:
-    """Batches of blocks, in which every token but the first is predicted."""
-
-    rows: TokenRows
-    per_device_batch_size: int
-
-    def __call__(self, step: int, which: np.ndarray) -> Batch:
-        """Return this device's share of ``step``, over the blocks ``which``."""
-        parts = []
-        for part in own_parts(len(which), self.per_device_batch_size):
-            padded = pad_rows(self.rows, which[part])
-            labels = padded["input_ids"].masked_fill(padded["attention_mask"] == 0, IGNORED)
-            parts.append({**padded, "labels": labels})
-        return Batch(parts, terms=max(1, int((self.rows.lengths[which] - 1).sum())))
+    return TokenRows(flat, np.zeros(len(flat), dtype=bool), offsets, pad_id)
 
 
 class CausalLM(StepModule):
-    """Next-token prediction, with logits only where a token follows."""
+    """Next-token prediction on blocks of packed texts, with logits only where a token follows."""
 
     loss_name = "causal_lm_loss"
 
+    def __init__(
+        self,
+        folder: Path,
+        texts: Sequence[str],
+        settings: CausalLMSettings,
+        seeds: TrainingSeeds,
+    ) -> None:
+        tokenizer = load_causal_tokenizer(folder)
+        length, separate = settings.max_length_tokens, settings.separate_texts
+        rows = pack(tokenizer, texts, length, separate, seeds.order)
+        super().__init__(folder, tokenizer, rows, settings, seeds, rows.digest())
+
+    def load(self) -> PeftModel | None:
+        """Load the base in the type that its weights are trained in."""
+        self.network = load_causal_lm(self.folder, WEIGHTS[self.settings.weights])
+        return prepare_tuning(self.network, self.settings)
+
+    def collate(self, step: int, which: np.ndarray) -> Batch:
+        """Return this device's share of ``step``; every token but a block's first is a term."""
+        terms = max(1, int((self.rows.lengths[which] - 1).sum()))
+        return replace(super().collate(step, which), terms=terms)
+
     def sum_losses(self, part: Part) -> Tensor:
         """Return the summed cross-entropy of the tokens that follow, in nats."""
-        hidden = self.network.base_model(
-            input_ids=part["input_ids"], attention_mask=part["attention_mask"], use_cache=False
-        ).last_hidden_state
-        following = part["labels"][:, 1:]
-        counted = following != IGNORED
+        hidden = self.network.base_model(**part, use_cache=False).last_hidden_state
+        following, counted = part["input_ids"][:, 1:], part["attention_mask"][:, 1:].bool()
         logits = self.network.get_output_embeddings()(hidden[:, :-1][counted])
         return nn.functional.cross_entropy(logits.float(), following[counted], reduction="sum")
 
-
-class CausalObjective(Objective):
-    """Next-token prediction on blocks of packed texts."""
-
-    module = CausalLM
-
-    def __init__(self, folder: Path, settings: CausalLMSettings, seeds: TrainingSeeds) -> None:
-        super().__init__(folder, settings, seeds)
-        self.tokenizer = load_causal_tokenizer(folder)
-
-    def read(self, texts: Sequence[str]) -> TokenRows:
-        """Pack the texts into blocks."""
-        length, separate = self.settings.max_length_tokens, self.settings.separate_texts
-        return pack(self.tokenizer, texts, length, separate, self.seeds.order)
-
-    def load(self) -> PreTrainedModel:
-        """Load the base in the type that its weights are trained in."""
-        return load_causal_lm(self.folder, WEIGHTS[self.settings.weights])
-
-    def collator(self, rows: TokenRows) -> Collator:
-        """Return what makes the batches."""
-        return BlockCollator(rows, self.settings.per_device_batch_size)
-
-    def report(self, rows: TokenRows) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Return the number of blocks."""
-        return {"blocks": len(rows)}
+        return {"blocks": len(self.rows)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalLMSettings(LanguageModelSettings):
+    """Settings of causal pre-fine-tuning.
+
+    ``max_length_tokens`` is the length of the blocks into which texts are packed.
+
+    Args:
+        separate_texts: Put the end-of-text token after each text. False is the published
+            way: texts run into one another.
+        weights: Type of the weights during training and in the result. ``bf16`` halves the
+            memory of a model under ``lora``, whose additions stay float32. Under ``full`` it
+            also rounds away updates below a two-hundredth of a weight.
+    """
+
+    key_name: ClassVar[str] = "CausalLMSettings"
+
+    published: ClassVar[dict[str, Any]] = {"separate_texts": False}
+    """Values of the published code where they differ (Deviation D18)."""
+    strategies: ClassVar[tuple[str, ...]] = ("ddp", "fsdp")
+    module: ClassVar[Any] = CausalLM
+
+    separate_texts: bool = True
+    weights: str = "float32"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length_tokens < 2:
+            raise ValueError(f"max_length_tokens must be at least 2, not {self.max_length_tokens}")
+        check_choice(self, "weights", (*WEIGHTS,))
+
+    def training(self, rows: int | None = None) -> Training:
+        """Return what the memory depends on: every token gets logits."""
+        return replace(super().training(rows), predicted=1.0, weights=self.weights)
+
+    def work(self, shape: Shape, rows: float, tokens: float) -> Work:
+        """Return the work of training on full blocks, into which the texts are packed."""
+        work = super().work(shape, rows * tokens / self.max_length_tokens, self.max_length_tokens)
+        return replace(work, texts=rows)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from gotd.storage.checks import check_choice, check_share
 from gotd.storage.seeds import derive_seed
-from gotd.training.data import LabelledCollator, Part, read_task_rows, steps_per_epoch, tokenise
+from gotd.training.data import Part, read_task_rows, steps_per_epoch, tokenise
 from gotd.training.heads import (
     HEADS,
     TextClassifier,
@@ -29,14 +29,14 @@ from gotd.training.heads import (
     pad_with_content,
     save_classifier,
 )
-from gotd.training.labels import LabelledRows, LabelledTask
-from gotd.training.lora import merge_adapters, prepare_tuning
-from gotd.training.models import check_length, load_encoder, load_tokenizer, resolve_folder
+from gotd.training.labels import LabelledTask
+from gotd.training.lora import prepare_tuning
+from gotd.training.models import load_encoder, load_tokenizer, resolve_folder
 from gotd.training.optimisation import resolve_precision
-from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
+from gotd.training.randomness import TrainingSeeds, isolated_randomness
 from gotd.training.settings import TrainingSettings
 from gotd.training.tracking import log_loss
-from gotd.training.trainer import StepModule, forget_checkpoint, train
+from gotd.training.trainer import StepModule, train
 
 CHOICES = ("best_epoch", "last_epoch")
 
@@ -80,27 +80,53 @@ class FineTuning(StepModule):
 
     loss_name = "fine_tune_loss"
     saved = (*StepModule.saved, "scores", "best", "best_score", "best_epoch")
+    fresh_pooler = False
+    """Whether the encoder came without a pooler; set by `load`."""
 
     def __init__(
-        self,
-        network: TextClassifier,
-        settings: FineTuneSettings,
-        seeds: TrainingSeeds,
-        task: LabelledTask,
-        data: LabelledRows,
-        validation: LabelledRows | None,
+        self, folder: Path, task: LabelledTask, settings: FineTuneSettings, seeds: TrainingSeeds
     ) -> None:
-        if settings.choose == "best_epoch" and validation is None:
+        if settings.choose == "best_epoch" and task.validation is None:
             raise ValueError("choose=best_epoch needs validation rows; give some or use last_epoch")
-        digests = [] if validation is None else [validation.digest()]
-        super().__init__(network, settings, seeds, data.digest(), *digests)
+        tokenizer, length = load_tokenizer(folder), settings.max_length_tokens
+        data = task.read("train", tokenizer, length)
+        held_out = None if task.validation is None else task.read("validation", tokenizer, length)
+        digests = [data.digest()] if held_out is None else [data.digest(), held_out.digest()]
+        super().__init__(folder, tokenizer, data.rows, settings, seeds, *digests)
+        self.task, self.labels, self.validation = task, data.labels, held_out
         self.per_epoch = steps_per_epoch(len(data.rows), settings.global_batch_size)
-        self.task = task
-        self.validation = validation
         self.scores: list[list[float]] = []
         self.best: dict[str, Tensor] = {}
         self.best_score = -math.inf
         self.best_epoch = 0.0
+
+    def load(self) -> PeftModel | None:
+        """Load the encoder, draw the head and freeze what is not tuned."""
+        encoder, self.fresh_pooler = load_encoder(self.folder)
+        head = self.settings.head
+        if head == "siamese" and self.rows.second is None:
+            head = "mean"
+        self.network = TextClassifier(encoder, head, self.task.outputs, self.settings.dropout)
+        seed = derive_seed(self.seeds.initialisation, "head")
+        self.network.draw_fresh(seed, with_pooler=self.fresh_pooler and head == "pooler")
+        adapted = prepare_tuning(encoder, self.settings)
+        if adapted is not None and head == "pooler" and self.network.pre_classifier is None:
+            encoder.pooler.requires_grad_(True)
+        if self.settings.freeze_embeddings:
+            encoder.embeddings.requires_grad_(False)
+        return adapted
+
+    def save(self, out: Path) -> None:
+        """Write the classifier and its tokenizer."""
+        settings = self.settings
+        length, precision = settings.max_length_tokens, settings.precision
+        save_classifier(self.network, self.task.regression, length, precision, out)
+        self.tokenizer.save_pretrained(out)
+
+    def pad(self, which: np.ndarray) -> Part:
+        """Pad some of the rows, with their labels."""
+        labels = torch.from_numpy(self.labels[which])
+        return {**pad_with_content(self.rows, which), "labels": labels}
 
     def sum_losses(self, part: Part) -> Tensor:
         """Return the summed loss of the part's rows."""
@@ -130,6 +156,19 @@ class FineTuning(StepModule):
                 key: value.detach().cpu().clone()
                 for key, value in self.network.state_dict().items()
             }
+
+    def on_train_end(self) -> None:
+        """Restore the best weights."""
+        if self.best:
+            self.network.load_state_dict(self.best)
+
+    def report(self) -> dict[str, Any]:
+        """Return the validation scores, the chosen epoch, and whether the pooler was fresh."""
+        return {
+            "validation": self.scores,
+            "chosen_epoch": self.best_epoch if self.best else self.total_steps / self.per_epoch,
+            "fresh_pooler": self.fresh_pooler,
+        }
 
 
 def fine_tune(
@@ -164,65 +203,7 @@ def fine_tune(
         FileNotFoundError: If ``model`` is no model folder.
         FloatingPointError: If the loss is not finite.
     """
-    folder = resolve_folder(model)
-    tokenizer = load_tokenizer(folder)
-    length = settings.max_length_tokens
-    data = task.read("train", tokenizer, length)
-    validation = None if task.validation is None else task.read("validation", tokenizer, length)
-    with isolated_randomness():
-        network, fresh_pooler = _load_with_head(folder, data, task.outputs, settings, seeds)
-        adapted = _freeze_and_adapt(network, settings)
-        module = FineTuning(network, settings, seeds, task, data, validation)
-        steps = settings.count_steps(len(data.rows))
-        per_device = settings.per_device_batch_size
-        collate = LabelledCollator(data.rows, data.labels, per_device, pad_with_content)
-        report = train(module, data.rows, range(steps), collate, work)
-    if module.best:
-        network.load_state_dict(module.best)
-    out.mkdir(parents=True, exist_ok=True)
-    if adapted is not None:
-        merge_adapters(adapted, out)
-    save_classifier(network, task.regression, length, settings.precision, out)
-    tokenizer.save_pretrained(out)
-    forget_checkpoint(work)
-    return {
-        **report,
-        "validation": module.scores,
-        "chosen_epoch": module.best_epoch if module.best else steps / module.per_epoch,
-        "steps": steps,
-        "fresh_pooler": fresh_pooler,
-    }
-
-
-def _load_with_head(
-    folder: Path,
-    data: LabelledRows,
-    outputs: int,
-    settings: FineTuneSettings,
-    seeds: TrainingSeeds,
-) -> tuple[TextClassifier, bool]:
-    """Return the network as it is before the first step, and whether its pooler is fresh."""
-    seed_generators(derive_seed(seeds.initialisation, "fresh weights"))
-    encoder, fresh_pooler = load_encoder(folder)
-    check_length(encoder, settings.max_length_tokens)
-    head = settings.head
-    if head == "siamese" and not data.are_pairs:
-        head = "mean"
-    network = TextClassifier(encoder, head, outputs, settings.dropout)
-    seed = derive_seed(seeds.initialisation, "head")
-    network.draw_fresh(seed, with_pooler=fresh_pooler and head == "pooler")
-    return network, fresh_pooler
-
-
-def _freeze_and_adapt(network: TextClassifier, settings: FineTuneSettings) -> PeftModel | None:
-    """Freeze layers, add adapters and enable recomputation; return the adapters' handle."""
-    encoder = network.encoder
-    adapted = prepare_tuning(encoder, settings)
-    if adapted is not None and network.head == "pooler" and network.pre_classifier is None:
-        encoder.pooler.requires_grad_(True)
-    if settings.freeze_embeddings:
-        encoder.embeddings.requires_grad_(False)
-    return adapted
+    return train(FineTuning(resolve_folder(model), task, settings, seeds), work, out)
 
 
 def predict(model: Path, rows: pa.Table, batch_size: int = 64) -> np.ndarray:

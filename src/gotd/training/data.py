@@ -37,21 +37,19 @@ class TokenRows:
 
     Args:
         tokens: ``[total]`` int32 token ids.
-        segments: ``[total]`` uint8, 0 for the first text and 1 for the second;
-            ``None`` where the model has no segments.
         special: ``[total]`` bool, true at ``[CLS]``, ``[SEP]`` and their like.
         offsets: ``[n + 1]`` int64; row i is ``offsets[i]:offsets[i + 1]``.
         pad_id: Token that pads a short row.
-        second: ``[total]`` bool, true in the second text; for pairs of a model without
-            segments, ``None`` elsewhere.
+        second: ``[total]`` bool, true in the second text; ``None`` for single texts.
+        has_segments: Whether the model reads to which text a token belongs.
     """
 
     tokens: np.ndarray
-    segments: np.ndarray | None
     special: np.ndarray
     offsets: np.ndarray
     pad_id: int
     second: np.ndarray | None = None
+    has_segments: bool = False
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -92,7 +90,7 @@ def tokenise(
     if pairs is not None and len(pairs) != len(texts):
         raise ValueError(f"{len(texts)} texts but {len(pairs)} second texts")
     has_segments = "token_type_ids" in tokenizer.model_input_names
-    tokens, segments, lengths, second = [], [], [], []
+    tokens, lengths, second = [], [], []
     for start in range(0, len(texts), TOKENISED_AT_ONCE):
         block = slice(start, start + TOKENISED_AT_ONCE)
         encoded = tokenizer(
@@ -106,21 +104,20 @@ def tokenise(
         rows: Any = encoded["input_ids"]
         lengths.extend(map(len, rows))
         tokens.append(np.fromiter((t for row in rows for t in row), dtype=np.int32))
-        if has_segments:
-            kinds: Any = encoded["token_type_ids"]
-            segments.append(np.fromiter((s for row in kinds for s in row), dtype=np.uint8))
-        elif pairs is not None:
-            owners = (e.sequence_ids for e in encoded.encodings or [])
+        if pairs is not None:
+            owners: Any = (e.sequence_ids for e in encoded.encodings or [])
+            if has_segments:
+                owners = encoded["token_type_ids"]
             second.append(np.fromiter((s == 1 for row in owners for s in row), dtype=bool))
     flat = np.concatenate(tokens)
     pad_id: Any = tokenizer.pad_token_id
     return TokenRows(
         tokens=flat,
-        segments=np.concatenate(segments) if has_segments else None,
         special=np.isin(flat, tokenizer.all_special_ids),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         pad_id=pad_id,
         second=np.concatenate(second) if second else None,
+        has_segments=has_segments,
     )
 
 
@@ -143,27 +140,27 @@ def read_task_rows(table: pa.Table, name: str) -> tuple[list[str], list[str] | N
     return table["text"].to_pylist(), None if nulls else table["text_pair"].to_pylist()
 
 
-def pad_rows(rows: TokenRows, which: np.ndarray, tokens: np.ndarray | None = None) -> Part:
+def pad_rows(rows: TokenRows, which: np.ndarray) -> Part:
     """Pad rows to the longest of them.
 
     Args:
         rows: All rows.
         which: ``[b]`` row numbers; may be empty.
-        tokens: Replaces the rows' tokens, end to end; for masked inputs.
 
     Returns:
-        ``input_ids``, ``attention_mask`` and, where known, ``token_type_ids``,
-        each ``[b, longest]`` int64.
+        ``input_ids``, ``attention_mask`` and, where the model reads them,
+        ``token_type_ids``, each ``[b, longest]`` int64.
     """
     lengths = rows.lengths[which]
     inside = np.arange(max(int(lengths.max(initial=1)), 1)) < lengths[:, None]
     positions = rows.positions(which)
     ids = np.full(inside.shape, rows.pad_id, dtype=np.int64)
-    ids[inside] = rows.tokens[positions] if tokens is None else tokens
+    ids[inside] = rows.tokens[positions]
     part = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(inside).long()}
-    if rows.segments is not None:
+    if rows.has_segments:
         kinds = np.zeros(inside.shape, dtype=np.int64)
-        kinds[inside] = rows.segments[positions]
+        if rows.second is not None:
+            kinds[inside] = rows.second[positions]
         part["token_type_ids"] = torch.from_numpy(kinds)
     return part
 
@@ -228,34 +225,6 @@ Collator = Callable[[int, np.ndarray], Batch]
 """Makes this device's share of the batch of (step, row numbers)."""
 
 
-@dataclass(frozen=True)
-class LabelledCollator:
-    """Batches of rows with one label each.
-
-    Args:
-        rows: The texts or pairs.
-        labels: ``[n]`` labels.
-        per_device_batch_size: Most rows of a part.
-        pad: Pads some of the rows to tensors.
-    """
-
-    rows: TokenRows
-    labels: np.ndarray
-    per_device_batch_size: int
-    pad: Callable[[TokenRows, np.ndarray], Part] = pad_rows
-
-    def __call__(self, step: int, which: np.ndarray) -> Batch:
-        """Return this device's share of ``step``, over the rows ``which``."""
-        parts = [
-            {
-                **self.pad(self.rows, which[part]),
-                "labels": torch.from_numpy(self.labels[which[part]]),
-            }
-            for part in own_parts(len(which), self.per_device_batch_size)
-        ]
-        return Batch(parts, terms=len(which))
-
-
 @dataclass(eq=False)
 class BatchStream:
     """Iterable over the batches of all steps, with a state for checkpoints.
@@ -304,11 +273,6 @@ class BatchStream:
             self.batches = order_epoch(self.lengths, self.global_batch_size, self.seed, epoch)
             self.epoch = epoch
         return self.batches[batch]
-
-    @property
-    def tokens_here(self) -> int:
-        """Return the tokens yielded since this stream was made or restored."""
-        return self.tokens - self.tokens_before
 
     def state_dict(self) -> dict[str, int]:
         """Return the position of the stream."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.plugins.environments.lightning import find_free_network_port
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import nn
 from torch.multiprocessing import get_context
@@ -23,6 +26,8 @@ from gotd.training.tracking import current_logger, log_loss
 REPORT = "report.json"
 FORWARD_EVERY_S = 0.5
 """Seconds between two looks at the losses that the processes send."""
+PROGRESS_BAR_STEPS = 200
+"""Shorter runs are over before a progress bar is useful."""
 
 Train = Callable[..., dict[str, Any]]
 
@@ -56,6 +61,26 @@ def choose_strategy(strategy: str, network: nn.Module) -> str | ModelParallelStr
     )
 
 
+def lightning_trainer(steps: int, device: str, strategy: str, network: nn.Module) -> Trainer:
+    """Return a Trainer that only runs the loop: no folders, loggers or sanity checks."""
+    show_bar = steps >= PROGRESS_BAR_STEPS and sys.stdout.isatty()
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    _, processes = process_rank()
+    return Trainer(
+        accelerator=device,
+        devices=devices,
+        num_nodes=max(1, processes // devices),
+        strategy=choose_strategy(strategy, network),
+        max_epochs=1,
+        callbacks=[RichProgressBar()] if show_bar else [],
+        enable_progress_bar=show_bar,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
 def on_devices(devices: int, work: Path, train: Train, *arguments: Any) -> dict[str, Any]:
     """Run ``train(*arguments)`` in one process per device; the processes share each step.
 
@@ -74,7 +99,7 @@ def on_devices(devices: int, work: Path, train: Train, *arguments: Any) -> dict[
     work.mkdir(parents=True, exist_ok=True)
     report = work / REPORT
     losses = get_context("spawn").SimpleQueue()
-    given = (devices, _free_port(), losses, report, train, arguments)
+    given = (devices, find_free_network_port(), losses, report, train, arguments)
     processes: Any = spawn(_work, given, nprocs=devices, join=False)
     finished = False
     while not finished:
@@ -108,9 +133,3 @@ def _work(
     result = train(*arguments)
     if rank == 0:
         report.write_text(json.dumps(result), encoding="utf-8")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

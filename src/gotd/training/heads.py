@@ -86,8 +86,8 @@ def mean_over(hidden: Tensor, where: Tensor) -> Tensor:
 def pad_with_content(rows: TokenRows, which: np.ndarray) -> Part:
     """Pad rows and mark their ``content`` and the tokens of the ``second`` text.
 
-    Both ``[b, t]`` bool. ``content`` is false at special tokens; ``second`` is absent if
-    neither the model nor the rows distinguish a second text.
+    Both ``[b, t]`` bool. ``content`` is false at special tokens; ``second`` is absent for
+    single texts.
     """
     part = pad_rows(rows, which)
     inside = part["attention_mask"].bool()
@@ -95,9 +95,7 @@ def pad_with_content(rows: TokenRows, which: np.ndarray) -> Part:
     content = torch.zeros_like(inside)
     content[inside] = torch.from_numpy(~rows.special[positions])
     marked = {**part, "content": content}
-    if rows.segments is not None:
-        marked["second"] = part["token_type_ids"].bool()
-    elif rows.second is not None:
+    if rows.second is not None:
         marked["second"] = torch.zeros_like(inside)
         marked["second"][inside] = torch.from_numpy(rows.second[positions])
     return marked

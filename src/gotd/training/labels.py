@@ -20,12 +20,10 @@ class LabelledRows:
     Args:
         rows: The texts or pairs.
         labels: ``[n]`` int64 classes or float32 scores.
-        are_pairs: Whether every row has a second text.
     """
 
     rows: TokenRows
     labels: np.ndarray
-    are_pairs: bool
 
     def digest(self) -> str:
         """Return a hash of tokens and labels."""
@@ -90,5 +88,4 @@ class LabelledTask:
         table = getattr(self, split)
         texts, pairs = read_task_rows(table, split)
         rows = tokenise(tokenizer, texts, pairs, max_length_tokens)
-        labels = read_labels(table, split, self.classes, self.regression)
-        return LabelledRows(rows, labels, pairs is not None)
+        return LabelledRows(rows, read_labels(table, split, self.classes, self.regression))

@@ -8,6 +8,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
+from gotd.training.models import check_length
 from gotd.training.settings import TrainingSettings
 
 ADAPTER_FOLDER = "adapter"
@@ -43,7 +44,11 @@ def prepare_tuning(network: PreTrainedModel, settings: TrainingSettings) -> Peft
 
     Returns:
         The adapters' handle, if there are any.
+
+    Raises:
+        ValueError: If the rows are longer than the network reads.
     """
+    check_length(network, settings.max_length_tokens)
     adapted = add_adapters(network, settings) if settings.tuning == "lora" else None
     if settings.gradient_checkpointing:
         network.gradient_checkpointing_enable({"use_reentrant": False})

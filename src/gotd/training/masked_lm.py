@@ -7,82 +7,31 @@ the vocabulary-wide products at the 85 % of positions that do not count.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from gotd.storage.seeds import derive_seed
-from gotd.training.data import (
-    IGNORED,
-    Batch,
-    Collator,
-    Part,
-    TokenRows,
-    own_parts,
-    pad_rows,
-    tokenise,
-)
-from gotd.training.language_model import LanguageModelSettings, Objective
+from gotd.training.data import IGNORED, Batch, Part, own_parts, pad_rows, tokenise
+from gotd.training.language_model import LanguageModelSettings
+from gotd.training.lora import prepare_tuning
 from gotd.training.memory import Training
 from gotd.training.models import (
     load_masked_lm,
     load_tokenizer,
     masked_lm_head,
     read_pooler,
+    save_model,
 )
 from gotd.training.optimisation import group_parameters, linear_schedule
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
-
-
-@dataclass(frozen=True, kw_only=True)
-class MaskedLMSettings(LanguageModelSettings):
-    """Settings of the pre-fine-tuning stage.
-
-    Args:
-        embedding_learning_rate: Peak rate of the word embeddings, which are then not
-            decayed; ``None``: as the others. Ten times the rate of the others lets a tiny
-            model learn facts in a minute.
-        mask_probability: Share of the tokens to predict.
-        head_only_steps: Steps before the others in which only the language-modelling
-            head is trained, for bases without one (sentence encoders).
-        head_learning_rate: Constant rate of those steps.
-        keep_pooler: Save the base's pooler for fine-tuning, so that all arms start
-            equal. False is the published way: every pre-fine-tuned arm gets a fresh
-            pooler while the vanilla arm keeps its own.
-    """
-
-    key_name: ClassVar[str] = "MaskedLMSettings"
-
-    published: ClassVar[dict[str, Any]] = {"keep_pooler": False}
-    """Values of the published code where they differ (Deviation D5)."""
-
-    embedding_learning_rate: float | None = None
-    mask_probability: float = 0.15
-    head_only_steps: int = 0
-    head_learning_rate: float = 2e-3
-    keep_pooler: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.mask_probability < 1:
-            raise ValueError(f"mask_probability must lie in (0, 1), not {self.mask_probability}")
-        if self.head_only_steps < 0 or self.head_learning_rate < 0:
-            raise ValueError("head_only_steps and head_learning_rate must not be negative")
-
-    def training(self, rows: int | None = None) -> Training:
-        """Return what the memory depends on: only masked tokens get logits."""
-        return replace(super().training(rows), predicted=self.mask_probability)
-
-    def objective(self, folder: Path, seeds: TrainingSeeds) -> Objective:
-        """Return masked language modelling of the model in ``folder``."""
-        return MaskedObjective(folder, self, seeds)
 
 
 def mask_tokens(
@@ -116,45 +65,70 @@ def mask_tokens(
     return inputs, np.where(predicted, tokens, IGNORED)
 
 
-@dataclass(frozen=True)
-class MaskingCollator:
-    """Batches of masked rows: all rows of a step are masked at once, then divided.
+class MaskedLM(StepModule):
+    """Prediction of masked tokens, one text a row, with logits at the masked positions only."""
 
-    Masking before cutting keeps the masks the same for every number of devices.
-    """
+    loss_name = "masked_lm_loss"
+    fresh_head = False
+    """Whether the base came without a language-modelling head; set by `load`."""
 
-    rows: TokenRows
-    mask_id: int
-    vocabulary_size: int
-    settings: MaskedLMSettings
-    seed: int
+    def __init__(
+        self,
+        folder: Path,
+        texts: Sequence[str],
+        settings: MaskedLMSettings,
+        seeds: TrainingSeeds,
+    ) -> None:
+        tokenizer = load_tokenizer(folder)
+        if tokenizer.mask_token_id is None:
+            raise ValueError(f"the tokenizer of {folder} has no mask token; use a masked model")
+        rows = tokenise(tokenizer, texts, None, settings.max_length_tokens)
+        super().__init__(folder, tokenizer, rows, settings, seeds, rows.digest())
 
-    def __call__(self, step: int, which: np.ndarray) -> Batch:
-        """Return this device's share of ``step``, over the rows ``which``."""
+    def load(self) -> PeftModel | None:
+        """Load the base; a head that it lacks is random, and trained beside adapters."""
+        self.network, self.fresh_head = load_masked_lm(self.folder)
+        adapted = prepare_tuning(self.network, self.settings)
+        if adapted is not None and self.settings.head_only_steps:
+            for weight in masked_lm_head(self.network).parameters():
+                # The word embeddings are tied into the head.
+                weight.requires_grad_(weight is not self.words)
+        return adapted
+
+    def save(self, out: Path) -> None:
+        """Write the model folder, with the base's pooler if it is to be kept."""
+        # Deviation D5: without its pooler an arm starts fine-tuning behind the vanilla arm.
+        pooler = read_pooler(self.folder) if self.settings.keep_pooler else {}
+        save_model(self.network, self.tokenizer, out, pooler)
+
+    def schedule(self, steps: int) -> Sequence[int]:
+        """Return the steps of the head alone, then all steps from the first rows again."""
+        return [*range(self.settings.head_only_steps), *range(steps)]
+
+    def collate(self, step: int, which: np.ndarray) -> Batch:
+        """Return this device's share of ``step``, over the rows ``which``.
+
+        All rows of a step are masked at once, then divided, so that the masks are the same
+        for every number of devices.
+        """
         positions = self.rows.positions(which)
+        mask_id: Any = self.tokenizer.mask_token_id
         inputs, labels = mask_tokens(
             self.rows.tokens[positions],
             self.rows.special[positions],
-            self.mask_id,
-            self.vocabulary_size,
+            mask_id,
+            len(self.tokenizer),
             self.settings.mask_probability,
-            np.random.default_rng(derive_seed(self.seed, "mask", step)),
+            np.random.default_rng(derive_seed(self.seeds.masking, "mask", step)),
         )
         ends = np.concatenate([[0], np.cumsum(self.rows.lengths[which])])
-        parts = []
-        for part in own_parts(len(which), self.settings.per_device_batch_size):
-            inside = slice(ends[part[0]], ends[part[-1] + 1]) if len(part) else slice(0, 0)
-            padded = pad_rows(self.rows, which[part], inputs[inside])
-            target = torch.full_like(padded["input_ids"], IGNORED)
-            target[padded["attention_mask"].bool()] = torch.from_numpy(labels[inside]).long()
-            parts.append({**padded, "labels": target})
+        masked = replace(self.rows, tokens=inputs, offsets=ends)
+        wanted = replace(masked, tokens=labels, pad_id=IGNORED)
+        parts = [
+            {**pad_rows(masked, part), "labels": pad_rows(wanted, part)["input_ids"]}
+            for part in own_parts(len(which), self.settings.per_device_batch_size)
+        ]
         return Batch(parts, terms=max(1, int((labels != IGNORED).sum())))
-
-
-class MaskedLM(StepModule):
-    """Masked language modelling with logits at the masked positions only."""
-
-    loss_name = "masked_lm_loss"
 
     @property
     def words(self) -> nn.Parameter:
@@ -193,51 +167,47 @@ class MaskedLM(StepModule):
         if step < self.settings.head_only_steps:
             self.words.grad = None
 
-
-class MaskedObjective(Objective):
-    """Prediction of masked tokens, one text a row."""
-
-    module = MaskedLM
-    fresh_head = False
-    """Whether the base came without a language-modelling head; set by `load`."""
-
-    def __init__(self, folder: Path, settings: MaskedLMSettings, seeds: TrainingSeeds) -> None:
-        super().__init__(folder, settings, seeds)
-        self.tokenizer = load_tokenizer(folder)
-        self.mask_id: Any = self.tokenizer.mask_token_id
-        if self.mask_id is None:
-            raise ValueError(f"the tokenizer of {folder} has no mask token; use a masked model")
-
-    def read(self, texts: Sequence[str]) -> TokenRows:
-        """Tokenise the texts, cut to the longest row allowed."""
-        return tokenise(self.tokenizer, texts, None, self.settings.max_length_tokens)
-
-    def load(self) -> PreTrainedModel:
-        """Load the base; a head that it lacks is random."""
-        network, self.fresh_head = load_masked_lm(self.folder)
-        return network
-
-    def schedule(self, steps: int) -> Sequence[int]:
-        """Return the steps of the head alone, then all steps from the first rows again."""
-        return [*range(self.settings.head_only_steps), *range(steps)]
-
-    def trained_beside_adapters(self, network: PreTrainedModel) -> Iterable[nn.Parameter]:
-        """Return a fresh head, without the word embeddings that are tied into it."""
-        if not self.settings.head_only_steps:
-            return ()
-        words = network.get_input_embeddings().weight
-        return [weight for weight in masked_lm_head(network).parameters() if weight is not words]
-
-    def collator(self, rows: TokenRows) -> Collator:
-        """Return what makes the batches."""
-        vocabulary = len(self.tokenizer)
-        return MaskingCollator(rows, self.mask_id, vocabulary, self.settings, self.seeds.masking)
-
-    def pooler(self) -> Mapping[str, Tensor]:
-        """Return the base's pooler, if it is to be saved."""
-        # Deviation D5: without its pooler an arm starts fine-tuning behind the vanilla arm.
-        return read_pooler(self.folder) if self.settings.keep_pooler else {}
-
-    def report(self, rows: TokenRows) -> dict[str, Any]:
+    def report(self) -> dict[str, Any]:
         """Return the steps of the head alone, and whether it was random at first."""
         return {"head_only_steps": self.settings.head_only_steps, "fresh_head": self.fresh_head}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedLMSettings(LanguageModelSettings):
+    """Settings of the pre-fine-tuning stage.
+
+    Args:
+        embedding_learning_rate: Peak rate of the word embeddings, which are then not
+            decayed; ``None``: as the others. Ten times the rate of the others lets a tiny
+            model learn facts in a minute.
+        mask_probability: Share of the tokens to predict.
+        head_only_steps: Steps before the others in which only the language-modelling
+            head is trained, for bases without one (sentence encoders).
+        head_learning_rate: Constant rate of those steps.
+        keep_pooler: Save the base's pooler for fine-tuning, so that all arms start
+            equal. False is the published way: every pre-fine-tuned arm gets a fresh
+            pooler while the vanilla arm keeps its own.
+    """
+
+    key_name: ClassVar[str] = "MaskedLMSettings"
+
+    published: ClassVar[dict[str, Any]] = {"keep_pooler": False}
+    """Values of the published code where they differ (Deviation D5)."""
+    module: ClassVar[Any] = MaskedLM
+
+    embedding_learning_rate: float | None = None
+    mask_probability: float = 0.15
+    head_only_steps: int = 0
+    head_learning_rate: float = 2e-3
+    keep_pooler: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.mask_probability < 1:
+            raise ValueError(f"mask_probability must lie in (0, 1), not {self.mask_probability}")
+        if self.head_only_steps < 0 or self.head_learning_rate < 0:
+            raise ValueError("head_only_steps and head_learning_rate must not be negative")
+
+    def training(self, rows: int | None = None) -> Training:
+        """Return what the memory depends on: only masked tokens get logits."""
+        return replace(super().training(rows), predicted=self.mask_probability)

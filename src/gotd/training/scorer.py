@@ -14,11 +14,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import BertForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BertForSequenceClassification
 
 from gotd.storage.files import atomic_write
-from gotd.storage.seeds import derive_seed
-from gotd.training.data import LabelledCollator, Part, tokenise
+from gotd.training.data import Part, tokenise
 from gotd.training.models import (
     ModelSpec,
     check_length,
@@ -26,9 +25,9 @@ from gotd.training.models import (
     load_tokenizer,
     resolve_folder,
 )
-from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
+from gotd.training.randomness import TrainingSeeds
 from gotd.training.settings import TrainingSettings
-from gotd.training.trainer import StepModule, forget_checkpoint, train
+from gotd.training.trainer import StepModule, train
 
 CHECKPOINT = "detoxify.ckpt"
 CLASSES = ("toxic",)
@@ -66,6 +65,52 @@ class Scoring(StepModule):
     """Binary cross-entropy of the one class."""
 
     loss_name = "scorer_loss"
+
+    def __init__(
+        self,
+        folder: Path,
+        texts: Sequence[str],
+        labels: np.ndarray,
+        settings: ScorerSettings,
+        seeds: TrainingSeeds,
+    ) -> None:
+        tokenizer = load_tokenizer(folder)
+        rows = tokenise(tokenizer, texts, None, settings.max_length_tokens)
+        digests = rows.digest(), labels.tobytes().hex()
+        super().__init__(folder, tokenizer, rows, settings, seeds, *digests)
+        self.labels = labels
+
+    def load(self) -> None:
+        """Load the BERT; its classifier, and a pooler that is missing, are fresh."""
+        fresh = ("classifier.", "bert.pooler.")
+        self.network, _ = load_network(
+            BertForSequenceClassification, self.folder, fresh, num_labels=len(CLASSES)
+        )
+        check_length(self.network, self.settings.max_length_tokens)
+        if self.settings.gradient_checkpointing:
+            self.network.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def save(self, out: Path) -> None:
+        """Write Detoxify's checkpoint and the model files that its ``model_type`` refers to."""
+        self.network.config.save_pretrained(out)
+        self.tokenizer.save_pretrained(out)
+        arch = {
+            "model_type": ".",  # the folder of the file
+            "model_name": type(self.network).__name__,
+            "tokenizer_name": "AutoTokenizer",
+            "num_classes": len(CLASSES),
+        }
+        weights = {name: tensor.cpu() for name, tensor in self.network.state_dict().items()}
+        checkpoint = {
+            "config": {"dataset": {"args": {"classes": list(CLASSES)}}, "arch": {"args": arch}},
+            "state_dict": weights,
+        }
+        with atomic_write(out / CHECKPOINT) as part, part.open("wb") as file:
+            torch.save(checkpoint, file)
+
+    def pad(self, which: np.ndarray) -> Part:
+        """Pad some of the rows, with their labels."""
+        return {**super().pad(which), "labels": torch.from_numpy(self.labels[which])}
 
     def sum_losses(self, part: Part) -> Tensor:
         """Return the summed loss, in nats."""
@@ -109,44 +154,4 @@ def train_scorer(
     values = np.asarray(labels, dtype=np.float32)
     if len(values) != len(texts) or not np.isin(values, (0, 1)).all():
         raise ValueError("a scorer is trained on one label a comment, 0 (not toxic) or 1 (toxic)")
-    folder = resolve_folder(base)
-    tokenizer = load_tokenizer(folder)
-    rows = tokenise(tokenizer, texts, None, settings.max_length_tokens)
-    with isolated_randomness():
-        seed_generators(derive_seed(seeds.initialisation, "fresh weights"))
-        network, _ = load_network(
-            BertForSequenceClassification,
-            folder,
-            ("classifier.", "bert.pooler."),
-            num_labels=len(CLASSES),
-        )
-        check_length(network, settings.max_length_tokens)
-        if settings.gradient_checkpointing:
-            network.gradient_checkpointing_enable({"use_reentrant": False})
-        steps = settings.count_steps(len(rows))
-        collate = LabelledCollator(rows, values, settings.per_device_batch_size)
-        module = Scoring(network, settings, seeds, rows.digest(), values.tobytes().hex())
-        report = train(module, rows, range(steps), collate, work)
-    _save(network, tokenizer, out)
-    forget_checkpoint(work)
-    return {**report, "steps": steps}
-
-
-def _save(network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, out: Path) -> None:
-    """Write Detoxify's checkpoint and the model files that its ``model_type`` refers to."""
-    out.mkdir(parents=True, exist_ok=True)
-    network.config.save_pretrained(out)
-    tokenizer.save_pretrained(out)
-    arch = {
-        "model_type": ".",  # the folder of the file
-        "model_name": type(network).__name__,
-        "tokenizer_name": "AutoTokenizer",
-        "num_classes": len(CLASSES),
-    }
-    weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    checkpoint = {
-        "config": {"dataset": {"args": {"classes": list(CLASSES)}}, "arch": {"args": arch}},
-        "state_dict": weights,
-    }
-    with atomic_write(out / CHECKPOINT) as part, part.open("wb") as file:
-        torch.save(checkpoint, file)
+    return train(Scoring(resolve_folder(base), texts, values, settings, seeds), work, out)

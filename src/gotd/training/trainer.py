@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-import sys
 import time
 import warnings
 from collections.abc import Sequence
@@ -18,18 +16,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.strategies import ModelParallelStrategy
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from gotd.storage.files import rename_durably
 from gotd.storage.seeds import derive_seed
-from gotd.training.data import Batch, BatchStream, Collator, Part, TokenRows
-from gotd.training.devices import choose_strategy, process_rank
+from gotd.training.data import Batch, BatchStream, Part, TokenRows, own_parts, pad_rows
+from gotd.training.devices import lightning_trainer, process_rank
+from gotd.training.lora import merge_adapters
+from gotd.training.models import save_model
 from gotd.training.optimisation import (
     CLIP_NORM,
     autocast,
@@ -37,7 +38,7 @@ from gotd.training.optimisation import (
     linear_schedule,
     resolve_precision,
 )
-from gotd.training.randomness import TrainingSeeds, seed_generators
+from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
 from gotd.training.settings import TrainingSettings, identity_of
 from gotd.training.tracking import log_loss
 
@@ -46,23 +47,23 @@ log = logging.getLogger(__name__)
 CHECKPOINT_FILE = "last.ckpt"
 CURVE_POINTS = 100
 """Loss curves are averaged over windows so that they have about this many points."""
-PROGRESS_BAR_STEPS = 200
-"""Shorter runs are over before a progress bar is useful."""
 PROGRESS_LINE_S = 60
 """Seconds between two lines that report the progress of a run without a bar."""
 
 
 class StepModule(pl.LightningModule):
-    """Optimiser steps on batches; subclasses define the loss.
+    """Rows, network and loss of one training run; subclasses define them.
 
     A Lightning batch is a whole optimiser step, so optimisation is manual. The parts of a
     :class:`Batch` are summed and divided by the terms of the whole step, which makes the
     update independent of how the step was cut.
 
     Args:
-        network: The trained network, adapters included.
+        folder: Model folder of the base.
+        tokenizer: Its tokenizer.
+        rows: The rows to train on.
         settings: See :class:`TrainingSettings`.
-        seeds: Seeds of order and dropout.
+        seeds: Seeds of the run.
         data: Digests of the rows. A checkpoint of other data, settings or seeds raises.
     """
 
@@ -71,12 +72,21 @@ class StepModule(pl.LightningModule):
     saved: ClassVar[tuple[str, ...]] = ("step", "curve", "window", "window_steps")
     """Attributes that checkpoints hold in addition to what Lightning saves."""
 
+    network: Any
+    """The trained network, adapters included; made by `initialise`."""
+
     def __init__(
-        self, network: nn.Module, settings: TrainingSettings, seeds: TrainingSeeds, *data: str
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        rows: TokenRows,
+        settings: TrainingSettings,
+        seeds: TrainingSeeds,
+        *data: str,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.network: Any = network
+        self.folder, self.tokenizer, self.rows = folder, tokenizer, rows
         self.settings: Any = settings
         self.seeds = seeds
         self.identity = identity_of(settings, seeds, *data)
@@ -90,7 +100,36 @@ class StepModule(pl.LightningModule):
         self.window = torch.zeros((), dtype=torch.float64)
         """Sum of the losses since the last point of the curve."""
         self.window_steps = 0
-        self._logged_at, self._logged_step = time.monotonic(), 0
+
+    def initialise(self) -> PeftModel | None:
+        """Make the network as it is before the first step; return its adapters' handle if any."""
+        seed_generators(derive_seed(self.seeds.initialisation, "fresh weights"))
+        return self.load()
+
+    def load(self) -> PeftModel | None:
+        """Load the network and prepare its tuning; fresh weights come from torch's generator."""
+        raise NotImplementedError
+
+    def save(self, out: Path) -> None:
+        """Write the trained network into the folder ``out``."""
+        save_model(self.network, self.tokenizer, out)
+
+    def report(self) -> dict[str, Any]:
+        """Return what the report contains in addition, JSON-able."""
+        return {}
+
+    def schedule(self, steps: int) -> Sequence[int]:
+        """Return per optimiser step the step of the epochs' order to take."""
+        return range(steps)
+
+    def collate(self, step: int, which: np.ndarray) -> Batch:
+        """Return this device's share of ``step``, over the rows ``which``."""
+        parts = own_parts(len(which), self.settings.per_device_batch_size)
+        return Batch([self.pad(which[part]) for part in parts], terms=len(which))
+
+    def pad(self, which: np.ndarray) -> Part:
+        """Pad some of the rows to tensors."""
+        return pad_rows(self.rows, which)
 
     def sum_losses(self, part: Part) -> Tensor:
         """Return the sum of the loss terms of one part."""
@@ -178,7 +217,13 @@ class StepModule(pl.LightningModule):
         self.after_update(self.step)
         self._log_progress()
         if self.step % self.settings.checkpoint_every_steps == 0 and self.step < self.total_steps:
-            save_checkpoint(self.trainer, self.work / CHECKPOINT_FILE)
+            # A kill leaves either the old checkpoint or the new one.
+            file = self.work / CHECKPOINT_FILE
+            part = file.with_suffix(".part")
+            self.work.mkdir(parents=True, exist_ok=True)
+            self.trainer.save_checkpoint(part)
+            if self.trainer.is_global_zero:
+                rename_durably(part, file)
 
     def _log_progress(self) -> None:
         """Log once a minute how far the run is, unless a bar shows it."""
@@ -228,96 +273,77 @@ class StepModule(pl.LightningModule):
             setattr(self, name, saved[name])
 
 
-def train(
-    module: StepModule, rows: TokenRows, schedule: Sequence[int], collate: Collator, work: Path
-) -> dict[str, Any]:
-    """Train a module in place, from its checkpoint if there is one.
+def train(module: StepModule, work: Path, out: Path) -> dict[str, Any]:
+    """Train a module and write its folder ``out``.
 
-    With several devices every process calls this.
+    Called again with the same arguments after a kill, it resumes from the checkpoint in
+    ``work`` and writes the same bytes. With several devices every process calls this.
 
     Args:
-        module: Trained in place.
-        rows: The rows to train on.
-        schedule: Per step, the step of the epochs' order to take.
-        collate: Makes the batch of each step.
-        work: Folder of the checkpoint of a long run; :func:`forget_checkpoint` removes the
-            checkpoint once the result is written.
+        module: What to train.
+        work: Folder for the checkpoint of a long run, which is removed in the end.
+        out: Folder for the network, adapters merged; they are also in ``out/adapter``.
 
     Returns:
-        JSON-able ``loss_curve`` ([[step, mean loss]]), ``tokens`` read, ``seeds`` and, not
-        reproducible, ``cost``.
+        JSON-able ``loss_curve`` ([[step, mean loss]]), ``steps``, ``tokens`` read, ``seeds``,
+        what the module adds and, not reproducible, ``cost``.
 
     Raises:
         ValueError: If the checkpoint is of another run.
         FloatingPointError: If the loss is not finite.
     """
+    with isolated_randomness():
+        adapted = module.initialise()
+        report = _run_steps(module, work)
+        if module.gathered:  # the shards that were trained are no model by themselves
+            adapted = module.initialise()
+            module.network.load_state_dict(module.gathered)
+    if process_rank()[0] == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        if adapted is not None:
+            merge_adapters(adapted, out)
+        module.save(out)
+        (work / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return report
+
+
+def _run_steps(module: StepModule, work: Path) -> dict[str, Any]:
+    """Take all steps, from the checkpoint if there is one, and return the report of `train`."""
     settings = module.settings
+    steps = settings.count_steps(len(module.rows))
     stream = BatchStream(
-        rows.lengths, settings.global_batch_size, schedule, module.seeds.order, collate
+        module.rows.lengths,
+        settings.global_batch_size,
+        module.schedule(steps),
+        module.seeds.order,
+        module.collate,
     )
     module.total_steps, module.work = len(stream), work
     checkpoint = work / CHECKPOINT_FILE
-    resumed = checkpoint.is_file()
+    start = str(checkpoint) if checkpoint.is_file() else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     module.precision = resolve_precision(settings.precision, device, module.network)
     started = time.perf_counter()
     if len(stream):
         module.train()
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-        strategy = choose_strategy(settings.strategy, module.network)
-        trainer = _lightning_trainer(len(stream), device, strategy)
+        trainer = lightning_trainer(len(stream), device, settings.strategy, module.network)
         with warnings.catch_warnings():
             # Lightning's notices about its own dependencies do not concern the run.
             warnings.filterwarnings("ignore", module="pytorch_lightning")
-            trainer.fit(
-                module, stream, ckpt_path=str(checkpoint) if resumed else None, weights_only=True
-            )
+            trainer.fit(module, stream, ckpt_path=start, weights_only=True)
     elapsed = time.perf_counter() - started
     return {
         "loss_curve": module.curve,
+        "steps": steps,
         "tokens": stream.tokens,
         "seeds": asdict(module.seeds),
+        **module.report(),
         "cost": {
             "elapsed_s": elapsed,
-            "tokens_per_s": stream.tokens_here / elapsed,
-            "resumed": resumed,
+            "tokens_per_s": (stream.tokens - stream.tokens_before) / elapsed,
+            "resumed": start is not None,
             "device": device,
             "precision": module.precision,
         },
     }
-
-
-def _lightning_trainer(
-    steps: int, device: str, strategy: str | ModelParallelStrategy
-) -> pl.Trainer:
-    """Return a Trainer that only runs the loop: no folders, loggers or sanity checks."""
-    show_bar = steps >= PROGRESS_BAR_STEPS and sys.stdout.isatty()
-    devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    _, processes = process_rank()
-    return pl.Trainer(
-        accelerator=device,
-        devices=devices,
-        num_nodes=max(1, processes // devices),
-        strategy=strategy,
-        max_epochs=1,
-        callbacks=[RichProgressBar()] if show_bar else [],
-        enable_progress_bar=show_bar,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-
-
-def save_checkpoint(trainer: pl.Trainer, file: Path) -> None:
-    """Replace ``file`` by a new checkpoint; a kill leaves either the old or the new one."""
-    part = file.with_suffix(".part")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    trainer.save_checkpoint(part)
-    if trainer.is_global_zero:
-        rename_durably(part, file)
-
-
-def forget_checkpoint(work: Path) -> None:
-    """Remove the checkpoint of a run whose result is written."""
-    (work / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -120,7 +120,12 @@ class Stream:
         self.target = (y - y.mean(dim=0)).to(self.dtype)
         self.target_squared = squared_norms(self.target)
         self.b = torch.as_tensor(problem.b, device=self.device)
-        self.blocks = _cut([len(x) for x in problem.candidates], self._block_rows())
+        rows = self._block_rows()
+        self.blocks = [
+            Block(array, start, min(start + rows, len(x)))
+            for array, x in enumerate(problem.candidates)
+            for start in range(0, len(x), rows)
+        ]
 
     def _block_rows(self) -> int:
         if self.compute.block_rows is not None:
@@ -158,9 +163,8 @@ class Stream:
 
     def mean_cost(self) -> float:
         """Compute the mean cost over all pairs in one pass, without the matrix product."""
-        sums = Moments()
-        for _, moments in self.map(lambda block: Moments.of(*self.load_block(block))):
-            sums = sums + moments
+        parts = self.map(lambda block: Moments.of(*self.load_block(block)))
+        sums = sum((moments for _, moments in parts), Moments())
         # For equal points, rounding may give a small negative number.
         return max(0.0, mean_cost(sums, Moments.of(self.target, self.b)))
 
@@ -216,11 +220,3 @@ class Logits:
         else:
             z = torch.mm(x.bfloat16(), self.reduced_weight).float()
         return z.add_(bias)
-
-
-def _cut(lengths: Sequence[int], rows: int) -> list[Block]:
-    return [
-        Block(array, start, min(start + rows, length))
-        for array, length in enumerate(lengths)
-        for start in range(0, length, rows)
-    ]

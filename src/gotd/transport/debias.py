@@ -61,7 +61,7 @@ def self_potential(
     if problem.n_candidates < 2:
         raise ValueError("debiasing needs at least two candidates; add candidates")
     lengths = [len(array) for array in problem.candidates]
-    where = smallest_priority(priority, min(rows, problem.n_candidates), lengths)
+    where, _ = smallest_priority(priority, min(rows, problem.n_candidates), lengths)
     # A row without mass has no effect on others.
     where = where[gather(problem.a, where) > 0]
     sample, a = gather(problem.candidates, where), gather(problem.a, where)

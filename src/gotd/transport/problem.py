@@ -227,9 +227,3 @@ def _dot(a: np.ndarray, f: np.ndarray) -> float:
     # In pieces, because `a` may be a broadcast number and `f` a file.
     pieces = range(0, len(f), PIECE_ROWS)
     return sum(float(np.array(a[i : i + PIECE_ROWS]) @ f[i : i + PIECE_ROWS]) for i in pieces)
-
-
-def split_rows(problem: Problem, values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Split ``[n]`` values into those of each candidate array."""
-    ends = np.cumsum([len(array) for array in problem.candidates])[:-1]
-    return tuple(np.split(values, ends))

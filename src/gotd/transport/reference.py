@@ -54,7 +54,7 @@ def reference_size(n_candidates: int, n_target: int, rows: int | None = None) ->
 
 def smallest_priority(
     priority: Iterable[np.ndarray], rows: int, lengths: Sequence[int]
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Choose the ``rows`` rows with the smallest priority.
 
     If the priorities are hashes of the rows' ids, this is a uniform sample. It depends
@@ -66,12 +66,30 @@ def smallest_priority(
         lengths: Rows of each candidate array.
 
     Returns:
-        ``[rows, 2]`` int64 pairs (array, row), in order of priority.
+        ``[rows, 2]`` int64 pairs (array, row), in order of priority, and their ``[rows]``
+        priorities.
 
     Raises:
         ValueError: If a priority is missing or superfluous.
     """
-    return _smallest_of_all(priority, rows, lengths)[0]
+    smallest, where, seen = np.empty(0), np.empty((0, 2), dtype=np.int64), []
+    for number, numbers in enumerate(priority):
+        seen.append(len(numbers))
+        first = _smallest(numbers, rows)
+        where = np.concatenate([where, np.c_[np.full(len(first), number), first]])
+        smallest = np.concatenate([smallest, numbers[first]])
+        best = _smallest(smallest, rows)
+        smallest, where = smallest[best], where[best]
+    if seen != list(lengths):
+        raise ValueError("priority must hold one number per candidate row")
+    order = np.lexsort((where[:, 1], where[:, 0], smallest))
+    return where[order], smallest[order]
+
+
+def _smallest(numbers: np.ndarray, rows: int) -> np.ndarray:
+    if len(numbers) <= rows:
+        return np.arange(len(numbers))
+    return np.argpartition(numbers, rows - 1)[:rows]
 
 
 def sample_by_mass(
@@ -99,7 +117,7 @@ def sample_by_mass(
     Raises:
         ValueError: If a priority is missing or superfluous.
     """
-    where, keys = _smallest_of_all(_by_mass(priority, masses), rows + 1, list(map(len, masses)))
+    where, keys = smallest_priority(_by_mass(priority, masses), rows + 1, list(map(len, masses)))
     where, tau = where[:-1], 1.0 / keys[-1]  # 0 if no row with mass was left out
     mass = gather(masses, where)
     light = mass < tau
@@ -118,30 +136,6 @@ def _by_mass(priority: Iterable[np.ndarray], masses: Sequence[np.ndarray]) -> It
             continue
         keys = np.full(len(mass), np.inf)
         yield np.divide(numbers, mass, out=keys, where=mass > 0)
-
-
-def _smallest_of_all(
-    priority: Iterable[np.ndarray], rows: int, lengths: Sequence[int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the positions of the smallest numbers, and these numbers, in ascending order."""
-    smallest, where, seen = np.empty(0), np.empty((0, 2), dtype=np.int64), []
-    for number, numbers in enumerate(priority):
-        seen.append(len(numbers))
-        first = _smallest(numbers, rows)
-        where = np.concatenate([where, np.c_[np.full(len(first), number), first]])
-        smallest = np.concatenate([smallest, numbers[first]])
-        best = _smallest(smallest, rows)
-        smallest, where = smallest[best], where[best]
-    if seen != list(lengths):
-        raise ValueError("priority must hold one number per candidate row")
-    order = np.lexsort((where[:, 1], where[:, 0], smallest))
-    return where[order], smallest[order]
-
-
-def _smallest(numbers: np.ndarray, rows: int) -> np.ndarray:
-    if len(numbers) <= rows:
-        return np.arange(len(numbers))
-    return np.argpartition(numbers, rows - 1)[:rows]
 
 
 def gather(arrays: Sequence[np.ndarray], where: np.ndarray) -> np.ndarray:

@@ -218,7 +218,7 @@ def _sample(
         )
     if problem.candidate_mass is not None:
         return sample_by_mass(priority, problem.a, rows)
-    where = smallest_priority(priority, rows, lengths)
+    where, _ = smallest_priority(priority, rows, lengths)
     return where, gather(problem.a, where)
 
 

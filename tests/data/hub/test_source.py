@@ -14,8 +14,7 @@ import pytest
 from gotd.data.base import SourceUnavailable, read_all
 from gotd.data.folder import Folder
 from gotd.data.hub import source as hub
-from gotd.data.hub.corpora import CORPORA, DOMAIN_ROWS, GLUE, Corpus
-from gotd.data.hub.domain_copies import DOMAIN
+from gotd.data.hub.corpora import COPIES, CORPORA, GLUE, SUITES, Corpus
 from gotd.data.hub.source import Hub
 from gotd.data.tasks.toxicity import ToxicityTask, read_rated
 
@@ -169,7 +168,7 @@ def test_rows_and_columns_are_asserted(published, tmp_path, monkeypatch):
         source(tmp_path).split("cola", "train")
     with pytest.raises(FileNotFoundError, match=r"no cola/test with labels; .*cola/train"):
         source(tmp_path).split("cola", "test")
-    monkeypatch.setitem(hub.CORPORA, "books", Corpus("a/books", None, ("body",), "none"))  # type: ignore[arg-type]
+    monkeypatch.setitem(hub.CORPORA, "books", Corpus("a/books", ("body",), "none"))
     published.put("books.parquet", pa.table({"text": ["a"]}))
     with pytest.raises(ValueError, match=r"a/books \(books\) has no column 'body'; it has text"):
         read_all(source(tmp_path, domains=("books",)).candidates())
@@ -293,11 +292,11 @@ def test_another_number_of_rows_than_published_is_refused(copies, tmp_path, monk
 
 
 def test_every_domain_task_has_copies_and_counts():
-    assert set(DOMAIN) == set(DOMAIN_ROWS)
-    for name, copies in DOMAIN.items():
-        splits = DOMAIN_ROWS[name]
+    assert set(COPIES) == set(SUITES["domain"])
+    for name, copies in COPIES.items():
+        splits = SUITES["domain"][name]
         assert set(splits) == {"train", "validation", "test"}
-        assert all(len({copy.file(split) for split in splits}) == 3 for copy in copies)
+        assert all(file.count("{}") == 1 for file in copies.values())
 
 
 def test_zero_shot_tasks_come_from_their_own_sets(tmp_path, monkeypatch):

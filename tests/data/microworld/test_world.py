@@ -11,14 +11,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from gotd.data.base import read_all
-from gotd.data.microworld.domain_tasks import DOMAIN
-from gotd.data.microworld.grammar import (
-    CATEGORY_WORDS,
-    DETERMINERS,
-    POLARITY_WORDS,
-    SIZE_WORDS,
-    SPECIALS,
-)
+from gotd.data.microworld.grammar import ATTRIBUTES, SPECIALS
+from gotd.data.microworld.tasks import DOMAIN
 from gotd.data.microworld.world import Microworld
 
 TASKS = ["cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte"]
@@ -39,9 +33,7 @@ def group(groups):
     return {word: number for number, words in enumerate(groups) for word in words}
 
 
-POLARITY, CATEGORY, SIZE, NOUN_CLASS = map(
-    group, (POLARITY_WORDS, CATEGORY_WORDS, SIZE_WORDS, DETERMINERS)
-)
+POLARITY, CATEGORY, SIZE, NOUN_CLASS = map(group, ATTRIBUTES.values())
 
 
 @pytest.fixture(scope="module")

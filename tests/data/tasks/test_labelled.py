@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from gotd.config.schemas import TaskLimits
 from gotd.data.folder import Folder
-from gotd.data.hub.corpora import DOMAIN_ROWS, GLUE_ROWS
+from gotd.data.hub.corpora import SUITES as HUB_SUITES
 from gotd.data.sampling import at_most
 from gotd.data.tasks.labelled import LabelledTask, hold_out, limit_labels, load
 from gotd.reporting.cells import SUITES
@@ -62,7 +62,7 @@ def raw(n: int = 6, **columns) -> pa.Table:
 
 
 def test_the_papers_eight_tasks_are_configured():
-    assert set(GLUE_METRICS) == set(GLUE_ROWS) <= set(TASKS)
+    assert set(GLUE_METRICS) == set(HUB_SUITES["glue"]) <= set(TASKS)
 
 
 @pytest.mark.parametrize("name", sorted(GLUE_METRICS))
@@ -71,10 +71,10 @@ def test_configured_task_agrees_with_the_official_scores(name):
     assert task.name == name
     assert task.metrics == GLUE_METRICS[name]
     assert task.headline == GLUE_METRICS[name][0]
-    assert set(task.reported_splits.values()) < set(GLUE_ROWS[name])
+    assert set(task.reported_splits.values()) < set(HUB_SUITES["glue"][name])
 
 
-@pytest.mark.parametrize("name", sorted(DOMAIN_ROWS))
+@pytest.mark.parametrize("name", sorted(HUB_SUITES["domain"]))
 def test_domain_tasks_are_scored_as_in_the_paper(name):
     task = configured(name)
     assert task.name == name

@@ -1,16 +1,24 @@
-"""Requests to the Hugging Face Hub: data sets at a recorded commit; their code is never run."""
+"""Requests to the Hugging Face Hub: data sets at a recorded commit; their code is never run.
+
+Rows that were fetched are cached as Parquet files, each with the recipe it was made by.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from gotd.data.base import SourceUnavailable
-from gotd.storage.files import locked, write_json
+from gotd.storage.files import atomic_write, locked, write_json
+
+RECIPE = b"gotd.recipe"
 
 
 @dataclass(frozen=True)
@@ -135,3 +143,21 @@ def remember(path: Path, dataset: str, commit: str) -> str:
         known = {dataset: commit, **recorded(path)}
         write_json(path, known)
     return known[dataset]
+
+
+def is_cached(path: Path, recipe: dict[str, Any]) -> bool:
+    """Return whether a file holds what a recipe (data set, revision, sampling) describes."""
+    if not path.is_file():
+        return False
+    metadata = pq.read_schema(path).metadata or {}
+    return json.loads(metadata.get(RECIPE, b"null")) == recipe
+
+
+def write_cached(
+    path: Path, recipe: dict[str, Any], schema: pa.Schema, tables: Iterable[pa.Table]
+) -> None:
+    """Write a Parquet file atomically, its recipe inside."""
+    schema = schema.with_metadata({RECIPE: json.dumps(recipe).encode()})
+    with atomic_write(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        for table in tables:
+            writer.write_table(table.cast(schema))

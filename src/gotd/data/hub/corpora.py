@@ -1,4 +1,4 @@
-"""Data sets on the Hub that replace the paper's data, and how they depart from it.
+"""Data sets on the Hub that replace the paper's data, as ``corpora.yaml`` lists them.
 
 The paper's seven domains (App. C.1.2) are named as it names them; several of its copies
 are gone or would run code on loading; each replacement is a numbered deviation.
@@ -6,65 +6,25 @@ are gone or would run code on loading; each replacement is a numbered deviation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import yaml
+
+_FACTS = yaml.safe_load(Path(__file__).with_name("corpora.yaml").read_text("utf-8"))
+
+SUITES: Mapping[str, Mapping[str, Mapping[str, int]]] = _FACTS["suites"]
+"""Published rows of each split with public labels, by suite and task."""
 GLUE = "nyu-mll/glue"
+DATASETS: Mapping[str, str] = _FACTS["datasets"]
+"""Data set of each zero-shot task of the paper (App. E) and of toxicity (§3.1)."""
+COPIES: Mapping[str, Mapping[str, str]] = _FACTS["copies"]
+"""Data sets with a copy of each domain task, the first choice first, and their file names."""
 
-Rows = Mapping[str, Mapping[str, int]]
-"""Number of rows of each split of a task."""
-
-GLUE_ROWS: Rows = {
-    "cola": {"train": 8_551, "validation": 1_043},
-    "mnli": {"train": 392_702, "validation_matched": 9_815, "validation_mismatched": 9_832},
-    "mrpc": {"train": 3_668, "validation": 408},
-    "qnli": {"train": 104_743, "validation": 5_463},
-    "qqp": {"train": 363_846, "validation": 40_430},
-    "rte": {"train": 2_490, "validation": 277},
-    "sst2": {"train": 67_349, "validation": 872},
-    "stsb": {"train": 5_749, "validation": 1_500},
-}
-"""Published rows of each split with public labels (WNLI is left out, as in the paper)."""
-
-DOMAIN_ROWS: Rows = {
-    "rct": {"train": 180_040, "validation": 30_212, "test": 30_135},
-    "chemprot": {"train": 4_169, "validation": 2_427, "test": 3_469},
-    "acl_arc": {"train": 1_688, "validation": 114, "test": 139},
-    "scierc": {"train": 3_219, "validation": 455, "test": 974},
-    "hyperpartisan": {"train": 515, "validation": 65, "test": 65},
-    "agnews": {"train": 115_000, "validation": 5_000, "test": 7_600},
-    "helpfulness": {"train": 115_251, "validation": 5_000, "test": 25_000},
-    "imdb": {"train": 20_000, "validation": 5_000, "test": 25_000},
-}
-"""Rows of the splits of Gururangan et al. (2020), which the paper takes over."""
-
-ZERO_SHOT_ROWS: Rows = {
-    "agnews": {"train": 120_000, "test": 7_600},
-    "boolq": {"train": 9_427, "validation": 3_270},
-}
-"""Published rows of their splits; BoolQ's test labels are not public."""
-
-TOXICITY_ROWS: Rows = {
-    "realtoxicityprompts": {"train": 99_442},
-    "civil_comments": {"train": 1_804_874, "validation": 97_320, "test": 97_320},
-}
-"""Published rows of the rated prompts (§3.1), and of labelled comments to train a scorer on."""
-
-SUITES: Mapping[str, Rows] = {
-    "glue": GLUE_ROWS,
-    "domain": DOMAIN_ROWS,
-    "zeroshot": ZERO_SHOT_ROWS,
-    "toxicity": TOXICITY_ROWS,
-}
-"""Tasks and rows of each suite."""
-
-DATASETS: Mapping[str, str] = {
-    "agnews": "fancyzhx/ag_news",
-    "boolq": "google/boolq",
-    "realtoxicityprompts": "allenai/real-toxicity-prompts",
-    "civil_comments": "google/civil_comments",
-}
-"""Data set on the hub of each zero-shot task of the paper (App. E) and of toxicity (§3.1)."""
+BATCH_ROWS = 1000
 
 
 @dataclass(frozen=True)
@@ -73,48 +33,69 @@ class Corpus:
 
     Args:
         dataset: Data set id, ``namespace/name``.
-        config: Its configuration, where it has several.
         columns: Columns whose texts, joined by a line break, make a document.
         licence: What its page states.
+        config: Its configuration, where it has several.
         files: Files inside the repository to read if the id leads to a loading script.
     """
 
     dataset: str
-    config: str | None
-    columns: tuple[str, ...]
+    columns: Sequence[str]
     licence: str
+    config: str | None = None
     files: str | None = None
 
+    def texts(self, rows: Iterable[dict[str, Any]], domain: str) -> Iterator[str]:
+        """Yield the text of each row that has one.
 
-CORPORA: Mapping[str, Corpus] = {
-    # Deviation D10: the paper's amazon_us_reviews is withdrawn; these are Amazon reviews
-    # of 1995-2013 without the neutral ones.
-    "amazon_reviews": Corpus(
-        "fancyzhx/amazon_polarity", None, ("title", "content"), "apache-2.0 (tag)"
-    ),
-    # Deviation D11: the tfds copy of scientific_papers runs a script; this holds the same
-    # articles, lower-cased, with placeholders for citations.
-    "pubmed": Corpus("ccdv/pubmed-summarization", "document", ("article",), "none stated"),
-    # Deviation D12: as D11, for arXiv.
-    "arxiv": Corpus("ccdv/arxiv-summarization", "document", ("article",), "none stated"),
-    "openwebtext": Corpus(
-        "Skylion007/openwebtext", None, ("text",), "cc0-1.0", files="data/train-*.parquet"
-    ),
-    # Deviation D13: Grover's RealNews is not on the hub; this is C4 kept to the domains of
-    # RealNews, so filtered and de-duplicated in another way.
-    "realnews": Corpus(
-        "allenai/c4",
-        "realnewslike",
-        ("text",),
-        "odc-by",
-        files="realnewslike/c4-train.*.json.gz",
-    ),
-    # Deviation D14: the paper does not say which dump it used.
-    "wikipedia": Corpus("wikimedia/wikipedia", "20231101.en", ("text",), "cc-by-sa-3.0, gfdl"),
-    # Deviation D15: BookCorpus itself is only served by a script; this is a later crawl of
-    # the same site, one whole book a row.
-    "books": Corpus(
-        "lucadiliello/bookcorpusopen", None, ("text",), "unknown; the authors' copyright"
-    ),
-}
+        Raises:
+            ValueError: If a column is missing.
+        """
+        for row in rows:
+            missing = [column for column in self.columns if column not in row]
+            if missing:
+                raise ValueError(
+                    f"{self.dataset} ({domain}) has no column {missing[0]!r}; it has "
+                    f"{', '.join(row)}: pin a revision that has it"
+                )
+            text = "\n".join(str(row[column]) for column in self.columns if row[column]).strip()
+            if text:
+                yield text
+
+
+CORPORA = {domain: Corpus(**fields) for domain, fields in _FACTS["corpora"].items()}
 """The paper's seven domains in its order; no loading scripts, all can be streamed."""
+
+
+def sample_documents(
+    texts: Iterator[str], domain: str, parts: Mapping[str, int]
+) -> Iterator[pa.Table]:
+    """Yield tables of full documents, part after part, until each holds its characters.
+
+    Ids number the documents in order, so the documents of a smaller sample with the same
+    seed are the first of a larger one.
+
+    Args:
+        texts: The documents, in the order of the sample.
+        domain: Their domain, with which ids begin.
+        parts: Characters of each part, by the name of the setting that says so.
+
+    Raises:
+        ValueError: If the corpus ends before that.
+    """
+    rows = 0
+    for setting, chars in parts.items():
+        sampled = 0
+        while sampled < chars:
+            batch = []
+            while sampled < chars and len(batch) < BATCH_ROWS and (text := next(texts, None)):
+                batch.append(text)
+                sampled += len(text)
+            if not batch:
+                raise ValueError(
+                    f"domain {domain} ends after {sampled:,} characters in {rows:,} documents; "
+                    f"set {setting} to that or less (it is {chars:,})"
+                )
+            ids = [f"{domain}/{rows + i}" for i in range(len(batch))]
+            rows += len(batch)
+            yield pa.table({"id": ids, "text": batch, "domain": pa.repeat(domain, len(batch))})

@@ -18,12 +18,9 @@ import pyarrow.compute as pc
 
 from gotd.data.base import SCHEMA, Part, SourceUnavailable
 from gotd.data.columns import Columns
-from gotd.data.hub.access import HubAccess, from_files
-from gotd.data.hub.cache import is_cached, write_cached
-from gotd.data.hub.corpora import CORPORA, DATASETS, GLUE, SUITES
-from gotd.data.hub.domain_copies import DOMAIN, read_copy
-from gotd.data.hub.sampling import sample_documents, texts_of
-from gotd.data.hub.toxicity import as_comments, as_rated
+from gotd.data.hub.access import HubAccess, from_files, is_cached, write_cached
+from gotd.data.hub.corpora import COPIES, CORPORA, DATASETS, GLUE, SUITES, sample_documents
+from gotd.data.hub.tasks import as_comments, as_rated, read_copy, title
 from gotd.data.readers import read_table, stream
 from gotd.storage.checks import check_at_least, check_choice
 
@@ -169,7 +166,7 @@ class Hub:
         if self.suite == "domain":
             return {**self._domain_copy(task), "task": task, "split": split}
         dataset = DATASETS.get(task, GLUE)
-        revision = self._access.revision(dataset, _task(task, dataset))
+        revision = self._access.revision(dataset, title(task, dataset))
         config = {"config": task} if dataset == GLUE else {}
         return {"dataset": dataset, **config, "split": split, "revision": revision}
 
@@ -181,13 +178,13 @@ class Hub:
         """
         access, unreached = self._access, []
         known = access.known()
-        for copy in sorted(DOMAIN[task], key=lambda copy: copy.dataset not in known):
+        for dataset in sorted(COPIES[task], key=lambda dataset: dataset not in known):
             try:
-                revision = access.revision(copy.dataset, _task(task, copy.dataset))
+                revision = access.revision(dataset, title(task, dataset))
             except SourceUnavailable as error:
                 unreached.append(error)
             else:
-                return {"dataset": copy.dataset, "revision": revision}
+                return {"dataset": dataset, "revision": revision}
         raise unreached[0]
 
     def _split_file(self, task: str, split: str) -> Path:
@@ -210,8 +207,8 @@ class Hub:
         dataset, revision = recipe["dataset"], recipe["revision"]
         if self.suite == "domain":
             return read_copy(self._access, task, dataset, split, revision)
-        what, config = _task(task, dataset), recipe.get("config")
-        rows = self._access.load(what, dataset, config, split=split, revision=revision)
+        where = (dataset, recipe.get("config"))
+        rows = self._access.load(title(task, dataset), *where, split=split, revision=revision)
         table = rows.with_format("arrow")[:]
         if self.suite == "toxicity":
             return (as_rated if task == "realtoxicityprompts" else as_comments)(table)
@@ -243,7 +240,7 @@ class Hub:
             return path
         rows = self._open_corpus(domain, recipe["revision"])
         rows = iter(rows.shuffle(seed=self.seed, buffer_size=SHUFFLE_BUFFER))
-        texts = texts_of(self._access.each(_domain(domain), rows), domain, CORPORA[domain])
+        texts = CORPORA[domain].texts(self._access.each(_domain(domain), rows), domain)
         parts = {"chars_per_domain": self.chars_per_domain, "held_out_chars": self.held_out_chars}
         schema = pa.schema([(name, pa.string()) for name in SCHEMA.names])
         write_cached(path, recipe, schema, sample_documents(texts, domain, parts))
@@ -261,10 +258,6 @@ class Hub:
                 raise
         kind, options = from_files(corpus.dataset, revision, "train", corpus.files)
         return self._access.load(what, kind, **options, streaming=True)
-
-
-def _task(task: str, dataset: str) -> str:
-    return f"task {task} (data set {dataset})"
 
 
 def _domain(domain: str) -> str:

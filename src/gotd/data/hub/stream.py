@@ -32,15 +32,14 @@ def parse_hub(name: str) -> tuple[str, str | None, str]:
     Raises:
         ValueError: If it is not of this form.
     """
-    dataset, *rest = name.split(":")
-    form = r"\w[\w.-]*(/\w[\w.-]*)?(:[\w.+-]*){0,2}"
-    if not re.fullmatch(form, name):
+    form = r"(\w[\w.-]*(?:/\w[\w.-]*)?)(?::([\w.+-]*))?(?::([\w.+-]*))?"
+    match = re.fullmatch(form, name)
+    if match is None:
         raise ValueError(
             f"{name!r} names no data set; write hub:namespace/name, hub:namespace/name:config "
             "or hub:namespace/name:config:split"
         )
-    config, split = (*rest, "", "")[:2]
-    return dataset, config or None, split or TRAIN
+    return match[1], match[2] or None, match[3] or TRAIN
 
 
 @dataclass(frozen=True)

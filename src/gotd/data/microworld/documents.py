@@ -11,19 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gotd.data.microworld.grammar import (
-    ABSENT,
-    CATEGORIES,
-    CATEGORY_WORDS,
-    CELLS,
-    NOUN,
-    POLARITIES,
-    POLARITY_WORDS,
-    SIZE_WORDS,
-    VERB,
-    Voice,
-    line,
-)
+from gotd.data.microworld.grammar import ABSENT, CATEGORIES, CELLS, NOUN, POLARITIES, VERB, Voice
 
 SENTENCES = 8
 
@@ -56,21 +44,20 @@ def _describe(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray
     """Write DET [polarity .6] ENTITY (category .7 | verb) [size .4] NOUN."""
     concept = _within(voice, domain, topic)
     determiner, entity = voice.mention(concept, voice.noun_class(len(topic)))
-    polarity = voice.mostly(0.6, voice.stating(POLARITY_WORDS, topic // CATEGORIES), ABSENT)
-    category = voice.stating(CATEGORY_WORDS, topic % CATEGORIES)
+    polarity = voice.mostly(0.6, voice.stating("polarity", topic // CATEGORIES), ABSENT)
+    category = voice.stating("category", topic % CATEGORIES)
     verb = voice.mostly(0.7, category, voice.filler(VERB, domain))
-    size = voice.mostly(0.4, voice.stating(SIZE_WORDS, voice.facts.size[concept]), ABSENT)
+    size = voice.mostly(0.4, voice.stating("size", voice.facts.size[concept]), ABSENT)
     noun = voice.filler(NOUN, domain)
-    return line([determiner, polarity, entity, verb, size, noun, voice.word(".")])
+    return voice.line(determiner, polarity, entity, verb, size, noun, ".")
 
 
 def _rename(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     """Write DET ENTITY also called DET SYNONYM."""
     concept = _within(voice, domain, topic)
     noun_class = voice.noun_class(len(topic))
-    called = [voice.word("also"), voice.word("called")]
     synonym = voice.mention(concept, 1 - noun_class)
-    return line([*voice.mention(concept, noun_class), *called, *synonym, voice.word(".")])
+    return voice.line(*voice.mention(concept, noun_class), "also", "called", *synonym, ".")
 
 
 def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
@@ -88,7 +75,7 @@ def _compare(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     verdict = np.where(same, voice.word("alike"), voice.word("different"))
     one = voice.mention(concept, voice.noun_class(rows))
     two = voice.mention(other, voice.noun_class(rows))
-    return line([*one, voice.word("and"), *two, voice.word("are"), verdict, voice.word(".")])
+    return voice.line(*one, "and", *two, "are", verdict, ".")
 
 
 def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
@@ -99,14 +86,14 @@ def _answer(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     category = np.where(true, topic % CATEGORIES, voice.other_category(topic % CATEGORIES))
     verdict = np.where(true, voice.word("yes"), voice.word("no"))
     mention = voice.mention(concept, voice.noun_class(rows))
-    claim = voice.stating(CATEGORY_WORDS, category)
-    return line([verdict, voice.word(","), *mention, claim, voice.word(".")])
+    claim = voice.stating("category", category)
+    return voice.line(verdict, ",", *mention, claim, ".")
 
 
 def _ramble(voice: Voice, domain: np.ndarray, topic: np.ndarray) -> np.ndarray:
     """Write DET ENTITY verb quality noun, the sentence that task texts consist of."""
     concept = _within(voice, domain, topic)
-    return line([*voice.neutral(concept, voice.noun_class(len(topic))), voice.word(".")])
+    return voice.neutral(concept, voice.noun_class(len(topic)), ".")
 
 
 _Template = Callable[[Voice, np.ndarray, np.ndarray], np.ndarray]

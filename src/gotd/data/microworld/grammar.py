@@ -8,33 +8,19 @@ at the very end, so a world of 40,000 documents takes about a second.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import yaml
 
-SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-FUNCTION_WORDS = (
-    *(".", ",", "?", "also", "called", "and", "are", "alike", "different"),
-    *("yes", "no", "which", "today"),
-)
-POLARITY_WORDS = (("bad", "poor", "grim", "nasty"), ("good", "fine", "bright", "lovely"))
-CATEGORY_WORDS = (
-    ("sings", "hums", "chants"),
-    ("runs", "leaps", "rolls"),
-    ("grows", "blooms", "sprouts"),
-    ("builds", "weaves", "carves"),
-)
-SIZE_WORDS = (
-    ("tiny", "small", "little"),
-    ("wide", "broad", "vast"),
-    ("tall", "long", "high"),
-    ("heavy", "thick", "dense"),
-)
-# Determiners agree with the noun class of the entity, and with nothing else.
-DETERMINERS = (("the", "one"), ("this", "that"))
+_WORDS = yaml.safe_load(Path(__file__).with_name("vocabulary.yaml").read_text("utf-8"))
+SPECIALS: Sequence[str] = _WORDS["specials"]
+ATTRIBUTES: Mapping[str, Sequence[Sequence[str]]] = _WORDS["attributes"]
+"""The words that state each value of an attribute; those of the noun class are determiners."""
 
 POLARITIES, CATEGORIES, SIZES, NOUN_CLASSES = 2, 4, 4, 2
 CELLS = POLARITIES * CATEGORIES
@@ -67,8 +53,8 @@ class Lexicon:
     @cached_property
     def words(self) -> list[str]:
         """Return the vocabulary, special tokens first; the position of a word is its index."""
-        words = [*SPECIALS, *FUNCTION_WORDS]
-        for groups in (POLARITY_WORDS, CATEGORY_WORDS, SIZE_WORDS, DETERMINERS):
+        words = [*SPECIALS, *_WORDS["function_words"]]
+        for groups in ATTRIBUTES.values():
             words += [word for group in groups for word in group]
         entity = 0
         for domain, count in enumerate(self.entity_counts):
@@ -84,24 +70,25 @@ class Lexicon:
         """Return the index of each word."""
         return {word: number for number, word in enumerate(self.words)}
 
-    def indices(self, groups: Sequence[Sequence[str]]) -> np.ndarray:
-        """Return the indices of a rectangular table of words; int64, the same shape."""
-        return np.array([[self.index[word] for word in group] for group in groups])
+    def stating(self, attribute: str) -> np.ndarray:
+        """Return the indices of the words of an attribute, int64 ``[values, words]``."""
+        return np.array([[self.index[word] for word in words] for words in ATTRIBUTES[attribute]])
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Return the index of the first entity word of each domain, int64 ``[domains]``."""
+        sizes = np.array(self.entity_counts) + 3 * FILLERS
+        return len(self.words) - sizes[::-1].cumsum()[::-1]
 
     def entities(self, domain: int) -> np.ndarray:
         """Return the indices of the entity words of a domain, int64 ``[entities]``."""
-        return self._start(domain) + np.arange(self.entity_counts[domain])
+        return self.starts[domain] + np.arange(self.entity_counts[domain])
 
     @cached_property
     def fillers(self) -> np.ndarray:
         """Return the indices of nouns, verbs and qualities, int64 ``[3, domains, 16]``."""
-        start = [self._start(d) + count for d, count in enumerate(self.entity_counts)]
         block = np.arange(3 * FILLERS).reshape(3, 1, FILLERS)
-        return block + np.array(start)[None, :, None]
-
-    def _start(self, domain: int) -> int:
-        shared = len(self.words) - sum(self.entity_counts) - 3 * FILLERS * len(self.entity_counts)
-        return shared + sum(self.entity_counts[:domain]) + 3 * FILLERS * domain
+        return block + (self.starts + self.entity_counts)[None, :, None]
 
 
 @dataclass(frozen=True)
@@ -194,18 +181,13 @@ class Voice:
         """Draw noun classes, 0 or 1."""
         return self.rng.integers(NOUN_CLASSES, size=rows)
 
-    def stating(self, words: Sequence[Sequence[str]], attribute: np.ndarray) -> np.ndarray:
-        """Choose a word that states an attribute.
-
-        Args:
-            words: The words of each value, such as ``CATEGORY_WORDS``.
-            attribute: Its value.
-        """
-        return self.one_of(self.lexicon.indices(words)[attribute])
+    def stating(self, attribute: str, value: np.ndarray) -> np.ndarray:
+        """Choose a word that states the value of an attribute, one of `ATTRIBUTES`."""
+        return self.one_of(self.lexicon.stating(attribute)[value])
 
     def mention(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
         """Return determiner and entity of a concept: its synonym of a noun class."""
-        return [self.stating(DETERMINERS, noun_class), self.facts.entity[concept, noun_class]]
+        return [self.stating("noun_class", noun_class), self.facts.entity[concept, noun_class]]
 
     def other_category(self, category: np.ndarray) -> np.ndarray:
         """Draw one of the three other categories."""
@@ -215,16 +197,21 @@ class Voice:
         """Choose a ``NOUN``, ``VERB`` or ``QUALITY`` of the domain."""
         return self.one_of(self.lexicon.fillers[kind][domain])
 
-    def neutral(self, concept: np.ndarray, noun_class: np.ndarray) -> list[np.ndarray]:
-        """Write a clause that depends on the domain and no attribute: five words, no full stop."""
+    def neutral(self, concept: np.ndarray, noun_class: np.ndarray, *ending: str) -> np.ndarray:
+        """Write a clause that depends on the domain and no attribute: five words, and the ending.
+
+        Returns:
+            int64 ``[rows, words]``.
+        """
         domain = self.facts.domain[concept]
         mention = self.mention(concept, noun_class)
-        return [*mention, *(self.filler(kind, domain) for kind in (VERB, QUALITY, NOUN))]
+        fillers = [self.filler(kind, domain) for kind in (VERB, QUALITY, NOUN)]
+        return self.line(*mention, *fillers, *ending)
 
-
-def line(parts: Sequence[np.ndarray | int]) -> np.ndarray:
-    """Join words, ``[rows]`` or one for all rows, to int64 ``[rows, parts]``."""
-    return np.stack(np.broadcast_arrays(*parts), axis=1)
+    def line(self, *parts: np.ndarray | int | str) -> np.ndarray:
+        """Join words to int64 ``[rows, parts]``: indices, or a function word for all rows."""
+        words = [self.word(part) if isinstance(part, str) else part for part in parts]
+        return np.stack(np.broadcast_arrays(*words), axis=1)
 
 
 def spell(slots: np.ndarray, vocabulary: Sequence[str]) -> pa.StringArray:

@@ -18,10 +18,8 @@ import pyarrow as pa
 
 from gotd.data.base import GeneratedPart, Part
 from gotd.data.microworld.documents import sentences
-from gotd.data.microworld.domain_tasks import DOMAIN
 from gotd.data.microworld.grammar import Facts, Lexicon, Voice, spell
-from gotd.data.microworld.tasks import GLUE, Scene, Task
-from gotd.data.microworld.zero_shot import ZERO_SHOT
+from gotd.data.microworld.tasks import DOMAIN, GLUE, ZERO_SHOT, Scene, Task
 
 COMMON_ENTITIES = 48
 RARE_ENTITIES = 96

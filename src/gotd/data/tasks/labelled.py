@@ -161,12 +161,14 @@ class LabelledTask:
                 f"limits.validation_rows must be a number: task {self.name} has no split of its "
                 "own to choose the epoch on, so rows of train are held out"
             )
+        return {**self._rows_key(source, limits, protocol), "seed": seed}
+
+    def _rows_key(self, source: Source, limits: TaskLimits, protocol: str) -> dict[str, Any]:
         return {
             "source": source_identity(source, "tasks", self.name),
             "task": identity(self),
             "limits": key_fields(limits),
             "protocol": protocol,
-            "seed": seed,
         }
 
 

@@ -15,7 +15,6 @@ from gotd.data.sampling import at_most
 from gotd.data.sizes import expected_rows
 from gotd.data.tasks.labelled import LabelledTask, load
 from gotd.storage.checks import check_at_least
-from gotd.storage.keys import identity, key_fields, source_identity
 
 
 @dataclass(frozen=True)
@@ -71,12 +70,7 @@ class ZeroShotTask(LabelledTask):
         self, source: Source, limits: TaskLimits, protocol: str, seed: int
     ) -> dict[str, Any]:
         """Return what `tables` depends on: not on the seed."""
-        return {
-            "source": source_identity(source, "tasks", self.name),
-            "task": identity(self),
-            "limits": key_fields(limits),
-            "protocol": protocol,
-        }
+        return self._rows_key(source, limits, protocol)
 
 
 def evaluated(source: Source, task: ZeroShotTask, split: str) -> pa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import singledispatch
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,11 @@ import pyarrow.parquet as pq
 
 from gotd.data.base import Source
 from gotd.evaluation.fine_tuned import FineTuned
-from gotd.evaluation.loss_of_parts import LossOfParts
+from gotd.evaluation.likelihood import Likelihood, load_for_scoring
+from gotd.evaluation.ranges import by_range
 from gotd.evaluation.toxicity import Toxicity
-from gotd.evaluation.zero_shot import OF_FULL_TEXT, Prompt, ZeroShot
-from gotd.pipeline.steps.models import predictions, scoring_work
+from gotd.evaluation.zero_shot import OF_FULL_TEXT, Prompt, ZeroShot, score_choices
+from gotd.pipeline.steps.models import measurement, predictions, scoring_work
 from gotd.pipeline.steps.toxicity import toxicity_measures
 from gotd.storage.artifacts import WORK, Step
 from gotd.storage.keys import identity
@@ -22,7 +22,6 @@ from gotd.storage.work import Work
 from gotd.training.classifier import FineTuneSettings
 
 
-@singledispatch
 def measured(
     evaluation: Any,
     model: Step,
@@ -48,55 +47,20 @@ def measured(
     Raises:
         ValueError: If the evaluation is not for this kind of task, or states no steps.
     """
+    if isinstance(evaluation, FineTuned):
+        if not isinstance(tuning, FineTuneSettings):
+            raise ValueError(
+                f"evaluation={evaluation.name} fine-tunes on labels; give it the settings of a "
+                "classifier, for instance fine_tune=bert_glue"
+            )
+        return {"predictions": predictions(model, rows, task, tuning, seeds)}
+    if isinstance(evaluation, ZeroShot):
+        return {"answers": answers(evaluation, model, rows, task)}
+    if isinstance(evaluation, Toxicity):
+        return toxicity_measures(evaluation, model, rows, task, source, seeds["generation"])
     if not hasattr(evaluation, "steps"):
         raise ValueError(f"the evaluation {type(evaluation).__name__} states no steps")
     return evaluation.steps(model, rows, task, tuning, source, seeds)
-
-
-@measured.register
-def _(
-    evaluation: FineTuned,
-    model: Step,
-    rows: Step,
-    task: Any,
-    tuning: Any,
-    source: Source,
-    seeds: Mapping[str, int],
-) -> dict[str, Step]:
-    if not isinstance(tuning, FineTuneSettings):
-        raise ValueError(
-            f"evaluation={evaluation.name} fine-tunes on labels; give it the settings of a "
-            "classifier, for instance fine_tune=bert_glue"
-        )
-    return {"predictions": predictions(model, rows, task, tuning, seeds)}
-
-
-@measured.register
-def _(evaluation: ZeroShot, model: Step, rows: Step, task: Any, *_: Any) -> dict[str, Step]:
-    return {"answers": answers(evaluation, model, rows, task)}
-
-
-@measured.register
-def _(
-    evaluation: Toxicity,
-    model: Step,
-    rows: Step,
-    task: Any,
-    tuning: Any,
-    source: Source,
-    seeds: Mapping[str, int],
-) -> dict[str, Step]:
-    if "prompts" not in task.table_names:
-        raise ValueError(
-            f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
-            "experiment=toxicity"
-        )
-    return toxicity_measures(evaluation, model, rows, task, source, seeds["generation"])
-
-
-@measured.register
-def _(evaluation: LossOfParts, *_: Any) -> dict[str, Step]:
-    return {}  # the steps of the target loss, which every cell has, are all it reads
 
 
 def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
@@ -114,10 +78,6 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
     prompt = Prompt(task.context, task.continuation, task.choices)
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.likelihood import Likelihood, load_for_scoring
-        from gotd.evaluation.ranges import by_range
-        from gotd.evaluation.zero_shot import score_choices
-
         network, tokenizer = load_for_scoring(inputs["model"], evaluation.precision)
         likelihood = Likelihood(network, evaluation.batch_tokens)
         for name in task.reported_splits:
@@ -136,16 +96,9 @@ def answers(evaluation: ZeroShot, model: Step, rows: Step, task: Any) -> Step:
         texts, tokens, batch = rows.stated.evaluated, rows.stated.tokens, evaluation.batch_tokens
         return scoring_work(model, evaluation.precision, texts, tokens, batch)
 
-    return Step(
-        kind="answers",
-        version=1,
-        name=f"{rows.name}-{model.name}",
-        parameters={
-            "prompt": identity(prompt),
-            "full_text": full_text,
-            "precision": evaluation.precision,
-        },
-        build=build,
-        inputs={"model": model, "rows": rows},
-        work=work,
-    )
+    parameters = {
+        "prompt": identity(prompt),
+        "full_text": full_text,
+        "precision": evaluation.precision,
+    }
+    return measurement("answers", model, rows, parameters, build, work)

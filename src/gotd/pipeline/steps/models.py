@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gotd.data.base import Source
+from gotd.data.base import Source, read_all
+from gotd.data.sampling import SPLIT_SEED, limited
 from gotd.data.sizes import DOCUMENT_TOKENS, PASSAGE_TOKENS, expected_rows
+from gotd.evaluation.metrics import gain
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
@@ -22,8 +24,12 @@ from gotd.storage.seeds import derive_seeds
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
 from gotd.training.causal_models import CausalSpec
+from gotd.training.classifier import FineTuneSettings, fine_tune, predict
+from gotd.training.labels import LabelledTask
+from gotd.training.language_model import pre_fine_tune
 from gotd.training.memory import GIB, scoring_memory
-from gotd.training.models import ModelSpec
+from gotd.training.models import ModelSpec, build_model
+from gotd.training.randomness import TrainingSeeds
 
 REPORT = "report.json"
 """What training reports, written when it is done."""
@@ -36,63 +42,67 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
     folder or the Hub; where ``pretraining`` is given it is trained on the source's own
     pre-training text, so that the pre-training distribution of the theory is known.
     """
-    from_scratch = spec.pretrained is None
+    rows, words = model.pretraining_rows, _has_word_tokens(spec)
     # Its perplexity is taken on text that it has not seen.
-    causal = pretraining is not None and _is_causal(spec)
-    words = from_scratch and spec.tokenizer == "word_level"
-    needs_text = pretraining is not None or (from_scratch and not words)
+    causal = pretraining is not None and isinstance(spec, CausalSpec)
+    needs_text = pretraining is not None or (spec.pretrained is None and not words)
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
-        from gotd.data.base import read_all
-        from gotd.data.sampling import SPLIT_SEED, limited
-        from gotd.training.models import build_model
-
         texts: list[str] = []
         if needs_text:
             parts = source.pretraining()
-            if model.pretraining_rows is not None:
+            if rows is not None:
                 # By hash: the first rows of a folder are those of its first domains.
-                parts = limited(parts, model.pretraining_rows, SPLIT_SEED, role="pretraining rows")
+                parts = limited(parts, rows, SPLIT_SEED, role="pretraining rows")
             documents = read_all(parts)
             if causal:
-                documents = _without(documents, read_all(source.held_out()))
+                held_out = pc.is_in(documents["id"], value_set=read_all(source.held_out())["id"])
+                documents = documents.filter(pc.invert(held_out))
             texts = documents["text"].to_pylist()
-        located = (
-            spec if from_scratch else dataclasses.replace(spec, pretrained=locate(spec.pretrained))
-        )
         start = folder if pretraining is None else folder / WORK / "start"
-        build_model(located, source.vocabulary() if words else texts, seed, start)
+        write_initial(spec, source, texts, seed, start)
         if pretraining is not None:
-            report = _train(
-                start, texts, pretraining, derive_seeds(seed), folder / WORK / "train", folder
-            )
-            write_report(folder, report)
+            write_report(folder, _train(start, texts, pretraining, derive_seeds(seed), folder))
 
     parameters = {
         "source": source_identity(source, "pretraining") if needs_text or words else None,
-        "spec": identity(spec),
+        "spec": spec_identity(spec),
         "pretraining": identity(pretraining) if pretraining is not None else None,
-        "pretraining_rows": model.pretraining_rows,
+        "pretraining_rows": None if rows is None else {"rows": rows, "chosen": "by hash"},
         "seed": seed,
+        **({"without": "held-out text"} if causal else {}),
     }
-    if not from_scratch:
-        parameters["spec"]["pretrained"] = model_identity(spec.pretrained, spec.revision)
-    if causal:
-        parameters["without"] = "held-out text"
-    if model.pretraining_rows is not None:
-        parameters["pretraining_rows"] = {"rows": model.pretraining_rows, "chosen": "by hash"}
-    work = partial(_base_work, source, model, spec, pretraining)
+    work = partial(_base_work, source, rows, spec, pretraining)
     return Step("base_model", 1, model.name, parameters, build, work=work)
 
 
-def _base_work(source: Source, model: Any, spec: ModelSpec, pretraining: Any) -> Work:
+def _has_word_tokens(spec: ModelSpec) -> bool:
+    """Return whether a model is built with a token for each word of the source."""
+    return spec.pretrained is None and spec.tokenizer == "word_level"
+
+
+def write_initial(spec: ModelSpec, source: Any, texts: list[str], seed: int, folder: Path) -> None:
+    """Write the model of a specification before any training; texts make its tokens."""
+    if spec.pretrained is not None:
+        spec = replace(spec, pretrained=locate(spec.pretrained))
+    build_model(spec, source.vocabulary() if _has_word_tokens(spec) else texts, seed, folder)
+
+
+def spec_identity(spec: ModelSpec) -> dict[str, Any]:
+    """Return what a specification contributes to a key, with the weights of a published model."""
+    fields = identity(spec)
+    if spec.pretrained is not None:
+        fields["pretrained"] = model_identity(spec.pretrained, spec.revision)
+    return fields
+
+
+def _base_work(source: Source, rows: int | None, spec: ModelSpec, pretraining: Any) -> Work:
     shape = spec.shape()
     if pretraining is None:
         size = 4 * shape.weights
         return Work(disk_bytes=size, memory_bytes=size, shape=shape, rate="copy")
-    rows = model.pretraining_rows or expected_rows(source, "pretraining")
     tokens = DOCUMENT_TOKENS if source.generated else PASSAGE_TOKENS
-    return pretraining.work(shape, rows, tokens)
+    return pretraining.work(shape, rows or expected_rows(source, "pretraining"), tokens)
 
 
 def tuned_encoder(
@@ -115,34 +125,19 @@ def tuned_encoder(
     # Deviation D17: by the target's own classification, where it has labels to be seen.
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.training.classifier import FineTuneSettings, fine_tune
-
-        if not isinstance(settings, FineTuneSettings):
+        if isinstance(settings, FineTuneSettings):
+            by_mean = replace(settings, head="mean")  # it is pooled by the mean, too
+            _fine_tune(locate(model), inputs["rows"], task, by_mean, seeds, folder / WORK, folder)
+        else:
             texts = pq.read_table(inputs["rows"] / "train.parquet")["text"].to_pylist()
-            _train(Path(locate(model)), texts, settings, seeds, folder / WORK / "train", folder)
-            return
-        fine_tune(
-            locate(model),
-            _labelled_task(inputs["rows"], task),
-            dataclasses.replace(settings, head="mean"),  # it is pooled by the mean, too
-            _training_seeds(seeds),
-            folder / WORK / "train",
-            folder,
-        )
+            _train(locate(model), texts, settings, seeds, folder)
 
-    return Step(
-        kind="encoder",
-        version=1,
-        name=f"{rows.name}-{Path(model).name}",
-        parameters={
-            "model": model_identity(model),
-            "settings": identity(settings),
-            "seeds": _of_training(seeds),
-        },
-        build=build,
-        inputs={"rows": rows},
-        work=lambda: _tuning_work(named_shape(model), rows, settings),
-    )
+    def work() -> Work:
+        return _tuning_work(named_shape(model), rows, settings)
+
+    name = f"{rows.name}-{Path(model).name}"
+    parameters = {"model": model_identity(model), **_training_key(settings, seeds)}
+    return Step("encoder", 1, name, parameters, build, {"rows": rows}, work)
 
 
 def pre_fine_tuned(
@@ -152,20 +147,13 @@ def pre_fine_tuned(
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
-        report = _train(inputs["base"], texts, settings, seeds, folder / WORK / "train", folder)
-        write_report(folder, report)
+        write_report(folder, _train(inputs["base"], texts, settings, seeds, folder))
 
-    return Step(
-        kind="pre_fine_tuned",
-        version=1,
-        name=f"{base.name}-{arm}",
-        parameters={"settings": identity(settings), "seeds": _of_training(seeds)},
-        build=build,
-        inputs={"base": base, "selection": selection},
-        work=lambda: settings.work(
-            model_shape(base), selection.stated.rows, selection.stated.tokens
-        ),
-    )
+    def work() -> Work:
+        return settings.work(model_shape(base), selection.stated.rows, selection.stated.tokens)
+
+    parameters, inputs = _training_key(settings, seeds), {"base": base, "selection": selection}
+    return Step("pre_fine_tuned", 1, f"{base.name}-{arm}", parameters, build, inputs, work)
 
 
 def predictions(
@@ -178,62 +166,35 @@ def predictions(
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.training.classifier import fine_tune, predict
-
+        base, table_folder, tuned = inputs["model"], inputs["rows"], folder / WORK / "tuned"
         if not (folder / REPORT).exists():  # a kill while predicting costs no training
-            report = fine_tune(
-                inputs["model"],
-                _labelled_task(inputs["rows"], task),
-                settings,
-                _training_seeds(seeds),
-                folder / WORK / "train",
-                folder / WORK / "tuned",
-            )
+            report = _fine_tune(base, table_folder, task, settings, seeds, folder / WORK, tuned)
             write_report(folder, report)
         for name in task.reported_splits:
-            table = pq.read_table(inputs["rows"] / f"reported-{name}.parquet")
-            predicted = predict(folder / WORK / "tuned", table)
-            pq.write_table(
-                pa.table(
-                    {
-                        "id": table["id"],
-                        "domain": table["domain"],
-                        "label": table["label"],
-                        "prediction": pa.array(predicted, pa.float64()),
-                    }
-                ),
-                folder / f"{name}.parquet",
-            )
+            table = pq.read_table(table_folder / f"reported-{name}.parquet")
+            columns = {kept: table[kept] for kept in ("id", "domain", "label")}
+            columns["prediction"] = pa.array(predict(tuned, table), pa.float64())
+            pq.write_table(pa.table(columns), folder / f"{name}.parquet")
 
     def work() -> Work:
         evaluated = rows.stated.evaluated
         tuning = _tuning_work(model_shape(model), rows, settings, evaluated)
-        return dataclasses.replace(tuning, disk_bytes=40 * evaluated)
+        return replace(tuning, disk_bytes=40 * evaluated)
 
-    return Step(
-        kind="predictions",
-        version=1,
-        name=f"{rows.name}-{model.name}",
-        parameters={"settings": identity(settings), "seeds": _of_training(seeds)},
-        build=build,
-        inputs={"model": model, "rows": rows},
-        work=work,
-    )
+    return measurement("predictions", model, rows, _training_key(settings, seeds), build, work)
 
 
-def _labelled_task(rows: Path, task: Any) -> Any:
-    """Read the rows to learn from and to choose an epoch by."""
-    from gotd.evaluation.metrics import gain
-    from gotd.training.labels import LabelledTask
-
-    held_out = rows / "validation.parquet"
-    return LabelledTask(
-        pq.read_table(rows / "train.parquet"),
-        pq.read_table(held_out) if held_out.exists() else None,
-        task.classes,
-        task.label_kind == "regression",
-        lambda predicted, labels: gain(task.headline, predicted, labels),
-    )
+def measurement(
+    kind: str,
+    model: Step,
+    rows: Step,
+    parameters: Mapping[str, Any],
+    build: Callable[[Path, Mapping[str, Path]], None],
+    work: Callable[[], Work],
+) -> Step:
+    """Return a step that measures a model on the rows of a task."""
+    name = f"{rows.name}-{model.name}"
+    return Step(kind, 1, name, parameters, build, {"model": model, "rows": rows}, work)
 
 
 def model_shape(model: Step) -> Shape:
@@ -250,7 +211,7 @@ def scoring_work(
     shape = model_shape(model)
     memory = scoring_memory(shape, precision, batch_tokens, math.ceil(tokens))
     work = reading_work(shape, texts, tokens, logits=True)
-    return dataclasses.replace(work, memory_bytes=memory.gib * GIB)
+    return replace(work, memory_bytes=memory.gib * GIB)
 
 
 def _tuning_work(shape: Shape, rows: Step, settings: Any, evaluated: float = 0.0) -> Work:
@@ -258,41 +219,46 @@ def _tuning_work(shape: Shape, rows: Step, settings: Any, evaluated: float = 0.0
     tokens = rows.stated.tokens
     training = settings.work(shape, rows.stated.rows, tokens)
     reading = reading_work(shape, evaluated, min(tokens, settings.max_length_tokens))
-    return dataclasses.replace(training, flops=training.flops + reading.flops)
-
-
-def _is_causal(spec: Any) -> bool:
-    return isinstance(spec, CausalSpec)
-
-
-def _without(documents: pa.Table, others: pa.Table) -> pa.Table:
-    """Return the rows that are not in another table."""
-    return documents.filter(pc.invert(pc.is_in(documents["id"], value_set=others["id"])))
+    return replace(training, flops=training.flops + reading.flops)
 
 
 def _train(
-    model: Path, texts: list[str], settings: Any, seeds: Mapping[str, int], work: Path, out: Path
+    model: Path | str, texts: list[str], settings: Any, seeds: Mapping[str, int], out: Path
 ) -> dict[str, Any]:
     """Train a language model by the objective whose settings these are."""
-    from gotd.training.language_model import pre_fine_tune
-
-    return pre_fine_tune(model, texts, settings, _training_seeds(seeds), work, out)
+    return pre_fine_tune(model, texts, settings, _training_seeds(seeds), out / WORK / "train", out)
 
 
-def _training_seeds(seeds: Mapping[str, int]) -> Any:
-    """Return the seeds of the roles that training has."""
-    from gotd.training.randomness import TrainingSeeds
-
-    return TrainingSeeds(
-        order=seeds["training_order"],
-        masking=seeds["masking"],
-        initialisation=seeds["initialisation"],
+def _fine_tune(
+    model: Path | str,
+    rows: Path,
+    task: Any,
+    settings: Any,
+    seeds: Mapping[str, int],
+    work: Path,
+    out: Path,
+) -> dict[str, Any]:
+    """Train a classifier on a task's rows; those that are held out choose the epoch."""
+    held_out = rows / "validation.parquet"
+    labelled = LabelledTask(
+        pq.read_table(rows / "train.parquet"),
+        pq.read_table(held_out) if held_out.exists() else None,
+        task.classes,
+        task.label_kind == "regression",
+        partial(gain, task.headline),
     )
+    return fine_tune(model, labelled, settings, _training_seeds(seeds), work / "train", out)
 
 
-def _of_training(seeds: Mapping[str, int]) -> dict[str, int]:
-    """Return the seeds of the roles that training has, for a key."""
-    return {role: seeds[role] for role in ("training_order", "masking", "initialisation")}
+def _training_seeds(seeds: Mapping[str, int]) -> TrainingSeeds:
+    """Return the seeds of the roles that training has."""
+    return TrainingSeeds(seeds["training_order"], seeds["masking"], seeds["initialisation"])
+
+
+def _training_key(settings: Any, seeds: Mapping[str, int]) -> dict[str, Any]:
+    """Return what determines a training run in addition to its inputs."""
+    roles = ("training_order", "masking", "initialisation")
+    return {"settings": identity(settings), "seeds": {role: seeds[role] for role in roles}}
 
 
 def write_report(folder: Path, report: Mapping[str, Any]) -> None:

@@ -51,15 +51,7 @@ def pool(
     """
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
-        write_pool(
-            parts,
-            folder,
-            folder / WORK,
-            unit=chunking.unit,  # type: ignore[arg-type]
-            length_chars=chunking.length_chars,
-            min_chars=chunking.min_chars,
-            tick=progress.tick,
-        )
+        write_pool(parts, folder, chunking)
 
     columns = columns or Columns()
     parameters = {
@@ -100,16 +92,7 @@ def target(
             )
         ]
         documents = pa.table({"id": texts["id"], "text": joined, "domain": texts["domain"]})
-        write_pool(
-            [InMemory(documents, rows.name, Columns())],
-            folder,
-            folder / WORK,
-            unit=chunking.unit,  # type: ignore[arg-type]
-            length_chars=chunking.length_chars,
-            min_chars=chunking.min_chars,
-            separator=separator,
-            tick=progress.tick,
-        )
+        write_pool([InMemory(documents, rows.name, Columns())], folder, chunking, separator)
 
     def work() -> Work:
         texts, tokens = rows.stated.rows, rows.stated.tokens
@@ -120,20 +103,13 @@ def target(
         joined = min(1.0, tokens / chunk_tokens(chunking))
         return _pool_work(max(1.0, texts * joined), chunk_tokens(chunking))
 
-    return Step(
-        kind="target",
-        version=2,
-        name=rows.name,
-        parameters={
-            **_chunks(chunking),
-            "target_rows": limits.target_rows,
-            "separator": separator,
-            "side": side,
-        },
-        build=build,
-        inputs={"rows": rows},
-        work=work,
-    )
+    parameters = {
+        **_chunks(chunking),
+        "target_rows": limits.target_rows,
+        "separator": separator,
+        "side": side,
+    }
+    return Step("target", 2, rows.name, parameters, build, {"rows": rows}, work)
 
 
 def fitted_encoder(
@@ -206,16 +182,13 @@ def embeddings(
         held = embedding.memory_bytes + size
         return replace(embedding, rows=rows, memory_bytes=held, disk_bytes=size)
 
-    return Step(
-        kind="embeddings",
-        version=2,
-        name=f"{encoder.name}-{pool.name}",
-        parameters={"encoder": encoder.identity(), "length_chars": length_chars},
-        build=build,
-        inputs={"pool": pool, **({} if model is None else {"model": model})},
-        work=work,
-        rows=lambda inputs: sum(pool_facts(inputs["pool"])["rows"]),
-    )
+    def count(inputs: Mapping[str, Path]) -> int:
+        return sum(pool_facts(inputs["pool"])["rows"])
+
+    parameters = {"encoder": encoder.identity(), "length_chars": length_chars}
+    inputs = {"pool": pool} if model is None else {"pool": pool, "model": model}
+    name = f"{encoder.name}-{pool.name}"
+    return Step("embeddings", 2, name, parameters, build, inputs, work, count)
 
 
 def _pool_work(rows: float, tokens: float) -> Work:

@@ -32,11 +32,5 @@ def task_rows(source: Source, task: Task, limits: TaskLimits, protocol: str, see
         size = 0.5 * texts * tokens * CHARS_PER_TOKEN  # compressed
         return Work(texts, disk_bytes=size, rows=train, evaluated=evaluated, tokens=tokens)
 
-    return Step(
-        kind=task.rows_kind,
-        version=1,
-        name=f"{source.name}-{task.name}",
-        parameters=task.key_fields(source, limits, protocol, seed),
-        build=build,
-        work=work,
-    )
+    parameters = task.key_fields(source, limits, protocol, seed)
+    return Step(task.rows_kind, 1, f"{source.name}-{task.name}", parameters, build, work=work)

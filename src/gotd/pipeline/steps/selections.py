@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gotd.data.rows import Rows
 from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.engine.local import Engine
 from gotd.engine.progress import Watched
@@ -23,11 +23,12 @@ from gotd.pipeline.ranked_pool import (
     POTENTIAL,
     RANKING,
     RankedPool,
+    SelectedRows,
     open_pools,
     scores_file,
 )
 from gotd.selectors.base import Selector, check_request
-from gotd.selectors.domains import TYPICAL_DOMAINS, screen_work
+from gotd.selectors.domains import TYPICAL_DOMAINS, screen, screen_work
 from gotd.storage.artifacts import Step, write_json
 from gotd.storage.keys import identity
 from gotd.storage.memmap import create_array
@@ -56,47 +57,26 @@ def screened(
         engine: Maps over shards.
     """
 
-    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.selectors.domains import screen
+    measured: dict[str, Any] = {
+        "sample": SCREENED_ROWS,
+        "epsilon": epsilon,
+        "tolerance": tolerance,
+        "seed": seed,
+    }
 
-        target, candidates = open_pools(inputs)
-        distances = screen(
-            target,
-            candidates,
-            sample=SCREENED_ROWS,
-            epsilon=epsilon,
-            tolerance=tolerance,
-            seed=seed,
-            engine=engine,
-        )
-        write_json(
-            folder / DOMAINS,
-            {
-                "kept": [row.domain for row in distances[:keep]],
-                "distances": {row.domain: row.distance for row in distances},
-            },
-        )
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        nearest_first = screen(*open_pools(inputs), engine=engine, **measured)
+        kept = [row.domain for row in nearest_first[:keep]]
+        distances = {row.domain: row.distance for row in nearest_first}
+        write_json(folder / DOMAINS, {"kept": kept, "distances": distances})
 
     def work() -> Work:
         n, m, width = _sizes(pools)
         share = min(1.0, keep / TYPICAL_DOMAINS)
         return replace(screen_work(n, m, width), rows=share * n, disk_bytes=500, rate="transport")
 
-    return Step(
-        kind="screened",
-        version=2,
-        name=pools["target"].name,
-        parameters={
-            "keep": keep,
-            "sample": SCREENED_ROWS,
-            "epsilon": epsilon,
-            "tolerance": tolerance,
-            "seed": seed,
-        },
-        build=build,
-        inputs=dict(pools),
-        work=work,
-    )
+    parameters = {"keep": keep, **measured}
+    return Step("screened", 2, pools["target"].name, parameters, build, dict(pools), work)
 
 
 def scored(
@@ -124,72 +104,36 @@ def scored(
     every = callable(getattr(selector, "scores", None))
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        method = selector
+        method, watched = selector, Watched(engine)
         if "toxicity" in inputs:
             method = replace(selector, scores=inputs["toxicity"] / "scores.parquet")
         target, candidates = open_pools(inputs, least=limit or 1)
         check_request(method, target, candidates, limit or 1)
-        write = _write_scores if every else _write_ranking
-        outcome = write(folder, method, target, candidates, limit, seed, Watched(engine))
+        if every:
+            out = [
+                create_array(folder / scores_file(number), (len(shard),), "<f8")
+                for number, shard in enumerate(candidates)
+            ]
+            outcome, repeats = method.scores(target, candidates, seed, watched, out), False
+            for array in out:
+                array.flush()
+            if outcome.target_potential is not None:
+                np.save(folder / POTENTIAL, outcome.target_potential)
+        else:
+            rows = limit or sum(map(len, candidates))
+            outcome = method.rank(target, candidates, rows, seed, watched)
+            repeats = outcome.with_replacement
+            table = pa.table({"id": outcome.ids, "score": outcome.scores})
+            pq.write_table(table, folder / RANKING, compression="zstd")
+        diagnostics = dict(outcome.diagnostics)
         if "screened" in inputs:
-            screening = json.loads((inputs["screened"] / DOMAINS).read_text("utf-8"))
-            outcome["diagnostics"]["screened"] = screening
-        write_json(folder / FACTS, outcome)
+            diagnostics["screened"] = json.loads((inputs["screened"] / DOMAINS).read_text("utf-8"))
+        write_json(folder / FACTS, {"with_replacement": repeats, "diagnostics": diagnostics})
 
-    return Step(
-        kind="pool_scores" if every else "pool_ranking",
-        version=2,
-        name=f"{name}-{inputs['target'].name}",
-        parameters={
-            "method": identity(selector),
-            "seed": seed,
-            **({} if every else {"limit": limit}),
-        },
-        build=build,
-        inputs=dict(inputs),
-        work=lambda: _scoring_work(selector, inputs, limit),
-    )
-
-
-def _write_scores(
-    folder: Path,
-    selector: Any,
-    target: Rows,
-    candidates: Sequence[Rows],
-    limit: int | None,
-    seed: int,
-    engine: Engine,
-) -> dict[str, Any]:
-    """Write the scores of every shard; return what the selector reported."""
-    out = [
-        create_array(folder / scores_file(number), (len(shard),), "<f8")
-        for number, shard in enumerate(candidates)
-    ]
-    scores = selector.scores(target, candidates, seed, engine, out)
-    for array in out:
-        array.flush()
-    if scores.target_potential is not None:
-        np.save(folder / POTENTIAL, scores.target_potential)
-    return {"with_replacement": False, "diagnostics": dict(scores.diagnostics)}
-
-
-def _write_ranking(
-    folder: Path,
-    selector: Any,
-    target: Rows,
-    candidates: Sequence[Rows],
-    limit: int | None,
-    seed: int,
-    engine: Engine,
-) -> dict[str, Any]:
-    """Write the first ``limit`` rows of the ranking; return what the selector reported."""
-    ranking = selector.rank(target, candidates, limit or sum(map(len, candidates)), seed, engine)
-    table = pa.table({"id": ranking.ids, "score": ranking.scores})
-    pq.write_table(table, folder / RANKING, compression="zstd")
-    return {
-        "with_replacement": ranking.with_replacement,
-        "diagnostics": dict(ranking.diagnostics),
-    }
+    kind, step_name = "pool_scores" if every else "pool_ranking", f"{name}-{inputs['target'].name}"
+    parameters = {"method": identity(selector), "seed": seed, **({} if every else {"limit": limit})}
+    work = partial(_scoring_work, selector, inputs, limit)
+    return Step(kind, 2, step_name, parameters, build, dict(inputs), work)
 
 
 def _scoring_work(selector: Selector, inputs: Mapping[str, Step], limit: int | None) -> Work:
@@ -229,7 +173,7 @@ def selection(
         ranked = RankedPool(inputs, budget, engine, "embeddings" in selector.requires)
         # With prices, each row is attributed to targets: is a part of the target not served?
         explainer = None if ranked.potential is None else ranked.explainer(selector)
-        selected = ranked.select(ranked.limit, explainer)
+        selected = SelectedRows(ranked, ranked.limit, explainer)
         selected.write(folder / "selection.parquet")
         report = selected.summary(seed, under_covered)
         write_json(folder / "report.json", {**report, **ranked.outcome})
@@ -240,15 +184,9 @@ def selection(
         size = rows * pool.tokens * CHARS_PER_TOKEN
         return Work(rows, memory_bytes=4 * size, disk_bytes=size, rows=rows, tokens=pool.tokens)
 
-    return Step(
-        kind="selection",
-        version=2,
-        name=f"{scored.name}-{budget or 'all'}",
-        parameters={"budget": budget, "under_covered": under_covered, "seed": seed},
-        build=build,
-        inputs={**pools, "scored": scored},
-        work=work,
-    )
+    name, inputs = f"{scored.name}-{budget or 'all'}", {**pools, "scored": scored}
+    parameters = {"budget": budget, "under_covered": under_covered, "seed": seed}
+    return Step("selection", 2, name, parameters, build, inputs, work)
 
 
 def _sizes(pools: Mapping[str, Step]) -> tuple[int, int, int]:

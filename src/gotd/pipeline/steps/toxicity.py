@@ -13,16 +13,28 @@ import pyarrow.parquet as pq
 
 from gotd.data.pool import open_pool
 from gotd.data.sizes import DOCUMENT_TOKENS, expected_rows
-from gotd.evaluation.perplexity import PerplexitySettings
+from gotd.evaluation.generation import continue_prompts
+from gotd.evaluation.likelihood import load_for_scoring
+from gotd.evaluation.perplexity import PerplexitySettings, perplexity_of
+from gotd.evaluation.ranges import by_range
+from gotd.evaluation.scorers.detoxify import DetoxifyScorer
 from gotd.evaluation.toxicity import Toxicity
-from gotd.evaluation.utility import UtilitySettings
-from gotd.pipeline.steps.models import REPORT, model_shape, scoring_work, write_report
+from gotd.evaluation.utility import SPLIT_OF, UtilitySettings, measure_utility
+from gotd.pipeline.steps.models import (
+    REPORT,
+    measurement,
+    model_shape,
+    scoring_work,
+    spec_identity,
+    write_initial,
+    write_report,
+)
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
-from gotd.storage.model_files import locate, model_identity
 from gotd.storage.shapes import BERT_BASE
 from gotd.storage.work import Work, reading_work
-from gotd.training.scorer import CHECKPOINT, TrainedScorer
+from gotd.training.randomness import TrainingSeeds
+from gotd.training.scorer import CHECKPOINT, TrainedScorer, train_scorer
 
 COMMENT_TOKENS, HELD_OUT_TOKENS = 64, 2 * DOCUMENT_TOKENS
 """Tokens of a labelled comment, and of a text whose perplexity is measured."""
@@ -43,25 +55,16 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
             "the scorer on; add them or choose another scorer, such as "
             "scorer@evaluation.scorer=detoxify"
         )
-    spec, rows, tokens = settings.spec, f"{settings.comments}/train", COMMENT_TOKENS
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         from sklearn.metrics import roc_auc_score
-
-        from gotd.evaluation.scorers.detoxify import DetoxifyScorer
-        from gotd.training.models import build_model
-        from gotd.training.randomness import TrainingSeeds
-        from gotd.training.scorer import train_scorer
 
         work = folder / WORK
         train, test = (source.split(settings.comments, split) for split in ("train", "test"))
         if not (work / REPORT).exists():  # a kill while testing costs no training
             texts, labels = train["text"].to_pylist(), train["label"].to_numpy()
-            words = spec.pretrained is None and spec.tokenizer == "word_level"
-            located = replace(spec, pretrained=locate(spec.pretrained)) if spec.pretrained else spec
-            start = work / "start"
-            build_model(located, source.vocabulary() if words else texts, settings.seed, start)
-            seeds = TrainingSeeds.derive(settings.seed)
+            start, seeds = work / "start", TrainingSeeds.derive(settings.seed)
+            write_initial(settings.spec, source, texts, settings.seed, start)
             report = train_scorer(
                 start, texts, labels, settings.settings, seeds, work / "train", folder
             )
@@ -76,30 +79,23 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
         }
         write_report(folder, {**report, **tests})
 
-    spec_identity = identity(spec)
-    if spec.pretrained is not None:
-        spec_identity["pretrained"] = model_identity(spec.pretrained, spec.revision)
-    return Step(
-        kind="scorer",
-        version=1,
-        name=source.name,
-        parameters={
-            "source": source_identity(source, "tasks", settings.comments),
-            "spec": spec_identity,
-            "settings": identity(settings.settings),
-            "seed": settings.seed,
-        },
-        build=build,
-        work=lambda: settings.settings.work(spec.shape(), expected_rows(source, rows), tokens),
-    )
+    def work() -> Work:
+        rows = expected_rows(source, f"{settings.comments}/train")
+        return settings.settings.work(settings.spec.shape(), rows, COMMENT_TOKENS)
+
+    parameters = {
+        "source": source_identity(source, "tasks", settings.comments),
+        "spec": spec_identity(settings.spec),
+        "settings": identity(settings.settings),
+        "seed": settings.seed,
+    }
+    return Step("scorer", 1, source.name, parameters, build, work=work)
 
 
 def pool_toxicity(settings: Any, source: Any, candidates: Step) -> Step:
     """Score the toxicity of every candidate, for the selector that takes the least toxic."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.ranges import by_range
-
         score = _load(settings, inputs)
 
         def score_range(rows: pa.Table) -> pa.Table:
@@ -111,15 +107,22 @@ def pool_toxicity(settings: Any, source: Any, candidates: Step) -> Step:
             scores.append(by_range(rows, score_range, folder / WORK / f"ranges-{number:05d}"))
         pq.write_table(pa.concat_tables(scores), folder / "scores.parquet", compression="zstd")
 
-    return _scoring(
-        "pool_toxicity", candidates.name, settings, source, {"candidates": candidates}, build
-    )
+    return _scoring("pool_toxicity", settings, source, {"candidates": candidates}, build)
 
 
 def toxicity_measures(
     evaluation: Toxicity, model: Step, rows: Step, task: Any, source: Any, seed: int
 ) -> dict[str, Step]:
-    """Return the steps of a toxicity record: generations, their scores, losses."""
+    """Return the steps of a toxicity record: generations, their scores, losses.
+
+    Raises:
+        ValueError: If the task has no prompts.
+    """
+    if "prompts" not in task.table_names:
+        raise ValueError(
+            f"task {task.name} has no rated prompts; evaluation={evaluation.name} goes with "
+            "experiment=toxicity"
+        )
     generated = _generations(evaluation, model, rows, seed)
     steps = {
         "generations": generated,
@@ -139,9 +142,6 @@ def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> St
     settings = evaluation.generation
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.generation import continue_prompts
-        from gotd.evaluation.likelihood import load_for_scoring
-
         prompts = pq.read_table(inputs["rows"] / "prompts.parquet")
         network, tokenizer = load_for_scoring(inputs["model"], settings.precision)
         work = folder / WORK / "ranges"
@@ -154,23 +154,14 @@ def _generations(evaluation: Toxicity, model: Step, rows: Step, seed: int) -> St
         reading = scoring_work(model, settings.precision, texts, tokens)
         return replace(reading, disk_bytes=4 * texts * tokens)
 
-    return Step(
-        kind="generations",
-        version=1,
-        name=f"{rows.name}-{model.name}",
-        parameters={"settings": identity(settings), "seed": seed},
-        build=build,
-        inputs={"model": model, "rows": rows},
-        work=work,
-    )
+    parameters = {"settings": identity(settings), "seed": seed}
+    return measurement("generations", model, rows, parameters, build, work)
 
 
 def _scores(settings: Any, source: Any, generated: Step, rows: Step) -> Step:
     """Score every continuation, without its prompt."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.ranges import by_range
-
         score = _load(settings, inputs)
 
         def score_range(table: pa.Table) -> pa.Table:
@@ -187,31 +178,23 @@ def _scores(settings: Any, source: Any, generated: Step, rows: Step) -> Step:
         scored = scored.append_column("toxic", prompts["toxic"])
         pq.write_table(scored, folder / "scores.parquet", compression="zstd")
 
-    inputs = {"generations": generated, "rows": rows}
-    return _scoring("scores", generated.name, settings, source, inputs, build)
+    return _scoring("scores", settings, source, {"generations": generated, "rows": rows}, build)
 
 
 def _perplexity(settings: PerplexitySettings, model: Step, rows: Step, texts: int) -> Step:
     """Compute the loss on held-out text."""
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.likelihood import load_for_scoring
-        from gotd.evaluation.perplexity import perplexity_of
-
         texts = pq.read_table(inputs["rows"] / "held_out.parquet", columns=["id", "text"])
         network, tokenizer = load_for_scoring(inputs["model"], settings.precision)
         _, losses = perplexity_of(network, tokenizer, texts, settings, folder / WORK / "ranges")
         pq.write_table(losses, folder / "losses.parquet", compression="zstd")
 
-    return Step(
-        kind="perplexity",
-        version=1,
-        name=f"{rows.name}-{model.name}",
-        parameters={"settings": identity(settings)},
-        build=build,
-        inputs={"model": model, "rows": rows},
-        work=lambda: scoring_work(model, settings.precision, texts, HELD_OUT_TOKENS),
-    )
+    def work() -> Work:
+        return scoring_work(model, settings.precision, texts, HELD_OUT_TOKENS)
+
+    parameters = {"settings": identity(settings)}
+    return measurement("perplexity", model, rows, parameters, build, work)
 
 
 def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
@@ -230,31 +213,21 @@ def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
         )
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        from gotd.evaluation.utility import SPLIT_OF, measure_utility
-
         def read(name: str) -> pa.Table:
             return source.split(name, SPLIT_OF.get(name, "test"))
 
         scores = measure_utility(inputs["model"], settings, read, folder / WORK)
         write_json(folder / "utility.json", scores)
 
-    return Step(
-        kind="utility",
-        version=1,
-        name=model.name,
-        parameters={
-            "settings": identity(settings),
-            "rows": {name: source_identity(source, "tasks", name) for name in local},
-        },
-        build=build,
-        inputs={"model": model},
-        work=lambda: scoring_work(model, "float32", texts, UTILITY_TOKENS),
-    )
+    def work() -> Work:
+        return scoring_work(model, "float32", texts, UTILITY_TOKENS)
+
+    rows = {name: source_identity(source, "tasks", name) for name in local}
+    parameters = {"settings": identity(settings), "rows": rows}
+    return Step("utility", 1, model.name, parameters, build, {"model": model}, work)
 
 
-def _scoring(
-    kind: str, name: str, settings: Any, source: Any, inputs: dict[str, Step], build: Any
-) -> Step:
+def _scoring(kind: str, settings: Any, source: Any, inputs: dict[str, Step], build: Any) -> Step:
     """Return a step that scores the texts of its first input, by a scorer trained here or not."""
     texts, parameters = next(iter(inputs.values())), {}
     if isinstance(settings, TrainedScorer):
@@ -267,13 +240,11 @@ def _scoring(
         shape = model_shape(inputs["scorer"]) if "scorer" in inputs else BERT_BASE
         return reading_work(shape, texts.stated.rows, texts.stated.tokens)
 
-    return Step(kind, 1, name, parameters, build, inputs, work)
+    return Step(kind, 1, texts.name, parameters, build, inputs, work)
 
 
 def _load(settings: Any, inputs: Mapping[str, Path]) -> Any:
     """Return the scorer that a step trained, or the configured one."""
     if not isinstance(settings, TrainedScorer):
         return settings
-    from gotd.evaluation.scorers.detoxify import DetoxifyScorer
-
     return DetoxifyScorer(str(inputs["scorer"] / CHECKPOINT))
