@@ -19,7 +19,7 @@ TORCH_INDEX ?=
 
 .PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
   reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
-  reproduce-all report bench clean
+  reproduce-gap plan-gap reproduce-all report bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -85,9 +85,15 @@ reproduce-toxicity: $(STAMP) ## run Table 1: detoxification of a causal model
 plan-toxicity: $(STAMP) ## print what reproduce-toxicity would run
 	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=toxicity scale=$(SCALE) $(ARGS)
 
+reproduce-gap: $(STAMP) ## run a target whose second half the base model lacks, at a known mix
+	DATA='$(DATA)' $(PY) experiments/gap.py scale=$(SCALE) $(ARGS)
+
+plan-gap: $(STAMP) ## print what reproduce-gap would run
+	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=gap scale=$(SCALE) $(ARGS)
+
 reproduce-all: $(STAMP) ## run every experiment; if one fails, the others still run
 	@$(MAKE) --no-print-directory --keep-going reproduce-glue reproduce-domain \
-	  reproduce-toxicity reproduce-zeroshot reproduce-labels
+	  reproduce-toxicity reproduce-zeroshot reproduce-labels reproduce-gap
 
 report: $(STAMP) ## write tables, figures and page again from records
 	$(VENV)/bin/gotd report $(ARGS)

@@ -93,3 +93,27 @@ def data_folder() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs real data: DATA={named} is no folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def mix_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write passages of three domains, 400 each: one file holds two domains, two hold one."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    random = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("data") / "candidates"
+    folder.mkdir()
+    rows: dict[str, list[dict[str, str]]] = {"common": [], "biology-a": [], "biology-b": []}
+    for domain in ("films", "news", "biology"):
+        words = [f"{domain[:4]}{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(40)]
+        for number in range(400):
+            text = " ".join(random.choice([*words, "the", "of", "and"], random.integers(9, 20)))
+            file = "common" if domain != "biology" else f"biology-{'ab'[number % 2]}"
+            row = {"id": f"{domain}/{number}", "text": text, "domain": domain}
+            rows[file].append(row)
+    for name, held in rows.items():
+        order = random.permutation(len(held))
+        pq.write_table(pa.Table.from_pylist([held[n] for n in order]), folder / f"{name}.parquet")
+    return folder.parent

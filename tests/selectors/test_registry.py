@@ -20,7 +20,8 @@ from gotd.selectors.registry import (
 def test_tables_list_the_usual_arms_first_and_those_that_know_the_answer_last():
     names = [one.name for one in entries()]
     assert names[:5] == ["none", "random", "all_domains", "random_in_domain", "nearest"]
-    assert names[-2:] == ["half_oracle", "oracle"]
+    mixes = ["quarter_oracle", "half_oracle", "three_quarters_oracle"]
+    assert names[-4:] == [*mixes, "oracle"]
     mixed = ["unknown_b", "oracle", "tsds", "none", "unknown_a", "got_d"]
     assert sorted(mixed, key=order_key) == [
         *("none", "got_d", "tsds", "unknown_a", "unknown_b", "oracle"),
@@ -46,11 +47,8 @@ def test_every_entry_has_a_class_a_line_of_help_and_a_colour_that_is_one():
 
 def test_variants_extend_their_parents():
     assert entry("tsds_kde").target == entry("tsds").target
-    assert entry("half_oracle").preset == {
-        "domains": ("rare_0",),
-        "fill": ("common_0",),
-        "share": 0.5,
-    }
+    assert entry("half_oracle").preset == {"share": 0.5}  # the task names the domains
+    assert entry("quarter_oracle").preset == {"share": 0.25}
     assert entry("got_d").preset == {}  # an experiment's ${transport...} is not for own data
     assert build_selector("tsds_kde", {"sigma": "2"}).sigma == 2.0
 

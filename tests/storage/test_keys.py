@@ -13,6 +13,7 @@ import pytest
 from gotd.config.schemas import Chunking, ModelConfig, TaskLimits
 from gotd.data.microworld.toxic import ToxicMicroworld
 from gotd.data.microworld.world import Microworld
+from gotd.data.tasks.halves import TargetOfHalves
 from gotd.data.tasks.labelled import LabelledTask
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.data.tasks.zero_shot import ZeroShotTask
@@ -21,6 +22,7 @@ from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.generation import GenerationSettings
+from gotd.evaluation.loss_of_parts import LossOfParts
 from gotd.evaluation.perplexity import PerplexitySettings
 from gotd.evaluation.utility import UtilitySettings
 from gotd.evaluation.zero_shot import Prompt, ZeroShot
@@ -143,6 +145,8 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "ZeroShotTask": (lambda: identity(ZeroShotTask(**TASK)), "12a22d609235"),
     "ToxicityTask": (lambda: identity(ToxicityTask()), "e169d2e568e8"),
+    "TargetOfHalves": (lambda: identity(TargetOfHalves("gap", missing="math")), "501cb935d102"),
+    "LossOfParts": (lambda: LossOfParts().key_fields(), "231f49fada91"),
     "Prompt": (lambda: identity(Prompt("{text}")), "089e5d609493"),
     "GenerationSettings": (lambda: identity(GenerationSettings()), "2e8949fbe6f9"),
     "PerplexitySettings": (lambda: identity(PerplexitySettings()), "b1cb2c912fb8"),

@@ -107,7 +107,7 @@ class Source(Protocol):
     """
 
     name: ClassVar[str]
-    """Short name for records: ``microworld``, ``folder`` or ``hub``."""
+    """Short name for records: ``microworld``, ``folder``, ``mix`` or ``hub``."""
     generated: ClassVar[bool]
     """Whether the texts are generated: they may then be published in records."""
     candidate_options: ClassVar[frozenset[str]]
@@ -132,6 +132,8 @@ class Source(Protocol):
     def count(self, role: str) -> int | None:
         """Return how many rows it has of ``candidates``, ``pretraining`` or ``<task>/<split>``.
 
+        A source with texts of single domains also counts those of one domain for ``target``
+        and ``evaluation`` (`gotd.data.tasks.halves.DomainTexts`).
         An estimate will do. ``None`` if that is not known without reading or fetching rows;
         nothing is raised.
         """

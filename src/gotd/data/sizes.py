@@ -28,8 +28,10 @@ GENERATED_TASK_TOKENS, OTHER_TASK_TOKENS = 14, 40
 TASK_TOKENS: Mapping[str, int] = {
     **{"chemprot": 71, "acl_arc": 54, "hyperpartisan": 721},
     **{"agnews": 53, "helpfulness": 197, "imdb": 297},
+    **{"gap_biomedical": 190, "gap_cs_papers": 190, "gap_math": 190},
 }
-"""Tokens of a labelled text of a domain task, by BERT's tokeniser (measured on train)."""
+"""Tokens of a text of a task, by BERT's tokeniser: of labelled texts measured on train, of
+passages by their characters."""
 
 
 def expected_rows(source: Source, role: str, most: int | None = None) -> int:

@@ -41,6 +41,11 @@ def seeds_note(block: Block) -> str:
     roles = {role for record in block.cells.values() for role in record["seeds"]}
     if block.seed_is_world:
         kind = "a seed is a generated world with its own base model, so intervals are over worlds"
+    elif block.axes.get("source") == "mix":
+        kind = (
+            "a seed draws pool, target and evaluation texts, the training order and, where random, "
+            "the selection; all seeds share the base model, so intervals hold for this base"
+        )
     elif "generation" in roles:
         kind = (
             "a seed draws the training order, the continuations and, where random, the "
@@ -69,6 +74,8 @@ def scores_table(block: Block) -> Table:
     factors = {task: block.metric_of(task).factor for task in block.tasks}
     cells = {(a, t): task_interval(block, a, t) for a in block.arms for t in block.tasks}
     digits = decimals(cells.values(), max(factors.values()))
+    if block.metric.unit == "nats":  # two decimals would hide most differences
+        digits = block.metric.digits
     n_seed = len(block.seeds)
     rows = []
     for arm in block.arms:
@@ -238,7 +245,9 @@ def other_metrics_table(block: Block) -> Table | None:
     if measures_of(block):
         return prompts_table(block)
     shown = {ROW_NOISE, *(block.metric_of(task).name for task in block.tasks)}
-    apart = (DOMAIN_PREFIX, "target_loss")  # in tables of their own
+    apart = (DOMAIN_PREFIX,)
+    if not any(name.startswith("target_loss") for name in shown):
+        apart += ("target_loss",)  # in tables of their own
     return metrics_table(
         block, "Other metrics", lambda n: not n.startswith(apart) and n not in shown
     )

@@ -29,7 +29,7 @@ def loss_block(block: Block) -> Block | None:
     Returns:
         ``None`` where no record has it, or where it is the headline already.
     """
-    if any(block.metric_of(task).name == METRIC for task in block.tasks):
+    if any(block.metric_of(task).name.startswith(METRIC) for task in block.tasks):
         return None
     cells = {cell: _with_loss(record) for cell, record in block.cells.items() if _has_loss(record)}
     names = {row: name for row, name in block.names.items() if any(row == r for _, r, _ in cells)}

@@ -184,7 +184,7 @@ def _entry(option: Option, known: Mapping[str, Option]) -> Entry:
     preset = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in method.items()
-        if not (isinstance(value, str) and value.startswith("${"))
+        if "${" not in str(value)
     }
     return Entry(option.name, target, preset, option.package, **about)
 

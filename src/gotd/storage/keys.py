@@ -92,10 +92,13 @@ def source_identity(source: Any, part: str, task: str | None = None) -> dict[str
 
     Args:
         source: The source.
-        part: ``candidates`` or ``tasks``.
+        part: ``candidates``, ``pretraining`` or ``tasks``. Where pre-training text is no part
+            of its own, it is identified with the candidates.
         task: The task, for the part ``tasks``.
     """
     parts = source.identity()
+    if part == "pretraining" and part not in parts:
+        part = "candidates"
     if part not in parts:
         return parts
     content = parts[part] if task is None else parts[part].get(task)

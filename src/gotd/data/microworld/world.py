@@ -173,8 +173,41 @@ class Microworld:
         task, _, split = role.partition("/")
         if task in TASKS:
             return self._rows(TASKS[task], split)
-        documents = {"candidates": self.candidate_documents}
-        return (documents | {"pretraining": self.pretraining_documents}).get(role)
+        documents = {
+            "candidates": self.candidate_documents,
+            "pretraining": self.pretraining_documents,
+        }
+        return (documents | self._of_one_domain).get(role)
+
+    def texts_of(self, domain: str, role: str) -> pa.Table:
+        """Return documents of one domain that are in no other stream.
+
+        Args:
+            domain: A domain of this world.
+            role: ``target`` (half as many documents as training rows of a task) or
+                ``evaluation`` (half as many as reported rows).
+
+        Returns:
+            ``id``, ``text`` and ``domain``.
+
+        Raises:
+            FileNotFoundError: If this world has no such domain; lists those it has.
+        """
+        if domain not in self._domain_names:
+            raise FileNotFoundError(
+                f"microworld: no domain {domain!r} in this world; choose from "
+                f"{', '.join(self._domain_names)}, or raise rare_domains or common_domains."
+            )
+        stream = f"{role}/{domain}"
+        generator = self._generator(stream)
+        number = np.repeat(self._domain_names.index(domain), self._of_one_domain[role])
+        words = sentences(Voice(self._lexicon, self._facts(), generator), number)
+        return self._table(stream, number, words)
+
+    @property
+    def _of_one_domain(self) -> dict[str, int]:
+        """Return the documents of a domain in a target, and to evaluate on."""
+        return {"target": self.labels // 2, "evaluation": self.evaluation_rows // 2}
 
     def splits(self, task: str) -> list[str]:
         """List the splits of a task.

@@ -65,7 +65,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
             write_report(folder, _train(start, texts, pretraining, derive_seeds(seed), folder))
 
     parameters = {
-        "source": source_identity(source, "candidates") if needs_text or words else None,
+        "source": source_identity(source, "pretraining") if needs_text or words else None,
         "spec": spec_identity(spec),
         "pretraining": identity(pretraining) if pretraining is not None else None,
         "pretraining_rows": None if rows is None else {"rows": rows, "chosen": "by hash"},
