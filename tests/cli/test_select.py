@@ -290,7 +290,7 @@ def test_what_cannot_be_done_is_one_line(capsys, given, more, says):
 
 def test_a_gpu_that_is_not_there_is_known_at_once(capsys, given, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    for encoder in ("hashed", "minilm"):
+    for encoder in ("tfidf_svd", "minilm"):
         more = ("--budget", "9", "--device", "cuda", "--encoder", encoder)
         assert "there is no device cuda: torch" in refused(capsys, given, *more)
 
@@ -415,7 +415,7 @@ def test_a_folder_that_holds_what_a_method_reads_is_never_replaced(given, tmp_pa
 def test_a_folder_may_have_an_encoder_s_name(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for budget in ("9", "10"):  # the second replaces the first
-        select(given, Path("hashed"), "--budget", budget)
+        select(given, Path("tfidf_svd"), "--budget", budget)
 
 
 def test_a_folder_that_holds_an_input_is_never_replaced(given, tmp_path, capsys):

@@ -23,10 +23,18 @@ from gotd.data.pool import as_one, embeddings_file, open_pool, pool_facts, shard
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import hash_strings, repeated
 from gotd.embedding.embed import embed_shards
-from gotd.embedding.embedders import HashedEmbedder
 from gotd.engine.local import LocalEngine
 
 N = 500
+WIDTH = 64
+
+
+class Letters:
+    """Counts characters by the last bits of their code points."""
+
+    def embed(self, texts):
+        codes = (np.frombuffer(text.encode("utf-32-le"), "<u4") % WIDTH for text in texts)
+        return np.stack([np.bincount(row, minlength=WIDTH).astype("f4") for row in codes])
 
 
 @pytest.fixture(autouse=True)
@@ -184,7 +192,7 @@ def test_a_shard_from_files_pickles_as_their_paths(files, tmp_path):
     made = build(tmp_path / "pool", parts(files))
     list(
         embed_shards(
-            HashedEmbedder, 384, shard_files(made), made, made / ".work", LocalEngine(), 1000
+            Letters, WIDTH, shard_files(made), made, made / ".work", LocalEngine(), 1000
         )
     )
     shard = open_pool(made, made)[2]
@@ -229,13 +237,13 @@ def test_embeddings_resume_at_the_row_range_and_read_so_much_of_a_text(
     def embed(folder, make, length=12):
         folder.mkdir(exist_ok=True)
         work = folder / ".work"
-        return list(embed_shards(make, 384, shards, folder, work, LocalEngine(), length))
+        return list(embed_shards(make, WIDTH, shards, folder, work, LocalEngine(), length))
 
-    counts = embed(tmp_path / "whole", HashedEmbedder)
+    counts = embed(tmp_path / "whole", Letters)
     assert sum(counts) == N - 3
     seen = []
 
-    class Stops(HashedEmbedder):
+    class Stops(Letters):
         def embed(self, texts):
             if len(seen) == 4:
                 raise KeyboardInterrupt
@@ -246,7 +254,7 @@ def test_embeddings_resume_at_the_row_range_and_read_so_much_of_a_text(
         embed(tmp_path / "broken", Stops)
     calls = []
 
-    class Counts(HashedEmbedder):
+    class Counts(Letters):
         def embed(self, texts):
             calls.append(len(texts))
             assert max(map(len, texts)) <= 12
@@ -260,7 +268,7 @@ def test_embeddings_resume_at_the_row_range_and_read_so_much_of_a_text(
         assert whole == broken
     shutil.rmtree(tmp_path / "broken")
 
-    class Broken(HashedEmbedder):
+    class Broken(Letters):
         def embed(self, texts):
             return super().embed(texts) * np.nan
 

@@ -18,10 +18,10 @@ from gotd.data.columns import Columns
 from gotd.data.inputs import table_parts
 from gotd.data.pool import embeddings_file, shard_files, write_pool
 from gotd.embedding import embed
-from gotd.embedding.embedders import HashedEmbedder
+from gotd.embedding.tfidf import TfidfSvdEmbedder
 from gotd.engine.local import LocalEngine
 
-HASHED = HashedEmbedder(dimension=16, buckets=128)
+SPACE = TfidfSvdEmbedder(np.arange(128), np.random.default_rng(0).random((128, 16), "f4"), 128)
 MATRIX = embeddings_file(0)
 
 
@@ -53,7 +53,7 @@ def _short_ranges(monkeypatch):
 
 @dataclass
 class Stopping:
-    """Embeds like ``HASHED`` and stops with an error at its nth call."""
+    """Embeds like ``SPACE`` and stops with an error at its nth call."""
 
     stop_at: int
     calls: int = 0
@@ -62,21 +62,21 @@ class Stopping:
         self.calls += 1
         if self.calls > self.stop_at:
             raise InterruptedError
-        return HASHED.embed(texts)
+        return SPACE.embed(texts)
 
 
 @pytest.mark.parametrize("n", [1, 10, 35])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_rows_are_in_the_order_of_the_pool(tmp_path, n, workers):
-    rows = run(lambda: HASHED, pool(tmp_path / "pool", n), tmp_path / "out", workers)
+    rows = run(lambda: SPACE, pool(tmp_path / "pool", n), tmp_path / "out", workers)
     assert rows.dtype == np.float32
-    np.testing.assert_allclose(rows, HASHED.embed(texts(n)), atol=1e-6)
+    np.testing.assert_allclose(rows, SPACE.embed(texts(n)), atol=1e-6)
 
 
 def test_so_much_of_each_text_is_read(tmp_path):
     shards = pool(tmp_path / "pool", 12)
-    rows = run(lambda: HASHED, shards, tmp_path / "out", length_chars=5)
-    np.testing.assert_allclose(rows, HASHED.embed([t[:5] for t in texts(12)]), atol=1e-6)
+    rows = run(lambda: SPACE, shards, tmp_path / "out", length_chars=5)
+    np.testing.assert_allclose(rows, SPACE.embed([t[:5] for t in texts(12)]), atol=1e-6)
 
 
 @pytest.mark.parametrize("stop_at", [0, 1, 3])
@@ -87,14 +87,14 @@ def test_a_stopped_run_continues_at_its_range(tmp_path, stop_at):
     rest = Stopping(99)
     rows = run(lambda: rest, shards, tmp_path / "out")
     assert rest.calls == 4 - stop_at
-    np.testing.assert_allclose(rows, HASHED.embed(texts(35)), atol=1e-6)
+    np.testing.assert_allclose(rows, SPACE.embed(texts(35)), atol=1e-6)
 
 
 def test_markers_without_a_matrix_are_not_believed(tmp_path):
     shards = pool(tmp_path / "pool", 20)
-    run(lambda: HASHED, shards, tmp_path / "out")
+    run(lambda: SPACE, shards, tmp_path / "out")
     (tmp_path / "out" / MATRIX).unlink()
-    assert run(lambda: HASHED, shards, tmp_path / "out").any(axis=1).all()
+    assert run(lambda: SPACE, shards, tmp_path / "out").any(axis=1).all()
 
 
 def test_a_kill_while_the_file_is_created_is_repaired(tmp_path):
@@ -102,20 +102,21 @@ def test_a_kill_while_the_file_is_created_is_repaired(tmp_path):
     shards = pool(tmp_path / "pool", 20)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / f"{MATRIX}.7.part").write_bytes(b"\x93NUM")
-    assert run(lambda: HASHED, shards, tmp_path / "out").shape == (20, 16)
+    assert run(lambda: SPACE, shards, tmp_path / "out").shape == (20, 16)
 
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
+import numpy as np
 from gotd.data.pool import shard_files
 from gotd.embedding import embed
-from gotd.embedding.embedders import HashedEmbedder
+from gotd.embedding.tfidf import TfidfSvdEmbedder
 from gotd.engine.local import LocalEngine
 
 embed.ROWS_PER_RANGE = 10
 pool, folder, stop_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-plain = HashedEmbedder(dimension=16, buckets=128)
+plain = TfidfSvdEmbedder(np.arange(128), np.random.default_rng(0).random((128, 16), "f4"), 128)
 
 class Slow:
     calls = 0
@@ -144,7 +145,7 @@ def test_a_killed_process_continues_to_the_same_bytes(tmp_path):
     assert len(list((cut / "work").iterdir())) == 2
     rest = Stopping(99)
     run(lambda: rest, shards, cut)
-    run(lambda: HASHED, shards, full)
+    run(lambda: SPACE, shards, full)
     assert rest.calls == 2
     assert (cut / MATRIX).read_bytes() == (full / MATRIX).read_bytes()
 
@@ -153,7 +154,7 @@ def test_a_killed_process_continues_to_the_same_bytes(tmp_path):
 def test_a_row_that_is_not_finite_is_named(tmp_path, value):
     class Broken(Stopping):
         def embed(self, texts):
-            rows = HASHED.embed(texts)
+            rows = SPACE.embed(texts)
             rows[[text.startswith("word17 ") for text in texts], 3] = value
             return rows
 

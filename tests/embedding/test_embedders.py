@@ -1,4 +1,4 @@
-"""Pooling as defined, in any batch; hashed n-grams that keep angles."""
+"""Pooling as defined, in any batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gotd.data.columns import Columns
 from gotd.data.inputs import table_parts
 from gotd.data.pool import embeddings_file, shard_files, write_pool
 from gotd.embedding import embed
-from gotd.embedding.embedders import HashedEmbedder, TransformerEmbedder
+from gotd.embedding.embedders import TransformerEmbedder
 from gotd.engine.local import LocalEngine
 
 LENGTH, HIDDEN, WORDS = 16, 32, [f"w{row}" for row in range(40)]
@@ -246,50 +246,6 @@ def test_workers_do_not_change_a_byte(tmp_path, bert, texts, monkeypatch):
         list(embed.embed_shards(lambda: made_by, made_by.dimension, shards, folder, folder, engine))
     name = embeddings_file(0)
     assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
-
-
-# Hashed -------------------------------------------------------------------------------
-
-
-def test_hashed_rows_are_deterministic_and_of_unit_length(texts):
-    rows = HashedEmbedder(dimension=64, buckets=512).embed(texts)
-    assert rows.dtype == np.float32
-    assert rows.shape == (len(texts), 64)
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1.0, atol=1e-5)
-    assert np.array_equal(rows, HashedEmbedder(dimension=64, buckets=512).embed(texts))
-    one_by_one = np.concatenate([HashedEmbedder(64, buckets=512).embed([t]) for t in texts[:5]])
-    np.testing.assert_allclose(rows[:5], one_by_one, atol=1e-6)
-
-
-def test_every_field_of_the_hashed_embedder_counts(texts):
-    plain = HashedEmbedder(dimension=64, buckets=512).embed(texts)
-    for change in ({"ngrams": 1}, {"buckets": 256}, {"seed": 1}):
-        other = HashedEmbedder(**{"dimension": 64, "buckets": 512, **change}).embed(texts)
-        assert np.abs(other - plain).max() > 0.01
-
-
-def test_hashed_rows_keep_angles():
-    """Johnson-Lindenstrauss: cosines of the counts, up to about 1/sqrt(dimension)."""
-    made = HashedEmbedder(dimension=2048, ngrams=1, buckets=2048)
-    same, shuffled, half, other = made.embed(
-        ["aa bb cc dd", "dd cc bb aa", "aa bb xx yy", "ee ff gg hh"]
-    )
-    assert same @ shuffled == pytest.approx(1.0, abs=1e-5)
-    assert same @ half == pytest.approx(0.5, abs=0.1)
-    assert same @ other == pytest.approx(0.0, abs=0.1)
-
-
-def test_repeated_words_count_by_their_logarithm():
-    made = HashedEmbedder(dimension=32, ngrams=1)
-    once, other, mixed = made.embed(["aa", "bb", "aa aa aa bb"])
-    expected = np.log1p(3) * once + np.log1p(1) * other
-    np.testing.assert_allclose(mixed, expected / np.linalg.norm(expected), atol=1e-5)
-
-
-@pytest.mark.parametrize("field", ["dimension", "ngrams", "buckets"])
-def test_a_hashed_embedder_of_no_size_is_refused(field):
-    with pytest.raises(ValueError, match=f"{field} must be at least 1"):
-        HashedEmbedder(**{field: 0})
 
 
 @pytest.mark.slow

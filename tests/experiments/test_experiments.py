@@ -65,7 +65,7 @@ def test_real_questions_are_answered(data_folder, tmp_path, task):
         f"task={task}",
         "seed=11",
         "selector=none,got_d",
-        "embedder=hashed",
+        "embedder=tfidf_svd",
         "budget=8",
         "rank_rows=8",
         "candidates.limit=300",

@@ -137,7 +137,7 @@ def small(folder: Path, store: Path) -> list[str]:
         "model=micro",
         "pre_fine_tune=micro",
         "fine_tune=micro",
-        "embedder=hashed",
+        "embedder=tfidf_svd",
         "hydra/launcher=basic",
         f"source.path={folder}",
         f"store={store}",

@@ -176,7 +176,7 @@ def test_the_paper_s_setting_runs_from_the_hub(fake_hub, tmp_path):
             "experiment=toxicity",
             "scale=paper",
             "scorer@evaluation.scorer=trained_bert",
-            "embedder=hashed",
+            "embedder=tfidf_svd",
             "selector=none,least_toxic,got_d_contrast",
             "seed=1",
             "tracker=none",
@@ -240,7 +240,7 @@ def tiny_folder(root):
 FOLDER = [
     "experiment=toxicity/folder",
     "scorer@evaluation.scorer=trained_micro",
-    "embedder=hashed",
+    "embedder=tfidf_svd",
     "selector=random",
     "seed=1",
     "tracker=none",

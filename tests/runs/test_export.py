@@ -30,7 +30,7 @@ CAUSAL = [
     "pre_fine_tune.tuning=lora",
     "pre_fine_tune.learning_rate=0.01",
     "pre_fine_tune.global_batch_size=2",
-    "embedder=hashed",
+    "embedder=tfidf_svd",
 ]
 
 

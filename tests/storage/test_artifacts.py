@@ -25,8 +25,8 @@ from gotd.config.schemas import Chunking, TaskLimits
 from gotd.data.columns import Columns
 from gotd.data.inputs import table_parts
 from gotd.data.pool import as_one, open_pool
-from gotd.embedding.embedders import HashedEmbedder
 from gotd.embedding.encoders import TransformerEncoder
+from gotd.embedding.tfidf import TfidfSvdEmbedder, TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
 from gotd.pipeline import steps
 from gotd.storage import artifacts, progress
@@ -199,7 +199,7 @@ def test_workers_and_paths_are_in_no_key(tmp_path):
     from gotd.selectors.random import Random
 
     def embedded(workers: int) -> Step:
-        return steps.embeddings(make(), HashedEmbedder(), LocalEngine(workers))
+        return steps.embeddings(make(), TfidfSvdEncoder(), LocalEngine(workers), model=make())
 
     def ranked(workers: int) -> Step:
         chunks = {"target": make(), "candidates": make(version=2)}
@@ -240,7 +240,7 @@ def test_every_parameter_of_the_stages_is_in_their_key():
 
     keys = {embedded(dataclasses.replace(space, **{k: v})) for k, v in changes.items()}
     keys |= {embedded(space), embedded(space, length_chars=7), embedded(space, model=make())}
-    keys |= {embedded(HashedEmbedder()), embedded(HashedEmbedder(dimension=7))}
+    keys |= {embedded(TfidfSvdEncoder()), embedded(TfidfSvdEncoder(dimension=7))}
     assert len(keys) == len(changes) + 5
     assert embedded(dataclasses.replace(space, name="another")) == embedded(space)
     rows = make(kind="task")
@@ -547,7 +547,7 @@ def _embeddings(folder: Path) -> None:
     pool.mkdir(exist_ok=True)
     parts = table_parts(["some words"] * 800, "mine", Columns())
     write_pool(parts, pool, work, unit="whole", length_chars=1, tick=lambda rows: None)
-    embedder = HashedEmbedder(dimension=256, buckets=64)
+    embedder = TfidfSvdEmbedder(np.arange(64), np.ones((64, 256), "f4"), 64)
     list(embed_shards(lambda: embedder, 256, shard_files(pool), folder, work, LocalEngine()))
 
 

@@ -16,8 +16,8 @@ from gotd.data.microworld.world import Microworld
 from gotd.data.tasks.labelled import LabelledTask
 from gotd.data.tasks.toxicity import ToxicityTask
 from gotd.data.tasks.zero_shot import ZeroShotTask
-from gotd.embedding.embedders import HashedEmbedder
 from gotd.embedding.encoders import TransformerEncoder
+from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
 from gotd.evaluation.fine_tuned import FineTuned
 from gotd.evaluation.generation import GenerationSettings
@@ -98,6 +98,11 @@ def embeddings_step() -> Step:
     return steps.embeddings(pool_step(), TransformerEncoder("e", "minilm"), LocalEngine())
 
 
+def fitted_encoder_step() -> Step:
+    pools = {"target": pool_step(), "candidates": pool_step()}
+    return steps.fitted_encoder(TfidfSvdEncoder(), pools, 1000)
+
+
 def scored_step() -> Step:
     pools = {"target": pool_step(), "candidates": pool_step()}
     return steps.scored(DSIR(), "dsir", pools, 10, 3, LocalEngine())
@@ -143,7 +148,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "FineTuned": (lambda: FineTuned().key_fields(), "eaf398e5211a"),
     "FineTuned with row_noise": (lambda: FineTuned(row_noise=True).key_fields(), "afd872abef65"),
     "ZeroShot": (lambda: ZeroShot().key_fields(), "c5064c179e14"),
-    "HashedEmbedder": (lambda: HashedEmbedder().identity(), "12c37e6526eb"),
+    "TfidfSvdEncoder": (lambda: TfidfSvdEncoder().identity(), "9fed0542306a"),
     "Chunking": (lambda: key_fields(Chunking()), "84ebe75da6c0"),
     "TaskLimits": (lambda: key_fields(TaskLimits()), "a4ad5b49a32a"),
     "TaskLimits with reported_rows": (
@@ -157,6 +162,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "predictions step": (lambda: predictions_step().key, "d85d60e66d53"),
     "pre_fine_tuned step": (lambda: pre_fine_tuned_step().key, "7c4080b49fb2"),
     "pool step": (lambda: pool_step().key, "99c9ee413767"),
+    "fitted_encoder step": (lambda: fitted_encoder_step().key, "6a52142018c7"),
     "scored step": (lambda: scored_step().key, "22d6817bcb63"),
     "selection step": (lambda: selection_step().key, "83267850e668"),
     "embeddings step": (

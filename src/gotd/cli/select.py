@@ -54,7 +54,11 @@ def run(options: argparse.Namespace) -> int:
                 explain=options.explain,
                 licence=options.license,
             )
-    logging.getLogger(__name__).info(
+    log = logging.getLogger(__name__)
+    for side, count in manifest["unreadable_rows"].items():
+        if count:
+            log.warning("%s rows of the %s hold no word that the encoder knows", f"{count:,}", side)
+    log.info(
         "%s of %s candidates in %s: %s, report.md, manifest.json, README.md",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
         f"{manifest['rows']['candidates']:,}",

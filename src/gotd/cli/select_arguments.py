@@ -54,8 +54,8 @@ def _add_needed(add: Add) -> None:
 
 def _add_method(add: Add) -> None:
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")
-    names = "hashed (fast, needs no model), minilm, or a model's name or folder (hashed)"
-    add("--encoder", default="hashed", metavar="NAME", help=names)
+    names = "tfidf_svd (words, needs no model), minilm, or a model's name or folder (tfidf_svd)"
+    add("--encoder", default="tfidf_svd", metavar="NAME", help=names)
     add("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
     setting = "a setting of the method"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)

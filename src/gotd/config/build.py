@@ -35,7 +35,7 @@ TARGETS: dict[tuple[str, str], str] = {
     ("task", "task"): "gotd.data.tasks.labelled.LabelledTask",
     ("task", "zero_shot"): "gotd.data.tasks.zero_shot.ZeroShotTask",
     ("task", "toxicity"): "gotd.data.tasks.toxicity.ToxicityTask",
-    ("embedder", "hashed"): "gotd.embedding.embedders.HashedEmbedder",
+    ("embedder", "tfidf_svd"): "gotd.embedding.tfidf.TfidfSvdEncoder",
     ("embedder", "transformer"): "gotd.embedding.encoders.TransformerEncoder",
     ("model", "spec"): "gotd.training.models.ModelSpec",
     ("model", "causal_spec"): "gotd.training.causal_models.CausalSpec",

@@ -24,6 +24,7 @@ from gotd.data.chunking import fixed_chunks
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import repeated
 from gotd.storage.files import atomic_write, write_json
+from gotd.storage.memmap import open_array
 
 Unit = Literal["whole", "fixed"]
 Tables = Iterable[pa.Table]
@@ -33,6 +34,7 @@ SHARD_BYTES = 128 * 2**20
 """A shard ends at so many rows or bytes of text, whichever comes first."""
 
 INDEX = "shards.json"
+UNREADABLE = "unreadable.json"
 
 
 def write_pool(
@@ -191,6 +193,11 @@ def embeddings_file(number: int) -> str:
     return f"embeddings-{number:05d}.npy"
 
 
+def readable_file(name: str) -> str:
+    """Return the name of the copy of a file without the rows that the encoder cannot read."""
+    return f"readable-{name}"
+
+
 def pool_facts(pool: Path) -> dict[str, Any]:
     """Read what was counted when a pool was written.
 
@@ -207,17 +214,73 @@ def shard_files(pool: Path) -> list[tuple[Path, int]]:
     return [(pool / rows_file(number), count) for number, count in enumerate(counts)]
 
 
-def open_pool(pool: Path, embeddings: Path | None = None) -> list[Rows]:
+def unreadable_rows(embeddings: Path) -> list[int] | None:
+    """Return how many rows of each shard the encoder could not read; ``None``: it read all."""
+    path = embeddings / UNREADABLE
+    return json.loads(path.read_text("utf-8")) if path.exists() else None
+
+
+def write_readable(pool: Path, embeddings: Path, label: str) -> None:
+    """Write the rows that the encoder could read, for each shard that has others.
+
+    A row that it could not read has an embedding of zeros. It must not compete: to a cost
+    between unit vectors it seems nearer than most rows. A shard with such rows gets a copy
+    without them, so that every selector finds readable rows only and nothing is in memory.
+
+    Args:
+        pool: Folder that `write_pool` filled.
+        embeddings: Folder with the shards' embeddings; receives the copies, and
+            ``unreadable.json`` with the unreadable rows of each shard.
+        label: Name of the pool, for the message.
+
+    Raises:
+        ValueError: If no row of the pool could be read.
+    """
+    counts = []
+    for number, (rows, count) in enumerate(shard_files(pool)):
+        matrix = open_array(embeddings / embeddings_file(number))
+        readable = np.asarray(matrix.any(axis=1))
+        counts.append(count - int(readable.sum()))
+        if 0 < counts[-1] < count:
+            kept = Rows.open(rows).take(np.flatnonzero(readable))
+            batch = pa.record_batch([kept.ids, kept.texts, kept.domains], schema=SCHEMA)
+            path = embeddings / readable_file(rows_file(number))
+            with atomic_write(path) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
+                file.write_batch(batch)
+            with atomic_write(embeddings / readable_file(embeddings_file(number))) as part:
+                with part.open("wb") as file:
+                    np.save(file, matrix[readable])
+    if not any(counts):
+        return
+    if sum(counts) == sum(pool_facts(pool)["rows"]):
+        raise ValueError(
+            f"the encoder can read no row of {label}: none holds a word that it knows; give "
+            "texts with words or another encoder"
+        )
+    write_json(embeddings / UNREADABLE, counts)
+
+
+def open_pool(
+    pool: Path, embeddings: Path | None = None, only_readable: bool = False
+) -> list[Rows]:
     """Open a pool's shards as memory maps.
 
     Args:
         pool: Folder that `write_pool` filled.
         embeddings: Folder with the shards' embeddings.
+        only_readable: Leave out the rows that the encoder could not read.
     """
-    return [
-        Rows.open(rows, None if embeddings is None else embeddings / embeddings_file(number))
-        for number, (rows, _) in enumerate(shard_files(pool))
-    ]
+    unreadable = unreadable_rows(embeddings) if embeddings and only_readable else None
+    shards = []
+    for number, (rows, count) in enumerate(shard_files(pool)):
+        left_out = 0 if unreadable is None else unreadable[number]
+        matrix = None if embeddings is None else embeddings / embeddings_file(number)
+        if left_out and matrix is not None:
+            rows = matrix.with_name(readable_file(rows.name))
+            matrix = matrix.with_name(readable_file(matrix.name))
+        if left_out < count:
+            shards.append(Rows.open(rows, matrix))
+    return shards
 
 
 def as_one(shards: Sequence[Rows]) -> Rows:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gotd.data.base import FilteredPart, Part
+from gotd.data.rows import Rows
 
 SPLIT_SEED = 0
 """Seed of the choices that are one for all seeds of a sweep, so that cells are comparable.
@@ -108,3 +109,22 @@ def limited(parts: Sequence[Part], rows: int, seed: int, role: str) -> list[Part
 
     rule = {"limit": rows, "seed": seed, "role": role}
     return [FilteredPart(part, keep, rule) for part in parts]
+
+
+def sample_texts(shards: Sequence[Rows], rows: int, seed: int, role: str) -> list[str]:
+    """Return the texts of the rows with the smallest hashes of (role, seed, id), in that order.
+
+    Args:
+        shards: The pool; only the texts of the sample are read.
+        rows: How many; all if there are fewer.
+        seed: The role's seed.
+        role: What the sample is for.
+    """
+    hashes = [uniform_by_id(shard.ids, seed, role) for shard in shards]
+    largest = np.sort(np.concatenate(hashes))[:rows][-1]
+    drawn: list[tuple[float, str]] = []
+    for shard, shard_hashes in zip(shards, hashes, strict=True):
+        taken = np.flatnonzero(shard_hashes <= largest)
+        texts = shard.texts.take(pa.array(taken)).to_pylist()
+        drawn += zip(shard_hashes[taken].tolist(), texts, strict=True)
+    return [text for _, text in sorted(drawn)]

@@ -1,4 +1,4 @@
-"""Embedders: texts to rows of a matrix, by a Hugging Face encoder or hashed n-grams.
+"""Embedders: texts to rows of a matrix, by a Hugging Face encoder.
 
 The space matters more than epsilon or the selector: length and format of short task texts
 and long passages can hide the domain signal. So both sides go through one function, in one
@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
 from gotd.config.choices import check_choices
-from gotd.storage import keys
 from gotd.storage.model_files import hub_commit
-from gotd.storage.shapes import Shape
-from gotd.storage.work import Work
 
 Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
@@ -188,80 +183,3 @@ def _positions(network: Any) -> float:
         return float("inf")
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     return table.num_embeddings - first
-
-
-@dataclass(frozen=True)
-class HashedEmbedder:
-    """Hashed word n-grams, projected at random (Johnson-Lindenstrauss); needs no model.
-
-    The specification (see `gotd.embedding.encoders.Encoder`) and the embedder at once.
-
-    Each n-gram has a fixed random +-1 direction, chosen by its hash; a text is the sum of
-    its n-grams' directions, weighted by log(1 + count), scaled to unit length. A text
-    without a word of two letters is the zero row.
-
-    Args:
-        dimension: Width of the matrix.
-        ngrams: Longest n-gram in words.
-        buckets: Number of distinct directions.
-        seed: Seed of the directions.
-        name: Short name for tables and folders; not part of any key.
-
-    Raises:
-        ValueError: If a size is below 1.
-    """
-
-    key_name: ClassVar[str] = "HashedEmbedder"
-    version: ClassVar[int] = 1
-
-    dimension: int = 384
-    ngrams: int = 2
-    buckets: int = 65_536
-    seed: int = 0
-    name: str = "hashed"
-
-    def __post_init__(self) -> None:
-        check_sizes(dimension=self.dimension, ngrams=self.ngrams, buckets=self.buckets)
-
-    def identity(self) -> dict[str, Any]:
-        """Return the fields that decide the matrix."""
-        return {k: v for k, v in keys.identity(self).items() if k != "name"}
-
-    @property
-    def model_from_step(self) -> None:
-        """Return ``None``: no model embeds."""
-        return None
-
-    def width(self, folder: Path | None = None) -> int:
-        """Return the width of the matrix."""
-        return self.dimension
-
-    def work(self, rows: float, tokens: float, model: Shape | None) -> Work:
-        """Return the work of embedding; see `gotd.embedding.encoders.Encoder.work`."""
-        return Work(texts=rows, width=self.dimension, rate="hash")
-
-    def load(self, folder: Path | None = None) -> HashedEmbedder:
-        """Return the embedder itself: there is no model to load."""
-        return self
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Return float32 ``[len(texts), dimension]``, row i for text i."""
-        from sklearn.feature_extraction.text import HashingVectorizer
-
-        vectorizer: Any = HashingVectorizer  # its inferred types know no norm=None, no float32
-        counts = vectorizer(
-            n_features=self.buckets,
-            ngram_range=(1, self.ngrams),
-            alternate_sign=False,
-            norm=None,
-            dtype=np.float32,
-        ).transform(texts)
-        np.log1p(counts.data, out=counts.data)
-        rows = np.asarray(counts @ self._directions, dtype=np.float32)
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-
-    @cached_property
-    def _directions(self) -> np.ndarray:
-        random = np.random.default_rng(self.seed)
-        bits = random.integers(0, 2, size=(self.buckets, self.dimension), dtype=np.int8)
-        return (2.0 * bits - 1.0).astype(np.float32)

@@ -7,6 +7,7 @@ model behind it. Target and candidates always go through the same encoder.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,18 +16,19 @@ from typing import Any, ClassVar, Literal, Protocol
 from gotd.config.choices import check_choices
 from gotd.embedding.embedders import (
     Embedder,
-    HashedEmbedder,
     Pooling,
     Precision,
     TransformerEmbedder,
     check_sizes,
 )
+from gotd.data.rows import Rows
+from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
 from gotd.storage.model_files import locate, model_identity
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
 
-KNOWN = ("hashed", "minilm")
+KNOWN = ("tfidf_svd", "minilm")
 """Encoders of ``gotd select`` that have a name of their own."""
 
 BASE = "base"
@@ -42,11 +44,12 @@ class Encoder(Protocol):
         ...
 
     @property
-    def model_from_step(self) -> Literal["base", "tuned"] | None:
+    def model_from_step(self) -> Literal["base", "tuned", "fitted"] | None:
         """Return which step's model embeds, if any.
 
         ``base`` is the base model of the experiment, ``tuned`` the model fine-tuned on the
-        target; ``None``: the encoder loads its own model or needs none.
+        target, ``fitted`` what a `FittedEncoder` learnt from target and pool; ``None``: the
+        encoder loads its own model.
         """
         ...
 
@@ -79,8 +82,33 @@ class Encoder(Protocol):
         """Load the model.
 
         Args:
-            folder: Folder of the base model, or of the model that was fine-tuned on the
-                target, for an encoder that uses one of them.
+            folder: Folder of the step that `model_from_step` names, if it names one.
+        """
+        ...
+
+
+class FittedEncoder(Encoder, Protocol):
+    """A specification of an encoder that is first fitted on rows, in a step of its own."""
+
+    @property
+    def fitted_on(self) -> Literal["pool", "pool_and_target"]:
+        """Return the rows it is fitted on."""
+        ...
+
+    @property
+    def sample_rows(self) -> int:
+        """Return the largest number of rows that are drawn from each of them."""
+        ...
+
+    def fit(
+        self, pools: Sequence[Sequence[Rows]], folder: Path, length_chars: int | None = None
+    ) -> None:
+        """Fit the encoder and write it to a folder.
+
+        Args:
+            pools: The pools to fit on, each in shards.
+            folder: Receives its files.
+            length_chars: Characters of each text that are read; ``None``: all.
         """
         ...
 
@@ -206,7 +234,7 @@ def named_encoder(name: str, device: str = "auto") -> Encoder:
     """Return an encoder of ``gotd select`` by its name.
 
     Args:
-        name: ``hashed`` (word n-grams, no model), ``minilm``, or the name or folder of a
+        name: ``tfidf_svd`` (words, no model), ``minilm``, or the name or folder of a
             Hugging Face encoder, whose hidden states are averaged and scaled to unit length.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 
@@ -217,8 +245,8 @@ def named_encoder(name: str, device: str = "auto") -> Encoder:
     if name not in KNOWN and near and not Path(name).is_dir():
         raise ValueError(f"unknown encoder {name!r}; did you mean {near[0]!r}?")
     check_device(device)
-    if name == "hashed":
-        return HashedEmbedder()
+    if name == "tfidf_svd":
+        return TfidfSvdEncoder()
     # MiniLM in bfloat16 agrees with float32 (cosine over 0.9999) at twice the speed.
     return TransformerEncoder(
         name=Path(name).name,

@@ -15,7 +15,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -114,7 +114,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     selection = None
     if selector is not None:
         encoder = build(config.embedder)
-        embeds = _embedding_model(config, encoder, base, rows, task, tuning)
+        embeds = partial(_embedding_model, config, encoder, base, rows, task, tuning)
         selection = _selection(config, source, task, selector, rows, encoder, embeds, evaluation)
         model = steps.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
     measured = steps.measured(evaluation, model, rows, task, tuning, source, seeds)
@@ -145,7 +145,7 @@ def _selection(
     selector: Any,
     rows: Step,
     encoder: Encoder,
-    embeds: Step | None,
+    embedding_model: Callable[[Mapping[str, Step]], Step | None],
     evaluation: Any,
 ) -> Step:
     """Plan how an arm selects: pools, their embeddings, scores, the first rows."""
@@ -162,8 +162,9 @@ def _selection(
         chunking = typed(config.candidate_chunks)
         candidates = steps.pool("candidates", parts, chunking, count=rows_in_pool)
     pools = {"target": target, "candidates": candidates}
+    model = embedding_model(pools)
     embedded = pools | {
-        f"{name}_embeddings": steps.embeddings(pool, encoder, engine, model=embeds)
+        f"{name}_embeddings": steps.embeddings(pool, encoder, engine, model=model)
         for name, pool in pools.items()
     }
     inputs = dict(embedded if "embeddings" in selector.requires else pools)
@@ -291,13 +292,21 @@ def _write_failure(path: Path, record: dict[str, Any]) -> None:
 
 
 def _embedding_model(
-    config: DictConfig, encoder: Encoder, base: Step, rows: Step, task: Any, settings: Any
+    config: DictConfig,
+    encoder: Encoder,
+    base: Step,
+    rows: Step,
+    task: Any,
+    settings: Any,
+    pools: Mapping[str, Step],
 ) -> Step | None:
-    """Return the step whose model embeds: the arm's base, or one tuned on the target."""
-    if encoder.model_from_step != "tuned":
-        return base if encoder.model_from_step == "base" else None
-    seeds = derive_seeds(config.seed)
-    return steps.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
+    """Return the step whose model embeds, if any: see `Encoder.model_from_step`."""
+    if encoder.model_from_step == "fitted":
+        return steps.fitted_encoder(encoder, pools)
+    if encoder.model_from_step == "tuned":
+        seeds = derive_seeds(config.seed)
+        return steps.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
+    return base if encoder.model_from_step == "base" else None
 
 
 def _starts_from_mnli(config: DictConfig, task: str) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gotd.data.pool import as_one, open_pool, pool_facts
+from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selection_report.measures import Measures, coverage, domain_shares
@@ -22,6 +22,8 @@ from gotd.storage.memmap import open_array
 
 if TYPE_CHECKING:
     from gotd.selection_report.explain import Explainer
+
+SIDES = ("target", "candidates")
 
 DOMAINS = "domains.json"
 FACTS = "facts.json"
@@ -34,19 +36,25 @@ def scores_file(number: int) -> str:
     return f"scores-{number:05d}.npy"
 
 
-def open_pools(folders: Mapping[str, Path], least: int = 1) -> tuple[Rows, list[Rows]]:
+def open_pools(
+    folders: Mapping[str, Path], least: int = 1, only_readable: bool = True
+) -> tuple[Rows, list[Rows]]:
     """Open target and candidates, with their embeddings where there are some.
 
     Args:
         folders: Folders of the steps ``target`` and ``candidates``, and where they exist
             ``target_embeddings``, ``candidates_embeddings`` and ``screened``.
         least: Candidates that the screened domains must hold.
+        only_readable: Leave out the rows that the encoder could not read.
 
     Raises:
         ValueError: If they hold fewer.
     """
-    target = as_one(open_pool(folders["target"], folders.get("target_embeddings")))
-    candidates = open_pool(folders["candidates"], folders.get("candidates_embeddings"))
+    sides = [
+        open_pool(folders[side], folders.get(f"{side}_embeddings"), only_readable)
+        for side in SIDES
+    ]
+    target, candidates = as_one(sides[0]), sides[1]
     if "screened" in folders:
         from gotd.selectors.domains import only_domains
 
@@ -62,14 +70,18 @@ class RankedPool:
         folders: Folders of the steps, as for `open_pools`, and ``scored``.
         limit: The largest budget; ``None``: all rows that were ranked.
         engine: Maps over shards.
+        embeds: Whether the selector read the embeddings, so that rows which the encoder
+            could not read did not compete.
 
     Raises:
         ValueError: If the limit is not in ``[1, candidates]``.
     """
 
-    def __init__(self, folders: Mapping[str, Path], limit: int | None, engine: Engine) -> None:
-        self.folders, self.engine = folders, engine
-        self.target, self.candidates = open_pools(folders, limit or 1)
+    def __init__(
+        self, folders: Mapping[str, Path], limit: int | None, engine: Engine, embeds: bool
+    ) -> None:
+        self.folders, self.engine, self.embeds = folders, engine, embeds
+        self.target, self.candidates = open_pools(folders, limit or 1, only_readable=embeds)
         self.pool = pool_facts(folders["candidates"])
         self._ranking = None
         if (folders["scored"] / RANKING).exists():
@@ -84,8 +96,18 @@ class RankedPool:
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
-        """Return what the selector reported: ``diagnostics`` and ``with_replacement``."""
-        return json.loads((self.folders["scored"] / FACTS).read_text("utf-8"))
+        """Return what the selector reported, and the rows that did not compete.
+
+        Returns:
+            ``diagnostics``, ``with_replacement`` and ``unreadable_rows`` by side: rows that
+            the selector's encoder could not read.
+        """
+        facts = json.loads((self.folders["scored"] / FACTS).read_text("utf-8"))
+        counts = {
+            side: unreadable_rows(self.folders[f"{side}_embeddings"]) if self.embeds else None
+            for side in SIDES
+        }
+        return {**facts, "unreadable_rows": {side: sum(n or []) for side, n in counts.items()}}
 
     @property
     def potential(self) -> np.ndarray | None:

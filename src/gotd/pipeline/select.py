@@ -21,21 +21,20 @@ import numpy as np
 from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
-from gotd.data.pool import Unit, pool_facts
+from gotd.data.pool import Unit, pool_facts, unreadable_rows
 from gotd.data.rows import Rows
-from gotd.embedding.embedders import Embedder, HashedEmbedder
+from gotd.embedding.embedders import Embedder
 from gotd.embedding.encoders import Encoder
+from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline import steps
-from gotd.pipeline.ranked_pool import RankedPool, SelectedRows
+from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.checks import check_at_least
 from gotd.transport import NotConverged
 
 if TYPE_CHECKING:
     from gotd.selection_report.explain import Explainer
-
-SIDES = ("target", "candidates")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Request:
     candidates: Sequence[Part]
     method: Any
     method_name: str
-    encoder: Encoder = field(default_factory=HashedEmbedder)
+    encoder: Encoder = field(default_factory=TfidfSvdEncoder)
     target_columns: Columns = field(default_factory=Columns)
     columns: Columns = field(default_factory=Columns)
     unit: Unit = "whole"
@@ -116,15 +115,12 @@ class Prepared:
         self._run("target", target)
         self._run("candidates", candidates)
         self._check_limit()
+        inputs = dict(self.steps)
         if request.embeds:
-            for side in SIDES:
-                # A target is small: a cluster would take longer to start than to answer.
-                here = engine if side == "candidates" else LocalEngine()
-                pool = self.steps[side]
-                step = steps.embeddings(pool, request.encoder, here, request.length_chars)
-                self._run(f"{side}_embeddings", step)
+            inputs |= {f"{side}_embeddings": self._embed_pool(side) for side in SIDES}
+            self._check_limit()
         scored = steps.scored(
-            request.method, request.method_name, dict(self.steps), limit, request.seed, engine
+            request.method, request.method_name, inputs, limit, request.seed, engine
         )
         try:
             self._run("scored", scored)
@@ -139,7 +135,7 @@ class Prepared:
     def ranked(self) -> RankedPool:
         """Return the scored pool."""
         folders = {name: self.folder(name) for name in self.steps}
-        return RankedPool(folders, self.limit, self.engine)
+        return RankedPool(folders, self.limit, self.engine, self.request.embeds)
 
     def select(self, budget: int, *, explain: bool = False) -> SelectedRows:
         """Take the first ``budget`` rows.
@@ -154,6 +150,27 @@ class Prepared:
         explainer = self._explainer() if explain else None
         return self.ranked.select(budget, explainer, self._embed)
 
+    def _embed_pool(self, side: str) -> Step:
+        """Embed the rows of a side; return the step."""
+        # A target is small: a cluster would take longer to start than to answer.
+        engine = self.engine if side == "candidates" else LocalEngine()
+        request, model = self.request, self._fitted()
+        step = steps.embeddings(
+            self.steps[side], request.encoder, engine, request.length_chars, model
+        )
+        self._run(f"{side}_embeddings", step)
+        return step
+
+    def _fitted(self) -> Step | None:
+        """Fit the encoder if it is one that is fitted; return the step."""
+        encoder = self.request.encoder
+        if encoder.model_from_step != "fitted":
+            return None
+        if "encoder" not in self.steps:
+            pools = {side: self.steps[side] for side in SIDES}
+            self._run("encoder", steps.fitted_encoder(encoder, pools, self.request.length_chars))
+        return self.steps["encoder"]
+
     def _run(self, name: str, step: Step) -> None:
         """Build a step if it is not there, and note what it took."""
         began = time.perf_counter()
@@ -167,12 +184,15 @@ class Prepared:
         )
 
     def _check_limit(self) -> None:
-        rows = sum(pool_facts(self.folder("candidates"))["rows"])
+        rows, which = sum(pool_facts(self.folder("candidates"))["rows"]), ""
+        if "candidates_embeddings" in self.steps:
+            unreadable = sum(unreadable_rows(self.folder("candidates_embeddings")) or [])
+            rows, which = rows - unreadable, " that the encoder can read"
         if self.limit < 1:
             raise ValueError(f"the budget must be at least 1, not {self.limit}")
         if self.limit > rows:
             raise ValueError(
-                f"the budget {self.limit:,} is larger than the pool of {rows:,} candidates; "
+                f"the budget {self.limit:,} is larger than the pool of {rows:,} candidates{which}; "
                 "lower the budget or add candidates"
             )
 
@@ -185,7 +205,8 @@ class Prepared:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return self.request.encoder.load()
+        model = self._fitted()
+        return self.request.encoder.load(None if model is None else self.folder("encoder"))
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed as much of each text as the encoder reads of the pool."""

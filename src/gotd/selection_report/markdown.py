@@ -31,6 +31,7 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
         "summaries": [summaries[budget] for budget in sorted(summaries)],
         "largest": summaries[max(summaries)],
         "blank": sum(manifest["blank_rows"].values()),
+        "unreadable": manifest["unreadable_rows"],
         "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
     }
     return _templates().get_template("report.md.jinja").render(context)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gotd.pipeline.steps.models import pre_fine_tuned as pre_fine_tuned
     from gotd.pipeline.steps.models import tuned_encoder as tuned_encoder
     from gotd.pipeline.steps.pools import embeddings as embeddings
+    from gotd.pipeline.steps.pools import fitted_encoder as fitted_encoder
     from gotd.pipeline.steps.pools import pool as pool
     from gotd.pipeline.steps.pools import target as target
     from gotd.pipeline.steps.rows import task_rows as task_rows
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "measures": ("measured",),
     "models": ("base_model", "pre_fine_tuned", "tuned_encoder"),
-    "pools": ("embeddings", "pool", "target"),
+    "pools": ("embeddings", "fitted_encoder", "pool", "target"),
     "rows": ("task_rows",),
     "selections": ("scored", "screened", "selection"),
     "losses": ("target_loss",),

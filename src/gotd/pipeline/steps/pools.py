@@ -14,11 +14,18 @@ import pyarrow.parquet as pq
 from gotd.config.schemas import Chunking, TaskLimits
 from gotd.data.columns import Columns
 from gotd.data.inputs import InMemory, Part
-from gotd.data.pool import SHARD_BYTES, pool_facts, shard_files, write_pool
+from gotd.data.pool import (
+    SHARD_BYTES,
+    open_pool,
+    pool_facts,
+    shard_files,
+    write_pool,
+    write_readable,
+)
 from gotd.data.sampling import at_most
 from gotd.data.sizes import CHARS_PER_TOKEN, chunk_tokens
 from gotd.embedding.embed import embed_shards
-from gotd.embedding.encoders import Encoder
+from gotd.embedding.encoders import Encoder, FittedEncoder
 from gotd.engine.local import Engine
 from gotd.storage import progress
 from gotd.storage.artifacts import WORK, Step
@@ -126,6 +133,38 @@ def target(
     )
 
 
+def fitted_encoder(
+    encoder: FittedEncoder, pools: Mapping[str, Step], length_chars: int | None = None
+) -> Step:
+    """Fit an encoder on a sample of the pool, with the target if it says so.
+
+    Args:
+        encoder: The encoder.
+        pools: The steps ``target`` and ``candidates``.
+        length_chars: Characters of each text that are read; ``None``: all.
+    """
+    sides = ("candidates",) if encoder.fitted_on == "pool" else ("candidates", "target")
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        encoder.fit([open_pool(inputs[side]) for side in sides], folder, length_chars)
+
+    return Step(
+        kind="fitted_encoder",
+        version=1,
+        name=f"{encoder.name}-{pools[sides[-1]].name}",
+        parameters={"encoder": encoder.identity(), "length_chars": length_chars},
+        build=build,
+        inputs={side: pools[side] for side in sides},
+        work=lambda: _fitting_work(encoder, [pools[side] for side in sides]),
+    )
+
+
+def _fitting_work(encoder: FittedEncoder, pools: Sequence[Step]) -> Work:
+    rows = sum(min(encoder.sample_rows, pool.stated.rows) for pool in pools)
+    size = 4 * rows * encoder.width()
+    return Work(texts=rows, memory_bytes=4 * size, disk_bytes=4 * size, rate="words")
+
+
 def embeddings(
     pool: Step,
     encoder: Encoder,
@@ -140,8 +179,11 @@ def embeddings(
         encoder: Maps texts to rows of a matrix.
         engine: Maps over row ranges.
         length_chars: Characters of each text that are read; ``None``: all.
-        model: The step whose model embeds, for an encoder that uses the base model or one
-            that was fine-tuned on the target.
+        model: The step whose model embeds, for an encoder that names one in
+            ``model_from_step``.
+
+    Raises:
+        ValueError: If the encoder can read no row (when the step is built).
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
@@ -150,6 +192,7 @@ def embeddings(
         shards = shard_files(inputs["pool"])
         for rows in embed_shards(load, width, shards, folder, folder / WORK, engine, length_chars):
             progress.tick(rows)
+        write_readable(inputs["pool"], folder, pool.name)
 
     def work() -> Work:
         rows, tokens = pool.stated.rows, pool.stated.tokens

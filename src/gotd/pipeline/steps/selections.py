@@ -226,7 +226,7 @@ def selection(
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        ranked = RankedPool(inputs, budget, engine)
+        ranked = RankedPool(inputs, budget, engine, "embeddings" in selector.requires)
         # With prices, each row is attributed to targets: is a part of the target not served?
         explainer = None if ranked.potential is None else ranked.explainer(selector)
         selected = ranked.select(ranked.limit, explainer)
