@@ -55,6 +55,10 @@ class Kernel:
         """Return the cost that the kernel divides by."""
         return 2.0 * self.width**2 if self.name == "rbf" else 1.0
 
+    def of(self, cost: Tensor) -> Tensor:
+        """Compute similarities from costs in units of `unit`, in place."""
+        return cost.neg_().exp_() if self.name == "rbf" else cost.sqrt_().neg_()
+
     def similarity(self, x: Tensor, logits: Logits) -> Tensor:
         """Compute ``[n, m]`` similarities of ``[n, d]`` rows that a stream loaded.
 
@@ -62,9 +66,8 @@ class Kernel:
             x: The rows.
             logits: Logits of the stream at an epsilon of `unit`.
         """
-        # Minus the cost, in units of `unit`; rounding may make it positive.
-        z = logits(x).sub_(squared_norms(x)[:, None] / self.unit).clamp_(max=0.0)
-        return z.exp_() if self.name == "rbf" else z.neg_().sqrt_().neg_()
+        # Rounding may make a cost of zero negative.
+        return self.of((squared_norms(x)[:, None] / self.unit).sub(logits(x)).clamp_(min=0.0))
 
 
 @full_float32()
