@@ -14,7 +14,6 @@ Super-samples from kernel herding. The mixture with the pool is Lemma 1 of GOT-D
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -28,7 +27,7 @@ from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Ranking, empty_scores
 from gotd.selectors.mmd import KernelSettings
 from gotd.selectors.neighbours import take_ids
-from gotd.selectors.topk import Best, smallest_rows
+from gotd.selectors.topk import smallest_rows
 from gotd.selectors.transport_settings import READ_TARGETS
 from gotd.storage.work import Work
 from gotd.transport import Compute, Problem
@@ -38,9 +37,6 @@ from gotd.transport.reference import gather
 
 SHORTLIST = 4096
 """Candidates that are compared at every step; the others are bounded."""
-
-ROUNDS_PER_DOUBLING = 30
-"""Passes over the pool while the taken rows double (measured)."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,9 @@ class MMDHerding(KernelSettings):
     Only a short list is compared at every step. ``S_i`` never falls, so the sums of an
     earlier step bound the score of all other candidates from below. When the bound is
     reached, one pass over the pool renews all sums. So the order is that of a comparison of
-    all candidates at each step. Three numbers per candidate are in memory.
+    all candidates at each step. The larger the weight, the more passes: with .3 every
+    twentieth step needs one, with .9 nearly every step. Three numbers per candidate are in
+    memory.
 
     Args:
         weight: Share of the taken rows in the mixture, in (0, 1]; see `GotDPath`.
@@ -79,29 +77,26 @@ class MMDHerding(KernelSettings):
     ) -> Ranking:
         """Rank step by step; the seed draws the rows that represent a large pool."""
         herd = self._start(target, candidates, seed, engine)
-        taken, rounds, length = np.empty((0, 2), dtype=np.int64), 0, 1
+        taken, passes = np.empty((0, 2), dtype=np.int64), 0
         while len(taken) < limit:
-            chosen = self._round(herd, len(taken), length)
-            rounds += 1
-            length = 2 * length if len(chosen) == length else max(1, len(chosen))
-            taken = np.concatenate([taken, chosen])
+            chosen = self._round(herd, len(taken), limit)
+            taken, passes = np.concatenate([taken, chosen]), passes + 1
             if len(taken) < limit:
                 herd.take(chosen)
         starts = np.cumsum([0, *map(len, candidates)])
-        rows = (starts[taken[:, 0]] + taken[:, 1])[:limit]
+        rows = starts[taken[:, 0]] + taken[:, 1]
         diagnostics = {
             "kernel_width": herd.kernel.width,
-            "passes": rounds,
+            "passes": passes,
             "precision": herd.compute.precision,
         }
         steps = np.arange(1.0, limit + 1.0)
         return Ranking(take_ids(candidates, rows), steps, diagnostics=diagnostics)
 
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
-        """Return the work of the first pass and of comparing all rows with the taken ones."""
+        """Return the work of the first pass and of at most one further pass per step."""
         first = super().work(n_candidates, n_targets, width, limit)
-        passes = 1 + ROUNDS_PER_DOUBLING * math.log2(1 + limit)
-        pairs = n_candidates * (limit + READ_TARGETS * passes)
+        pairs = n_candidates * limit * (1 + READ_TARGETS)
         held = first.memory_bytes + 5 * 8 * n_candidates
         return replace(first, flops=first.flops + 2.0 * pairs * width, memory_bytes=held)
 
@@ -121,33 +116,39 @@ class MMDHerding(KernelSettings):
         ids = [shard.ids for shard in candidates]
         return _Herd(problem, compute, kernel, engine, ids, base, sums, far)
 
-    def _round(self, herd: _Herd, taken: int, length: int) -> np.ndarray:
-        """Take up to ``length`` rows, while none outside the short list can be better.
+    def _round(self, herd: _Herd, taken: int, limit: int) -> np.ndarray:
+        """Take rows of a short list, as long as no other candidate can be better.
+
+        Args:
+            herd: The state after all rows taken so far.
+            taken: How many these are.
+            limit: How many there may be.
 
         Returns:
-            ``[k, 2]`` int64 pairs (shard, row); at least one for a length of 1.
+            ``[k, 2]`` int64 pairs (shard, row), at least one.
         """
-        best = herd.smallest(self.weight / (taken + length))
-        bound = best.scores[SHORTLIST] if len(best.scores) > SHORTLIST else np.inf
-        # By id, so that the first of equal scores is the right one.
-        by_id = pc.sort_indices(best.ids[:SHORTLIST]).to_numpy()
-        where = best.where[by_id]
+        where = herd.shortlist(self.weight / (taken + 1))
         base, sums = gather(herd.base, where), gather(herd.sums, where)
-        far = 0.0 if herd.far is None else gather(herd.far, where)
-        stream = Stream(herd.problem, herd.compute)
-        x = stream.load(gather(herd.problem.candidates, where))
-        chosen: list[int] = []
-        for count in range(taken + 1, taken + length + 1):
+        far = None if herd.far is None else gather(herd.far, where)
+        x = Stream(herd.problem, herd.compute).load(gather(herd.problem.candidates, where))
+        for shard, row in where.tolist():
+            herd.base[shard][row] = np.inf  # the others are left
+        chosen, bound = [], np.inf
+        for count in range(taken + 1, limit + 1):
             scores = base + self.weight / count * sums
             row = int(scores.argmin())
-            # In a round of one step the bound is a score, and the short list has the best.
-            if scores[row] == np.inf or (scores[row] >= bound and length > 1):
+            # At the first step all sums are exact, and the short list has the best row.
+            bound = herd.bound(self.weight / count) if chosen else np.inf
+            if scores[row] == np.inf or scores[row] >= bound:
                 break
             chosen.append(row)
             cost = (x - x[row]).square_().sum(dim=1).div_(herd.kernel.unit)
-            sums += herd.kernel.of(cost).double().cpu().numpy() + far
-            sums += 0.0 if herd.far is None else far[row]
+            sums += herd.kernel.of(cost).double().cpu().numpy()
+            if far is not None:
+                sums += far + far[row]
             base[row] = np.inf
+        for (shard, row), value in zip(where.tolist(), base, strict=True):
+            herd.base[shard][row] = value
         return where[chosen]
 
 
@@ -176,17 +177,19 @@ class _Herd:
     sums: Out
     far: Out | None
 
-    def smallest(self, rate: float) -> Best:
-        """Return the rows with the smallest ``base + rate * sums``, one more than compared."""
+    def shortlist(self, rate: float) -> np.ndarray:
+        """Return the rows with the smallest ``base + rate * sums``, sorted by id."""
         scores = [b + rate * s for b, s in zip(self.base, self.sums, strict=True)]
-        return smallest_rows(scores, self.ids, SHORTLIST + 1, self.engine)
+        best = smallest_rows(scores, self.ids, SHORTLIST, self.engine)
+        return best.where[pc.sort_indices(best.ids).to_numpy()]
+
+    def bound(self, rate: float) -> float:
+        """Return the smallest ``base + rate * sums``."""
+        parts = zip(self.base, self.sums, strict=True)
+        return min((float((b + rate * s).min()) for b, s in parts if len(b)), default=np.inf)
 
     def take(self, chosen: np.ndarray) -> None:
         """Add the similarity to chosen rows, ``[k, 2]`` pairs, to all sums."""
-        if not len(chosen):
-            return
-        for shard, row in chosen.tolist():
-            self.base[shard][row] = np.inf
         rows = gather(self.problem.candidates, chosen)
         near = replace(self.problem, target=rows)
         added = kernel_sums(near, np.ones(len(rows)), self.kernel, self.compute)
