@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pyarrow as pa
 
 from gotd.data.rows import Rows
+from gotd.data.sampling import uniform_by_id
 from gotd.data.words import words
+from gotd.engine.local import Engine
+from gotd.selectors.topk import smallest_rows
 
 # Texts that are Python strings at once.
 BLOCK_ROWS = 1024
@@ -48,3 +52,29 @@ def target_words(target: Rows, reader: str) -> list[list[str]]:
     if not any(found):
         raise ValueError(f"{reader}: no word in the target; are the texts empty?")
     return found
+
+
+def sample_rows(
+    candidates: Sequence[Rows], rows: int, seed: int, role: str, engine: Engine
+) -> Rows:
+    """Copy the ids and texts of the rows with the smallest hashes of (role, seed, id).
+
+    Args:
+        candidates: The pool, in shards.
+        rows: How many; all if there are fewer.
+        seed: Seed of the sample.
+        role: What the sample is for.
+        engine: Maps over shards.
+
+    Returns:
+        The rows, smallest hash first.
+    """
+    hashes = list(engine.map(lambda shard: uniform_by_id(shard.ids, seed, role), candidates))
+    best = smallest_rows(hashes, [shard.ids for shard in candidates], rows, engine)
+    texts: list[str | None] = [None] * len(best.ids)
+    for number, shard in enumerate(candidates):
+        here = np.flatnonzero(best.shard == number)
+        taken = shard.texts.take(pa.array(best.row[here])).to_pylist()
+        for position, text in zip(here.tolist(), taken, strict=True):
+            texts[position] = text
+    return Rows(best.ids, pa.array(texts, type=pa.string()))
