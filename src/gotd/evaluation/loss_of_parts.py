@@ -60,8 +60,8 @@ class LossOfParts:
                 )
             losses = pq.read_table(folders[name] / LOSSES)
             means = mean_losses(losses, name)
-            parts = [value for part, value in means.items() if part != name]
-            if not parts or None in parts:
+            parts = [value for part, value in means.items() if part != name and value is not None]
+            if len(parts) < max(1, len(means) - 1):
                 raise ValueError(
                     f"evaluation={self.name} needs a language model and texts with parts; "
                     f"task {task.name} measured {', '.join(means)}"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -95,7 +95,7 @@ class BM25(ScoringSelector):
         weights = csr_matrix(count_words(queries, vocabulary)[0].multiply(idf))
         if self.aggregate == "mean":
             weights = csr_matrix(weights.mean(axis=0))
-        by_word = csr_matrix(weights.T)
+        by_word: Any = csr_matrix(weights.T)  # its inferred types know no shape
 
         def score(shard: Rows) -> np.ndarray:
             step = max(1, BLOCK_PAIRS // by_word.shape[1])

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import vstack
 
 from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
@@ -111,11 +111,12 @@ class Classifier(ScoringSelector):
         """Return 0 or 1 for every row, by a hash of (seed, id)."""
         return (uniform_by_id(shard.ids, seed, "classifier half") < 0.5).astype(np.int64)
 
-    def _features(self, rows: Iterable[list[str]]) -> csr_matrix:
+    def _features(self, rows: Iterable[list[str]]) -> Any:
         """Count the n-grams of rows given as words: ``[n, buckets]``, rows of unit length."""
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        return HashingVectorizer(
+        vectorizer: Any = HashingVectorizer  # its inferred types know no token_pattern=None
+        return vectorizer(
             tokenizer=list,
             token_pattern=None,
             lowercase=False,
@@ -124,7 +125,7 @@ class Classifier(ScoringSelector):
             alternate_sign=False,
         ).transform(rows)
 
-    def _fit(self, positive: csr_matrix, negative: csr_matrix) -> tuple[np.ndarray, float]:
+    def _fit(self, positive: Any, negative: Any) -> tuple[np.ndarray, float]:
         """Fit a model.
 
         Args:
@@ -144,7 +145,7 @@ class Classifier(ScoringSelector):
                 f"{self.name}: the rows of the pool to fit on have no word; give more candidates, "
                 "or raise pool_rows"
             )
-        rows = vstack([positive, negative], format="csr")
+        rows: Any = vstack([positive, negative], format="csr")
         used = np.unique(rows.indices)  # the others would take most of the time
         model = LogisticRegression(
             C=1.0 / self.regularisation,

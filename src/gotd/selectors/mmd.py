@@ -79,7 +79,8 @@ class KernelSettings(Comparison):
         problem = self.problem(target, candidates)
         n, m = problem.n_candidates, problem.n_target
         priority = engine.map(lambda shard: uniform_by_id(shard.ids, seed, "mmd pool"), candidates)
-        where = smallest_priority(priority, min(n, self.pool_rows), [len(s) for s in candidates])
+        lengths = [len(shard) for shard in candidates]
+        where, _ = smallest_priority(priority, min(n, self.pool_rows), lengths)
         sample, r = gather(problem.candidates, where), len(where)
         first = np.vstack([problem.target[:WIDTH_ROWS], sample[:WIDTH_ROWS]])
         try:
