@@ -13,6 +13,7 @@ from gotd.selectors.got_d import GotD
 from gotd.selectors.got_d_clusters import GotDClusters
 from gotd.selectors.got_d_path import GotDPath
 from gotd.selectors.nearest import Nearest
+from gotd.selectors.oracle import Oracle
 from gotd.selectors.random import RandomInDomain
 from gotd.selectors.registry import entries, entry, selector_class
 from gotd.selectors.tsds import TSDS
@@ -34,13 +35,18 @@ VARIANTS = {
 }
 REGISTERED = [one.name for one in entries() if one.target]
 SEEDED = {"random", "all_domains", "oracle", "half_oracle", "dsir", "tsds_multinomial"}
-NARROW = {"random_in_domain", "random_in_one_domain", "oracle", "half_oracle"}
+NARROW = {"random_in_domain", "random_in_one_domain", "oracle"} | {
+    f"{share}_oracle" for share in ("quarter", "half", "three_quarters")
+}
 
 
 def make(name: str, folder) -> Selector:
     if name in VARIANTS:
         return VARIANTS[name]
     settings = dict(entry(name).preset)
+    if selector_class(name) is Oracle:  # its domains come from the task
+        fill = () if name == "oracle" else ("common_0",)
+        settings |= {"domains": ("rare_0",), "fill": fill}
     if "scores" in selector_class(name).__dataclass_fields__:
         scores = np.random.default_rng(2).random(len(POOL)).round(1)
         pq.write_table(pa.table({"id": POOL.ids, "score": scores}), folder / "scores.parquet")
