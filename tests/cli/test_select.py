@@ -267,15 +267,14 @@ def test_no_step_runs_inside_another_that_is_shown(given, tmp_path, monkeypatch,
     """A terminal shows one bar at a time; explaining may need the encoder."""
     shown, built = [], []
 
-    class Watcher:
-        @contextmanager
-        def step(self, label, total=None):
-            assert not shown
-            shown.append(label)
-            yield lambda rows: None
-            built.append(shown.pop())
+    @contextmanager
+    def watcher(label, total=None):
+        assert not shown
+        shown.append(label)
+        yield lambda rows: None
+        built.append(shown.pop())
 
-    monkeypatch.setattr("gotd.cli.select.watch_terminal", Watcher)
+    monkeypatch.setattr("gotd.cli.select.watch_terminal", lambda: watcher)
     store = ("--store", str(tmp_path / "store"), "--method", method, "--explain")
     first = select(given, tmp_path / "one", "--budget", "9", *store)
     assert "fitted_encoder tfidf_svd-target" in built
