@@ -1,7 +1,7 @@
 """The passages of a folder by domain, each domain divided into three roles.
 
 A passage may be in pre-training text, in pools, or in targets and evaluation texts. A hash of
-its id decides, so the roles are disjoint for all seeds. Adding files changes the role of no
+its id gives the role, so roles are disjoint for all seeds. Adding files changes the role of no
 passage.
 """
 
