@@ -25,8 +25,8 @@ from gotd.storage.work import Work
 TOLERANCE, MOST_ITERATIONS = 1e-6, 1000
 """Where a fit stops; a few dozen iterations are enough."""
 
-TEXTS_PER_ROW, FIT_READS = 2, 5
-"""Texts that are read elsewhere while the n-grams of one are hashed, and a fit as reads."""
+FIT_READS = 3
+"""Texts that are read in the time in which one is part of both fits (measured)."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Classifier(ScoringSelector):
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
         """Return the work of one pass over the candidates and of the fits."""
         fitted = n_targets + min(n_candidates, self.pool_rows)
-        return Work(texts=TEXTS_PER_ROW * (n_candidates + FIT_READS * fitted))
+        return Work(texts=n_candidates + FIT_READS * fitted)
 
     def _half(self, shard: Rows, seed: int) -> np.ndarray:
         """Return 0 or 1 for every row, by a hash of (seed, id)."""
