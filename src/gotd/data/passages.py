@@ -1,8 +1,8 @@
 """The passages of a folder by domain, each domain divided into three roles.
 
-A passage may be in pre-training text, in pools, or in targets and evaluation texts. A hash of
-its id gives the role, so roles are disjoint for all seeds. Adding files changes the role of no
-passage.
+A passage may be in pre-training text, in pools, or in targets and evaluation texts. Its role is
+a hash of its id, so the roles are disjoint for all seeds, and adding files moves no passage
+from one role to another.
 """
 
 from __future__ import annotations
