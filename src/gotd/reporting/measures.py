@@ -51,13 +51,15 @@ def _is_recorded(block: Block, name: str) -> bool:
     return any(r["metrics"].get(name) is not None for arm in block.arms for r in block.of(arm))
 
 
-def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence[str]]) -> Table:
+def measures_table(
+    block: Block, notes: Sequence[str], selected: Mapping[str, Mapping[str, str]]
+) -> Table:
     """Show arms by measures.
 
     Args:
         block: The records.
-        seeds_note: What its seeds are.
-        rows_of: Further cells of each arm: what it selected.
+        notes: What its seeds are, then further notes.
+        selected: Cells by heading and arm: what each arm selected.
     """
     measures = measures_of(block)
     rows = []
@@ -67,10 +69,12 @@ def measures_table(block: Block, seeds_note: str, rows_of: Mapping[str, Sequence
             format_interval(interval, len(block.seeds), of.factor, of.digits) if interval.n else "–"
             for interval, of in zip(intervals, map(metric, measures), strict=True)
         ]
-        rows.append((arm, *cells, str(intervals[0].n), *rows_of[arm]))
-    columns = ("arm", *measures.values(), "seeds", "distinct / rows")
-    notes = (f"Mean ± half-width of the 95 % t-interval; {seeds_note}", NOTES_OF[block.metric.name])
-    return Table("Scores", columns, tuple(rows), notes)
+        chosen = [of[arm] for of in selected.values()]
+        rows.append((arm, *cells, str(intervals[0].n), *chosen))
+    columns = ("arm", *measures.values(), "seeds", *selected)
+    seeds, *further = notes
+    said = f"Mean ± half-width of the 95 % t-interval; {seeds}"
+    return Table("Scores", columns, tuple(rows), (said, NOTES_OF[block.metric.name], *further))
 
 
 def prompts_table(block: Block) -> Table | None:

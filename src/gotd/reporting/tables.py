@@ -17,6 +17,7 @@ from gotd.reporting.cells import Block, average_interval, task_interval
 from gotd.reporting.measures import measures_of, measures_table, prompts_table
 from gotd.reporting.records import Record
 from gotd.reporting.render import Table
+from gotd.reporting.selections import TRAINING_NOTE, flags_note, training_amounts
 from gotd.reporting.statistics import (
     Interval,
     decimals,
@@ -65,12 +66,14 @@ def scores_table(block: Block) -> Table:
     An experiment of one task that is measured in several ways has a column per measure.
     """
     if measures_of(block):
-        selected = {arm: _selection_columns(block, arm)[:1] for arm in block.arms}
-        return measures_table(block, seeds_note(block), selected)
+        selected = {"distinct / rows": {a: _selection_columns(block, a)[0] for a in block.arms}}
+        notes = (seeds_note(block), *flags_note(block))
+        return measures_table(block, notes, selected | training_amounts(block))
     factors = {task: block.metric_of(task).factor for task in block.tasks}
     cells = {(a, t): task_interval(block, a, t) for a in block.arms for t in block.tasks}
     digits = decimals(cells.values(), max(factors.values()))
     n_seed = len(block.seeds)
+    amounts = training_amounts(block)
     rows = []
     for arm in block.arms:
         asked = {task: n_seed for task, of, _ in block.cells if of == arm}
@@ -82,17 +85,21 @@ def scores_table(block: Block) -> Table:
         average = format_interval(mean, n_seed, block.metric.factor, digits)
         seeds = _range([cells[arm, task].n for task in asked])
         shown = average if block.comparable else ""
-        rows.append((arm, *scores, shown, seeds, *_selection_columns(block, arm)))
+        trained = [of[arm] for of in amounts.values()]
+        rows.append((arm, *scores, shown, seeds, *_selection_columns(block, arm), *trained))
     if noise := _noise_row(block, factors, digits):
-        rows.append((NOISE, *noise, "", "", "", ""))
+        rows.append((NOISE, *noise, *[""] * (4 + len(amounts))))
     notes = (
         "Mean ± half-width of the 95 % t-interval; " + seeds_note(block),
         "(n/N) marks a cell with n of N seeds; the average uses only seeds with every task done.",
         f"Scores × 100 (perplexity and loss as they are). {_metrics_note(block)}",
         *_absent_note(block),
         *([NOISE_NOTE] if noise else []),
+        *([TRAINING_NOTE] if amounts else []),
+        *flags_note(block),
     )
-    columns = ("arm", *block.tasks, AVERAGE, "seeds", "distinct / rows", "under-covered %")
+    selected = ("distinct / rows", "under-covered %", *amounts)
+    columns = ("arm", *block.tasks, AVERAGE, "seeds", *selected)
     return Table("Scores", columns, tuple(rows), notes)
 
 

@@ -26,6 +26,7 @@ from gotd.pipeline.ranked_pool import (
     open_pools,
     scores_file,
 )
+from gotd.pipeline.token_budget import TokenBudget
 from gotd.selectors.base import Selector, check_request
 from gotd.selectors.domains import TYPICAL_DOMAINS, screen_work
 from gotd.storage.artifacts import Step, write_json
@@ -211,6 +212,7 @@ def selection(
     under_covered: list[str],
     seed: int,
     engine: Engine,
+    tokens: TokenBudget | None = None,
 ) -> Step:
     """Write the first ``budget`` rows of a ranking, with texts, and their report.
 
@@ -219,24 +221,33 @@ def selection(
         selector: Its selector.
         pools: The steps ``target`` and ``candidates``, their embeddings where there are
             some, and ``screened`` where domains were screened.
-        budget: Rows to take; ``None``: all.
+        budget: Rows, or tokens, to take; ``None``: all rows.
         under_covered: Domains that the base model lacks, where known.
         seed: Seed of the random selection beside which coverage is reported.
         engine: Maps over shards.
+        tokens: What counts the tokens, for a budget in tokens; ``None``: it counts rows.
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        ranked = RankedPool(inputs, budget, engine)
+        if tokens is None:
+            ranked, counted = RankedPool(inputs, budget, engine), {}
+            rows = ranked.limit
+        else:
+            ranked = RankedPool(inputs, None, engine, at_most=tokens.rank_rows)
+            rows, count = tokens.rows(ranked, inputs)
+            counted = {"tokens": count}
         # With prices, each row is attributed to targets: is a part of the target not served?
         explainer = None if ranked.potential is None else ranked.explainer(selector)
-        selected = ranked.select(ranked.limit, explainer)
+        selected = ranked.select(rows, explainer)
         selected.write(folder / "selection.parquet")
         report = selected.summary(seed, under_covered)
-        write_json(folder / "report.json", {**report, **ranked.outcome})
+        write_json(folder / "report.json", {**report, **counted, **ranked.outcome})
 
     def work() -> Work:
         pool = pools["candidates"].stated
         rows = budget or pool.rows
+        if tokens is not None:
+            rows = min(pool.rows, max(1.0, tokens.tokens / pool.tokens))
         size = rows * pool.tokens * CHARS_PER_TOKEN
         return Work(rows, memory_bytes=4 * size, disk_bytes=size, rows=rows, tokens=pool.tokens)
 
@@ -244,9 +255,14 @@ def selection(
         kind="selection",
         version=2,
         name=f"{scored.name}-{budget or 'all'}",
-        parameters={"budget": budget, "under_covered": under_covered, "seed": seed},
+        parameters={
+            "budget": budget,
+            "under_covered": under_covered,
+            "seed": seed,
+            **({} if tokens is None else tokens.parameters),
+        },
         build=build,
-        inputs={**pools, "scored": scored},
+        inputs={**pools, "scored": scored, **({} if tokens is None else tokens.inputs)},
         work=work,
     )
 
