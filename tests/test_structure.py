@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"storage", "config"},
     "evaluation": {"storage", "config", "data", "training"},
     "selection_report": {"storage", "engine", "data", "selectors", "transport"},
-    "reporting": {"storage", "config", "selectors", "evaluation"},
+    "reporting": {"storage", "config", "selectors", "evaluation", "selection_report"},
     "pipeline": {
         "storage",
         "config",

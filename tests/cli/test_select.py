@@ -169,6 +169,26 @@ def test_rows_below_the_least_length_are_left_out_and_counted(given, tmp_path, u
         assert manifest["rows"]["candidates"] == 360 - short < 360
 
 
+def test_a_degenerate_selection_is_flagged_in_the_report(given, tmp_path):
+    long = [{"text": " ".join(["star planet orbit galaxy"] * 20)} for _ in range(40)]
+    (tmp_path / "long.jsonl").write_text("\n".join(map(json.dumps, long)), "utf-8")
+    short = [{"text": "protein cell"} for _ in range(5)]
+    (tmp_path / "short.jsonl").write_text("\n".join(map(json.dumps, short)), "utf-8")
+    out = tmp_path / "chosen"
+    arguments = given.arguments("--out", str(out), "--budget", "5,20", "--method", "nearest")
+    place = arguments.index(str(given.pool))
+    arguments[place : place + 1] = [str(tmp_path / f"{name}.jsonl") for name in ("long", "short")]
+    assert main(arguments) == 0
+    manifest = json.loads((out / "manifest.json").read_text("utf-8"))
+    assert set(manifest["summaries"]["5"]["flags"]) == {"short", "repeated", "one domain"}
+    assert set(manifest["summaries"]["20"]["flags"]) == {"repeated"}
+    report = (out / "report.md").read_text("utf-8")
+    assert report.count("## Look at this first") == 1
+    assert "- **short** (budget 5): The median length is 12 characters, but" in report
+    select(given, tmp_path / "usual", "--budget", "60", "--method", "random")
+    assert "Look at this" not in (tmp_path / "usual" / "report.md").read_text("utf-8")
+
+
 def test_the_report_and_the_card_say_what_was_chosen(given, tmp_path):
     out = tmp_path / "chosen"
     evil = tmp_path / "evil.jsonl"

@@ -1,6 +1,7 @@
 """The whole protocol on a tiny generated world: runs, resumes, and refuses bad input."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from tokenizers.models import WordPiece
+from transformers import AutoTokenizer
 
 from gotd.pipeline.experiment import plan_cell, run_cell
 from gotd.pipeline.record import write_cost
@@ -84,6 +87,9 @@ def test_selections_have_the_budget_and_know_their_domains(records):
             continue
         assert chosen["rows"] == 20
         assert sum(chosen["domains"].values()) == 20
+        assert chosen["pool_rows"]["candidates"] == 800
+    assert set(records["oracle"]["selection"]["flags"]) == {"one domain"}
+    assert records["random"]["selection"]["flags"] == {}
     assert records["oracle"]["selection"]["under_covered_share"] == 1.0
     assert records["half_oracle"]["selection"]["under_covered_share"] == 0.5
     assert records["curated_tapt"]["selection"]["distinct_rows"] == 20
@@ -149,6 +155,105 @@ def test_budgets_are_prefixes_of_one_ranking(records, store):
         for step in (small, large)
     ]
     assert ids[0] == ids[1][:10]
+
+
+TOKENS = ("budget_unit=tokens", "rank_rows=60")
+
+
+def selection_of(config):
+    """Return the ids, the texts and the report of a cell's selection."""
+    import pyarrow.parquet as pq
+
+    cell = plan_cell(config)
+    folder = cell.store.get(cell.record.inputs["selection"])
+    rows = pq.read_table(folder / "selection.parquet")
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    return rows["id"].to_pylist(), rows["text"].to_pylist(), report
+
+
+def tokens_of(texts):
+    """Count words and punctuation, as the tokenizer of the generated language does."""
+    return [len(re.findall(r"\w+|[^\w\s]+", text)) for text in texts]
+
+
+@pytest.mark.parametrize("arm", ["got_d", "tsds", "random"])
+def test_a_budget_in_tokens_takes_rows_until_it_is_reached_and_is_a_prefix(store, arm):
+    large, small = cells(store, f"selector={arm}", "budget=2000,700", *TOKENS)
+    found = {config.budget: selection_of(config) for config in (large, small)}
+    for budget, (ids, texts, report) in found.items():
+        counts = tokens_of(texts)
+        assert sum(counts[:-1]) < budget <= sum(counts) == report["tokens"]
+        assert report["rows"] == len(ids)
+    assert found[700][0] == found[2000][0][: len(found[700][0])]
+    (in_rows,) = cells(store, f"selector={arm}", "budget=60")
+    assert found[2000][0] == selection_of(in_rows)[0][: len(found[2000][0])]
+    scored = {plan_cell(c).record.inputs["selection"].inputs["scored"].key for c in (large, small)}
+    assert len(scored) == 1  # one ranking for all budgets
+
+
+def test_a_budget_in_tokens_can_be_counted_by_another_tokenizer(store, tmp_path):
+    (own,) = cells(store, "selector=random", "budget=700", *TOKENS)
+    base = plan_cell(own).store.get(plan_cell(own).record.inputs["model"].inputs["base"])
+    other = tmp_path / "letters"
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    pieces = ["[UNK]", *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    tokenizer.backend_tokenizer.model = WordPiece(vocabulary, unk_token="[UNK]")
+    tokenizer.save_pretrained(other)
+    named = cells(store, "selector=random", "budget=700", *TOKENS, f"budget_tokenizer={other}")[0]
+    same = cells(store, "selector=random", "budget=700", *TOKENS, f"budget_tokenizer={base}")[0]
+    assert selection_of(same)[0] == selection_of(own)[0]
+    assert 0 < len(selection_of(named)[0]) < len(selection_of(own)[0])
+    keys = {plan_cell(c).record.inputs["selection"].key for c in (own, named, same)}
+    assert len(keys) == 3
+    assert str(other) not in json.dumps(plan_cell(named).record.inputs["selection"].parameters)
+    (absent,) = cells(store, "selector=random", "budget=700", *TOKENS, f"budget_tokenizer={store}")
+    with pytest.raises(FileNotFoundError, match="neither a folder with a tokenizer"):
+        selection_of(absent)
+
+
+def test_the_unit_of_the_budget_is_in_the_key_and_the_axes_only_when_it_is_tokens(store):
+    (rows,) = cells(store, "selector=random", "budget=700")
+    (tokens,) = cells(store, "selector=random", "budget=700", *TOKENS)
+    (none,) = cells(store, "selector=none", "budget=700", *TOKENS)
+    assert "budget_unit" not in plan_cell(rows).axes
+    assert "budget_unit" not in plan_cell(none).axes
+    assert plan_cell(tokens).axes["budget_unit"] == "tokens"
+    of_rows, of_tokens = (plan_cell(c).record.inputs["selection"] for c in (rows, tokens))
+    assert set(of_tokens.parameters) - set(of_rows.parameters) == {"budget_unit", "tokenizer"}
+    assert set(of_tokens.inputs) - set(of_rows.inputs) == {"tokenizer"}
+    (more,) = cells(store, "selector=random", "budget=700", "budget_unit=tokens", "rank_rows=70")
+    assert plan_cell(more).record.inputs["selection"].key == of_tokens.key
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (("selector=got_d", "budget=9000", "rank_rows=40"), "raise rank_rows"),
+        (("selector=tsds", "budget=9000", "rank_rows=40"), "raise rank_rows"),
+        (("selector=random", "budget=900000", "rank_rows=800"), "add candidates"),
+    ],
+)
+def test_a_ranking_with_too_few_tokens_says_what_to_raise(store, more, says):
+    (config,) = cells(store, "budget_unit=tokens", *more)
+    with pytest.raises(ValueError, match=f"fewer than the budget of 9(00)?,000; .*{says}"):
+        selection_of(config)
+
+
+@pytest.mark.parametrize("rank_rows", [0, 700])
+def test_a_budget_in_tokens_needs_rows_to_rank(store, rank_rows):
+    more = ("selector=random", "budget=700", "budget_unit=tokens", f"rank_rows={rank_rows}")
+    with pytest.raises(ValueError, match="set rank_rows, the rows to rank"):
+        plan_cell(cells(store, *more)[0])
+
+
+def test_records_count_the_tokens_and_updates_of_the_first_stage(records, store):
+    for config in cells(store, "selector=random,got_d"):
+        chosen = records[config.selector.arm]["selection"]
+        _, texts, _ = selection_of(config)
+        assert chosen["updates"] == -(-20 // config.pre_fine_tune.global_batch_size)
+        assert chosen["trained_tokens"] == sum(count + 2 for count in tokens_of(texts))
 
 
 def test_short_documents_are_left_out_and_the_record_counts_them(store):

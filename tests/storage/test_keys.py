@@ -30,6 +30,7 @@ from gotd.pipeline.steps import models, pools, selections
 from gotd.pipeline.steps.models import predictions
 from gotd.pipeline.steps.rows import task_rows
 from gotd.pipeline.steps.toxicity import scorer
+from gotd.pipeline.token_budget import TokenBudget
 from gotd.selectors.curated_tapt import CuratedTAPT
 from gotd.selectors.dsir import DSIR
 from gotd.selectors.got_d import GotD
@@ -111,9 +112,10 @@ def scored_step() -> Step:
     return selections.scored(DSIR(), "dsir", sides, 10, 3, LocalEngine())
 
 
-def selection_step() -> Step:
+def selection_step(tokens: bool = False) -> Step:
     sides = {"target": pool_step(), "candidates": pool_step()}
-    return selections.selection(scored_step(), DSIR(), sides, 10, [], 3, LocalEngine())
+    counted = TokenBudget(1000, 10, base_step()) if tokens else None
+    return selections.selection(scored_step(), DSIR(), sides, 10, [], 3, LocalEngine(), counted)
 
 
 KEYS: dict[str, tuple[Callable[[], Any], str]] = {
@@ -173,6 +175,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "pool step with min_chars": (lambda: pool_step(7).key, "41a2401de939"),
     "scored step": (lambda: scored_step().key, "22d6817bcb63"),
     "selection step": (lambda: selection_step().key, "83267850e668"),
+    "selection step in tokens": (lambda: selection_step(tokens=True).key, "98c02407dfe8"),
     "embeddings step": (
         lambda: embeddings_step().key,
         "feb1d31e6843",

@@ -145,7 +145,12 @@ class Config:
     protocol_name: str = MISSING
     """``clean`` (default), or ``published``: what the paper's code does, D1, D2, …"""
     budget: int = MISSING
-    """Candidates to select, in rows."""
+    """How much to select, in ``budget_unit``."""
+    budget_unit: str = "rows"
+    """``rows``, or ``tokens``: rows in rank order until their tokens reach the budget."""
+    budget_tokenizer: str | None = None
+    """Model whose tokenizer counts the tokens: a folder, a Hub name or ``minilm``; null: the
+    base model's own."""
     rank_rows: int = II("budget")
     """Rows to rank, so that every smaller budget is a prefix of one ranking."""
     seed: int = 0

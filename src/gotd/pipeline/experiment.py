@@ -35,9 +35,10 @@ from gotd.pipeline.record import (
     recorded_config,
     write_cost,
 )
+from gotd.pipeline.token_budget import TokenBudget
 from gotd.selectors.base import FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
-from gotd.storage.checks import check_at_least
+from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.seeds import derive_seeds
 from gotd.training.causal_models import CausalSpec
 from gotd.training.tracking import tracking
@@ -114,7 +115,9 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     if selector is not None:
         encoder = build(config.embedder)
         embeds = partial(_embedding_model, config, encoder, base, rows, task, tuning)
-        selection = _selection(config, source, task, selector, rows, encoder, embeds, evaluation)
+        selection = _selection(
+            config, source, task, selector, rows, encoder, embeds, evaluation, base
+        )
         model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
     losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
@@ -130,6 +133,8 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         "protocol": config.protocol_name,
         "variant": variant or None,
     }
+    if config.budget_unit != "rows" and axes["budget"] is not None:
+        axes["budget_unit"] = config.budget_unit
     record = record_step(
         config, axes, task, source, rows, evaluation, measured, losses, selection, model
     )
@@ -146,6 +151,7 @@ def _selection(
     encoder: Encoder,
     embedding_model: Callable[[Mapping[str, Step]], Step | None],
     evaluation: Any,
+    base: Step,
 ) -> Step:
     """Plan how an arm selects: pools, their embeddings, scores, the first rows."""
     from gotd.pipeline.steps import pools, selections
@@ -182,9 +188,10 @@ def _selection(
     if "scores" in selector.requires:
         inputs["toxicity"] = pool_toxicity(evaluation.scorer, source, candidates)
     scored = selections.scored(selector, config.selector.arm, inputs, limit, seed, engine)
-    return selections.selection(
-        scored, selector, embedded, budget, source.under_covered, seed, engine
-    )
+    tokens, gaps = None, source.under_covered
+    if config.budget_unit == "tokens" and not takes_target:
+        tokens = TokenBudget(config.budget, config.rank_rows, base, config.budget_tokenizer)
+    return selections.selection(scored, selector, embedded, budget, gaps, seed, engine, tokens)
 
 
 def _target_losses(
@@ -228,7 +235,8 @@ def _check(config: DictConfig) -> None:
             f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
         )
     check_at_least(config, 1, "budget", "workers", "threads")
-    if config.rank_rows < config.budget:
+    check_choice(config, "budget_unit", ("rows", "tokens"))
+    if config.budget_unit == "rows" and config.rank_rows < config.budget:
         raise ValueError(
             f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
         )

@@ -17,6 +17,7 @@ from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selection_report.explain import Explainer
+from gotd.selection_report.flags import flags
 from gotd.selection_report.measures import Measures, coverage, domain_shares
 from gotd.selection_report.rows import blocks, embeddings_of, locate
 from gotd.selectors.domains import only_domains
@@ -70,13 +71,19 @@ class RankedPool:
         engine: Maps over shards.
         embeds: Whether the selector read the embeddings, so that rows which the encoder
             could not read did not compete.
+        at_most: Rows to which the limit is lowered if it is higher; ``None``: any.
 
     Raises:
         ValueError: If the limit is not in ``[1, candidates]``.
     """
 
     def __init__(
-        self, folders: Mapping[str, Path], limit: int | None, engine: Engine, embeds: bool
+        self,
+        folders: Mapping[str, Path],
+        limit: int | None,
+        engine: Engine,
+        embeds: bool,
+        at_most: int | None = None,
     ) -> None:
         self.folders, self.engine, self.embeds = folders, engine, embeds
         self.target, self.candidates = open_pools(folders, limit or 1, only_readable=embeds)
@@ -91,6 +98,7 @@ class RankedPool:
                 f"not {limit:,}; change it or add candidates"
             )
         self.limit = limit or (rows if self._ranking is None else self._ranking.num_rows)
+        self.limit = min(self.limit, at_most or self.limit)
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
@@ -123,6 +131,11 @@ class RankedPool:
             return smallest_rows(scores, ids, self.limit, self.engine)
         ids = self._ranking["id"].combine_chunks()
         return locate(ids, self._ranking["score"].to_numpy(), self.candidates, self.engine)
+
+    def texts(self) -> Iterator[list[str]]:
+        """Yield the texts of the first ``limit`` rows, best first, block by block."""
+        for block in blocks(self.best, self.candidates, self.limit):
+            yield block["text"].to_pylist()
 
     def explainer(self, selector: Any, target: Rows | None = None) -> Explainer:
         """Build what attributes selected rows to targets, by the costs of the selector.
@@ -203,8 +216,9 @@ class SelectedRows:
 
         Returns:
             What `Measures.summary` returns, with ``coverage``, ``targets`` (what each
-            target received; ``None`` without an explainer), and by side ``pool_rows`` and
-            ``short_rows`` (texts that were left out because they are too short).
+            target received; ``None`` without an explainer), by side ``pool_rows`` and
+            ``short_rows`` (texts that were left out because they are too short), and
+            ``flags`` (`gotd.selection_report.flags.flags`).
         """
         ranked = self.ranked
         pools = {side: pool_facts(ranked.folders[side]) for side in SIDES}
@@ -215,6 +229,7 @@ class SelectedRows:
         summary["targets"] = None if self.explainer is None else self.explainer.summary()
         summary["pool_rows"] = {side: sum(pool["rows"]) for side, pool in pools.items()}
         summary["short_rows"] = {side: pool.get("short_rows", 0) for side, pool in pools.items()}
+        summary["flags"] = flags({**summary, **ranked.outcome})
         return summary
 
     def _vectors(self, start: int, block: pa.Table) -> np.ndarray:

@@ -77,6 +77,9 @@ def record_step(
             warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
             curves["pre_fine_tune_loss"] = warmed["loss_curve"]
             selected = _selection(inputs["selection"], selection, source.generated)
+            # Of all epochs; a report of an older version may lack them.
+            selected["trained_tokens"] = warmed.get("tokens")
+            selected["updates"] = warmed.get("steps")
         own = {"cell": config.seed, "base_model": config.model.seed}
         record = {
             "status": "done",

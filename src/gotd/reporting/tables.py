@@ -17,6 +17,7 @@ from gotd.reporting.cells import Block, average_interval, task_interval
 from gotd.reporting.measures import NOTE, Measures, measures_of, prompts_table
 from gotd.reporting.records import Record
 from gotd.reporting.render import Table
+from gotd.reporting.selections import TRAINING_NOTE, flags_note, training_amounts
 from gotd.reporting.statistics import (
     Interval,
     decimals,
@@ -77,6 +78,7 @@ def scores_table(block: Block) -> Table:
     if block.metric.unit == "nats":  # two decimals would hide most differences
         digits = block.metric.digits
     n_seed = len(block.seeds)
+    amounts = training_amounts(block)
     rows = []
     for arm in block.arms:
         asked = {task: n_seed for task, of, _ in block.cells if of == arm}
@@ -88,23 +90,27 @@ def scores_table(block: Block) -> Table:
         average = format_interval(mean, n_seed, block.metric.factor, digits)
         seeds = _range([cells[arm, task].n for task in asked])
         shown = average if block.comparable else ""
-        rows.append((arm, *scores, shown, seeds, *_selection_columns(block, arm)))
+        trained = [of[arm] for of in amounts.values()]
+        rows.append((arm, *scores, shown, seeds, *_selection_columns(block, arm), *trained))
     if noise := _noise_row(block, factors, digits):
-        rows.append((NOISE, *noise, "", "", "", ""))
+        rows.append((NOISE, *noise, *[""] * (4 + len(amounts))))
     notes = (
         "Mean ± half-width of the 95 % t-interval; " + seeds_note(block),
         "(n/N) marks a cell with n of N seeds; the average uses only seeds with every task done.",
         f"Scores × 100 (perplexity and loss as they are). {_metrics_note(block)}",
         *_absent_note(block),
         *([NOISE_NOTE] if noise else []),
+        *([TRAINING_NOTE] if amounts else []),
+        *flags_note(block),
     )
-    columns = ("arm", *block.tasks, AVERAGE, "seeds", "distinct / rows", "under-covered %")
+    selected = ("distinct / rows", "under-covered %", *amounts)
+    columns = ("arm", *block.tasks, AVERAGE, "seeds", *selected)
     return Table("Scores", columns, tuple(rows), notes)
 
 
 def _measures_table(block: Block, measures: Measures) -> Table:
     """Show arms by measures."""
-    rows = []
+    amounts, rows = training_amounts(block), []
     for arm in block.arms:
         intervals = {name: task_interval(block, arm, block.tasks[0], name) for name in measures}
         cells = [
@@ -112,9 +118,11 @@ def _measures_table(block: Block, measures: Measures) -> Table:
             for n, i in intervals.items()
         ]
         measured = next(iter(intervals.values())).n
-        rows.append((arm, *cells, str(measured), _selection_columns(block, arm)[0]))
-    columns = ("arm", *measures.values(), "seeds", "distinct / rows")
-    notes = (f"Mean ± half-width of the 95 % t-interval; {seeds_note(block)}", NOTE)
+        chosen = (_selection_columns(block, arm)[0], *(of[arm] for of in amounts.values()))
+        rows.append((arm, *cells, str(measured), *chosen))
+    columns = ("arm", *measures.values(), "seeds", "distinct / rows", *amounts)
+    said = f"Mean ± half-width of the 95 % t-interval; {seeds_note(block)}"
+    notes = (said, NOTE, *([TRAINING_NOTE] if amounts else []), *flags_note(block))
     return Table("Scores", columns, tuple(rows), notes)
 
 

@@ -157,6 +157,7 @@ def _selection(config: DictConfig, cell: Cell, model: Step) -> dict[str, Any]:
         "method": method.pop("class"),
         "target": config.task.name,
         "budget": selection.parameters["budget"],
+        "budget unit": selection.parameters.get("budget_unit", "rows"),
         "seed": ranking.parameters["seed"],
         "candidates": f"{candidates.name}, artifact {candidates.key}",
         "selection artifact": selection.key,

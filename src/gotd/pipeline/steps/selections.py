@@ -27,6 +27,7 @@ from gotd.pipeline.ranked_pool import (
     open_pools,
     scores_file,
 )
+from gotd.pipeline.token_budget import TokenBudget
 from gotd.selectors.base import Selector, check_request
 from gotd.selectors.domains import TYPICAL_DOMAINS, screen, screen_work
 from gotd.storage.artifacts import Step, write_json
@@ -155,6 +156,7 @@ def selection(
     under_covered: list[str],
     seed: int,
     engine: Engine,
+    tokens: TokenBudget | None = None,
 ) -> Step:
     """Write the first ``budget`` rows of a ranking, with texts, and their report.
 
@@ -163,29 +165,42 @@ def selection(
         selector: Its selector.
         pools: The steps ``target`` and ``candidates``, their embeddings where there are
             some, and ``screened`` where domains were screened.
-        budget: Rows to take; ``None``: all.
+        budget: Rows, or tokens, to take; ``None``: all rows.
         under_covered: Domains that the base model lacks, where known.
         seed: Seed of the random selection beside which coverage is reported.
         engine: Maps over shards.
+        tokens: What counts the tokens, for a budget in tokens; ``None``: it counts rows.
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        ranked = RankedPool(inputs, budget, engine, "embeddings" in selector.requires)
+        embeds = "embeddings" in selector.requires
+        if tokens is None:
+            ranked, counted = RankedPool(inputs, budget, engine, embeds), {}
+            rows = ranked.limit
+        else:
+            ranked = RankedPool(inputs, None, engine, embeds, at_most=tokens.rank_rows)
+            rows, count = tokens.rows(ranked, inputs)
+            counted = {"tokens": count}
         # With prices, each row is attributed to targets: is a part of the target not served?
         explainer = None if ranked.potential is None else ranked.explainer(selector)
-        selected = SelectedRows(ranked, ranked.limit, explainer)
+        selected = SelectedRows(ranked, rows, explainer)
         selected.write(folder / "selection.parquet")
         report = selected.summary(seed, under_covered)
-        write_json(folder / "report.json", {**report, **ranked.outcome})
+        write_json(folder / "report.json", {**report, **counted, **ranked.outcome})
 
     def work() -> Work:
         pool = pools["candidates"].stated
         rows = budget or pool.rows
+        if tokens is not None:
+            rows = min(pool.rows, max(1.0, tokens.tokens / pool.tokens))
         size = rows * pool.tokens * CHARS_PER_TOKEN
         return Work(rows, memory_bytes=4 * size, disk_bytes=size, rows=rows, tokens=pool.tokens)
 
     name, inputs = f"{scored.name}-{budget or 'all'}", {**pools, "scored": scored}
     parameters = {"budget": budget, "under_covered": under_covered, "seed": seed}
+    if tokens is not None:
+        inputs |= tokens.inputs
+        parameters |= tokens.parameters
     return Step("selection", 2, name, parameters, build, inputs, work)
 
 

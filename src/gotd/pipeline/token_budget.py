@@ -1,0 +1,107 @@
+"""A budget in tokens: rows in rank order until their tokens reach it.
+
+Rows differ in length, so equal budgets in rows are unequal amounts of text. The tokens of
+all selectors are equal up to the last row. A smaller budget is a prefix of a larger one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gotd.storage.artifacts import Step
+from gotd.storage.model_files import hub_commit, locate, model_identity
+
+if TYPE_CHECKING:
+    from gotd.pipeline.ranked_pool import RankedPool
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How many tokens to select, and what counts them.
+
+    Args:
+        tokens: Tokens to reach, without special ones; a text is counted in full, also where
+            training cuts it.
+        rank_rows: Rows of the ranking that may be taken.
+        base: The step of the base model, whose own tokenizer counts if no other is named.
+        tokenizer: ``minilm``, or folder or Hub name of a model whose tokenizer counts.
+    """
+
+    tokens: int
+    rank_rows: int
+    base: Step
+    tokenizer: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.rank_rows < self.tokens:
+            raise ValueError(
+                f"budget_unit=tokens: set rank_rows, the rows to rank, to more rows than "
+                f"{self.tokens:,} tokens take and fewer than a row for each token; it is "
+                f"{self.rank_rows:,}"
+            )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Return what enters the key of a selection."""
+        named = None if self.tokenizer is None else model_identity(self.tokenizer)
+        return {"budget_unit": "tokens", "tokenizer": named}
+
+    @property
+    def inputs(self) -> dict[str, Step]:
+        """Return the step whose tokenizer counts, if it is one."""
+        return {"tokenizer": self.base} if self.tokenizer is None else {}
+
+    def rows(self, ranked: RankedPool, inputs: Mapping[str, Path]) -> tuple[int, int]:
+        """Return how many rows to take, and their tokens.
+
+        Args:
+            ranked: The ranking.
+            inputs: Folders of the steps.
+
+        Raises:
+            ValueError: If the rows have too few tokens.
+            FileNotFoundError: If the tokenizer is not there.
+        """
+        taken = total = 0
+        count = self._counter(inputs.get("tokenizer"))
+        for texts in ranked.texts():
+            sums = total + np.cumsum(count(texts))
+            reached = int(np.searchsorted(sums, self.tokens))
+            if reached < len(sums):
+                return taken + reached + 1, int(sums[reached])
+            taken, total = taken + len(sums), int(sums[-1])
+        pool = sum(map(len, ranked.candidates))
+        remedy = "raise rank_rows" if taken < pool else "lower the budget or add candidates"
+        raise ValueError(
+            f"the {taken:,} rows of the ranking have {total:,} tokens, fewer than the budget of "
+            f"{self.tokens:,}; {remedy}"
+        )
+
+    def _counter(self, folder: Path | None) -> Callable[[Sequence[str]], Sequence[int]]:
+        from transformers import AutoTokenizer
+
+        name = locate(str(folder or self.tokenizer))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=hub_commit(name))
+        except (OSError, ValueError) as error:
+            raise FileNotFoundError(
+                f"budget_tokenizer {name!r} is neither a folder with a tokenizer nor a model that "
+                "can be reached on the Hub; check the name"
+            ) from error
+
+        def count(texts: Sequence[str]) -> list[int]:
+            rows: Any = tokenizer(
+                list(texts),
+                add_special_tokens=False,
+                return_attention_mask=False,
+                return_token_type_ids=False,
+                verbose=False,  # a text longer than the model reads is no fault here
+            )["input_ids"]
+            return list(map(len, rows))
+
+        return count
