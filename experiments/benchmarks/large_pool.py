@@ -127,7 +127,7 @@ def measure(folder: Path, chunks: int) -> dict[str, Any]:
     cell = [
         *(sys.executable, "-m", "gotd.cli.main", "run", "experiment=domain", "scale=folder"),
         *(f"source.path={folder / 'data'}", f"store={store}", f"seed={SEED}", "task=imdb"),
-        *("selector=got_d", "embedder=hashed", f"budget={BUDGET}", "candidates.screen=null"),
+        *("selector=got_d", "embedder=tfidf_svd", f"budget={BUDGET}", "candidates.screen=null"),
         *("candidates.limit=null", f"candidate_chunks.length_chars={LENGTH_CHARS}"),
         *("target_chunks.unit=whole", "hydra/launcher=basic", "tracker=none", "threads=2"),
         *("model=micro", "model.spec.tokenizer=wordpiece", "model.spec.vocabulary_size=2000"),
@@ -145,7 +145,7 @@ def measure(folder: Path, chunks: int) -> dict[str, Any]:
         [
             *(sys.executable, "-m", "gotd.cli.main", "select", "--target", str(target)),
             *("--candidates", str(folder / "pool"), "--budget", str(BUDGET), "--out", str(out)),
-            *("--unit", "fixed", "--length-chars", str(LENGTH_CHARS), "--encoder", "hashed"),
+            *("--unit", "fixed", "--length-chars", str(LENGTH_CHARS), "--encoder", "tfidf_svd"),
             *("--seed", str(derive_seeds(SEED)["selection"]), "--store", str(folder / "other")),
         ],
         store,
