@@ -27,6 +27,7 @@ from gotd.pipeline.experiment import plan_cell
 from gotd.pipeline.output import describe
 from gotd.pipeline.select import Prepared, Request
 from gotd.runs.expand import expand
+from gotd.selectors.oracle import Oracle
 from gotd.selectors.registry import entries, entry, selector_class
 from gotd.storage.artifacts import Store
 
@@ -43,7 +44,8 @@ ENCODER = TfidfSvdEncoder(dimension=8, buckets=1 << 14, sample_rows=SAMPLE)
 
 
 def make_selector(name: str) -> Any:
-    return selector_class(name)(**entry(name).preset)
+    own = {"domains": ("rare_0",)} if selector_class(name) is Oracle else {}  # the task's
+    return selector_class(name)(**{**entry(name).preset, **own})
 
 
 EMBEDDING = [
