@@ -44,8 +44,9 @@ ENCODER = TfidfSvdEncoder(dimension=8, buckets=1 << 14, sample_rows=SAMPLE)
 
 
 def make_selector(name: str) -> Any:
-    own = {"domains": ("rare_0",)} if selector_class(name) is Oracle else {}  # the task's
-    return selector_class(name)(**{**entry(name).preset, **own})
+    if selector_class(name) is Oracle:  # its domains come from the task, and it reads texts only
+        return Oracle(("rare_0",))
+    return selector_class(name)(**entry(name).preset)
 
 
 EMBEDDING = [
