@@ -375,6 +375,7 @@ def plan_selection(folder: Path, store: Path, *more: str) -> tuple[Any, Any]:
     given += ["tracker=none", "embedder=tfidf_svd", "hydra/launcher=basic", "budget=20"]
     given += ["pre_fine_tune=micro", "fine_tune=micro", "rank_rows=20", "source.held_out_share=0"]
     given += ["embedder.dimension=8", "embedder.sample_rows=200", "candidate_chunks.unit=whole"]
+    given += ["candidate_chunks.min_chars=0", "target_chunks.min_chars=0"]
     given += ["target_chunks.unit=whole", "candidates.screen=null"]
     ((config, variant),) = expand([*given, f"source.path={folder}", f"store={store}", *more])
     cell = plan_cell(config, variant)
