@@ -305,6 +305,8 @@ def test_no_step_runs_inside_another_that_is_shown(given, tmp_path, monkeypatch,
     assert built == ["selecting and writing"]
     assert [step["step"] for step in second["steps"] if not step["found"]] == ["select"]
     assert second["keys"] == first["keys"]
+    names = [step["step"] for step in first["steps"]]
+    assert len(set(names)) == len(names)
     one, two = (
         pq.read_table(tmp_path / name)
         for name in ("one/selected.parquet", "two/selected-20.parquet")

@@ -416,12 +416,19 @@ def test_a_cell_selects_as_if_they_were_not_there(folders, tmp_path, name):
 
 
 def test_a_cell_with_screened_domains_leaves_them_out(folders, tmp_path):
-    """A domain whose rows are all unreadable is none of those that are measured."""
-    more = ("selector=got_d", "candidates.screen=1")
-    store, step = plan_selection(folders["mixed"], tmp_path, *more)
-    rows = pq.read_table(store.get(step) / "selection.parquet")
-    assert len(set(rows["domain"].to_pylist())) == 1
-    assert not set(rows["text"].to_pylist()) & {"!!!", "...", "\u2014"}
+    """The distance of a domain is that of its readable rows."""
+    found = {}
+    for kind, folder in folders.items():
+        more = ("selector=got_d", "candidates.screen=1")
+        store, step = plan_selection(folder, tmp_path / kind, *more)
+        report = json.loads((store.get(step) / "report.json").read_text("utf-8"))
+        rows = pq.read_table(store.get(step) / "selection.parquet")
+        found[kind] = report["diagnostics"]["screened"], rows["text"].to_pylist()
+    (screened, texts), (expected, expected_texts) = found["mixed"], found["clean"]
+    assert texts == expected_texts
+    assert screened["kept"] == expected["kept"]
+    assert len(screened["kept"]) == 1
+    assert screened["distances"] == pytest.approx(expected["distances"], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["got_d", "curated_tapt"])
