@@ -53,8 +53,9 @@ class DSIR(ScoringSelector):
         buckets: Number of hash buckets.
         noise: Add the Gumbel draw; without it the ranking is the plain top by weight.
         target_smoothing: Count added to every bucket of the target before it is normalised,
-            the package's ``target_laplace_smoothing``; 1 is Laplace's rule. The pool is never
-            smoothed.
+            the package's ``target_laplace_smoothing``. The pool is never smoothed. As many
+            counts as the target has n-grams make it look like no text: 1 is too much for a
+            target below ``buckets`` n-grams.
         quality_filter: ``"paper"`` and ``"package"`` move texts that fail the published filter
             behind all others (`gotd.selectors.quality_filter`). ``"package"`` wants 100
             tokens, which chunks of 500 characters rarely have. N-grams of all texts count.
