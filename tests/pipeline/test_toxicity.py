@@ -186,6 +186,8 @@ def test_the_paper_s_setting_runs_from_the_hub(fake_hub, tmp_path):
             "budget=10",
             "source.chars_per_domain=20000",
             "source.held_out_chars=5000",
+            "candidate_chunks.min_chars=0",
+            "target_chunks.min_chars=0",
             "pre_fine_tune.max_length_tokens=64",
             "task.prompts_per_kind=10",
             "task.target_rows=20",
