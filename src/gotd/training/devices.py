@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.lightning import find_free_network_po
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.strategies import ModelParallelStrategy
-from torch import nn
+from torch import distributed, nn
 from torch.multiprocessing import get_context
 from torch.multiprocessing.spawn import spawn
 
@@ -133,3 +133,7 @@ def _work(
     result = train(*arguments)
     if rank == 0:
         report.write_text(json.dumps(result), encoding="utf-8")
+    if distributed.is_initialized():
+        # A thread of the group that still runs when the interpreter ends aborts the process.
+        distributed.barrier()
+        distributed.destroy_process_group()
