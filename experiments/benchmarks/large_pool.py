@@ -129,6 +129,7 @@ def measure(folder: Path, chunks: int) -> dict[str, Any]:
         *(f"source.path={folder / 'data'}", f"store={store}", f"seed={SEED}", "task=imdb"),
         *("selector=got_d", "embedder=tfidf_svd", f"budget={BUDGET}", "candidates.screen=null"),
         *("candidates.limit=null", f"candidate_chunks.length_chars={LENGTH_CHARS}"),
+        *("candidate_chunks.min_chars=0", "target_chunks.min_chars=0"),
         *("target_chunks.unit=whole", "hydra/launcher=basic", "tracker=none", "threads=2"),
         *("model=micro", "model.spec.tokenizer=wordpiece", "model.spec.vocabulary_size=2000"),
         *("model.pretraining.epochs=0", "model.pretraining_rows=2000"),
