@@ -171,9 +171,10 @@ def service(monkeypatch):
             text = body["comment"]["text"]
             asked.append(text)
             status, said = 200, ""
-            if "key=mistyped" in self.path:
+            key = self.headers["X-Goog-Api-Key"]  # an address would show it in errors
+            if key == "mistyped":
                 status, said = 400, "API key not valid. Please pass a valid API key."
-            elif "key=right" not in self.path:
+            elif key != "right" or "key" in self.path:
                 status = 403
             elif "busy" in text and asked.count(text) == 1:
                 status = 429

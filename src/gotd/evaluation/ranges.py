@@ -47,12 +47,12 @@ def _range(
     if work is None:
         return evaluate(rows)
     path = work / f"range-{start:012d}.parquet"
-    if path.exists():
-        results = pq.read_table(path)
-        if results["id"].to_pylist() != rows["id"].to_pylist():
-            raise ValueError(f"{path} holds other rows than these; delete the folder {work}")
-        return results
-    results = evaluate(rows)
-    with atomic_write(path) as part:
-        pq.write_table(results, part)
+    if not path.exists():
+        with atomic_write(path) as part:
+            pq.write_table(evaluate(rows), part)
+    # Read back also at first: Parquet has its own name for the items of a list, and a resumed
+    # run must give the same table.
+    results = pq.read_table(path)
+    if results["id"].to_pylist() != rows["id"].to_pylist():
+        raise ValueError(f"{path} holds other rows than these; delete the folder {work}")
     return results

@@ -120,7 +120,7 @@ def plan_steps(
     for step in (step for cell in cells for step in cell.record.ancestors()):
         read = (depth[needed.kind] for needed in step.inputs.values())
         depth[step.kind] = max(depth[step.kind], 1 + max(read, default=0))
-    kinds = sorted({*estimates, *counts}, key=lambda kind: depth[kind])
+    kinds = sorted({*estimates, *counts}, key=lambda kind: (depth[kind], kind))
     return [Line(kind, estimates[kind], counts[kind]) for kind in kinds]
 
 

@@ -90,9 +90,10 @@ class PerspectiveScorer:
             "doNotStore": True,
         }
         request = urllib.request.Request(  # noqa: S310 - the address is the configuration's
-            f"{self.address}/v1alpha1/comments:analyze?key={key}",
+            f"{self.address}/v1alpha1/comments:analyze",
             data=json.dumps(body).encode(),
-            headers={"Content-Type": "application/json"},
+            # Not in the address, which errors and logs of servers may show.
+            headers={"Content-Type": "application/json", "X-Goog-Api-Key": key},
         )
         last: Exception | None = None
         pause_s = 1.0 / self.requests_per_second
