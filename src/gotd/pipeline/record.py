@@ -68,8 +68,6 @@ def record_step(
         selection: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
-    blank = _blank(config, axes)
-
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
         curves, selected = dict(results.curves), None
@@ -91,14 +89,19 @@ def record_step(
             "data": source.identity(),
             "parents": sorted({s.key for s in (*measured.values(), *losses.values(), model)}),
         }
-        write_json(folder / RECORD, blank | record)
+        # Here, because a sweep plans many cells and a whole configuration takes a while.
+        write_json(folder / RECORD, _blank(config, axes) | record)
 
     name = "-".join(str(axes[part]) for part in ("task", "arm", "model", "budget", "seed"))
     inputs = {**measured, **losses, "model": model}
     if selection is not None:
         inputs["selection"] = selection
-    parameters = {field: blank[field] for field in ("experiment", "scale", "axes")}
-    parameters["evaluation"] = evaluation.key_fields()
+    parameters = {
+        "experiment": config.experiment_name,
+        "scale": config.scale_name,
+        "axes": dict(axes),
+        "evaluation": evaluation.key_fields(),
+    }
     return Step("record", 1, name, parameters, build, inputs, lambda: Work(disk_bytes=15_000))
 
 
