@@ -150,7 +150,7 @@ def test_every_name_of_code_exists(page: Path):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
 def test_every_link_leads_to_a_file(page: Path):
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:[#\s][^)]*)?\)", page.read_text("utf-8")):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
 
