@@ -12,7 +12,9 @@ import pytest
 
 from gotd.data import readers as streams
 from gotd.data.columns import Columns
-from gotd.data.readers import stream
+from gotd.data.inputs import named_parts, table_parts
+from gotd.data.json_lines import JSON_TEXT
+from gotd.data.readers import original_rows, stream
 
 TEXTS = [f"text {i} é — “quoted”, with a\ttab" + " more" * (i % 5) for i in range(50)]
 ROWS = pa.table(
@@ -196,3 +198,43 @@ def test_a_file_that_is_not_there_is_told_with_what_is(tmp_path):
     (tmp_path / "rows.csv").write_text("text\na\n")
     with pytest.raises(FileNotFoundError, match="rows.csv"):
         list(stream(tmp_path / "row.csv", Columns(), "x"))
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".csv"])
+def test_original_rows_are_the_rows_of_the_texts_with_all_columns(tmp_path, small_pieces, ending):
+    path = write(tmp_path / f"rows{ending}", ROWS)
+    (part,) = named_parts([str(path)], Columns(), tmp_path / "hub.json")
+    originals = pa.concat_tables(original_rows(part))
+    wanted = ROWS.to_pydict()
+    if ending == ".csv":
+        wanted["other"] = [str(value) for value in wanted["other"]]
+    assert originals.to_pydict() == wanted
+    texts = pa.concat_tables(part.pieces())
+    assert texts["id"].to_pylist() == originals["id"].to_pylist()
+
+
+def test_original_values_of_json_lines_are_unchanged(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        {"text": "a", "meta": {"x": 1}, "n": 1, "tags": ["p"], "same": {"y": [1]}},
+        {"text": "b", "meta": {"z": [None, 2.5]}, "n": "two", "same": {"y": []}},
+        {"text": "", "n": 2.5, "same": None, "half": "\ud800"},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    (part,) = named_parts([str(path)], Columns(), tmp_path / "hub.json")
+    (table,) = original_rows(part)
+    assert table.schema.field("same").type == pa.struct([("y", pa.list_(pa.int64()))])
+    found = [
+        {
+            name: json.loads(value) if table.schema.field(name).type == JSON_TEXT else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in table.to_pylist()
+    ]
+    assert found == [{k: v for k, v in line.items() if v is not None} for line in lines]
+
+
+def test_rows_in_memory_are_their_own_originals():
+    (part,) = table_parts(ROWS, "mine", Columns())
+    assert pa.concat_tables(original_rows(part)).equals(ROWS)

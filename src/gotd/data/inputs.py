@@ -30,7 +30,7 @@ from gotd.data.files import (
     stem,
 )
 from gotd.data.hub.stream import HubRows, parse_hub
-from gotd.data.readers import JSONL_VERSION, stream
+from gotd.data.readers import JSONL_VERSION, all_columns, stream
 
 HUB = "hub:"
 
@@ -63,6 +63,10 @@ class File:
         """Yield tables of ``id``, ``text`` and ``domain``, in the file's order."""
         return stream(self.path, self.columns, self.label)
 
+    def originals(self) -> Iterator[pa.Table]:
+        """Yield all columns of the rows; see `gotd.data.readers.original_rows`."""
+        return all_columns(self.path)
+
 
 @dataclass(frozen=True, eq=False)
 class InMemory:
@@ -91,12 +95,17 @@ class InMemory:
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the rows' order."""
-        columns, label = self.columns, self.label
+        columns, label, first = self.columns, self.label, 1
+        for raw in self.originals():
+            yield columns.uniform(raw, label, label, label, first)
+            first += raw.num_rows
+
+    def originals(self) -> Iterator[pa.Table]:
+        """Yield all columns of the rows, in slices."""
         a_row = self.table.nbytes // max(1, self.table.num_rows)
         rows = min(ROWS_PER_PIECE, max(1, BYTES_PER_PIECE // max(1, a_row)))
         for start in range(0, self.table.num_rows, rows):
-            raw = self.table.slice(start, rows)
-            yield columns.uniform(raw, label, label, label, start + 1)
+            yield self.table.slice(start, rows)
 
 
 def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Part]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,35 @@ def _fits(values: list[Any]) -> bool:
     except _UNFIT:
         return False
     return True
+
+
+JSON_TEXT = pa.json_(pa.string())
+"""Type of a column whose values no plain Arrow type holds unchanged: each value as JSON."""
+
+
+def table_of(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return all fields of some rows, values unchanged.
+
+    A field that a row lacks is null. Values that Arrow cannot hold as they are, such as
+    objects of different fields or values of several types, become `JSON_TEXT`. So the type of a
+    column may differ between the pieces of a file.
+    """
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = {name: _unchanged([record.get(name) for record in records]) for name in names}
+    return pa.table(columns) if columns else pa.table({"": pa.nulls(len(records))}).select([])
+
+
+def _unchanged(values: list[Any]) -> pa.Array:
+    """Return values in an Arrow type that gives them back, else as JSON."""
+    if len({type(value) for value in values if value is not None}) <= 1:
+        try:
+            array = pa.array(values)
+            if not pa.types.is_nested(array.type) or array.to_pylist() == values:
+                return array
+        except _UNFIT:
+            pass
+    written = [None if value is None else json.dumps(value) for value in values]
+    return pa.ExtensionArray.from_storage(JSON_TEXT, pa.array(written, pa.string()))
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from gotd.data.base import BYTES_PER_PIECE, ROWS_PER_PIECE
+from gotd.data.base import BYTES_PER_PIECE, ROWS_PER_PIECE, Part
 from gotd.data.columns import ORIGIN, Columns, strings
 from gotd.data.files import (
     JSONL_SUFFIXES,
@@ -26,7 +26,7 @@ from gotd.data.files import (
     stem,
     text_lines,
 )
-from gotd.data.json_lines import json_objects, read_json_lines, text_rows
+from gotd.data.json_lines import json_objects, read_json_lines, table_of, text_rows
 
 JSONL_VERSION = 2
 """From 2 on a domain counts on whatever line it first comes, not only on the first."""
@@ -62,6 +62,38 @@ def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
         first_row += piece.num_rows
     if first_row == 1:
         raise no_rows(path)
+
+
+def original_rows(part: Part) -> Iterator[pa.Table]:
+    """Yield the rows of a part as they were given, all columns and nested values included.
+
+    Row i over all tables is row i over all tables of ``part.pieces()``, rows without text
+    included. The schema may differ between tables: see `gotd.data.json_lines.table_of`.
+
+    Args:
+        part: A file, a table in memory or a data set on the Hub.
+
+    Raises:
+        TypeError: If the part is of another kind, which has no original rows.
+        ValueError: As ``part.pieces()``.
+    """
+    originals = getattr(part, "originals", None)
+    if originals is None:
+        raise TypeError(f"{part.label}: a {type(part).__name__} has no original rows")
+    return originals()
+
+
+def all_columns(path: Path) -> Iterator[pa.Table]:
+    """Yield all columns of a file, in the order of `stream`; see `original_rows`."""
+    check_file(path)
+    if path.name.endswith(".parquet"):
+        return _parquet(path, None)
+    if path.name.endswith(".csv"):
+        return _csv_texts(path, _csv_header(path))
+    if path.name.endswith(JSONL_SUFFIXES):
+        lines = (record for _, record in json_objects(path))
+        return map(table_of, _pieces(lines, lambda record: len(str(record))))
+    return _plain(path, Columns())
 
 
 def read_table(path: Path) -> pa.Table:
@@ -120,9 +152,9 @@ def _raw_pieces(path: Path, columns: Columns) -> Iterator[pa.Table]:
 _PARQUET = "cut off, damaged or not Parquet", "copy it again"
 
 
-def _parquet(path: Path, columns: Columns) -> Iterator[pa.Table]:
+def _parquet(path: Path, columns: Columns | None) -> Iterator[pa.Table]:
     with errors_of(path, *_PARQUET), pq.ParquetFile(path) as file:
-        wanted = columns.among(file.schema_arrow.names, str(path))
+        wanted = columns.among(file.schema_arrow.names, str(path)) if columns else None
         for batch in file.iter_batches(_rows_per_batch(file), columns=wanted):
             yield pa.Table.from_batches([batch])
 

@@ -87,17 +87,25 @@ class HubRows:
             SourceUnavailable: If the Hub is out of reach, or has only a script.
             ValueError: If a column is missing or a value is no string.
         """
+        where, domain = f"{self.label} ({self.split})", self.dataset.rpartition("/")[2]
+        first = 1
+        for raw in self.originals():
+            yield self.columns.uniform(raw, where, self.label, domain, first)
+            first += raw.num_rows
+        if first == 1:
+            raise ValueError(f"{self._what} has no rows in {self.split}")
+
+    def originals(self) -> Iterator[pa.Table]:
+        """Yield all columns of the rows, in the data set's order.
+
+        Raises:
+            SourceUnavailable: If the Hub is out of reach, or has only a script.
+        """
         access, what = self._access, self._what
         source = {"split": self.split, "revision": access.revision(self.dataset, what)}
         rows = access.load(what, self.dataset, self.config, **source, streaming=True)
         batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
-        where, domain = f"{self.label} ({self.split})", self.dataset.rpartition("/")[2]
-        first = 1
-        for raw in access.each(what, batches):
-            yield self.columns.uniform(raw, where, self.label, domain, first)
-            first += raw.num_rows
-        if first == 1:
-            raise ValueError(f"{what} has no rows in {self.split}")
+        yield from access.each(what, batches)
 
     @property
     def _access(self) -> HubAccess:
