@@ -177,9 +177,8 @@ class GOTD:
             domain_column: The candidates' column of the domain; ``domain``, or else the
                 file's name, when ``None``.
             format: Shape of the rows, such as ``messages``; found in the first rows when ``None``.
-            target_format: The target's; the same when ``None``.
+            target_format: The target's, as `target_template`; the same when both are ``None``.
             template: Text with names of columns in braces, instead of a shape.
-            target_template: The target's; the same when ``None``.
             role: ``assistant`` or ``user``: only their turns are compared, of both sides.
 
         Raises:
@@ -189,10 +188,9 @@ class GOTD:
             FileNotFoundError: If a file, data set or encoder is not there.
         """
         _check(str, text_column=text_column, role=role)
-        _check(str | None, target_text_column=target_text_column)
-        _check(str | None, id_column=id_column, domain_column=domain_column)
-        _check(str | None, format=format, target_format=target_format)
-        _check(str | None, template=template, target_template=target_template)
+        _check(str | None, target_text_column=target_text_column, template=template)
+        _check(str | None, id_column=id_column, domain_column=domain_column, format=format)
+        _check(str | None, target_format=target_format, target_template=target_template)
         columns, target_columns = both_columns(
             text_column,
             target_text_column,
