@@ -174,11 +174,11 @@ class GOTD:
             target_text_column: The target's; the same when ``None``.
             id_column: The candidates' column of unique ids; ``id``, or else numbers, when
                 ``None``. A target is numbered unless it has ``id``.
-            domain_column: The candidates' column of the domain; ``domain``, or else the
-                file's name, when ``None``.
+            domain_column: The candidates' domain; ``domain``, or else the file's name.
             format: Shape of the rows, such as ``messages``; found in the first rows when ``None``.
-            target_format: The target's, as `target_template`; the same when both are ``None``.
+            target_format: The target's; the same when no setting of the target is given.
             template: Text with names of columns in braces, instead of a shape.
+            target_template: The target's.
             role: ``assistant`` or ``user``: only their turns are compared, of both sides.
 
         Raises:
