@@ -190,7 +190,7 @@ def _turns(value: Any, field: Field, where: str) -> Iterator[Turn]:
     for turn in value if isinstance(value, list) else [value]:
         if isinstance(turn, str) and field.keys is None:
             yield field.role, turn
-        elif isinstance(turn, Mapping) and {"role", "from"} & set(turn):
+        elif isinstance(turn, Mapping) and _is_turn(turn):
             role = turn.get("role") or turn.get("from") or ""
             content = turn.get("content")
             text = _content(turn.get("value") if content is None else content)
@@ -201,6 +201,10 @@ def _turns(value: Any, field: Field, where: str) -> Iterator[Turn]:
                 f"{where} holds {kind} where a turn is expected; write a list of "
                 '{"role": …, "content": …}, in CSV as JSON with double quotes'
             )
+
+
+def _is_turn(value: Mapping[str, Any]) -> bool:
+    return "role" in value or "from" in value
 
 
 def _content(content: Any) -> str:
@@ -220,7 +224,7 @@ def _parsed(value: Any) -> Any:
         except (ValueError, RecursionError):
             return value
         turns = parsed if isinstance(parsed, list) else [parsed]
-        # A plain text may begin with a bracket and be JSON by chance, such as "[1]".
-        if turns and all(isinstance(turn, Mapping) for turn in turns):
+        # A plain text may be JSON by chance, such as "[1]".
+        if turns and all(isinstance(turn, Mapping) and _is_turn(turn) for turn in turns):
             return parsed
     return value
