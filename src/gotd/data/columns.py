@@ -100,7 +100,7 @@ class Columns:
             _check_there(self.text, names, where, "text")
         raise NoShape(
             f"{where} has no rows of the format {self.format}, which needs {shapes[0].needs}; it "
-            f"has {', '.join(names)}: give another --format or a --template"
+            f"has {_listed(names)}: give another --format or a --template"
         )
 
     def among(
@@ -175,6 +175,11 @@ class NoShape(ValueError):  # noqa: N818 - it is caught to look at more rows
     """Rows whose columns make no text."""
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Return the names of columns in one line; a damaged file may have any text as a name."""
+    return ", ".join(" ".join(name.split())[:80] for name in names)
+
+
 def _check_there(
     names: Sequence[str], present: Sequence[str], where: str, role: str, remedy: str = ""
 ) -> None:
@@ -183,7 +188,7 @@ def _check_there(
     for name in names:
         if name not in present:
             raise NoShape(
-                f"{where} has no column {name!r}; it has {', '.join(present)}: {remedy}{otherwise}"
+                f"{where} has no column {name!r}; it has {_listed(present)}: {remedy}{otherwise}"
             )
 
 

@@ -105,7 +105,7 @@ def _relative(file: str, root: str) -> str:
 def _copy(system: Any, names: dict[str, str], folder: Path) -> None:
     """Copy files, and delete copies of files that are gone."""
     record = folder.with_name(VERSIONS)
-    known = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    known = _known(record)
     versions = {name: str(system.ukey(file)) for name, file in names.items()}
     for name in set(known) - set(versions):
         (folder / name).unlink(missing_ok=True)
@@ -119,3 +119,12 @@ def _copy(system: Any, names: dict[str, str], folder: Path) -> None:
             system.get_file(file, str(part))
         known[name] = versions[name]
         write_json(record, known)
+
+
+def _known(record: Path) -> dict[str, str]:
+    """Return the version of each copy; none where that is not known, so all are copied again."""
+    try:
+        known = json.loads(record.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
