@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from gotd.data.chunking import Unit
 from gotd.data.columns import Columns, both_columns
 from gotd.data.hub.stream import HUB_RECORD
-from gotd.data.inputs import Part, named_parts, table_parts
+from gotd.data.inputs import Part, check_role, named_parts, table_parts
 from gotd.data.row_shapes import Role
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
@@ -230,9 +230,12 @@ class GOTD:
     def _make_request(
         self, target: Any, candidates: Any, columns: Columns, target_columns: Columns
     ) -> Request:
+        target_parts = self._parts(target, "target", target_columns)
+        parts = self._parts(candidates, "candidates", columns)
+        check_role(columns.role, [*target_parts, *parts])
         return Request(
-            target=self._parts(target, "target", target_columns),
-            candidates=self._parts(candidates, "candidates", columns),
+            target=target_parts,
+            candidates=parts,
             method=self._method,
             method_name=self._name,
             encoder=self._encoder,

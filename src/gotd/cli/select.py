@@ -12,7 +12,7 @@ from typing import Any
 
 from gotd.data.columns import both_columns
 from gotd.data.hub.stream import HUB_RECORD
-from gotd.data.inputs import File, named_parts
+from gotd.data.inputs import File, check_role, named_parts
 from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
@@ -131,9 +131,12 @@ def _request(options: argparse.Namespace) -> Request:
         role=options.role,
     )
     record = options.store / HUB_RECORD
+    target = named_parts(options.target, target_columns, record)
+    candidates = named_parts(options.candidates, columns, record)
+    check_role(options.role, [*target, *candidates])
     return Request(
-        target=named_parts(options.target, target_columns, record),
-        candidates=named_parts(options.candidates, columns, record),
+        target=target,
+        candidates=candidates,
         method=build_selector(options.method, settings),
         method_name=options.method,
         encoder=named_encoder(options.encoder, device),

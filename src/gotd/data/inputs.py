@@ -35,7 +35,8 @@ from gotd.data.readers import (
     stream,
 )
 from gotd.data.remote import REMOTE, fetch_remote, is_remote
-from gotd.data.row_shapes import SHAPES_VERSION
+from gotd.data.row_shapes import SHAPES_VERSION, Role, Turns
+from gotd.data.row_text import TextOf
 from gotd.data.table_files import sliced
 from gotd.data.uniform import rows_of, uniform_tables
 
@@ -60,6 +61,11 @@ class File:
     columns: Columns
     domain: str | None = None
 
+    @property
+    def shape(self) -> TextOf:
+        """Return how its rows become texts."""
+        return shape_of(self.path, self.columns)
+
     def identity(self) -> dict[str, Any]:
         """Return name and checksum, the format unless it is Parquet, and the shape unless text."""
         read: dict[str, Any] = {}
@@ -69,8 +75,8 @@ class File:
         elif kind != "parquet":
             # The same bytes are other rows as CSV than as text, and the label has no suffix.
             read = {"format": kind}
-        if (shape := shape_of(self.path, self.columns).name) != "text":
-            read |= {"shape": shape, "shape_version": SHAPES_VERSION}
+        if self.shape.name != "text":
+            read |= {"shape": self.shape.name, "shape_version": SHAPES_VERSION}
         return {"file": self.label, "sha256": checksum(self.path), **read}
 
     def pieces(self) -> Iterator[pa.Table]:
@@ -96,6 +102,12 @@ class InMemory:
     label: str
     columns: Columns
 
+    @property
+    def shape(self) -> TextOf:
+        """Return how its rows become texts."""
+        names, first = self.table.column_names, self.table.slice(0, SAMPLE_ROWS)
+        return self.columns.shape(names, lambda: rows_of(first, self.label), self.label)
+
     def identity(self) -> dict[str, Any]:
         """Return a checksum of ids, texts and domains."""
         digest = hashlib.sha256()
@@ -109,11 +121,9 @@ class InMemory:
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the rows' order."""
-        table = self.table
-        shape = self.columns.shape(
-            table.column_names, lambda: rows_of(table.slice(0, SAMPLE_ROWS), self.label), self.label
+        yield from uniform_tables(
+            self.originals(), self.columns, self.shape, self.label, self.label
         )
-        yield from uniform_tables(self.originals(), self.columns, shape, self.label, self.label)
 
     def originals(self) -> Iterator[pa.Table]:
         """Yield all columns of the rows, in slices."""
@@ -156,6 +166,21 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
         twice = next(f.path for f in found if resolved.count(f.path.resolve()) > 1)
         raise ValueError(f"{twice} is given twice; name every file once")
     return parts + _with_rows(found, columns)
+
+
+def check_role(role: Role, parts: Sequence[Part]) -> None:
+    """Raise if a role selects nothing, because no part has turns.
+
+    Raises:
+        ValueError: If a role is named and all parts are known to have none.
+    """
+    known = [part.shape for part in parts if isinstance(part, File | InMemory)]
+    if role == "all" or len(known) < len(parts) or any(isinstance(s, Turns) for s in known):
+        return
+    raise ValueError(
+        f"--role {role} has no effect: the rows are plain text or a template, which have no turns; "
+        "leave it out, or name a --format with turns"
+    )
 
 
 def _with_rows(found: Sequence[Found], columns: Columns) -> list[Part]:
