@@ -200,6 +200,10 @@ def test_a_folder_has_files_at_any_depth_of_mixed_shapes_and_names_what_it_leave
     write(pool / "deep" / "d.json.gz", [{"question": "q", "answer": "a"}])
     for name in ("notes.md", "_SUCCESS", ".hidden.jsonl", "deep/table.xlsx"):
         (pool / name).write_text("no rows")
+    about = {f"task {n}": "about it" for n in range(30)}
+    (pool / "about.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"about.json has no column 'text'; .* and 10 more: "):
+        parts(pool / "about.json")
     (pool / "nothing.jsonl").write_text("")
     (pool / "blank.jsonl").write_text("\n\n")
     (pool / "header.csv").write_text("text\n")
@@ -212,9 +216,9 @@ def test_a_folder_has_files_at_any_depth_of_mixed_shapes_and_names_what_it_leave
     left = {re.search(r"([\w.]+) (?:is|has)", m)[1] for m in caplog.messages if "left out" in m}
     assert left == {
         *("notes.md", "_SUCCESS", ".hidden.jsonl", "table.xlsx", "gone.jsonl"),
-        *("nothing.jsonl", "blank.jsonl", "header.csv", "zero.parquet"),
+        *("nothing.jsonl", "blank.jsonl", "header.csv", "zero.parquet", "about.json"),
     }
-    shapes = [line for line in caplog.messages if "column" in line]
+    shapes = [line for line in caplog.messages if "column" in line and "left out" not in line]
     assert shapes == [
         f"{pool / 'a.jsonl'}: plain text, column text",
         f"{pool / 'b.parquet'} and 1 more: chat messages, column messages",

@@ -176,8 +176,9 @@ class NoShape(ValueError):  # noqa: N818 - it is caught to look at more rows
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return the names of columns in one line; a damaged file may have any text as a name."""
-    return ", ".join(" ".join(name.split())[:80] for name in names)
+    """Return the first names of columns in one line; a damaged file may have any name."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(" ".join(name.split())[:80] for name in names[:20]) + more
 
 
 def _check_there(

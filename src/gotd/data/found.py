@@ -27,7 +27,7 @@ class Found:
 
     Args:
         path: The file.
-        given: Whether it was named itself, so that it is never left out.
+        given: Whether it was named itself or by a pattern, so it must be rows.
         domain: Domain of rows that have none; ``None``: the file's name.
     """
 

@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from gotd.data.base import Part
-from gotd.data.columns import Columns
+from gotd.data.columns import Columns, NoShape
 from gotd.data.files import (
     NoRows,
     checksum,
@@ -185,13 +185,19 @@ def check_role(role: Role, parts: Sequence[Part]) -> None:
 
 def _with_rows(found: Sequence[Found], columns: Columns) -> list[Part]:
     """Return a part for each file that has rows, and report shapes and files without rows."""
-    empty: list[NoRows] = []
+    empty: list[ValueError] = []
     shapes: dict[str, list[Path]] = {}
     kept = []
     for file in found:
         try:
             shape = shape_of(file.path, columns)
         except NoRows as error:
+            empty.append(error)
+            continue
+        except NoShape as error:
+            # A folder often has a JSON file that describes the others.
+            if file.given or kind_of(file.path) != "json":
+                raise
             empty.append(error)
             continue
         shapes.setdefault(shape.description, []).append(file.path)
