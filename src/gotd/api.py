@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.data.chunking import Unit
-from gotd.data.columns import Columns
+from gotd.data.columns import Columns, both_columns
 from gotd.data.hub.stream import HUB_RECORD
-from gotd.data.inputs import Part, named_parts, table_parts
+from gotd.data.inputs import Part, check_role, named_parts, table_parts
+from gotd.data.row_shapes import Role
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.output import describe
@@ -154,6 +155,11 @@ class GOTD:
         target_text_column: str | None = None,
         id_column: str | None = None,
         domain_column: str | None = None,
+        format: str | None = None,
+        target_format: str | None = None,
+        template: str | None = None,
+        target_template: str | None = None,
+        role: Role = "all",
     ) -> Self:
         """Read, embed and score the candidates.
 
@@ -168,8 +174,12 @@ class GOTD:
             target_text_column: The target's; the same when ``None``.
             id_column: The candidates' column of unique ids; ``id``, or else numbers, when
                 ``None``. A target is numbered unless it has ``id``.
-            domain_column: The candidates' column of the domain; ``domain``, or else the
-                file's name, when ``None``.
+            domain_column: The candidates' domain; ``domain``, or else the file's name.
+            format: Shape of the rows, such as ``messages``; found in the first rows when ``None``.
+            target_format: The target's; the same when no setting of the target is given.
+            template: Text with names of columns in braces, instead of a shape.
+            target_template: The target's.
+            role: ``assistant`` or ``user``: only their turns are compared, of both sides.
 
         Raises:
             TypeError: If what was given is none of these, or a column's name is no string;
@@ -177,24 +187,22 @@ class GOTD:
             ValueError: If rows cannot be read, or a solve misses its tolerance.
             FileNotFoundError: If a file, data set or encoder is not there.
         """
-        _check(str, text_column=text_column)
-        _check(str | None, target_text_column=target_text_column)
-        _check(str | None, id_column=id_column, domain_column=domain_column)
-        columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
-        target_columns = Columns(tuple((target_text_column or text_column).split(",")))
-        self._request = Request(
-            target=self._parts(target, "target", target_columns),
-            candidates=self._parts(candidates, "candidates", columns),
-            method=self._method,
-            method_name=self._name,
-            encoder=self._encoder,
-            target_columns=target_columns,
-            columns=columns,
-            unit=self._unit,
-            length_chars=self._length_chars,
-            min_chars=self._min_chars,
-            seed=self._seed,
+        _check(str, text_column=text_column, role=role)
+        _check(str | None, target_text_column=target_text_column, template=template)
+        _check(str | None, id_column=id_column, domain_column=domain_column, format=format)
+        _check(str | None, target_format=target_format, target_template=target_template)
+        columns, target_columns = both_columns(
+            text_column,
+            target_text_column,
+            id_column=id_column,
+            domain_column=domain_column,
+            format=format,
+            target_format=target_format,
+            template=template,
+            target_template=target_template,
+            role=role,
         )
+        self._request = self._make_request(target, candidates, columns, target_columns)
         if callable(getattr(self._method, "scores", None)):
             Prepared(self._request, 1, self._store, self._engine)
         return self
@@ -218,6 +226,26 @@ class GOTD:
         selected = prepared.select(budget, explain=explain)
         table = pa.concat_tables(selected.blocks())
         return Selection(table, selected.summary(self._seed), describe(prepared, "gotd.GOTD"))
+
+    def _make_request(
+        self, target: Any, candidates: Any, columns: Columns, target_columns: Columns
+    ) -> Request:
+        target_parts = self._parts(target, "target", target_columns)
+        parts = self._parts(candidates, "candidates", columns)
+        check_role(columns.role, [*target_parts, *parts])
+        return Request(
+            target=target_parts,
+            candidates=parts,
+            method=self._method,
+            method_name=self._name,
+            encoder=self._encoder,
+            target_columns=target_columns,
+            columns=columns,
+            unit=self._unit,
+            length_chars=self._length_chars,
+            min_chars=self._min_chars,
+            seed=self._seed,
+        )
 
     def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:
         names = [given] if isinstance(given, str | Path) else given

@@ -40,13 +40,13 @@ def test_folders_patterns_and_files_stand_for_their_files(tmp_path):
         pq.write_table(ROWS, tmp_path / name)
     (tmp_path / "notes.md").write_text("no rows")
     by_folder = given(tmp_path, tmp_path)
-    assert [part.label for part in by_folder] == ["a", "b"]
+    assert [part.label for part in by_folder] == ["a", "b", "c"]
     assert [p.label for p in given(tmp_path, tmp_path / "**" / "*.parquet")] == ["a", "b", "c"]
     assert [p.label for p in given(tmp_path, tmp_path / "sub", tmp_path / "b.parquet")] == [
         "c",
         "b",
     ]
-    with pytest.raises(ValueError, match="a.parquet is given twice"):
+    with pytest.raises(ValueError, match=r"a.parquet is given twice"):
         given(tmp_path, tmp_path, tmp_path / "a.parquet")
 
 
@@ -92,7 +92,7 @@ def test_a_csv_header_that_is_not_utf8_names_the_file(tmp_path):
 
 
 def test_long_texts_in_memory_come_in_pieces_that_fit(monkeypatch):
-    monkeypatch.setattr("gotd.data.inputs.BYTES_PER_PIECE", 1000)
+    monkeypatch.setattr("gotd.data.table_files.BYTES_PER_PIECE", 1000)
     (part,) = table_parts(["a" * 300] * 20, "mine", Columns())
     assert max(piece["text"].nbytes for piece in part.pieces()) < 1200
     assert [row["id"] for row in rows(part)] == [f"mine#{n}" for n in range(1, 21)]

@@ -44,7 +44,7 @@ class Letters:
 def _small_shards(monkeypatch):
     monkeypatch.setattr(pool, "SHARD_ROWS", 64)
     monkeypatch.setattr("gotd.data.chunking.ROWS_PER_PIECE", 23)
-    monkeypatch.setattr("gotd.data.readers.ROWS_PER_PIECE", 23)
+    monkeypatch.setattr("gotd.data.table_files.ROWS_PER_PIECE", 23)
 
 
 def rows(start, count, domain):
@@ -206,7 +206,7 @@ def test_a_shard_is_bounded_in_bytes_wherever_pieces_end(files, tmp_path, monkey
     by_files = build(tmp_path / "one", parts(files))
     sizes = [shard.texts.nbytes for shard in open_pool(by_files)]
     assert max(sizes) < 900 + 60 + 8 * 65
-    monkeypatch.setattr("gotd.data.readers.ROWS_PER_PIECE", 11)
+    monkeypatch.setattr("gotd.data.table_files.ROWS_PER_PIECE", 11)
     again = build(tmp_path / "two", parts(files))
     assert pool_facts(by_files) == pool_facts(again)
     assert table_of(by_files).equals(table_of(again))

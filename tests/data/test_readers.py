@@ -10,9 +10,11 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from gotd.data import readers as streams
+from gotd.data import table_files
 from gotd.data.columns import Columns
-from gotd.data.readers import stream
+from gotd.data.inputs import named_parts, table_parts
+from gotd.data.json_lines import JSON_TEXT
+from gotd.data.readers import original_rows, stream
 
 TEXTS = [f"text {i} é — “quoted”, with a\ttab" + " more" * (i % 5) for i in range(50)]
 ROWS = pa.table(
@@ -44,7 +46,7 @@ def write(path, table):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(streams, "ROWS_PER_PIECE", 7)
+    monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 7)
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv"])
@@ -115,7 +117,7 @@ def test_an_integer_of_any_size_is_an_id(tmp_path):
 
 
 def test_a_piece_is_bounded_in_bytes_too(tmp_path, monkeypatch):
-    monkeypatch.setattr(streams, "BYTES_PER_PIECE", 1000)
+    monkeypatch.setattr(table_files, "BYTES_PER_PIECE", 1000)
     heavy = pa.table({"text": ["x" * 400 for _ in range(20)]})
     for ending in (".parquet", ".jsonl"):
         path = write(tmp_path / f"heavy{ending}", heavy)
@@ -126,8 +128,7 @@ def test_a_piece_is_bounded_in_bytes_too(tmp_path, monkeypatch):
 
 BAD = {
     "no.jsonl": (b'{"text": "a"}\n\n{"text": 3}\n', r"line 3: field 'text' holds int"),
-    "null.jsonl": (b'{"text": "a"}\n{"text": null}\n', r"line 2: field 'text' is missing"),
-    "lacks.jsonl": (b'{"text": "a"}\n{"txt": "b"}\n', r"line 2: field 'text' is missing"),
+    "null.jsonl": (b'{"text": null}\n{"text": null}\n', r"'text' is missing or null in every row"),
     "other.jsonl": (b'{"txt": "a"}\n', r"no column 'text'; it has txt.*--text-column"),
     "late.jsonl": (b'{"text": "a"}\n{"text": "b", "id": 7}\n', r"line 2 has an id.*the first line"),
     "deep.jsonl": (
@@ -153,7 +154,7 @@ BAD = {
     "header.csv": (b"text\n", r"has no rows"),
     "no.parquet": (b"PAR1 and nothing else", r"cut off, damaged or not Parquet"),
     "latin.txt": (b"a\n\xe9\n", r"line 2 is not UTF-8"),
-    "what.tsv": (b"a\n", r"unknown format; use one of"),
+    "what.xls": (b"a\n", r"unknown format; use one of"),
 }
 
 
@@ -171,15 +172,16 @@ def test_what_is_wrong_is_named(tmp_path, name):
 @pytest.mark.parametrize(
     ("table", "says"),
     [
-        ({"text": ["a"] * 9 + [None]}, r"row 10: 'text' is null"),
+        ({"text": [None] * 10}, r"'text' is missing or null in every row"),
         ({"text": list(range(10))}, r"'text' holds int64 from row 1"),
         ({"t": ["a"] * 10}, r"no column 'text'; it has t"),
         ({"text": ["a"] * 10, "id": [1.5] * 10}, r"'id' holds double"),
+        ({"text": ["a"] * 10, "id": [1e300] * 10}, r"'id' holds double"),
         ({"text": ["a"] * 10, "id": ["x"] * 8 + [None] * 2}, r"row 9: 'id' is null \(1 such"),
     ],
 )
 def test_a_bad_value_in_parquet_is_named(tmp_path, monkeypatch, table, says):
-    monkeypatch.setattr(streams, "ROWS_PER_PIECE", 9)
+    monkeypatch.setattr(table_files, "ROWS_PER_PIECE", 9)
     path = tmp_path / "rows.parquet"
     pq.write_table(pa.table(table), path)
     with pytest.raises(ValueError, match=says):
@@ -196,3 +198,43 @@ def test_a_file_that_is_not_there_is_told_with_what_is(tmp_path):
     (tmp_path / "rows.csv").write_text("text\na\n")
     with pytest.raises(FileNotFoundError, match="rows.csv"):
         list(stream(tmp_path / "row.csv", Columns(), "x"))
+
+
+@pytest.mark.parametrize("ending", [".parquet", ".jsonl", ".jsonl.gz", ".csv"])
+def test_original_rows_are_the_rows_of_the_texts_with_all_columns(tmp_path, small_pieces, ending):
+    path = write(tmp_path / f"rows{ending}", ROWS)
+    (part,) = named_parts([str(path)], Columns(), tmp_path / "hub.json")
+    originals = pa.concat_tables(original_rows(part))
+    wanted = ROWS.to_pydict()
+    if ending == ".csv":
+        wanted["other"] = [str(value) for value in wanted["other"]]
+    assert originals.to_pydict() == wanted
+    texts = pa.concat_tables(part.pieces())
+    assert texts["id"].to_pylist() == originals["id"].to_pylist()
+
+
+def test_original_values_of_json_lines_are_unchanged(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    lines = [
+        {"text": "a", "meta": {"x": 1}, "n": 1, "tags": ["p"], "same": {"y": [1]}},
+        {"text": "b", "meta": {"z": [None, 2.5]}, "n": "two", "same": {"y": []}},
+        {"text": "", "n": 2.5, "same": None, "half": "\ud800"},
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+    (part,) = named_parts([str(path)], Columns(), tmp_path / "hub.json")
+    (table,) = original_rows(part)
+    assert table.schema.field("same").type == pa.struct([("y", pa.list_(pa.int64()))])
+    found = [
+        {
+            name: json.loads(value) if table.schema.field(name).type == JSON_TEXT else value
+            for name, value in row.items()
+            if value is not None
+        }
+        for row in table.to_pylist()
+    ]
+    assert found == [{k: v for k, v in line.items() if v is not None} for line in lines]
+
+
+def test_rows_in_memory_are_their_own_originals():
+    (part,) = table_parts(ROWS, "mine", Columns())
+    assert pa.concat_tables(original_rows(part)).equals(ROWS)

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from gotd.data.columns import Columns
+from gotd.data.columns import both_columns
 from gotd.data.hub.stream import HUB_RECORD
-from gotd.data.inputs import File, named_parts
+from gotd.data.inputs import File, check_role, named_parts
 from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
@@ -119,15 +119,24 @@ def _request(options: argparse.Namespace) -> Request:
     check_device(options.device)
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device
-    text = tuple(options.text_column.split(","))
-    columns = Columns(text, options.id_column, options.domain_column)
-    # Ids and domains are named for the candidates; a target has its own or is numbered.
-    target_text = options.target_text_column
-    target_columns = Columns(tuple(target_text.split(",")) if target_text else text)
+    columns, target_columns = both_columns(
+        options.text_column,
+        options.target_text_column,
+        id_column=options.id_column,
+        domain_column=options.domain_column,
+        format=options.format,
+        target_format=options.target_format,
+        template=options.template,
+        target_template=options.target_template,
+        role=options.role,
+    )
     record = options.store / HUB_RECORD
+    target = named_parts(options.target, target_columns, record)
+    candidates = named_parts(options.candidates, columns, record)
+    check_role(options.role, [*target, *candidates])
     return Request(
-        target=named_parts(options.target, target_columns, record),
-        candidates=named_parts(options.candidates, columns, record),
+        target=target,
+        candidates=candidates,
         method=build_selector(options.method, settings),
         method_name=options.method,
         encoder=named_encoder(options.encoder, device),

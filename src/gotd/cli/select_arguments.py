@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gotd.data.row_shapes import FORMATS, ROLES
 from gotd.selectors.registry import entries
 
 _EXAMPLES = """
@@ -15,7 +16,9 @@ examples:
       --encoder minilm --explain
   gotd select --target mine.txt --candidates hub:allenai/c4:en --budget 50000 --out chosen/
 
-Files are Parquet, JSON lines (.jsonl, .gz, .zst), CSV or plain text (one passage a line).
+Files are Parquet, Arrow, JSON lines, JSON, CSV, TSV or plain text (one passage a line); all
+but the first two may be compressed (.gz, .zst, .bz2, .xz). Their rows are texts, or chats,
+instructions, prompts, questions or preference pairs, which is found and printed.
 What is read, embedded and scored is kept in --store: run again to go on after an
 interruption, or with another budget, which takes seconds.
 """
@@ -35,7 +38,7 @@ def add_select(commands: Any, run: Any) -> None:
     )
     add = parser.add_argument_group("needed").add_argument
     add("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
-    names = "files, folders, patterns or hub:namespace/name[:config][:split]"
+    names = "files, folders, patterns, URLs (s3://…) or hub:namespace/name[:config][:split]"
     add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
     add("--budget", required=True, metavar="N[,N]", help="rows to choose")
     add("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
@@ -54,6 +57,14 @@ def add_select(commands: Any, run: Any) -> None:
     text = "column of the text; several are joined (text)"
     add("--text-column", default="text", metavar="NAME[,NAME]", help=text)
     add("--target-text-column", metavar="NAME[,NAME]", help="the target's (the same)")
+    shapes = "shape of the rows (found in the first ones): " + ", ".join(FORMATS)
+    add("--format", metavar="NAME", help=shapes)
+    template = "text with names of columns, such as '{question} {answer}', instead of a shape"
+    add("--template", metavar="TEXT", help=template)
+    for name, metavar in (("format", "NAME"), ("template", "TEXT")):
+        add(f"--target-{name}", metavar=metavar, help="the target's (the same)")
+    turns = "whose turns of a chat or an instruction are compared, of both sides (all)"
+    add("--role", choices=ROLES, default="all", help=turns)
     add("--id-column", metavar="NAME", help="of candidates (id, else numbered)")
     add("--domain-column", metavar="NAME", help="of candidates (domain, else file)")
     unit = "whole: choose rows as they are; fixed: pieces of --length-chars (whole)"

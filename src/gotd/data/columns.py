@@ -5,12 +5,16 @@ What a row holds never depends on how its file was cut into pieces.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from gotd.data.row_shapes import FORMATS, ROLES, SHAPES, Role
+from gotd.data.row_text import PlainText, Row, Template, TextOf
+from gotd.storage.keys import added_later
 
 ORIGIN = b"origin"
 
@@ -20,16 +24,43 @@ class Columns:
     """Which columns of the raw rows are read.
 
     Args:
-        text: Columns that hold the text; several are joined with a space.
+        text: Columns that hold the text; several are joined with a space. Rows without a
+            column ``text`` may be of another shape.
         id: Column of unique ids (strings or integers); ``None``: ``id`` where there is
             one, else rows are numbered ``<file>#<row>``.
         domain: Column of the domain; ``None``: ``domain`` where there is one, else the
             file's name.
+        format: Shape of the rows, one of `FORMATS`; ``None``: found in the first rows.
+        role: Whose turns make the text, where rows have turns.
+        template: Text with names of columns in braces, instead of a shape.
+
+    Raises:
+        ValueError: If format, role or template cannot be, or two of them, or one and a column
+            of the text, say how rows become texts.
     """
 
     text: tuple[str, ...] = ("text",)
     id: str | None = None
     domain: str | None = None
+    format: str | None = added_later(None)
+    role: Role = added_later("all")
+    template: str | None = added_later(None)
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise ValueError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
+        if self.role not in ROLES:
+            raise ValueError(f"--role must be one of {', '.join(ROLES)}, not {self.role!r}")
+        if self.template is not None:
+            Template(self.template)
+        given = {
+            "--text-column": self.text != ("text",),
+            "--format": self.format not in (None, "text"),
+            "--template": self.template is not None,
+        }
+        names = [name for name, is_given in given.items() if is_given]
+        if len(names) > 1:
+            raise ValueError(f"{' and '.join(names)} contradict each other; give one of them")
 
     @property
     def id_name(self) -> str:
@@ -41,67 +72,140 @@ class Columns:
         """Return the name of the column of domains, if there is one."""
         return self.domain or "domain"
 
-    def among(self, present: Sequence[str], where: str) -> list[str]:
+    def shape(self, names: Sequence[str], rows: Callable[[], Sequence[Row]], where: str) -> TextOf:
+        """Find how the rows of a file become texts.
+
+        Args:
+            names: The columns that there are.
+            rows: Returns the first rows; it is not called where the names are enough.
+            where: What to call the rows in an error.
+
+        Raises:
+            NoShape: If the columns for it are not there; lists those that are.
+        """
+        if self.template is not None:
+            template = Template(self.template)
+            _check_there(template.columns, names, where, "text", "correct the --template")
+            return template
+        plain = self.format == "text" or self.text != ("text",)
+        if plain or (self.format is None and self.text[0] in names):
+            _check_there(self.text, names, where, "text")
+            return PlainText(self.text)
+        shapes = [shape for shape in SHAPES if self.format in (None, shape.name)]
+        first = rows()
+        for shape in shapes:
+            if (found := shape.find(first, self.role)) is not None:
+                return found
+        if self.format is None:
+            _check_there(self.text, names, where, "text")
+        raise NoShape(
+            f"{where} has no rows of the format {self.format}, which needs {shapes[0].needs}; it "
+            f"has {_listed(names)}: give another --format or a --template"
+        )
+
+    def among(
+        self, present: Sequence[str], where: str, text: Sequence[str] | None = None
+    ) -> list[str]:
         """Return the columns to read among those that are ``present``.
+
+        Args:
+            present: The columns that there are.
+            where: What to call the rows in an error.
+            text: The columns of the text; ``None``: those of plain text, which must be there.
 
         Raises:
             ValueError: If one that was named is absent (lists what there is), or one to
                 read is there twice.
         """
-        roles = {"text": self.text, "id": (self.id,), "domain": (self.domain,)}
-        for role, names in roles.items():
-            for name in names:
-                if name is not None and name not in present:
-                    raise ValueError(
-                        f"{where} has no column {name!r}; it has {', '.join(present)}: rename "
-                        f"the one that holds the {role}, or name it (--{role}-column)"
-                    )
-        wanted = dict.fromkeys((*self.text, self.id_name, self.domain_name))
+        if text is None:
+            _check_there(self.text, present, where, "text")
+        for role, name in {"id": self.id, "domain": self.domain}.items():
+            if name is not None:
+                _check_there([name], present, where, role)
+        wanted = dict.fromkeys((*(text or self.text), self.id_name, self.domain_name))
         for name in wanted:
             if (count := present.count(name)) > 1:
                 raise ValueError(f"{where} has {count} columns {name!r}; rename all but one")
         return [name for name in wanted if name in present]
 
-    def uniform(
-        self, raw: pa.Table, where: str, label: str, domain: str, first_row: int
-    ) -> pa.Table:
-        """Convert raw rows to ``id`` (string), ``text`` (large_string) and ``domain`` (string).
 
-        Args:
-            raw: Rows as they were read.
-            where: What to call the rows in an error.
-            label: What numbered ids begin with.
-            domain: Domain of rows that have none.
-            first_row: Number of the first row in its file.
+def both_columns(
+    text_column: str = "text",
+    target_text_column: str | None = None,
+    *,
+    id_column: str | None = None,
+    domain_column: str | None = None,
+    format: str | None = None,
+    target_format: str | None = None,
+    template: str | None = None,
+    target_template: str | None = None,
+    role: Role = "all",
+) -> tuple[Columns, Columns]:
+    """Return the columns of candidates and target, as a user names them.
 
-        Raises:
-            ValueError: If a column is missing, or a value is null, no string or not UTF-8.
-        """
-        present = self.among(raw.column_names, where)
-        texts = [strings(raw, name, where, first_row) for name in self.text]
-        if self.id_name in present:
-            ids = string_ids(raw, self.id_name, where, first_row)
-        else:
-            numbers = pa.array(range(first_row, first_row + raw.num_rows)).cast(pa.string())
-            ids = _join([pa.scalar(label), numbers], "#")
-        domains = pa.repeat(domain, raw.num_rows)
-        if self.domain_name in present and raw[self.domain_name].null_count < raw.num_rows:
-            domains = strings(raw, self.domain_name, where, first_row, null=domain)
-        text = _join([text.cast(pa.large_string()) for text in texts], " ")
-        return pa.table({"id": ids, "text": text, "domain": domains})
+    Ids and domains are named for the candidates; a target has its own or is numbered. How rows
+    become texts is the same for both unless the target's is given.
+
+    Args:
+        text_column: Column of the text; several with commas are joined.
+        target_text_column: The target's.
+        id_column: The candidates' column of unique ids.
+        domain_column: The candidates' column of the domain.
+        format: Shape of the rows.
+        target_format: The target's.
+        template: Text with names of columns in braces.
+        target_template: The target's.
+        role: Whose turns make the text, of both sides.
+
+    Raises:
+        ValueError: As `Columns`.
+    """
+    columns = Columns(
+        tuple(text_column.split(",")), id_column, domain_column, format, role, template
+    )
+    own = (target_text_column, target_format, target_template)
+    if own == (None, None, None):
+        return columns, Columns(columns.text, None, None, format, role, template)
+    target_text, target_format, target_template = own
+    text = tuple(target_text.split(",")) if target_text else ("text",)
+    return columns, Columns(text, None, None, target_format, role, target_template)
 
 
-def _join(columns: list, separator: str) -> pa.ChunkedArray:
-    kind = columns[-1].type
-    return pc.call_function("binary_join_element_wise", [*columns, pa.scalar(separator, kind)])
+class NoShape(ValueError):  # noqa: N818 - it is caught to look at more rows
+    """Rows whose columns make no text."""
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names of columns in one line; a damaged file may have any name."""
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return ", ".join(" ".join(name.split())[:80] for name in names[:20]) + more
+
+
+def _check_there(
+    names: Sequence[str], present: Sequence[str], where: str, role: str, remedy: str = ""
+) -> None:
+    otherwise = ", or give a --format or a --template" if role == "text" else ""
+    remedy = remedy or f"rename the one that holds the {role}, or name it (--{role}-column)"
+    for name in names:
+        if name not in present:
+            raise NoShape(
+                f"{where} has no column {name!r}; it has {_listed(present)}: {remedy}{otherwise}"
+            )
 
 
 def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.ChunkedArray:
-    """Return a column of ids, strings or integers, as strings.
+    """Return a column of ids, strings or whole numbers, as strings.
+
+    Floats are whole numbers where a program has written integers as floats.
 
     Raises:
         ValueError: As `strings`.
     """
+    if name in raw.column_names and pa.types.is_floating(raw[name].type):
+        known = pc.less_equal(pc.abs(raw[name]), 2.0**53)  # beyond, floats skip integers
+        whole = pc.and_(known, pc.equal(raw[name], pc.floor(raw[name])))
+        if pc.all(whole, skip_nulls=True).as_py():
+            raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.int64()))
     if name in raw.column_names and pa.types.is_integer(raw[name].type):
         raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.string()))
     return strings(raw, name, where, first_row)

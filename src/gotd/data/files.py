@@ -4,24 +4,54 @@ from __future__ import annotations
 
 import functools
 import io
+import lzma
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
 from gotd.storage import files
 
-JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-SUFFIXES = (".parquet", *JSONL_SUFFIXES, ".csv")
-"""Ends of the names of files with columns."""
-TEXT_SUFFIXES = (".txt", ".txt.gz", ".txt.zst")
-"""Ends of the names of files of plain text, one passage a line."""
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv")
+"""Ends of the names of files that may hold a split of a task."""
+
+COMPRESSIONS = ("", ".gz", ".zst", ".bz2", ".xz")
+
+
+def _compressed(suffix: str) -> tuple[str, ...]:
+    return tuple(suffix + compression for compression in COMPRESSIONS)
+
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "parquet": (".parquet",),
+    "arrow": (".arrow", ".feather"),
+    "jsonl": _compressed(".jsonl"),
+    "json": _compressed(".json"),
+    "csv": _compressed(".csv"),
+    "tsv": _compressed(".tsv"),
+    "text": _compressed(".txt"),
+}
+"""The formats of files of rows, and the ends of their names."""
+INPUT_SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
+
+
+def kind_of(path: Path) -> str:
+    """Return the format of a file, one of `KINDS`.
+
+    Raises:
+        ValueError: If the end of its name is none of them.
+    """
+    for kind, suffixes in KINDS.items():
+        if path.name.endswith(suffixes):
+            return kind
+    raise ValueError(f"{path}: unknown format; use one of {', '.join(INPUT_SUFFIXES)}")
 
 
 def stem(path: Path) -> str:
     """Return a file's name without its format's suffix."""
-    for suffix in sorted((*SUFFIXES, *TEXT_SUFFIXES), key=len, reverse=True):
+    for suffix in sorted(INPUT_SUFFIXES, key=len, reverse=True):
         if path.name.endswith(suffix):
             return path.name.removesuffix(suffix)
     return path.stem
@@ -34,7 +64,7 @@ def row_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.is_file() and f.name.endswith(suffixes))
 
 
-def check_file(path: Path, suffixes: tuple[str, ...] = (*SUFFIXES, *TEXT_SUFFIXES)) -> None:
+def check_file(path: Path, suffixes: tuple[str, ...] = INPUT_SUFFIXES) -> None:
     """Check that a file is there, of a known format and not empty.
 
     Raises:
@@ -48,7 +78,7 @@ def check_file(path: Path, suffixes: tuple[str, ...] = (*SUFFIXES, *TEXT_SUFFIXE
     if not path.name.endswith(suffixes):
         raise ValueError(f"{path}: unknown format; use one of {', '.join(suffixes)}")
     if path.stat().st_size == 0:
-        raise ValueError(f"{path} is empty (0 bytes); write its rows again or leave it out")
+        raise NoRows(f"{path} is empty (0 bytes); write its rows again or leave it out")
 
 
 def checksum(path: Path) -> str:
@@ -62,11 +92,18 @@ def _checksum(path: str, size: int, modified_ns: int) -> str:
     return files.checksum(Path(path))
 
 
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, decompressed as the end of its name says."""
+    if path.name.endswith(".xz"):
+        return lzma.open(path)
+    return io.BufferedReader(pa.input_stream(str(path), compression="detect"))  # type: ignore[arg-type]
+
+
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yield number, from 1, and text of each line of UTF-8, its end included."""
     with (
         errors_of(path, "cut off or damaged", "copy it again"),
-        io.BufferedReader(pa.input_stream(str(path), compression="detect")) as file,  # type: ignore[arg-type]
+        open_bytes(path) as file,
     ):
         for number, line in enumerate(file, start=1):
             try:
@@ -78,9 +115,13 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, text
 
 
-def no_rows(path: Path) -> ValueError:
+class NoRows(ValueError):  # noqa: N818 - it is caught to leave a file out
+    """A file without rows."""
+
+
+def no_rows(path: Path) -> NoRows:
     """Return the error for a file without rows."""
-    return ValueError(f"{path} has no rows; write its rows again or leave the file out")
+    return NoRows(f"{path} has no rows; write its rows again or leave the file out")
 
 
 @contextmanager
@@ -88,7 +129,7 @@ def errors_of(path: Path, problem: str, remedy: str) -> Iterator[None]:
     """Raise what goes wrong with a file as one line that names it."""
     try:
         yield
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is {problem} ({first_line(error)}); {remedy}") from error
 
 

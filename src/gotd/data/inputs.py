@@ -7,30 +7,40 @@ content, never on paths.
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from glob import glob
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from gotd.data.base import BYTES_PER_PIECE, ROWS_PER_PIECE, Part
-from gotd.data.columns import Columns
+from gotd.data.base import Part
+from gotd.data.columns import Columns, NoShape
 from gotd.data.files import (
-    JSONL_SUFFIXES,
-    SUFFIXES,
-    TEXT_SUFFIXES,
-    check_file,
+    NoRows,
     checksum,
     first_line,
     is_utf8,
-    row_files,
+    kind_of,
     stem,
 )
+from gotd.data.found import Found, common_folder, input_files
 from gotd.data.hub.stream import HubRows, parse_hub
-from gotd.data.readers import JSONL_VERSION, stream
+from gotd.data.readers import (
+    JSONL_VERSION,
+    SAMPLE_ROWS,
+    all_columns,
+    shape_of,
+    stream,
+)
+from gotd.data.remote import REMOTE, fetch_remote, is_remote
+from gotd.data.row_shapes import SHAPES_VERSION, Role, Turns
+from gotd.data.row_text import TextOf
+from gotd.data.table_files import sliced
+from gotd.data.uniform import rows_of, uniform_tables
+
+log = logging.getLogger(__name__)
 
 HUB = "hub:"
 
@@ -43,25 +53,39 @@ class File:
         path: The file.
         label: Its name among the files it was given with.
         columns: Which columns to read.
+        domain: Domain of rows that have none; ``None``: the file's name.
     """
 
     path: Path
     label: str
     columns: Columns
+    domain: str | None = None
+
+    @property
+    def shape(self) -> TextOf:
+        """Return how its rows become texts."""
+        return shape_of(self.path, self.columns)
 
     def identity(self) -> dict[str, Any]:
-        """Return name and checksum, and the format unless it is Parquet."""
+        """Return name and checksum, the format unless it is Parquet, and the shape unless text."""
         read: dict[str, Any] = {}
-        if self.path.name.endswith(JSONL_SUFFIXES):
+        kind = kind_of(self.path)
+        if kind == "jsonl":
             read = {"reader": JSONL_VERSION}
-        elif not self.path.name.endswith(".parquet"):
+        elif kind != "parquet":
             # The same bytes are other rows as CSV than as text, and the label has no suffix.
-            read = {"format": "csv" if self.path.name.endswith(".csv") else "text"}
+            read = {"format": kind}
+        if self.shape.name != "text":
+            read |= {"shape": self.shape.name, "shape_version": SHAPES_VERSION}
         return {"file": self.label, "sha256": checksum(self.path), **read}
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the file's order."""
-        return stream(self.path, self.columns, self.label)
+        return stream(self.path, self.columns, self.label, self.domain)
+
+    def originals(self) -> Iterator[pa.Table]:
+        """Yield all columns of the rows; see `gotd.data.readers.original_rows`."""
+        return all_columns(self.path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +102,12 @@ class InMemory:
     label: str
     columns: Columns
 
+    @property
+    def shape(self) -> TextOf:
+        """Return how its rows become texts."""
+        names, first = self.table.column_names, self.table.slice(0, SAMPLE_ROWS)
+        return self.columns.shape(names, lambda: rows_of(first, self.label), self.label)
+
     def identity(self) -> dict[str, Any]:
         """Return a checksum of ids, texts and domains."""
         digest = hashlib.sha256()
@@ -91,28 +121,35 @@ class InMemory:
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the rows' order."""
-        columns, label = self.columns, self.label
-        a_row = self.table.nbytes // max(1, self.table.num_rows)
-        rows = min(ROWS_PER_PIECE, max(1, BYTES_PER_PIECE // max(1, a_row)))
-        for start in range(0, self.table.num_rows, rows):
-            raw = self.table.slice(start, rows)
-            yield columns.uniform(raw, label, label, label, start + 1)
+        yield from uniform_tables(
+            self.originals(), self.columns, self.shape, self.label, self.label
+        )
+
+    def originals(self) -> Iterator[pa.Table]:
+        """Yield all columns of the rows, in slices."""
+        yield from sliced(self.table)
 
 
 def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Part]:
-    """Find the parts that names refer to: files, patterns, folders, and ``hub:`` data sets.
+    """Find the parts that names refer to: files, patterns, folders, URLs, and ``hub:`` data sets.
+
+    The shape of each file's rows is found, and logged in one line for each distinct shape. A
+    file without rows is left out if there are others.
 
     Args:
         names: Paths, patterns such as ``pool/*.parquet``, folders (all files in them that
-            can be read), or ``hub:namespace/name[:config][:split]``.
+            can be read), URLs such as ``s3://bucket/pool/``, or
+            ``hub:namespace/name[:config][:split]``.
         columns: Which columns to read.
-        record: File that keeps the revision of each Hub data set, once it is known.
+        record: File that keeps the revision of each Hub data set, once it is known. Copies of
+            remote files are kept beside it.
 
     Raises:
         FileNotFoundError: If a name refers to nothing.
-        ValueError: If a format is unknown, a file is empty, or one is named twice.
+        ValueError: If a format is unknown, all files are empty, one is named twice, or its
+            columns make no text.
     """
-    paths: list[Path] = []
+    found: list[Found] = []
     parts: list[Part] = []
     for name in names:
         if name.startswith(HUB):
@@ -120,15 +157,60 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
             if part in parts:
                 raise ValueError(f"{name} is given twice; name every data set once")
             parts.append(part)
+        elif is_remote(name):
+            found += input_files(str(fetch_remote(name, record.parent / REMOTE)))
         else:
-            paths += _files(name)
-    for path in paths:
-        check_file(path)
-    resolved = [path.resolve() for path in paths]
+            found += input_files(name, record.parent)
+    resolved = [file.path.resolve() for file in found]
     if len(set(resolved)) < len(resolved):
-        twice = next(path for path in paths if resolved.count(path.resolve()) > 1)
+        twice = next(f.path for f in found if resolved.count(f.path.resolve()) > 1)
         raise ValueError(f"{twice} is given twice; name every file once")
-    return parts + file_parts(paths, columns)
+    return parts + _with_rows(found, columns)
+
+
+def check_role(role: Role, parts: Sequence[Part]) -> None:
+    """Raise if a role selects nothing, because no part has turns.
+
+    Raises:
+        ValueError: If a role is named and all parts are known to have none.
+    """
+    known = [part.shape for part in parts if isinstance(part, File | InMemory)]
+    if role == "all" or len(known) < len(parts) or any(isinstance(s, Turns) for s in known):
+        return
+    raise ValueError(
+        f"--role {role} has no effect: the rows are plain text or a template, which have no turns; "
+        "leave it out, or name a --format with turns"
+    )
+
+
+def _with_rows(found: Sequence[Found], columns: Columns) -> list[Part]:
+    """Return a part for each file that has rows, and report shapes and files without rows."""
+    empty: list[ValueError] = []
+    shapes: dict[str, list[Path]] = {}
+    kept = []
+    for file in found:
+        try:
+            shape = shape_of(file.path, columns)
+        except NoRows as error:
+            empty.append(error)
+            continue
+        except NoShape as error:
+            # A folder often has a JSON file that describes the others.
+            if file.given or kind_of(file.path) != "json":
+                raise
+            empty.append(error)
+            continue
+        shapes.setdefault(shape.description, []).append(file.path)
+        kept.append(file)
+    if empty and not kept:
+        raise empty[0]
+    for error in empty:
+        log.warning("left out: %s", error)
+    for shape, paths in shapes.items():
+        more = "" if len(paths) == 1 else f" and {len(paths) - 1:,} more"
+        log.info("%s%s: %s", paths[0], more, shape)
+    parts = file_parts([file.path for file in kept], columns)
+    return [replace(part, domain=file.domain) for part, file in zip(parts, kept, strict=True)]
 
 
 def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
@@ -187,31 +269,11 @@ def _texts(texts: Sequence[Any], label: str) -> pa.Array:
     return pa.array(texts, pa.large_string())
 
 
-def _files(name: str) -> list[Path]:
-    path = Path(name)
-    if path.is_dir():
-        suffixes = (*SUFFIXES, *TEXT_SUFFIXES)
-        files = row_files(path, suffixes)
-        if not files:
-            raise FileNotFoundError(
-                f"the folder {name} holds no file that can be read; there must be one of "
-                f"{', '.join(suffixes)}"
-            )
-        return files
-    if path.exists() or not any(sign in name for sign in "*?["):
-        return [path]
-    # Not Path.glob, which knows no absolute pattern.
-    files = sorted(filter(Path.is_file, map(Path, glob(name, recursive=True))))  # noqa: PTH207
-    if not files:
-        raise FileNotFoundError(f"no file matches {name!r}; check the pattern")
-    return files
-
-
-def file_parts(paths: Sequence[Path], columns: Columns) -> list[Part]:
+def file_parts(paths: Sequence[Path], columns: Columns) -> list[File]:
     """Return a part for each file, labelled by its name, or by its path where names repeat."""
     labels = [stem(path) for path in paths]
     if len(set(labels)) < len(labels):
         resolved = [path.resolve() for path in paths]
-        root = Path(os.path.commonpath([path.parent for path in resolved]))
+        root = common_folder(resolved)
         labels = [path.relative_to(root).as_posix() for path in resolved]
     return [File(path, label, columns) for path, label in zip(paths, labels, strict=True)]

@@ -1,51 +1,68 @@
-"""JSON lines: rows of texts one by one, or a table of all fields with their types."""
+"""JSON lines and arrays: rows of texts one by one, or a table of all fields with their types."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from gotd.data.columns import Columns
-from gotd.data.files import first_line, is_utf8, text_lines
+from gotd.data.files import errors_of, first_line, is_utf8, kind_of, open_bytes, text_lines
+from gotd.data.row_text import Missing, TextOf
+from gotd.data.uniform import checked_text
+
+TextRow = tuple[str | None, str, str | None]
+"""Id, text and domain."""
 
 
-def text_rows(path: Path, columns: Columns) -> Iterator[dict[str, str | None]]:
-    """Read the fields of text, ids and domains, line by line; all rows have the same fields.
+def text_rows(
+    records: Iterable[tuple[str, dict[str, Any]]], columns: Columns, shape: TextOf, missing: Missing
+) -> Iterator[TextRow]:
+    """Read id, text and domain of each row; the id is ``None`` where no row has one.
+
+    Args:
+        records: Place and fields of each row.
+        columns: The columns of ids and domains.
+        shape: How fields become the text.
+        missing: Counts the rows without a field of the text.
 
     Raises:
-        ValueError: If a line cannot be read, or a value is missing or no string; names the line.
+        ValueError: If a value is missing or of another kind; names the line.
     """
-    names: list[str] = []
-    for number, record in json_objects(path):
-        where = f"{path} line {number}"
-        if not names:
-            # A line that comes later may have a domain, and the rows before it none.
-            present = columns.among(list(record), where)
-            names = list(dict.fromkeys([*present, columns.domain_name]))
-        elif "id" in record and "id" not in names and columns.id is None:
+    has_ids = None
+    for where, record in records:
+        if has_ids is None:
+            has_ids = columns.id is not None or "id" in record
+        elif "id" in record and not has_ids:
             raise ValueError(
                 f"{where} has an id and the first line has none; give every line one, or name "
                 "the field that holds it (--id-column)"
             )
-        yield {name: _text(where, name, record, columns) for name in names}
+        missing.add_row(record)
+        name = _string(where, columns.id_name, record, is_id=True) if has_ids else None
+        text = checked_text(shape, record, where)
+        yield name, text, _string(where, columns.domain_name, record)
 
 
-def _text(where: str, name: str, record: dict[str, Any], columns: Columns) -> str | None:
-    """Return a field that must be a string; an id may be an integer, a domain may be absent."""
+def _string(where: str, name: str, record: dict[str, Any], is_id: bool = False) -> str | None:
+    """Return a field that must be a string; an id may be a whole number, a domain absent."""
     value = record.get(name)
     if isinstance(value, str):
         if is_utf8(value):
             return value
         problem = "holds half a character (a lone surrogate), which UTF-8 cannot hold"
-    elif name not in columns.text and name == columns.domain_name and value is None:
+    elif value is None and not is_id:
         return None
-    elif name == columns.id_name and type(value) is int:
+    elif is_id and type(value) is int:
         return str(value)
+    elif is_id and isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return str(int(value))  # an integer that a program has written as a float
     else:
         problem = "is missing" if value is None else f"holds {type(value).__name__}, not a string"
     raise ValueError(f"{where}: field {name!r} {problem}; repair the line or drop it")
@@ -86,6 +103,108 @@ def _fits(values: list[Any]) -> bool:
     except _UNFIT:
         return False
     return True
+
+
+JSON_TEXT = pa.json_(pa.string())
+"""Type of a column whose values no plain Arrow type holds unchanged: each value as JSON."""
+
+
+def table_of(records: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return all fields of some rows, values unchanged.
+
+    A field that a row lacks is null. Values that Arrow cannot hold as they are, such as
+    objects of different fields or values of several types, become `JSON_TEXT`. So the type of a
+    column may differ between the pieces of a file.
+    """
+    names = dict.fromkeys(name for record in records for name in record)
+    columns = {name: _unchanged([record.get(name) for record in records]) for name in names}
+    return pa.table(columns) if columns else pa.table({"": pa.nulls(len(records))}).select([])
+
+
+def _unchanged(values: list[Any]) -> pa.Array:
+    """Return values in an Arrow type that gives them back, else as JSON."""
+    if len({type(value) for value in values if value is not None}) <= 1:
+        try:
+            array = pa.array(values)
+            if not pa.types.is_nested(array.type) or array.to_pylist() == values:
+                return array
+        except _UNFIT:
+            pass
+    written = [None if value is None else json.dumps(value) for value in values]
+    return pa.ExtensionArray.from_storage(JSON_TEXT, pa.array(written, pa.string()))
+
+
+def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield place and fields of each row of JSON lines, a JSON array or a sequence of objects.
+
+    Raises:
+        ValueError: If a row cannot be read or is no object; names the line or row.
+    """
+    if kind_of(path) == "json":
+        values = ((f"{path} row {number}", value) for number, value in _json_values(path))
+        for where, value in values:
+            if not isinstance(value, dict):
+                raise ValueError(
+                    f"{where} holds a JSON {type(value).__name__}; write an array of objects, "
+                    'such as [{"id": "1", "text": "…"}]'
+                )
+            yield where, value
+    else:
+        for number, record in json_objects(path):
+            yield f"{path} line {number}", record
+
+
+_READ_CHARS = 2**20
+
+
+def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield number, from 1, and value of each element of an array, or each value of a file."""
+    decode, held, at, number, ended = json.JSONDecoder().raw_decode, "", 0, 0, False
+    with (
+        errors_of(path, "cut off, damaged or not UTF-8", "copy it again, or save it as UTF-8"),
+        io.TextIOWrapper(open_bytes(path), "utf-8-sig") as file,
+    ):
+        in_array = None
+        while True:
+            at = _after_space(held, at)
+            if in_array is None and at < len(held):
+                in_array = held[at] == "["
+                at += in_array
+                continue
+            if in_array and at < len(held) and held[at] in ",]":
+                ended = held[at] == "]"
+                at += 1
+                continue
+            problem = "it ends before its array does" if in_array and not ended else ""
+            if at < len(held):
+                if ended:
+                    raise ValueError(f"{path} goes on after its array; write one array a file")
+                try:
+                    value, at = decode(held, at)
+                except (ValueError, RecursionError) as error:
+                    problem = first_line(error)
+                else:
+                    number += 1
+                    yield number, value
+                    continue
+            # As much again, so that a long value is not decoded for every piece of it.
+            more = file.read(max(_READ_CHARS, len(held) - at))
+            if not more and problem:
+                raise ValueError(
+                    f"{path} row {number + 1} is not JSON that can be read ({problem}); the file "
+                    "may be cut off: write an array of objects, or one object a line"
+                )
+            if not more:
+                return
+            held, at = held[at:] + more, 0
+
+
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+def _after_space(text: str, at: int) -> int:
+    match = _SPACE.match(text, at)
+    return at if match is None else match.end()
 
 
 def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,49 +1,48 @@
 """Read files of rows, whatever their format, or raise one line that says what is wrong.
 
-`stream` yields the text columns in pieces, for files of any size. `read_table` reads all
-columns with their types, for the splits of a task.
+`stream` yields the texts in pieces, for files of any size. `original_rows` yields all columns
+of the same rows. `read_table` reads all columns with their types, for the splits of a task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from gotd.data.base import BYTES_PER_PIECE, ROWS_PER_PIECE
-from gotd.data.columns import ORIGIN, Columns, strings
-from gotd.data.files import (
-    JSONL_SUFFIXES,
-    SUFFIXES,
-    check_file,
-    errors_of,
-    no_rows,
-    stem,
-    text_lines,
-)
-from gotd.data.json_lines import json_objects, read_json_lines, text_rows
+from gotd.data.base import Part
+from gotd.data.columns import ORIGIN, Columns, NoShape, strings
+from gotd.data.files import SUFFIXES, check_file, kind_of, no_rows, stem, text_lines
+from gotd.data.json_lines import json_records, read_json_lines, table_of, text_rows
+from gotd.data.row_text import Missing, PlainText, Row, TextOf
+from gotd.data.table_files import grouped, names_of, read_parquet, table_pieces
+from gotd.data.uniform import numbered_ids, rows_of, uniform_tables
 
 JSONL_VERSION = 2
 """From 2 on a domain counts on whatever line it first comes, not only on the first."""
 
-CSV_BLOCK_BYTES = 16 * 2**20
-"""Also the longest row of a CSV file."""
 CSV_NUMBERS = ("label", "idx")
 """The CSV columns that may be numbers; in all others ``"2020"`` stays a text."""
+SAMPLE_ROWS, SAMPLE_CHARS = 100, 2**24
+"""The shape of rows is found in so many rows or characters at a time."""
+JSON_KINDS = ("jsonl", "json")
 
 
-def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
+def stream(
+    path: Path, columns: Columns, label: str, domain: str | None = None
+) -> Iterator[pa.Table]:
     """Read a file piece by piece.
 
     Args:
         path: A file of a known format.
         columns: Which columns to read.
         label: What numbered ids begin with.
+        domain: Domain of rows that have none; ``None``: the file's name.
 
     Yields:
         Tables of ``id`` (string), ``text`` (large_string) and ``domain`` (string), in
@@ -52,16 +51,154 @@ def stream(path: Path, columns: Columns, label: str) -> Iterator[pa.Table]:
     Raises:
         FileNotFoundError: If there is no such file; lists what is there.
         ValueError: If the format is unknown, the file is empty, cut off or damaged, a
-            column is missing, or a value is null, no string or not UTF-8; names the row.
+            column is missing, or a value is of another kind or not UTF-8; names the row.
+    """
+    shape, where = shape_of(path, columns), str(path)
+    domain = domain or stem(path)
+    if kind_of(path) in JSON_KINDS:
+        tables = _json_stream(path, columns, shape, label, domain)
+    else:
+        pieces = _text_columns(path, columns, shape)
+        tables = uniform_tables(pieces, columns, shape, where, label, domain)
+    rows = 0
+    for table in tables:
+        rows += table.num_rows
+        yield table
+    if not rows:
+        raise no_rows(path)
+
+
+def shape_of(path: Path, columns: Columns) -> TextOf:
+    """Return how the rows of a file become texts, found in its first rows.
+
+    Raises:
+        FileNotFoundError: If there is no such file; lists what is there.
+        NoRows: If the file is empty.
+        ValueError: If its columns make no text, or a column that was named is missing.
     """
     check_file(path)
-    first_row = 1
-    for piece in _raw_pieces(path, columns):
-        if piece.num_rows:
-            yield columns.uniform(piece, str(path), label, stem(path), first_row)
-        first_row += piece.num_rows
-    if first_row == 1:
-        raise no_rows(path)
+    status = path.stat()
+    return _shape_of(str(path), status.st_size, status.st_mtime_ns, columns)
+
+
+@cache
+def _shape_of(path: str, size: int, modified_ns: int, columns: Columns) -> TextOf:
+    problem = None
+    if kind_of(Path(path)) == "text":
+        return _lines_shape(path, columns)
+    for names, rows in _samples(Path(path)):
+        try:
+            shape = columns.shape(names, rows, path)
+            columns.among(names, path, shape.columns)
+        except NoShape as error:
+            problem = problem or error
+        else:
+            return shape
+    raise problem or no_rows(Path(path))
+
+
+def _lines_shape(path: str, columns: Columns) -> PlainText:
+    if columns != Columns((columns.text[0],), format=columns.format, role=columns.role) or (
+        columns.format not in (None, "text")
+    ):
+        raise ValueError(
+            f"{path} is plain text, one passage a line, and has no columns; leave "
+            "the names of columns out or give Parquet, JSON lines or CSV"
+        )
+    return PlainText(columns.text)
+
+
+def _samples(path: Path) -> Iterator[tuple[list[str], Callable[[], Sequence[Row]]]]:
+    """Yield columns and rows of the beginning of a file; of JSON then those that follow."""
+    if kind_of(path) not in JSON_KINDS:
+        names = names_of(path)
+        if any(table.num_rows for table in table_pieces(path, names[:1])):
+            yield names, partial(_first_rows, path)
+        return
+    # Rows of one kind may begin anywhere, since each has columns of its own.
+    records = (record for _, record in json_records(path))
+    while sample := list(_sample(records)):
+        yield list(dict.fromkeys(name for row in sample for name in row)), lambda rows=sample: rows
+
+
+def _first_rows(path: Path) -> list[Row]:
+    first = next(table for table in table_pieces(path) if table.num_rows)
+    return rows_of(first.slice(0, SAMPLE_ROWS), str(path))
+
+
+def _sample(records: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the next rows, up to so many or so many characters."""
+    chars = 0
+    for record in islice(records, SAMPLE_ROWS):
+        yield record
+        chars += len(str(record))
+        if chars > SAMPLE_CHARS:
+            return
+
+
+# Pieces of a file -----------------------------------------------------------------------
+
+
+def _text_columns(path: Path, columns: Columns, shape: TextOf) -> Iterator[pa.Table]:
+    """Yield the columns that become texts, ids and domains, as they are in a file."""
+    if kind_of(path) == "text":
+        return _lines(path, shape.columns[0])
+    return table_pieces(path, columns.among(names_of(path), str(path), shape.columns))
+
+
+def _json_stream(
+    path: Path, columns: Columns, shape: TextOf, label: str, domain: str
+) -> Iterator[pa.Table]:
+    missing, first_row = Missing(str(path), shape.required), 1
+    rows = text_rows(json_records(path), columns, shape, missing)
+    for piece in grouped(rows, lambda row: len(row[1])):
+        ids, texts, domains = map(list, zip(*piece, strict=True))
+        named = pa.array(ids, pa.string())
+        table = {
+            "id": numbered_ids(label, first_row, len(ids)) if ids[0] is None else named,
+            "text": pa.array(texts, pa.large_string()),
+            "domain": pa.array(domains, pa.string()).fill_null(domain),
+        }
+        yield pa.table(table)
+        first_row += len(ids)
+    missing.report()
+
+
+def _lines(path: Path, name: str) -> Iterator[pa.Table]:
+    lines = (line.rstrip("\r\n") for _, line in text_lines(path))
+    for group in grouped(lines, len):
+        yield pa.table({name: pa.array(group, pa.large_string())})
+
+
+def original_rows(part: Part) -> Iterator[pa.Table]:
+    """Yield the rows of a part as they were given, all columns and nested values included.
+
+    Row i over all tables is row i over all tables of ``part.pieces()``, rows without text
+    included. The schema may differ between tables: see `gotd.data.json_lines.table_of`.
+
+    Args:
+        part: A file, a table in memory or a data set on the Hub.
+
+    Raises:
+        TypeError: If the part is of another kind, which has no original rows.
+        ValueError: As ``part.pieces()``.
+    """
+    originals = getattr(part, "originals", None)
+    if originals is None:
+        raise TypeError(f"{part.label}: a {type(part).__name__} has no original rows")
+    return originals()
+
+
+def all_columns(path: Path) -> Iterator[pa.Table]:
+    """Yield all columns of a file, in the order of `stream`; see `original_rows`."""
+    check_file(path)
+    if kind_of(path) in JSON_KINDS:
+        records = (record for _, record in json_records(path))
+        return map(table_of, grouped(records, lambda record: len(str(record))))
+    return _lines(path, "text") if kind_of(path) == "text" else table_pieces(path)
+
+
+# Tables ---------------------------------------------------------------------------------
 
 
 def read_table(path: Path) -> pa.Table:
@@ -76,10 +213,10 @@ def read_table(path: Path) -> pa.Table:
             line cannot be read; names the line where there is one.
     """
     check_file(path, SUFFIXES)
-    if path.name.endswith(".parquet"):
-        with errors_of(path, *_PARQUET), pq.ParquetFile(path) as file:
-            table = file.read()
-    elif path.name.endswith(".csv"):
+    kind = kind_of(path)
+    if kind == "parquet":
+        table = read_parquet(path)
+    elif kind == "csv":
         table = _typed_csv(path)
     else:
         table = read_json_lines(path)
@@ -96,77 +233,16 @@ def column_names(path: Path) -> list[str]:
         ValueError: If it is damaged or has no rows.
     """
     check_file(path, SUFFIXES)
-    if path.name.endswith(".parquet"):
-        with errors_of(path, *_PARQUET):
-            return pq.read_schema(path).names
-    if path.name.endswith(".csv"):
-        return _csv_header(path)
-    for _, record in json_objects(path):
+    if kind_of(path) not in JSON_KINDS:
+        return names_of(path)
+    for _, record in json_records(path):
         return list(record)
     raise no_rows(path)
 
 
-def _raw_pieces(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    """Yield the columns to read, as they are in the file."""
-    if path.name.endswith(".parquet"):
-        return _parquet(path, columns)
-    if path.name.endswith(".csv"):
-        return _csv_texts(path, columns.among(_csv_header(path), str(path)))
-    return _jsonl(path, columns) if path.name.endswith(JSONL_SUFFIXES) else _plain(path, columns)
-
-
-# Parquet --------------------------------------------------------------------------------
-
-_PARQUET = "cut off, damaged or not Parquet", "copy it again"
-
-
-def _parquet(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    with errors_of(path, *_PARQUET), pq.ParquetFile(path) as file:
-        wanted = columns.among(file.schema_arrow.names, str(path))
-        for batch in file.iter_batches(_rows_per_batch(file), columns=wanted):
-            yield pa.Table.from_batches([batch])
-
-
-def _rows_per_batch(file: pq.ParquetFile) -> int:
-    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-    heaviest = max((g.total_byte_size / max(1, g.num_rows) for g in groups), default=1)
-    return int(min(ROWS_PER_PIECE, max(1, BYTES_PER_PIECE // max(1, heaviest))))
-
-
-# CSV ------------------------------------------------------------------------------------
-
-_CSV = (
-    "not CSV in UTF-8 with one header line",
-    "save it again as UTF-8, with texts in double quotes",
-)
-_CSV_READING = pa_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK_BYTES)
-_CSV_PARSING = pa_csv.ParseOptions(newlines_in_values=True)
-
-
-def _csv_header(path: Path) -> list[str]:
-    with errors_of(path, *_CSV), pa_csv.open_csv(path, _CSV_READING, _CSV_PARSING) as file:
-        return file.schema.names
-
-
-def _csv_texts(path: Path, names: list[str]) -> Iterator[pa.Table]:
-    """Yield columns as strings that are not validated: Arrow would not name the row."""
-    converting = pa_csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.binary()),
-        include_columns=names,
-        strings_can_be_null=False,
-    )
-    with (
-        errors_of(path, *_CSV),
-        pa_csv.open_csv(path, _CSV_READING, _CSV_PARSING, converting) as file,
-    ):
-        for batch in file:
-            columns = [column.view(pa.string()) for column in batch.columns]
-            yield pa.table(columns, names=batch.schema.names)
-
-
 def _typed_csv(path: Path) -> pa.Table:
-    names = _csv_header(path)
-    pieces = list(_csv_texts(path, names))
+    names = names_of(path)
+    pieces = list(table_pieces(path, names))
     if not pieces:
         raise no_rows(path)
     table = pa.concat_tables(pieces)
@@ -186,40 +262,3 @@ def _numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
         except pa.ArrowInvalid:
             continue
     return texts
-
-
-# Lines ----------------------------------------------------------------------------------
-
-
-def _jsonl(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    def size(row: dict[str, str | None]) -> int:
-        return sum(len(value or "") for value in row.values())
-
-    for rows in _pieces(text_rows(path, columns), size):
-        schema = pa.schema([(name, pa.string()) for name in rows[0]])
-        yield pa.Table.from_pylist(rows, schema)
-
-
-def _plain(path: Path, columns: Columns) -> Iterator[pa.Table]:
-    (name, *more) = columns.text
-    if more or columns.id or columns.domain:
-        raise ValueError(
-            f"{path} is plain text, one passage a line, and has no columns; leave "
-            "the names of columns out or give Parquet, JSON lines or CSV"
-        )
-    lines = (line.rstrip("\r\n") for _, line in text_lines(path))
-    for group in _pieces(lines, len):
-        yield pa.table({name: group})
-
-
-def _pieces(rows: Iterable[Any], size: Callable[[Any], int]) -> Iterator[list[Any]]:
-    """Group rows up to so many rows or characters."""
-    piece, held = [], 0
-    for row in rows:
-        piece.append(row)
-        held += size(row)
-        if len(piece) >= ROWS_PER_PIECE or held >= BYTES_PER_PIECE:
-            yield piece
-            piece, held = [], 0
-    if piece:
-        yield piece

@@ -13,7 +13,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
+import numpy as np
+
 from gotd.data.rows import Rows
+from gotd.embedding import coverage
 from gotd.embedding.embedders import (
     Embedder,
     Pooling,
@@ -24,7 +27,7 @@ from gotd.embedding.embedders import (
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
 from gotd.storage.checks import check_choices
-from gotd.storage.model_files import locate, model_identity
+from gotd.storage.model_files import hub_commit, locate, model_identity
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
 
@@ -212,6 +215,14 @@ class TransformerEncoder:
             precision=self.precision,
             device=self.device,
         )
+
+    def lost_shares(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the share of each text's tokens that are lost: see `coverage.lost_shares`."""
+        from transformers import AutoTokenizer
+
+        name = str(locate(self.model))
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=hub_commit(name) or "main")
+        return coverage.lost_shares(tokenizer, texts, self.max_length_tokens)
 
     def _ask_hub(self) -> None:
         """Check that the Hub, or its cache, has the model, in one request."""

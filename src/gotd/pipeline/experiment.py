@@ -53,6 +53,7 @@ class Cell:
     Args:
         axes: Task, arm, model, budget, seed and the other axes of tables.
         record: Step whose artifact is the record.
+        rows: Step of the task's rows.
         store: The store of artifacts.
         tracker: Receives the loss curve and the record.
         pre_fine_tune: Settings of pre-fine-tuning; ``None`` for the arm without it.
@@ -60,6 +61,7 @@ class Cell:
 
     axes: Mapping[str, Any]
     record: Step
+    rows: Step
     store: Store
     tracker: Any
     pre_fine_tune: Any = None
@@ -139,7 +141,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         config, axes, task, source, rows, evaluation, measured, losses, selection, model
     )
     tracker, used = build(config.tracker), None if selector is None else warm_up
-    return Cell(axes, record, _open_store(config.store), tracker, used)
+    return Cell(axes, record, rows, _open_store(config.store), tracker, used)
 
 
 def _selection(
@@ -272,6 +274,9 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
         if not cell.is_done:
             run = cell.record.key, config.experiment_name, cell.axes, recorded_config(config)
             with tracking(cell.tracker, *run) as tracked:
+                if any(not cell.store.is_done(base) for base in _bases(cell)):
+                    # Labels that cannot be read must not cost a base model.
+                    cell.store.get(cell.rows)
                 cell.store.get(cell.record)
                 cell.failure_path.unlink(missing_ok=True)
                 # Another process may have built it meanwhile; its cost is the true one.
@@ -285,6 +290,10 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
         record = failed_record(config, cell.axes, cell.record, error, elapsed_s)
         _write_failure(cell.failure_path, record)
         return record
+
+
+def _bases(cell: Cell) -> list[Step]:
+    return [step for step in cell.record.ancestors() if step.kind == "base_model"]
 
 
 @cache

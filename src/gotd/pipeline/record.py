@@ -86,7 +86,7 @@ def record_step(
             "selection": selected,
             "curves": curves,
             "seeds": derive_seeds(config.seed) | own | {"rows": rows.parameters.get("seed")},
-            "data": source.identity(),
+            "data": source.identity() | _label_mapping(task, source),
             "parents": sorted({s.key for s in (*measured.values(), *losses.values(), model)}),
         }
         # Here, because a sweep plans many cells and a whole configuration takes a while.
@@ -103,6 +103,12 @@ def record_step(
         "evaluation": evaluation.key_fields(),
     }
     return Step("record", 1, name, parameters, build, inputs, lambda: Work(disk_bytes=15_000))
+
+
+def _label_mapping(task: Any, source: Source) -> dict[str, Any]:
+    """Return the class of each label, where labels are no classes."""
+    mapped = task.label_mapping(source) if hasattr(task, "label_mapping") else None
+    return {"labels": {str(label): number for label, number in mapped.items()}} if mapped else {}
 
 
 def _target_losses(folders: Mapping[str, Path], losses: Mapping[str, Step]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ an experiment uses the same steps.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,9 @@ from gotd.data.chunking import Unit
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
+from gotd.embedding.coverage import SAMPLE_ROWS, coverage_warning
 from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import Encoder, FittedEncoder
+from gotd.embedding.encoders import Encoder, FittedEncoder, TransformerEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
@@ -32,6 +34,8 @@ from gotd.pipeline.steps import pools, selections
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.checks import check_at_least
 from gotd.transport import NotConverged
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -172,8 +176,23 @@ class Prepared:
         step = pools.embeddings(
             self.steps[side], request.encoder, engine, request.length_chars, model
         )
+        if not self.store.is_done(step):
+            self._warn_of_scripts(side)
         self._run(f"{side}_embeddings", step)
         return step
+
+    def _warn_of_scripts(self, side: str) -> None:
+        """Warn if the encoder does not cover the scripts of a side, by a sample of its rows."""
+        encoder, length = self.request.encoder, self.request.length_chars
+        if not isinstance(encoder, TransformerEncoder):
+            return
+        shards = open_pool(self.folder(side))
+        rows = sum(map(len, shards))
+        step = -(-rows // SAMPLE_ROWS)
+        texts = [text.as_py()[:length] for shard in shards for text in shard.texts[::step]]
+        warning = coverage_warning(encoder.lost_shares(texts), side, encoder.name)
+        if warning is not None:
+            log.warning("%s", warning)
 
     def _fitted(self) -> Step | None:
         """Fit the encoder if it is one that is fitted; return the step."""

@@ -394,7 +394,7 @@ def test_a_toxicity_set_of_another_make_is_refused(toxic, tmp_path):
 def test_held_out_text_follows_the_candidates_and_is_none_of_them(
     toxic, tmp_path, monkeypatch, rows_per_piece
 ):
-    monkeypatch.setattr("gotd.data.readers.ROWS_PER_PIECE", rows_per_piece)
+    monkeypatch.setattr("gotd.data.table_files.ROWS_PER_PIECE", rows_per_piece)
     fields = {"domains": ("openwebtext", "books")}
     plain = source(tmp_path / "a", **fields)
     apart = source(tmp_path / "b", **fields, held_out_chars=300)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,9 @@ import pyarrow as pa
 
 from gotd.data.columns import Columns
 from gotd.data.hub.access import HubAccess
+from gotd.data.uniform import rows_of, uniform_tables
+
+log = logging.getLogger(__name__)
 
 TRAIN = "train"
 ROWS_AT_ONCE = 256
@@ -87,17 +92,28 @@ class HubRows:
             SourceUnavailable: If the Hub is out of reach, or has only a script.
             ValueError: If a column is missing or a value is no string.
         """
+        where, domain = f"{self.label} ({self.split})", self.dataset.rpartition("/")[2]
+        pieces = self.originals()
+        first = next(pieces, None)
+        if first is None:
+            raise ValueError(f"{self._what} has no rows in {self.split}")
+        shape = self.columns.shape(first.column_names, lambda: rows_of(first, where), where)
+        log.info("%s: %s", self.label, shape.description)
+        yield from uniform_tables(
+            chain([first], pieces), self.columns, shape, where, self.label, domain
+        )
+
+    def originals(self) -> Iterator[pa.Table]:
+        """Yield all columns of the rows, in the data set's order.
+
+        Raises:
+            SourceUnavailable: If the Hub is out of reach, or has only a script.
+        """
         access, what = self._access, self._what
         source = {"split": self.split, "revision": access.revision(self.dataset, what)}
         rows = access.load(what, self.dataset, self.config, **source, streaming=True)
         batches = iter(rows.with_format("arrow").iter(batch_size=ROWS_AT_ONCE))
-        where, domain = f"{self.label} ({self.split})", self.dataset.rpartition("/")[2]
-        first = 1
-        for raw in access.each(what, batches):
-            yield self.columns.uniform(raw, where, self.label, domain, first)
-            first += raw.num_rows
-        if first == 1:
-            raise ValueError(f"{what} has no rows in {self.split}")
+        yield from access.each(what, batches)
 
     @property
     def _access(self) -> HubAccess:

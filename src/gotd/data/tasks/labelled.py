@@ -21,6 +21,7 @@ from gotd.data.base import Source
 from gotd.data.columns import origin, strings
 from gotd.data.sampling import at_most, subsample
 from gotd.data.sizes import expected_rows
+from gotd.data.tasks.labels import Mapped, find_mapping, map_labels
 from gotd.storage.checks import check_choice
 from gotd.storage.keys import added_later, identity, key_fields, source_identity
 
@@ -107,10 +108,12 @@ class LabelledTask:
             FileNotFoundError: If the source lacks a split.
             ValueError: As `load` and `hold_out`.
         """
-        published = protocol == "published"
-        train = load(source, self, self.train_split)
+        published, mapped = protocol == "published", self.label_mapping(source)
+        train = load(source, self, self.train_split, mapped)
         reported = {
-            f"reported-{name}": at_most(load(source, self, split), limits.reported_rows, "reported")
+            f"reported-{name}": at_most(
+                load(source, self, split, mapped), limits.reported_rows, "reported"
+            )
             for name, split in self.reported_splits.items()
         }
         others = dict(reported)
@@ -118,7 +121,7 @@ class LabelledTask:
             # Deviation D19: it chooses the epoch of a domain task on the rows it reports.
             others["validation"] = next(iter(reported.values()))
         elif self.choice_split is not None:
-            rows = load(source, self, self.choice_split)
+            rows = load(source, self, self.choice_split, mapped)
             others["validation"] = at_most(rows, limits.validation_rows, "choice")
         elif not published:
             # Deviation D9: the published code holds nothing out and takes the last epoch.
@@ -127,6 +130,21 @@ class LabelledTask:
             how = "first" if published else limits.labels_chosen  # Deviation D6
             train = limit_labels(train, limits.labels, how, seed)
         return {"train": train, **others}
+
+    def label_mapping(self, source: Source) -> Mapped | None:
+        """Return the class of each label of the train split; ``None``: they are classes already.
+
+        Raises:
+            FileNotFoundError: If the source lacks the split.
+            ValueError: As `gotd.data.tasks.labels.find_mapping`.
+        """
+        if self.label_kind != "class":
+            return None
+        raw = source.split(self.name, self.train_split)
+        if "label" not in raw.column_names:
+            return None  # `load` names the columns that there are
+        where = origin(raw, f"{source.name} {self.name}/{self.train_split}")
+        return find_mapping(raw["label"], self.classes, where)
 
     def held_out_texts(self, rows: Path) -> pa.Table:
         """Read the texts of the first reported split, pairs joined by a space."""
@@ -172,11 +190,17 @@ class LabelledTask:
         }
 
 
-def load(source: Source, task: LabelledTask, split: str) -> pa.Table:
+def load(source: Source, task: LabelledTask, split: str, mapped: Mapped | None = None) -> pa.Table:
     """Load a split in the normalised form.
 
     Ids are ``<task>/<split>/<idx>``. Without an ``idx`` column it is the row number from 0,
     and ids then depend on the file's order.
+
+    Args:
+        source: Where the rows come from.
+        task: The task.
+        split: The split.
+        mapped: Class by label, from `LabelledTask.label_mapping`; ``None``: labels are classes.
 
     Returns:
         Columns ``id``, ``text``, ``text_pair``, ``label`` (float64), ``domain``.
@@ -195,7 +219,7 @@ def load(source: Source, task: LabelledTask, split: str) -> pa.Table:
             "id": _ids(raw, task, split, where),
             "text": texts[0],
             "text_pair": texts[1] if len(texts) == 2 else empty,
-            "label": _labels(raw, task, where),
+            "label": _labels(raw, task, where, mapped),
             "domain": raw["domain"].cast(pa.string()) if "domain" in raw.column_names else empty,
         }
     )
@@ -214,7 +238,9 @@ def _ids(raw: pa.Table, task: LabelledTask, split: str, where: str) -> pa.Array:
     return pa.array([f"{task.name}/{split}/{value}" for value in index.to_pylist()])
 
 
-def _labels(raw: pa.Table, task: LabelledTask, where: str) -> np.ndarray:
+def _labels(
+    raw: pa.Table, task: LabelledTask, where: str, mapped: Mapped | None = None
+) -> np.ndarray:
     where = origin(raw, where)
     low, high = task.labels
     wanted = f"a {'whole number' if task.label_kind == 'class' else 'score'} {low:g} to {high:g}"
@@ -225,6 +251,8 @@ def _labels(raw: pa.Table, task: LabelledTask, where: str) -> np.ndarray:
         )
     column = raw["label"]
     kind = column.type
+    if mapped is not None:
+        return map_labels(column, mapped, where)
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
         raise ValueError(f"{where}: column 'label' holds {kind}; give every row {wanted}")
     values = column.cast(pa.float64()).fill_null(float("nan")).to_numpy()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,10 +53,9 @@ def pool(
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         write_pool(parts, folder, chunking)
 
-    columns = columns or Columns()
     parameters = {
         "parts": [part.identity() for part in parts],
-        "columns": asdict(columns) | {"text": list(columns.text)},
+        "columns": key_fields(columns or Columns()),
         **_chunks(chunking),
     }
 
