@@ -22,8 +22,8 @@ from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, named_parts, table_parts
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
-from gotd.pipeline.output import describe
 from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.written import WrittenRows, describe
 from gotd.selection_report.markdown import report
 from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
@@ -216,7 +216,10 @@ class GOTD:
         budget = _integer("budget", budget)
         prepared = Prepared(self._request, budget, self._store, self._engine)
         selected = prepared.select(budget, explain=explain)
-        table = pa.concat_tables(selected.blocks())
+        with tempfile.TemporaryDirectory(prefix="gotd-") as folder:
+            rows = WrittenRows(prepared, budget, Path(folder), prefixed=False)
+            table = pa.concat_tables([block.table for block in rows.blocks(selected)])
+            rows.close()
         return Selection(table, selected.summary(self._seed), describe(prepared, "gotd.GOTD"))
 
     def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:

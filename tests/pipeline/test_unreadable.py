@@ -24,8 +24,8 @@ from gotd.data.sampling import uniform_by_id
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
 from gotd.pipeline.experiment import plan_cell
-from gotd.pipeline.output import describe
 from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.written import describe
 from gotd.runs.expand import expand
 from gotd.selectors.oracle import Oracle
 from gotd.selectors.registry import entries, entry, selector_class

@@ -1,4 +1,4 @@
-"""``gotd select``: arguments in, a folder out."""
+"""``gotd select``: arguments in, a file or a folder out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
-from gotd.pipeline.output import Output, write_selection
+from gotd.pipeline.output import Output
 from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.written import write_selection
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Store

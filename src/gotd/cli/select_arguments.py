@@ -13,6 +13,7 @@ examples:
   gotd select --target mine.jsonl --candidates 'pool/*.parquet' --budget 50000 --out chosen/
   gotd select --target train.csv --candidates pool/ --budget 10000,50000 --out chosen/ \\
       --encoder minilm --explain
+  gotd select --target mine.jsonl --candidates pool.jsonl --budget 50000 --out chosen.jsonl
   gotd select --target mine.txt --candidates hub:allenai/c4:en --budget 50000 --out chosen/
 
 Files are Parquet, JSON lines (.jsonl, .gz, .zst), CSV or plain text (one passage a line).
@@ -25,7 +26,7 @@ def add_select(commands: Any, run: Any) -> None:
     """Add ``gotd select`` to the commands."""
     parser = commands.add_parser(
         "select",
-        help="choose candidates for your own target: files in, a folder out",
+        help="choose candidates for your own target: files in, a file or folder out",
         description="Choose the candidates that serve a target best.",
         epilog="methods:\n"
         + "\n".join(f"  {one.name:<24}{one.help}" for one in entries() if one.offered)
@@ -38,7 +39,8 @@ def add_select(commands: Any, run: Any) -> None:
     names = "files, folders, patterns or hub:namespace/name[:config][:split]"
     add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
     add("--budget", required=True, metavar="N[,N]", help="rows to choose")
-    add("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+    out = "file of rows (.jsonl, .jsonl.gz, .parquet, .csv), .hf data set, or a folder"
+    add("--out", required=True, type=Path, metavar="PATH", help=out)
 
     add = parser.add_argument_group("how").add_argument
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")

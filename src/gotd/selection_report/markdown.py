@@ -22,7 +22,7 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
     """Return the report as Markdown.
 
     Args:
-        manifest: What `gotd.pipeline.output` records about the run.
+        manifest: What `gotd.pipeline.written` records about the run.
         summaries: What was chosen, by budget (`SelectedRows.summary`).
     """
     diagnostics = manifest["diagnostics"].items()
@@ -49,7 +49,9 @@ def card(
         files: The file of each budget.
         licence: Identifier of the texts' licence, where it is known.
     """
-    return _render("card", manifest, summaries, files=sorted(files.items()), licence=licence)
+    prefix = "gotd_" if "gotd_score" in manifest["columns"] else ""
+    more = {"files": sorted(files.items()), "licence": licence, "prefix": prefix}
+    return _render("card", manifest, summaries, **more)
 
 
 def _render(
