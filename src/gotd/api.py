@@ -22,6 +22,7 @@ from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, named_parts, table_parts
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
+from gotd.pipeline.amounts import Amount, parse_share, prepare
 from gotd.pipeline.select import Prepared, Request
 from gotd.pipeline.written import WrittenRows, describe
 from gotd.selection_report.markdown import report
@@ -199,28 +200,42 @@ class GOTD:
             Prepared(self._request, 1, self._store, self._engine)
         return self
 
-    def select(self, budget: int, *, explain: bool = False) -> Selection:
-        """Take the ``budget`` best candidates; a smaller budget is a prefix of a larger.
+    def select(
+        self,
+        budget: int | str | None = None,
+        *,
+        tokens: int | None = None,
+        tokenizer: str = "minilm",
+        explain: bool = False,
+    ) -> Selection:
+        """Take the best candidates; a smaller budget is a prefix of a larger.
 
         Args:
-            budget: Rows to take.
+            budget: Rows to take, or a share of the pool such as ``"5%"``.
+            tokens: Tokens to take, instead of a budget: rows until they reach it.
+            tokenizer: Counts tokens: ``minilm``, or folder or Hub name of a model.
             explain: Add to each row which target it serves.
 
         Raises:
             RuntimeError: If nothing was fitted.
-            TypeError: If the budget is no whole number.
+            TypeError: If the budget is no whole number and no share, or both or neither of
+                ``budget`` and ``tokens`` are given.
             ValueError: If the budget is below 1 or larger than the pool.
+            FileNotFoundError: If the tokenizer is not there.
         """
         if self._request is None:
             raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
-        budget = _integer("budget", budget)
-        prepared = Prepared(self._request, budget, self._store, self._engine)
+        amount = _amount(budget, tokens, tokenizer)
+        prepared, budgets = prepare(self._request, [amount], self._store, self._engine)
+        (budget,) = budgets.rows
         selected = prepared.select(budget, explain=explain)
         with tempfile.TemporaryDirectory(prefix="gotd-") as folder:
             rows = WrittenRows(prepared, budget, Path(folder), prefixed=False)
             table = pa.concat_tables([block.table for block in rows.blocks(selected)])
             rows.close()
-        return Selection(table, selected.summary(self._seed), describe(prepared, "gotd.GOTD"))
+        summary = selected.summary(self._seed) | budgets.summary(budget)
+        manifest = describe(prepared, "gotd.GOTD") | {"budgets_stated": budgets.stated}
+        return Selection(table, summary, manifest)
 
     def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:
         names = [given] if isinstance(given, str | Path) else given
@@ -236,6 +251,18 @@ def _check(kind: Any, **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, kind):
             raise TypeError(f"{name} must be a string, not {value!r}")
+
+
+def _amount(budget: int | str | None, tokens: int | None, tokenizer: str) -> Amount:
+    if tokens is not None:
+        if budget is not None:
+            raise TypeError("give a budget or tokens, not both")
+        if (count := _integer("tokens", tokens)) < 1:
+            raise ValueError(f"tokens must be at least 1, not {count}")
+        return Amount(count, "tokens", tokenizer)
+    if isinstance(budget, str) and budget.endswith("%"):
+        return parse_share(budget)
+    return Amount(_integer("budget", budget))
 
 
 def _integer(name: str, value: Any) -> int:

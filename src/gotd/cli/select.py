@@ -17,8 +17,9 @@ from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
+from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
 from gotd.pipeline.output import Output
-from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.select import Request
 from gotd.pipeline.written import write_selection
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
@@ -33,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         OSError: If a file cannot be read or written; one line.
     """
     logging.getLogger("gotd.storage.artifacts").setLevel(logging.WARNING)
-    budgets = parse_budgets(options.budget)
+    amounts = _amounts(options)
     _check_licence(options.license)
     request = _request(options)
     output = Output(options.out, options.overwrite)
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         inputs += encoder.iterdir()
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
         store, engine = Store(options.store), engine_of(options)
-        prepared = Prepared(request, max(budgets), store, engine)
+        prepared, budgets = prepare(request, amounts, store, engine)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
         with progress.step("selecting and writing"):
@@ -69,6 +70,14 @@ def run(options: argparse.Namespace) -> int:
         ", ".join(manifest["files"]),
     )
     return 0
+
+
+def _amounts(options: argparse.Namespace) -> list[Amount]:
+    if options.tokens is not None:
+        return [parse_tokens(part, options.tokenizer) for part in options.tokens.split(",")]
+    if "%" in options.budget:
+        return [parse_share(part) for part in options.budget.split(",")]
+    return [Amount(rows) for rows in parse_budgets(options.budget)]
 
 
 def parse_budgets(given: str) -> list[int]:

@@ -38,7 +38,9 @@ def add_select(commands: Any, run: Any) -> None:
     add("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
     names = "files, folders, patterns or hub:namespace/name[:config][:split]"
     add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
-    add("--budget", required=True, metavar="N[,N]", help="rows to choose")
+    amount = parser.add_mutually_exclusive_group(required=True).add_argument
+    amount("--budget", metavar="N[,N]|P%", help="rows to choose, or a share of the pool")
+    amount("--tokens", metavar="N[,N]", help="tokens to choose, such as 2M or 500k")
     out = "file of rows (.jsonl, .jsonl.gz, .parquet, .csv), .hf data set, or a folder"
     add("--out", required=True, type=Path, metavar="PATH", help=out)
 
@@ -46,6 +48,8 @@ def add_select(commands: Any, run: Any) -> None:
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")
     names = "tfidf_svd (words, needs no model), minilm, or a model's name or folder (tfidf_svd)"
     add("--encoder", default="tfidf_svd", metavar="NAME", help=names)
+    names = "counts --tokens: minilm, or a model's folder or Hub name (minilm)"
+    add("--tokenizer", default="minilm", metavar="NAME", help=names)
     add("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
     setting = "a setting of the method"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)

@@ -10,7 +10,7 @@ an experiment uses the same steps.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -92,7 +92,8 @@ class Prepared:
 
     Args:
         request: What to select.
-        limit: The largest budget; only methods that make lists need it.
+        limit: The largest budget, which only methods that make lists need; or a function of
+            this object and the rows that compete, called when both are known.
         store: The store of artifacts.
         engine: Maps over shards.
 
@@ -102,8 +103,15 @@ class Prepared:
         ArtifactError: If the disk is full or an artifact is damaged.
     """
 
-    def __init__(self, request: Request, limit: int, store: Store, engine: Engine) -> None:
-        self.request, self.limit, self.store, self.engine = request, limit, store, engine
+    def __init__(
+        self,
+        request: Request,
+        limit: int | Callable[[Prepared, int], int],
+        store: Store,
+        engine: Engine,
+    ) -> None:
+        self.request, self.store, self.engine = request, store, engine
+        self._limit = limit
         self.times: list[StepTime] = []
         self.steps: dict[str, Step] = {}
         if request.embeds:
@@ -118,9 +126,9 @@ class Prepared:
         inputs = dict(self.steps)
         if request.embeds:
             inputs |= {f"{side}_embeddings": self._embed_pool(side) for side in SIDES}
-            self._check_limit()
+        self.limit = self._check_limit()
         scored = selections.scored(
-            request.method, request.method_name, inputs, limit, request.seed, engine
+            request.method, request.method_name, inputs, self.limit, request.seed, engine
         )
         try:
             self._run("scored", scored)
@@ -198,18 +206,27 @@ class Prepared:
             StepTime(name, found, elapsed_s, cost["elapsed_s"], cost["peak_memory_gib"])
         )
 
-    def _check_limit(self) -> None:
-        rows, which = sum(pool_facts(self.folder("candidates"))["rows"]), ""
+    @property
+    def competing(self) -> int:
+        """Return the number of candidates that can be selected."""
+        rows = sum(pool_facts(self.folder("candidates"))["rows"])
         if "candidates_embeddings" in self.steps:
-            unreadable = sum(unreadable_rows(self.folder("candidates_embeddings")) or [])
-            rows, which = rows - unreadable, " that the encoder can read"
-        if self.limit < 1:
-            raise ValueError(f"the budget must be at least 1, not {self.limit}")
-        if self.limit > rows:
+            rows -= sum(unreadable_rows(self.folder("candidates_embeddings")) or [])
+        return rows
+
+    def _check_limit(self) -> int:
+        """Return the largest budget, after a check that the pool has so many rows."""
+        rows = self.competing
+        limit = self._limit if isinstance(self._limit, int) else self._limit(self, rows)
+        which = " that the encoder can read" if "candidates_embeddings" in self.steps else ""
+        if limit < 1:
+            raise ValueError(f"the budget must be at least 1, not {limit}")
+        if limit > rows:
             raise ValueError(
-                f"the budget {self.limit:,} is larger than the pool of {rows:,} candidates{which}; "
+                f"the budget {limit:,} is larger than the pool of {rows:,} candidates{which}; "
                 "lower the budget or add candidates"
             )
+        return limit
 
     @cached_property
     def _embedder(self) -> Embedder:

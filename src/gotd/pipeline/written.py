@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from gotd.data.original_rows import OriginalRows
 from gotd.data.pool import pool_facts
+from gotd.pipeline.amounts import Budgets
 from gotd.pipeline.formats import Block, Layout, open_writer
 from gotd.pipeline.output import CARD, KIND, MANIFEST, REPORT, Output
 from gotd.pipeline.ranked_pool import SelectedRows
@@ -24,7 +25,7 @@ from gotd.storage.keys import identity
 
 def write_selection(
     prepared: Prepared,
-    budgets: Sequence[int],
+    budgets: Budgets,
     output: Output,
     *,
     command: str,
@@ -35,7 +36,7 @@ def write_selection(
 
     Args:
         prepared: The scored request.
-        budgets: Rows to take; with several, the files' names end in ``-<budget>``.
+        budgets: What to take; with several, the files' names end in ``-<rows>``.
         output: The folder, or the file and its folder.
         command: What was typed.
         explain: Add to each row which target it serves.
@@ -49,7 +50,7 @@ def write_selection(
         OSError: If the folder cannot be written or the disk is full.
     """
     began = time.perf_counter()
-    files = output.file_names(budgets)
+    files = output.file_names(budgets.rows)
     summaries: dict[int, dict[str, Any]] = {}
     written: dict[str, dict[str, Any]] = {}
     with output.filling(list(files.values())) as folder:
@@ -60,6 +61,7 @@ def write_selection(
                 for block in rows.blocks(selected):
                     writer.write(block)
             summaries[budget] = selected.summary(prepared.request.seed)
+            summaries[budget] |= budgets.summary(budget)
             written[name] = {"rows": budget, **_checksums(folder / name)}
         rows.close()
         elapsed_s = time.perf_counter() - began
@@ -67,6 +69,7 @@ def write_selection(
         manifest = {
             **describe(prepared, command),
             "budgets": list(files),
+            "budgets_stated": budgets.stated,
             "summaries": {str(budget): summary for budget, summary in summaries.items()},
             "columns": rows.names,
             "files": written,
