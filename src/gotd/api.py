@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +24,7 @@ from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
 from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import WrittenRows, describe
 from gotd.selection_report.markdown import report
 from gotd.selectors.registry import build_selector
@@ -42,11 +43,13 @@ class Selection:
             (from 1) and ``domain``; with explanations ``target_id`` and ``target_share``.
         summary: What was chosen, in numbers, beside what chance would have chosen.
         manifest: Everything needed to get it again.
+        removed: Candidates that were left out: ``id``, ``reason``, ``because`` and ``text``.
     """
 
     table: pa.Table
     summary: Mapping[str, Any] = field(repr=False)
     manifest: Mapping[str, Any] = field(repr=False)
+    removed: pa.Table = field(repr=False)
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -155,6 +158,9 @@ class GOTD:
         target_text_column: str | None = None,
         id_column: str | None = None,
         domain_column: str | None = None,
+        where: str | None = None,
+        exclude: Any = None,
+        dedup: Literal["exact", "near", "off"] = "exact",
     ) -> Self:
         """Read, embed and score the candidates.
 
@@ -171,6 +177,11 @@ class GOTD:
                 ``None``. A target is numbered unless it has ``id``.
             domain_column: The candidates' column of the domain; ``domain``, or else the
                 file's name, when ``None``.
+            where: Condition on the candidates' columns, such as ``"lang == 'en'"``.
+            exclude: Test sets, given as the target is: candidates that share 13 words in a row
+                with them are left out.
+            dedup: Of candidates with the same text (``exact``, after NFKC, in lower case and
+                with single blanks), or nearly the same (``near``), only the first competes.
 
         Raises:
             TypeError: If what was given is none of these, or a column's name is no string;
@@ -180,9 +191,11 @@ class GOTD:
         """
         _check(str, text_column=text_column)
         _check(str | None, target_text_column=target_text_column)
+        _check(str | None, where=where)
         _check(str | None, id_column=id_column, domain_column=domain_column)
         columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
         target_columns = Columns(tuple((target_text_column or text_column).split(",")))
+        excluded = [] if exclude is None else self._parts(exclude, "exclude", target_columns)
         self._request = Request(
             target=self._parts(target, "target", target_columns),
             candidates=self._parts(candidates, "candidates", columns),
@@ -195,6 +208,7 @@ class GOTD:
             length_chars=self._length_chars,
             min_chars=self._min_chars,
             seed=self._seed,
+            leave_out=LeaveOut(where, excluded, dedup),
         )
         if callable(getattr(self._method, "scores", None)):
             Prepared(self._request, 1, self._store, self._engine)
@@ -235,7 +249,7 @@ class GOTD:
             rows.close()
         summary = selected.summary(self._seed) | budgets.summary(budget)
         manifest = describe(prepared, "gotd.GOTD") | {"budgets_stated": budgets.stated}
-        return Selection(table, summary, manifest)
+        return Selection(table, summary, manifest, pa.concat_tables(prepared.removed()))
 
     def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:
         names = [given] if isinstance(given, str | Path) else given

@@ -20,7 +20,8 @@ from gotd.engine.progress import watch_terminal
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
 from gotd.pipeline.output import Output
 from gotd.pipeline.select import Request
-from gotd.pipeline.written import write_selection
+from gotd.pipeline.steps.left_out import LeaveOut
+from gotd.pipeline.written import removed_suffix, write_selection
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Store
@@ -38,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     _check_licence(options.license)
     request = _request(options)
     output = Output(options.out, options.overwrite)
-    parts = (*request.target, *request.candidates)
+    _check_removed(options, output)
+    parts = (*request.target, *request.candidates, *request.leave_out.exclude)
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
     encoder = Path(options.encoder)
@@ -57,8 +59,12 @@ def run(options: argparse.Namespace) -> int:
                 command=shlex.join(["gotd", *sys.argv[1:]]),
                 explain=options.explain,
                 licence=options.license,
+                removed=options.removed,
             )
     log = logging.getLogger(__name__)
+    if left_out := manifest["left_out_rows"]:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+        log.info("left out before selection: %s", counts)
     for side, count in manifest["unreadable_rows"].items():
         if count:
             log.warning("%s rows of the %s hold no word that the encoder knows", f"{count:,}", side)
@@ -100,6 +106,18 @@ def parse_budgets(given: str) -> list[int]:
 def _check_licence(given: str | None) -> None:
     if given is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", given):
         raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
+
+
+def _check_removed(options: argparse.Namespace, output: Output) -> None:
+    """Check that --removed may be written: a new file, or one that --overwrite allows."""
+    path = options.removed
+    if path is None:
+        return
+    removed_suffix(path)
+    if path.exists() and not (options.overwrite and path.is_file()):
+        raise ValueError(f"--removed {path} exists; choose another name or give --overwrite")
+    if path.resolve().is_relative_to(output.folder) or path.resolve() == output.out:
+        raise ValueError(f"--removed {path} is in the place of --out; choose another name")
 
 
 def engine_of(options: argparse.Namespace) -> Engine:
@@ -147,4 +165,7 @@ def _request(options: argparse.Namespace) -> Request:
         length_chars=options.length_chars,
         min_chars=options.min_chars,
         seed=options.seed,
+        leave_out=LeaveOut(
+            options.where, named_parts(options.exclude, target_columns, record), options.dedup
+        ),
     )

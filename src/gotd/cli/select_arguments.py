@@ -67,6 +67,14 @@ def add_select(commands: Any, run: Any) -> None:
     length = "length of a fixed piece, and what the encoder reads of a row (1000)"
     add("--length-chars", type=int, default=1000, metavar="N", help=length)
     least = "least length of a candidate; a shorter piece joins the next one (0: any)"
+    condition = "condition on columns, such as \"lang == 'en' and stars >= 3\""
+    add("--where", metavar="CONDITION", help=condition)
+    same = "leave out candidates with an earlier one's text, or nearly so (exact)"
+    add("--dedup", choices=("exact", "near", "off"), default="exact", help=same)
+    shared = "test sets: leave out candidates that share 13 words in a row"
+    add("--exclude", nargs="+", default=[], metavar="FILE", help=shared)
+    listed = "write what was left out, and why (.jsonl, .csv, .parquet)"
+    add("--removed", type=Path, metavar="FILE", help=listed)
     add("--min-chars", type=int, default=0, metavar="N", help=least)
 
     add = parser.add_argument_group("where").add_argument

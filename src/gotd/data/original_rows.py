@@ -123,7 +123,7 @@ class OriginalRows:
         (batch,) = rows.replace_schema_metadata().combine_chunks().to_batches()
         for field in batch.schema:
             is_json = field.type == JSON_TEXT
-            kind = type_of(_values(batch, field.name)) if is_json else field.type
+            kind = type_of(values_of(batch[field.name])) if is_json else field.type
             old = self._types.get(field.name, kind)
             self._types[field.name] = None if None in (kind, old) else common_type(old, kind)
         return batch
@@ -159,7 +159,7 @@ class OriginalRows:
             if column.type == JSON_TEXT and as_json:
                 columns.append(column.storage.cast(field.type))
             elif column.type == JSON_TEXT or as_json:
-                values = _values(batch, field.name)
+                values = values_of(batch[field.name])
                 if as_json:
                     values = [None if value is None else to_json(value) for value in values]
                 columns.append(pa.array(values, field.type))
@@ -251,13 +251,12 @@ def _finite(value: Any) -> Any:
 
 def _records(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     names = batch.schema.names
-    columns = [_values(batch, name) for name in names]
+    columns = [values_of(batch[name]) for name in names]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
-def _values(batch: pa.RecordBatch, name: str) -> list[Any]:
+def values_of(column: pa.Array) -> list[Any]:
     """Return the values of a column, as they were in the source."""
-    column = batch[name]
     if column.type != JSON_TEXT:
         return column.to_pylist()
     return [None if text is None else json.loads(text) for text in column.storage.to_pylist()]

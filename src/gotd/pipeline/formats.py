@@ -138,13 +138,13 @@ class Writer(Protocol):
         ...
 
 
-def open_writer(path: Path) -> AbstractContextManager[Writer]:
-    """Open a file of rows for writing, in the format of its suffix."""
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _json_lines(path)
-    if path.name.endswith(".csv"):
+def open_writer(path: Path, suffix: str) -> AbstractContextManager[Writer]:
+    """Open a file of rows for writing, in the format of a suffix of `FILE_SUFFIXES`."""
+    if suffix in (".jsonl", ".jsonl.gz"):
+        return _json_lines(path, suffix == ".jsonl.gz")
+    if suffix == ".csv":
         return _csv(path)
-    return _dataset(path) if path.name.endswith(DATASET) else _parquet(path)
+    return _dataset(path) if suffix == DATASET else _parquet(path)
 
 
 @dataclass
@@ -176,9 +176,9 @@ class _JsonLines:
 
 
 @contextmanager
-def _json_lines(path: Path) -> Iterator[Writer]:
+def _json_lines(path: Path, compressed: bool) -> Iterator[Writer]:
     with ExitStack() as files:
-        if path.suffix == ".gz":
+        if compressed:
             raw = files.enter_context(path.open("wb"))
             # Neither time nor name in the file: the same rows are the same bytes.
             packed = gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0)

@@ -45,17 +45,17 @@ def open_pools(
 
     Args:
         folders: Folders of the steps ``target`` and ``candidates``, and where they exist
-            ``target_embeddings``, ``candidates_embeddings`` and ``screened``.
+            ``target_embeddings``, ``candidates_embeddings``, ``kept`` and ``screened``.
         least: Candidates that the screened domains must hold.
         only_readable: Leave out the rows that the encoder could not read.
 
     Raises:
         ValueError: If they hold fewer.
     """
-    sides = [
-        open_pool(folders[side], folders.get(f"{side}_embeddings"), only_readable) for side in SIDES
-    ]
-    target, candidates = as_one(sides[0]), sides[1]
+    embedded = {side: folders.get(f"{side}_embeddings") for side in SIDES}
+    target = as_one(open_pool(folders["target"], embedded["target"], only_readable))
+    pool = folders["candidates"], embedded["candidates"], only_readable
+    candidates = open_pool(*pool, kept=folders.get("kept"))
     if "screened" in folders:
         kept = json.loads((folders["screened"] / DOMAINS).read_text("utf-8"))["kept"]
         candidates = only_domains(candidates, kept, least)
@@ -87,7 +87,7 @@ class RankedPool:
     ) -> None:
         self.folders, self.engine, self.embeds = folders, engine, embeds
         self.target, self.candidates = open_pools(folders, limit or 1, only_readable=embeds)
-        self.pool = pool_facts(folders["candidates"])
+        self.pool = pool_facts(folders.get("kept", folders["candidates"]))
         self._ranking = None
         if (folders["scored"] / RANKING).exists():
             self._ranking = pq.read_table(folders["scored"] / RANKING).slice(0, limit)

@@ -10,16 +10,25 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from gotd.data.columns import Columns
 from gotd.data.original_rows import OriginalRows
 from gotd.data.pool import pool_facts
 from gotd.pipeline.amounts import Budgets
-from gotd.pipeline.formats import Block, Layout, open_writer
+from gotd.pipeline.formats import (
+    DATASET,
+    FILE_SUFFIXES,
+    FOLDER_FORMAT,
+    Block,
+    Layout,
+    open_writer,
+)
 from gotd.pipeline.output import CARD, KIND, MANIFEST, REPORT, Output
 from gotd.pipeline.ranked_pool import SelectedRows
 from gotd.pipeline.select import SIDES, Prepared, StepTime
 from gotd.selection_report.markdown import card, report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
+from gotd.storage.files import atomic_write
 from gotd.storage.keys import identity
 
 
@@ -31,6 +40,7 @@ def write_selection(
     command: str,
     explain: bool = False,
     licence: str | None = None,
+    removed: Path | None = None,
 ) -> dict[str, Any]:
     """Write the rows of each budget, manifest, report and data card.
 
@@ -41,6 +51,7 @@ def write_selection(
         command: What was typed.
         explain: Add to each row which target it serves.
         licence: Of the texts, where it is known.
+        removed: File for the candidates that were left out, each with its reason.
 
     Returns:
         The manifest.
@@ -57,13 +68,15 @@ def write_selection(
         rows = WrittenRows(prepared, max(files), folder, prefixed=output.suffix is not None)
         for budget, name in files.items():
             selected = prepared.select(budget, explain=explain)
-            with open_writer(folder / name) as writer:
+            with open_writer(folder / name, output.suffix or FOLDER_FORMAT) as writer:
                 for block in rows.blocks(selected):
                     writer.write(block)
             summaries[budget] = selected.summary(prepared.request.seed)
             summaries[budget] |= budgets.summary(budget)
             written[name] = {"rows": budget, **_checksums(folder / name)}
         rows.close()
+        if removed is not None:
+            _write_removed(prepared, removed)
         elapsed_s = time.perf_counter() - began
         prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
         manifest = {
@@ -80,6 +93,24 @@ def write_selection(
         named = {budget: f"{beside}{name}" for budget, name in files.items()}
         (folder / CARD).write_text(card(manifest, summaries, named, licence), "utf-8")
     return manifest
+
+
+def removed_suffix(path: Path) -> str:
+    """Return the suffix of a file for candidates that are left out.
+
+    Raises:
+        ValueError: If no such file is written.
+    """
+    for suffix in FILE_SUFFIXES:
+        if path.name.endswith(suffix) and suffix != DATASET:
+            return suffix
+    raise ValueError(f"--removed {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
+
+
+def _write_removed(prepared: Prepared, path: Path) -> None:
+    with atomic_write(path) as part, open_writer(part, removed_suffix(path)) as writer:
+        for table in prepared.removed():
+            writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
 
 
 def _checksums(rows: Path) -> dict[str, Any]:
@@ -145,6 +176,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "unit": request.unit,
             "length_chars": request.length_chars,
             "min_chars": request.min_chars,
+            "leave_out": request.leave_out.parameters,
             "seed": request.seed,
             "columns": asdict(request.columns),
             "target_columns": asdict(request.target_columns),
@@ -153,6 +185,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
         "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
         "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
         "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},
+        "left_out_rows": prepared.left_out,
         "keys": {name: step.key for name, step in prepared.steps.items()},
         **prepared.ranked.outcome,
         "steps": [asdict(time) for time in prepared.times],
