@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -20,6 +20,7 @@ from gotd.data.chunking import Unit
 from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, named_parts, table_parts
+from gotd.data.original_rows import to_json
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
@@ -29,12 +30,17 @@ from gotd.pipeline.written import WrittenRows, describe
 from gotd.selection_report.markdown import report
 from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
+from gotd.storage.files import atomic_write
 
 if TYPE_CHECKING:
+    import datasets
     import pandas as pd
 
+JSONL_ROWS = 1024
+"""Rows that become Python objects at once."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """The chosen rows, best first.
 
@@ -47,9 +53,9 @@ class Selection:
     """
 
     table: pa.Table
-    summary: Mapping[str, Any] = field(repr=False)
-    manifest: Mapping[str, Any] = field(repr=False)
-    removed: pa.Table = field(repr=False)
+    summary: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    removed: pa.Table
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -78,6 +84,22 @@ class Selection:
     def report(self) -> str:
         """Return the report on the selection, in Markdown."""
         return report(self.manifest, {len(self): self.summary})
+
+    def __repr__(self) -> str:
+        method, rows = self.manifest["request"]["method"], self.manifest["rows"]["candidates"]
+        return f"Selection({len(self):,} of {rows:,} rows by {method})"
+
+    def to_jsonl(self, path: str | Path) -> None:
+        """Write the rows to a file of JSON lines."""
+        with atomic_write(Path(path)) as part, part.open("w", encoding="utf-8") as file:
+            for batch in self.table.to_batches(JSONL_ROWS):
+                file.writelines(to_json(row) + "\n" for row in batch.to_pylist())
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the rows as a `datasets.Dataset`."""
+        from datasets import Dataset
+
+        return Dataset(self.table)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the rows to a Parquet file."""
@@ -140,10 +162,12 @@ class GOTD:
             given["epsilon"] = float(epsilon)
         self._method, self._name = build_selector(method, given), method
         self._encoder = named_encoder(encoder, device)
-        self._unit: Unit = unit
         self._seed = _integer("seed", seed)
-        self._length_chars = _integer("length_chars", length_chars)
-        self._min_chars = _integer("min_chars", min_chars)
+        self._chunks: dict[str, Any] = {
+            "unit": unit,
+            "length_chars": _integer("length_chars", length_chars),
+            "min_chars": _integer("min_chars", min_chars),
+        }
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
         self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
@@ -178,8 +202,7 @@ class GOTD:
             domain_column: The candidates' column of the domain; ``domain``, or else the
                 file's name, when ``None``.
             where: Condition on the candidates' columns, such as ``"lang == 'en'"``.
-            exclude: Test sets, given as the target is: candidates that share 13 words in a row
-                with them are left out.
+            exclude: Test sets, given as the target is; 13 words in a row shared with one exclude.
             dedup: Of candidates with the same text (``exact``, after NFKC, in lower case and
                 with single blanks), or nearly the same (``near``), only the first competes.
 
@@ -190,9 +213,8 @@ class GOTD:
             FileNotFoundError: If a file, data set or encoder is not there.
         """
         _check(str, text_column=text_column)
-        _check(str | None, target_text_column=target_text_column)
-        _check(str | None, where=where)
-        _check(str | None, id_column=id_column, domain_column=domain_column)
+        names = {"id_column": id_column, "domain_column": domain_column, "where": where}
+        _check(str | None, target_text_column=target_text_column, **names)
         columns = Columns(tuple(text_column.split(",")), id_column, domain_column)
         target_columns = Columns(tuple((target_text_column or text_column).split(",")))
         excluded = [] if exclude is None else self._parts(exclude, "exclude", target_columns)
@@ -204,11 +226,9 @@ class GOTD:
             encoder=self._encoder,
             target_columns=target_columns,
             columns=columns,
-            unit=self._unit,
-            length_chars=self._length_chars,
-            min_chars=self._min_chars,
             seed=self._seed,
             leave_out=LeaveOut(where, excluded, dedup),
+            **self._chunks,
         )
         if callable(getattr(self._method, "scores", None)):
             Prepared(self._request, 1, self._store, self._engine)
@@ -220,6 +240,7 @@ class GOTD:
         *,
         tokens: int | None = None,
         tokenizer: str = "minilm",
+        max_per_domain: int | None = None,
         explain: bool = False,
     ) -> Selection:
         """Take the best candidates; a smaller budget is a prefix of a larger.
@@ -228,6 +249,7 @@ class GOTD:
             budget: Rows to take, or a share of the pool such as ``"5%"``.
             tokens: Tokens to take, instead of a budget: rows until they reach it.
             tokenizer: Counts tokens: ``minilm``, or folder or Hub name of a model.
+            max_per_domain: Most rows of a domain; ``None``: any.
             explain: Add to each row which target it serves.
 
         Raises:
@@ -240,7 +262,10 @@ class GOTD:
         if self._request is None:
             raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
         amount = _amount(budget, tokens, tokenizer)
-        prepared, budgets = prepare(self._request, [amount], self._store, self._engine)
+        if max_per_domain is not None:
+            max_per_domain = _integer("max_per_domain", max_per_domain)
+        request = replace(self._request, max_per_domain=max_per_domain)
+        prepared, budgets = prepare(request, [amount], self._store, self._engine)
         (budget,) = budgets.rows
         selected = prepared.select(budget, explain=explain)
         with tempfile.TemporaryDirectory(prefix="gotd-") as folder:

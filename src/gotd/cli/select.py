@@ -165,6 +165,7 @@ def _request(options: argparse.Namespace) -> Request:
         length_chars=options.length_chars,
         min_chars=options.min_chars,
         seed=options.seed,
+        max_per_domain=options.max_per_domain,
         leave_out=LeaveOut(
             options.where, named_parts(options.exclude, target_columns, record), options.dedup
         ),

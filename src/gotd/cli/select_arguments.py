@@ -56,6 +56,22 @@ def add_select(commands: Any, run: Any) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
     add("--explain", action="store_true", help="add which target each row serves")
 
+    _add_rows(parser)
+
+    add = parser.add_argument_group("where").add_argument
+    add("--engine", choices=("local", "ray"), default="local", help="(local)")
+    add("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
+    add("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
+    add("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
+    device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
+    add("--device", default="auto", help=device)
+    add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
+    add("--overwrite", action="store_true", help="replace what is in --out")
+    parser.set_defaults(run=run)
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which rows are read, and which compete."""
     add = parser.add_argument_group("rows").add_argument
     text = "column of the text; several are joined (text)"
     add("--text-column", default="text", metavar="NAME[,NAME]", help=text)
@@ -73,20 +89,11 @@ def add_select(commands: Any, run: Any) -> None:
     add("--dedup", choices=("exact", "near", "off"), default="exact", help=same)
     shared = "test sets: leave out candidates that share 13 words in a row"
     add("--exclude", nargs="+", default=[], metavar="FILE", help=shared)
+    most = "most rows of a domain that are chosen (any)"
+    add("--max-per-domain", type=int, metavar="N", help=most)
     listed = "write what was left out, and why (.jsonl, .csv, .parquet)"
     add("--removed", type=Path, metavar="FILE", help=listed)
     add("--min-chars", type=int, default=0, metavar="N", help=least)
-
-    add = parser.add_argument_group("where").add_argument
-    add("--engine", choices=("local", "ray"), default="local", help="(local)")
-    add("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
-    add("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
-    add("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
-    device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
-    add("--device", default="auto", help=device)
-    add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
-    add("--overwrite", action="store_true", help="replace what is in --out")
-    parser.set_defaults(run=run)
 
 
 def add_diff(commands: Any, run: Any) -> None:

@@ -134,10 +134,10 @@ def prepare(
                 continue
             wanted, count = int(amount.value), counters[amount.tokenizer]
             taken, reached = rows_reaching(wanted, prepared.ranked.texts(), count)
-            if reached < wanted and taken == prepared.competing:
+            if reached < wanted and prepared.limit >= prepared.competing:
                 raise ValueError(
-                    f"all {taken:,} candidates have {reached:,} tokens, fewer than the budget of "
-                    f"{wanted:,}; lower it or add candidates"
+                    f"all {taken:,} candidates that can be chosen have {reached:,} tokens, fewer "
+                    f"than the budget of {wanted:,}; lower it or add candidates"
                 )
             rows.append(taken)
             tokens |= {taken: reached}

@@ -21,7 +21,7 @@ from gotd.selection_report.flags import flags
 from gotd.selection_report.measures import Measures, coverage, domain_shares
 from gotd.selection_report.rows import blocks, embeddings_of, locate
 from gotd.selectors.domains import only_domains
-from gotd.selectors.topk import Best, smallest_rows
+from gotd.selectors.topk import Best, capped, smallest_rows
 from gotd.storage.memmap import open_array
 from gotd.transport import Geometry, Whitening
 
@@ -72,6 +72,8 @@ class RankedPool:
         embeds: Whether the selector read the embeddings, so that rows which the encoder
             could not read did not compete.
         at_most: Rows to which the limit is lowered if it is higher; ``None``: any.
+        max_per_domain: Most rows of a domain, its best ones; the limit is lowered to the rows
+            that this leaves. Only for selectors that score every row; ``None``: any.
 
     Raises:
         ValueError: If the limit is not in ``[1, candidates]``.
@@ -84,6 +86,7 @@ class RankedPool:
         engine: Engine,
         embeds: bool,
         at_most: int | None = None,
+        max_per_domain: int | None = None,
     ) -> None:
         self.folders, self.engine, self.embeds = folders, engine, embeds
         self.target, self.candidates = open_pools(folders, limit or 1, only_readable=embeds)
@@ -99,6 +102,11 @@ class RankedPool:
             )
         self.limit = limit or (rows if self._ranking is None else self._ranking.num_rows)
         self.limit = min(self.limit, at_most or self.limit)
+        self._capped = None
+        if max_per_domain is not None and self._ranking is None:
+            self._capped = capped(self._scores(), self.candidates, max_per_domain)
+            left = sum(int(np.isfinite(scores).sum()) for scores in self._capped)
+            self.limit = min(self.limit, left)
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
@@ -125,12 +133,16 @@ class RankedPool:
     def best(self) -> Best:
         """Return the first ``limit`` rows, best first."""
         if self._ranking is None:
-            folder = self.folders["scored"]
-            scores = [open_array(folder / scores_file(n)) for n in range(len(self.candidates))]
+            scores = self._capped or self._scores()
             ids = [shard.ids for shard in self.candidates]
             return smallest_rows(scores, ids, self.limit, self.engine)
         ids = self._ranking["id"].combine_chunks()
         return locate(ids, self._ranking["score"].to_numpy(), self.candidates, self.engine)
+
+    def _scores(self) -> list[np.ndarray]:
+        """Open the scores of each shard."""
+        folder = self.folders["scored"]
+        return [open_array(folder / scores_file(n)) for n in range(len(self.candidates))]
 
     def texts(self) -> Iterator[list[str]]:
         """Yield the texts of the first ``limit`` rows, best first, block by block."""

@@ -56,6 +56,7 @@ class Request:
             with ``fixed`` joined with the next one. 0: any.
         seed: Seed of the selection.
         leave_out: Which candidates are left out before they are scored.
+        max_per_domain: Most rows of a domain that are selected; ``None``: any.
     """
 
     target: Sequence[Part]
@@ -70,6 +71,7 @@ class Request:
     min_chars: int = 0
     seed: int = 0
     leave_out: LeaveOut = field(default_factory=LeaveOut)
+    max_per_domain: int | None = None
 
     def __post_init__(self) -> None:
         if self.leave_out.where is not None and self.unit != "whole":
@@ -79,6 +81,12 @@ class Request:
             )
         Chunking(self.unit, self.length_chars, self.min_chars)
         check_at_least(self, 0, "seed")
+        check_at_least(self, 1, "max_per_domain")
+        if self.max_per_domain and not callable(getattr(self.method, "scores", None)):
+            raise ValueError(
+                f"max_per_domain needs a method that scores every row, and {self.method_name} "
+                "makes a list; use got_d, dsir, nearest or another one"
+            )
 
     @property
     def embeds(self) -> bool:
@@ -157,7 +165,10 @@ class Prepared:
     def ranked(self) -> RankedPool:
         """Return the scored pool."""
         folders = {name: self.folder(name) for name in self.steps}
-        return RankedPool(folders, self.limit, self.engine, self.request.embeds)
+        most = self.request.max_per_domain
+        return RankedPool(
+            folders, self.limit, self.engine, self.request.embeds, max_per_domain=most
+        )
 
     def removed(self) -> Iterator[pa.Table]:
         """Yield ``id``, ``reason``, ``because`` and ``text`` of the rows that were left out.
@@ -187,6 +198,11 @@ class Prepared:
         Raises:
             ValueError: If the budget is not in ``[1, limit]``.
         """
+        if budget > self.ranked.limit and self.request.max_per_domain:
+            raise ValueError(
+                f"the budget {budget:,} is larger than the {self.ranked.limit:,} candidates that "
+                "max_per_domain leaves; lower the budget or raise it"
+            )
         if not explain:
             return SelectedRows(self.ranked, budget)
         self.embed_target()

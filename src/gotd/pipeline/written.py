@@ -60,8 +60,7 @@ def write_selection(
         ValueError: If a source has changed since it was read.
         OSError: If the folder cannot be written or the disk is full.
     """
-    began = time.perf_counter()
-    files = output.file_names(budgets.rows)
+    began, files = time.perf_counter(), output.file_names(budgets.rows)
     summaries: dict[int, dict[str, Any]] = {}
     written: dict[str, dict[str, Any]] = {}
     with output.filling(list(files.values())) as folder:
@@ -71,8 +70,8 @@ def write_selection(
             with open_writer(folder / name, output.suffix or FOLDER_FORMAT) as writer:
                 for block in rows.blocks(selected):
                     writer.write(block)
-            summaries[budget] = selected.summary(prepared.request.seed)
-            summaries[budget] |= budgets.summary(budget)
+            measured = selected.summary(prepared.request.seed)
+            summaries[budget] = measured | budgets.summary(budget)
             written[name] = {"rows": budget, **_checksums(folder / name)}
         rows.close()
         if removed is not None:
@@ -90,8 +89,8 @@ def write_selection(
         write_json(folder / MANIFEST, manifest)
         (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
         beside = "../" if output.suffix else ""
-        named = {budget: f"{beside}{name}" for budget, name in files.items()}
-        (folder / CARD).write_text(card(manifest, summaries, named, licence), "utf-8")
+        files = {budget: f"{beside}{name}" for budget, name in files.items()}
+        (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")
     return manifest
 
 
@@ -176,6 +175,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "unit": request.unit,
             "length_chars": request.length_chars,
             "min_chars": request.min_chars,
+            "max_per_domain": request.max_per_domain,
             "leave_out": request.leave_out.parameters,
             "seed": request.seed,
             "columns": asdict(request.columns),

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gotd.selection_report.measures import EXCERPT_CHARS, plain_excerpt
+from gotd.selection_report.opening import opening
 
 MOST_DOMAINS, MOST_NAMES, MOST_VALUES = 30, 30, 3
 
@@ -30,6 +31,7 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
         "blank": sum(manifest["blank_rows"].values()),
         "unreadable": manifest["unreadable_rows"],
         "short": sum(manifest["short_rows"].values()),
+        "opening": opening(manifest, summaries[max(summaries)]),
         "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
     }
     return _render("report", manifest, summaries, **given)

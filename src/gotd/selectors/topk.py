@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.data.rows import Rows
 from gotd.engine.local import Engine, LocalEngine
 
 SLACK_ROWS = 1 << 16
@@ -93,6 +94,31 @@ def smallest_rows(
         shard=rows_left["shard"].to_numpy(),
         row=rows_left["row"].to_numpy(),
     )
+
+
+def capped(scores: Sequence[np.ndarray], shards: Sequence[Rows], most: int) -> list[np.ndarray]:
+    """Return scores in which only the best rows of each domain are finite.
+
+    Walking down a ranking, and passing over the domains that are full, takes the same rows.
+
+    Args:
+        scores: Per shard ``[n]`` scores.
+        shards: The rows; without domains all are of one.
+        most: Rows of each domain; of equal scores the first in the pool are among them.
+    """
+    names: dict[str | None, int] = {}
+    codes = [np.zeros(len(shard), dtype=np.int64) for shard in shards]
+    for code, shard in zip(codes, shards, strict=True):
+        if shard.domains is not None:
+            encoded = pc.dictionary_encode(shard.domains, null_encoding="encode")
+            of = [names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()]
+            code[:] = np.array(of, dtype=np.int64)[encoded.indices.to_numpy()]
+    every, domain = np.concatenate(scores).astype(np.float64), np.concatenate(codes)
+    order = np.lexsort((every, domain))
+    starts = np.flatnonzero(np.r_[True, np.diff(domain[order]) != 0])
+    place = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    every[order[place >= most]] = np.inf
+    return np.split(every, np.cumsum([len(shard) for shard in shards])[:-1])
 
 
 def _proposed(limit: int, scores: np.ndarray) -> np.ndarray:
