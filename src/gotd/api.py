@@ -241,6 +241,7 @@ class GOTD:
         tokens: int | None = None,
         tokenizer: str = "minilm",
         max_per_domain: int | None = None,
+        min_per_domain: int | None = None,
         explain: bool = False,
     ) -> Selection:
         """Take the best candidates; a smaller budget is a prefix of a larger.
@@ -250,6 +251,7 @@ class GOTD:
             tokens: Tokens to take, instead of a budget: rows until they reach it.
             tokenizer: Counts tokens: ``minilm``, or folder or Hub name of a model.
             max_per_domain: Most rows of a domain; ``None``: any.
+            min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
             explain: Add to each row which target it serves.
 
         Raises:
@@ -262,9 +264,9 @@ class GOTD:
         if self._request is None:
             raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
         amount = _amount(budget, tokens, tokenizer)
-        if max_per_domain is not None:
-            max_per_domain = _integer("max_per_domain", max_per_domain)
-        request = replace(self._request, max_per_domain=max_per_domain)
+        bounds = {"max_per_domain": max_per_domain, "min_per_domain": min_per_domain}
+        bounds = {name: _integer(name, n) for name, n in bounds.items() if n is not None}
+        request = replace(self._request, **bounds)
         prepared, budgets = prepare(request, [amount], self._store, self._engine)
         (budget,) = budgets.rows
         selected = prepared.select(budget, explain=explain)

@@ -115,7 +115,10 @@ def test_a_cap_takes_what_walking_down_the_ranking_would(given, tmp_path):
     ("more", "says"),
     [
         (["--budget", "46", "--method", "random"], "larger than the 45 candidates that max_per_d"),
-        (["--budget", "9", "--method", "round_robin"], "needs a method that scores every row"),
+        (
+            ["--budget", "9", "--method", "round_robin"],
+            "a bound on domains needs a method that scores every row",
+        ),
         (["--tokens", "9k", "--method", "random"], "all 45 candidates that can be chosen have"),
     ],
 )
@@ -124,3 +127,20 @@ def test_a_cap_that_does_not_fit_is_one_line(given, tmp_path, capsys, more, says
     assert main(given.arguments("--out", str(out), *more, "--max-per-domain", "15")) == 2
     assert says in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_least_number_takes_the_best_of_each_domain_first(given, tmp_path):
+    run(given, tmp_path / "all.jsonl", "--budget", "360")
+    bounds = ("--min-per-domain", "12", "--max-per-domain", "20")
+    run(given, tmp_path / "bounded.jsonl", "--budget", "46", *bounds)
+    ranking = texts(tmp_path / "all.jsonl")
+    domain = {text: name.split("/")[0] for name, text in given.rows.items()}
+    per_domain = {name: [t for t in ranking if domain[t] == name] for name in domain.values()}
+    needed = {text for of in per_domain.values() for text in of[:12]}
+    admitted = [t for t in ranking if t in per_domain[domain[t]][:20] and t not in needed]
+    expected = needed | set(admitted[: 46 - len(needed)])
+    assert texts(tmp_path / "bounded.jsonl") == [t for t in ranking if t in expected]
+    with pytest.raises(ValueError, match="min_per_domain 40 takes 120 rows of 3 domains"):
+        GOTD(method="random").fit(given.target, given.pool).select(100, min_per_domain=40)
+    with pytest.raises(ValueError, match="min_per_domain needs one budget"):
+        GOTD(method="random").fit(given.target, given.pool).select(tokens=9, min_per_domain=1)

@@ -166,6 +166,7 @@ def _request(options: argparse.Namespace) -> Request:
         min_chars=options.min_chars,
         seed=options.seed,
         max_per_domain=options.max_per_domain,
+        min_per_domain=options.min_per_domain,
         leave_out=LeaveOut(
             options.where, named_parts(options.exclude, target_columns, record), options.dedup
         ),

@@ -91,6 +91,8 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
     add("--exclude", nargs="+", default=[], metavar="FILE", help=shared)
     most = "most rows of a domain that are chosen (any)"
     add("--max-per-domain", type=int, metavar="N", help=most)
+    fewest = "fewest rows of a domain, as far as it has so many (any)"
+    add("--min-per-domain", type=int, metavar="N", help=fewest)
     listed = "write what was left out, and why (.jsonl, .csv, .parquet)"
     add("--removed", type=Path, metavar="FILE", help=listed)
     add("--min-chars", type=int, default=0, metavar="N", help=least)

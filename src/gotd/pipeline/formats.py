@@ -228,8 +228,8 @@ class _Stream:
     def write(self, block: Block) -> None:
         table = block.table
         if self.file is None:
-            file = pa.ipc.new_stream(str(self.path), table.schema)
-            self.file = self.open_files.enter_context(file)
+            self.file = pa.ipc.new_stream(str(self.path), table.schema)
+            self.open_files.callback(self.file.close)
         self.file.write_table(table)
 
 

@@ -21,7 +21,7 @@ from gotd.selection_report.flags import flags
 from gotd.selection_report.measures import Measures, coverage, domain_shares
 from gotd.selection_report.rows import blocks, embeddings_of, locate
 from gotd.selectors.domains import only_domains
-from gotd.selectors.topk import Best, capped, smallest_rows
+from gotd.selectors.topk import Best, bounded, smallest_rows
 from gotd.storage.memmap import open_array
 from gotd.transport import Geometry, Whitening
 
@@ -74,6 +74,7 @@ class RankedPool:
         at_most: Rows to which the limit is lowered if it is higher; ``None``: any.
         max_per_domain: Most rows of a domain, its best ones; the limit is lowered to the rows
             that this leaves. Only for selectors that score every row; ``None``: any.
+        min_per_domain: Fewest rows of a domain, for the limit as the one budget.
 
     Raises:
         ValueError: If the limit is not in ``[1, candidates]``.
@@ -87,6 +88,7 @@ class RankedPool:
         embeds: bool,
         at_most: int | None = None,
         max_per_domain: int | None = None,
+        min_per_domain: int | None = None,
     ) -> None:
         self.folders, self.engine, self.embeds = folders, engine, embeds
         self.target, self.candidates = open_pools(folders, limit or 1, only_readable=embeds)
@@ -102,10 +104,11 @@ class RankedPool:
             )
         self.limit = limit or (rows if self._ranking is None else self._ranking.num_rows)
         self.limit = min(self.limit, at_most or self.limit)
-        self._capped = None
-        if max_per_domain is not None and self._ranking is None:
-            self._capped = capped(self._scores(), self.candidates, max_per_domain)
-            left = sum(int(np.isfinite(scores).sum()) for scores in self._capped)
+        self._bounded = None
+        if (max_per_domain or min_per_domain) and self._ranking is None:
+            bounds = max_per_domain, min_per_domain, self.limit
+            self._bounded = bounded(self._scores(), self.candidates, *bounds)
+            left = sum(int(np.isfinite(scores).sum()) for scores in self._bounded)
             self.limit = min(self.limit, left)
 
     @cached_property
@@ -133,7 +136,7 @@ class RankedPool:
     def best(self) -> Best:
         """Return the first ``limit`` rows, best first."""
         if self._ranking is None:
-            scores = self._capped or self._scores()
+            scores = self._bounded or self._scores()
             ids = [shard.ids for shard in self.candidates]
             return smallest_rows(scores, ids, self.limit, self.engine)
         ids = self._ranking["id"].combine_chunks()

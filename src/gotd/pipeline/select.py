@@ -57,6 +57,7 @@ class Request:
         seed: Seed of the selection.
         leave_out: Which candidates are left out before they are scored.
         max_per_domain: Most rows of a domain that are selected; ``None``: any.
+        min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
     """
 
     target: Sequence[Part]
@@ -72,6 +73,7 @@ class Request:
     seed: int = 0
     leave_out: LeaveOut = field(default_factory=LeaveOut)
     max_per_domain: int | None = None
+    min_per_domain: int | None = None
 
     def __post_init__(self) -> None:
         if self.leave_out.where is not None and self.unit != "whole":
@@ -81,10 +83,11 @@ class Request:
             )
         Chunking(self.unit, self.length_chars, self.min_chars)
         check_at_least(self, 0, "seed")
-        check_at_least(self, 1, "max_per_domain")
-        if self.max_per_domain and not callable(getattr(self.method, "scores", None)):
+        check_at_least(self, 1, "max_per_domain", "min_per_domain")
+        bounds = self.max_per_domain, self.min_per_domain
+        if any(bounds) and not callable(getattr(self.method, "scores", None)):
             raise ValueError(
-                f"max_per_domain needs a method that scores every row, and {self.method_name} "
+                f"a bound on domains needs a method that scores every row, and {self.method_name} "
                 "makes a list; use got_d, dsir, nearest or another one"
             )
 
@@ -165,9 +168,14 @@ class Prepared:
     def ranked(self) -> RankedPool:
         """Return the scored pool."""
         folders = {name: self.folder(name) for name in self.steps}
-        most = self.request.max_per_domain
+        request = self.request
         return RankedPool(
-            folders, self.limit, self.engine, self.request.embeds, max_per_domain=most
+            folders,
+            self.limit,
+            self.engine,
+            request.embeds,
+            max_per_domain=request.max_per_domain,
+            min_per_domain=request.min_per_domain,
         )
 
     def removed(self) -> Iterator[pa.Table]:

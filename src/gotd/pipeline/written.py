@@ -176,6 +176,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "length_chars": request.length_chars,
             "min_chars": request.min_chars,
             "max_per_domain": request.max_per_domain,
+            "min_per_domain": request.min_per_domain,
             "leave_out": request.leave_out.parameters,
             "seed": request.seed,
             "columns": asdict(request.columns),
