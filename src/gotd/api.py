@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,19 +21,27 @@ from gotd.data.columns import Columns, both_columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, check_role, named_parts, table_parts
 from gotd.data.row_shapes import Role
+from gotd.data.original_rows import to_json
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
-from gotd.pipeline.output import describe
+from gotd.pipeline.amounts import Amount, parse_share, prepare
 from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.steps.left_out import LeaveOut
+from gotd.pipeline.written import WrittenRows, describe
 from gotd.selection_report.markdown import report
 from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
+from gotd.storage.files import atomic_write
 
 if TYPE_CHECKING:
+    import datasets
     import pandas as pd
 
+JSONL_ROWS = 1024
+"""Rows that become Python objects at once."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Selection:
     """The chosen rows, best first.
 
@@ -42,11 +50,13 @@ class Selection:
             (from 1) and ``domain``; with explanations ``target_id`` and ``target_share``.
         summary: What was chosen, in numbers, beside what chance would have chosen.
         manifest: Everything needed to get it again.
+        removed: Candidates that were left out: ``id``, ``reason``, ``because`` and ``text``.
     """
 
     table: pa.Table
-    summary: Mapping[str, Any] = field(repr=False)
-    manifest: Mapping[str, Any] = field(repr=False)
+    summary: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+    removed: pa.Table
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -75,6 +85,22 @@ class Selection:
     def report(self) -> str:
         """Return the report on the selection, in Markdown."""
         return report(self.manifest, {len(self): self.summary})
+
+    def __repr__(self) -> str:
+        method, rows = self.manifest["request"]["method"], self.manifest["rows"]["candidates"]
+        return f"Selection({len(self):,} of {rows:,} rows by {method})"
+
+    def to_jsonl(self, path: str | Path) -> None:
+        """Write the rows to a file of JSON lines."""
+        with atomic_write(Path(path)) as part, part.open("w", encoding="utf-8") as file:
+            for batch in self.table.to_batches(JSONL_ROWS):
+                file.writelines(to_json(row) + "\n" for row in batch.to_pylist())
+
+    def to_dataset(self) -> datasets.Dataset:
+        """Return the rows as a `datasets.Dataset`."""
+        from datasets import Dataset
+
+        return Dataset(self.table)
 
     def to_parquet(self, path: str | Path) -> None:
         """Write the rows to a Parquet file."""
@@ -137,10 +163,12 @@ class GOTD:
             given["epsilon"] = float(epsilon)
         self._method, self._name = build_selector(method, given), method
         self._encoder = named_encoder(encoder, device)
-        self._unit: Unit = unit
         self._seed = _integer("seed", seed)
-        self._length_chars = _integer("length_chars", length_chars)
-        self._min_chars = _integer("min_chars", min_chars)
+        self._chunks: dict[str, Any] = {
+            "unit": unit,
+            "length_chars": _integer("length_chars", length_chars),
+            "min_chars": _integer("min_chars", min_chars),
+        }
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
         self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
@@ -160,6 +188,9 @@ class GOTD:
         template: str | None = None,
         target_template: str | None = None,
         role: Role = "all",
+        where: str | None = None,
+        exclude: Any = None,
+        dedup: Literal["exact", "near", "off"] = "exact",
     ) -> Self:
         """Read, embed and score the candidates.
 
@@ -180,6 +211,10 @@ class GOTD:
             template: Text with names of columns in braces, instead of a shape.
             target_template: The target's.
             role: ``assistant`` or ``user``: only their turns are compared, of both sides.
+            where: Condition on the candidates' columns, such as ``"lang == 'en'"``.
+            exclude: Test sets, given as the target is; 13 words in a row shared with one exclude.
+            dedup: Of candidates with the same text (``exact``, after NFKC, in lower case and
+                with single blanks), or nearly the same (``near``), only the first competes.
 
         Raises:
             TypeError: If what was given is none of these, or a column's name is no string;
@@ -190,6 +225,7 @@ class GOTD:
         _check(str, text_column=text_column, role=role)
         _check(str | None, target_text_column=target_text_column, template=template)
         _check(str | None, id_column=id_column, domain_column=domain_column, format=format)
+        _check(str | None, where=where)
         _check(str | None, target_format=target_format, target_template=target_template)
         columns, target_columns = both_columns(
             text_column,
@@ -202,33 +238,64 @@ class GOTD:
             target_template=target_template,
             role=role,
         )
-        self._request = self._make_request(target, candidates, columns, target_columns)
+        excluded = [] if exclude is None else self._parts(exclude, "exclude", target_columns)
+        leave_out = LeaveOut(where, excluded, dedup)
+        self._request = self._make_request(target, candidates, columns, target_columns, leave_out)
         if callable(getattr(self._method, "scores", None)):
             Prepared(self._request, 1, self._store, self._engine)
         return self
 
-    def select(self, budget: int, *, explain: bool = False) -> Selection:
-        """Take the ``budget`` best candidates; a smaller budget is a prefix of a larger.
+    def select(
+        self,
+        budget: int | str | None = None,
+        *,
+        tokens: int | None = None,
+        tokenizer: str = "minilm",
+        max_per_domain: int | None = None,
+        min_per_domain: int | None = None,
+        explain: bool = False,
+    ) -> Selection:
+        """Take the best candidates; a smaller budget is a prefix of a larger.
 
         Args:
-            budget: Rows to take.
+            budget: Rows to take, or a share of the pool such as ``"5%"``.
+            tokens: Tokens to take, instead of a budget: rows until they reach it.
+            tokenizer: Counts tokens: ``minilm``, or folder or Hub name of a model.
+            max_per_domain: Most rows of a domain; ``None``: any.
+            min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
             explain: Add to each row which target it serves.
 
         Raises:
             RuntimeError: If nothing was fitted.
-            TypeError: If the budget is no whole number.
+            TypeError: If the budget is no whole number and no share, or both or neither of
+                ``budget`` and ``tokens`` are given.
             ValueError: If the budget is below 1 or larger than the pool.
+            FileNotFoundError: If the tokenizer is not there.
         """
         if self._request is None:
             raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
-        budget = _integer("budget", budget)
-        prepared = Prepared(self._request, budget, self._store, self._engine)
+        amount = _amount(budget, tokens, tokenizer)
+        bounds = {"max_per_domain": max_per_domain, "min_per_domain": min_per_domain}
+        bounds = {name: _integer(name, n) for name, n in bounds.items() if n is not None}
+        request = replace(self._request, **bounds)
+        prepared, budgets = prepare(request, [amount], self._store, self._engine)
+        (budget,) = budgets.rows
         selected = prepared.select(budget, explain=explain)
-        table = pa.concat_tables(selected.blocks())
-        return Selection(table, selected.summary(self._seed), describe(prepared, "gotd.GOTD"))
+        with tempfile.TemporaryDirectory(prefix="gotd-") as folder:
+            rows = WrittenRows(prepared, budget, Path(folder), prefixed=False)
+            table = pa.concat_tables([block.table for block in rows.blocks(selected)])
+            rows.close()
+        summary = selected.summary(self._seed) | budgets.summary(budget)
+        manifest = describe(prepared, "gotd.GOTD") | {"budgets_stated": budgets.stated}
+        return Selection(table, summary, manifest, pa.concat_tables(prepared.removed()))
 
     def _make_request(
-        self, target: Any, candidates: Any, columns: Columns, target_columns: Columns
+        self,
+        target: Any,
+        candidates: Any,
+        columns: Columns,
+        target_columns: Columns,
+        leave_out: LeaveOut,
     ) -> Request:
         target_parts = self._parts(target, "target", target_columns)
         parts = self._parts(candidates, "candidates", columns)
@@ -241,10 +308,9 @@ class GOTD:
             encoder=self._encoder,
             target_columns=target_columns,
             columns=columns,
-            unit=self._unit,
-            length_chars=self._length_chars,
-            min_chars=self._min_chars,
             seed=self._seed,
+            leave_out=leave_out,
+            **self._chunks,
         )
 
     def _parts(self, given: Any, label: str, columns: Columns) -> list[Part]:
@@ -261,6 +327,18 @@ def _check(kind: Any, **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, kind):
             raise TypeError(f"{name} must be a string, not {value!r}")
+
+
+def _amount(budget: int | str | None, tokens: int | None, tokenizer: str) -> Amount:
+    if tokens is not None:
+        if budget is not None:
+            raise TypeError("give a budget or tokens, not both")
+        if (count := _integer("tokens", tokens)) < 1:
+            raise ValueError(f"tokens must be at least 1, not {count}")
+        return Amount(count, "tokens", tokenizer)
+    if isinstance(budget, str) and budget.endswith("%"):
+        return parse_share(budget)
+    return Amount(_integer("budget", budget))
 
 
 def _integer(name: str, value: Any) -> int:

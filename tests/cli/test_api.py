@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -40,6 +41,16 @@ def test_paths_give_what_the_command_gives(given, by_command, tmp_path):
     assert chosen.to_pandas().shape == (40, 7)
     chosen.to_parquet(tmp_path / "rows.parquet")
     assert pq.read_table(tmp_path / "rows.parquet").equals(by_command)
+
+
+def test_rows_go_to_other_libraries(given, tmp_path):
+    chosen = GOTD(method="random").fit(given.target, given.pool).select(9)
+    assert repr(chosen) == "Selection(9 of 360 rows by random)"
+    rows = chosen.table.to_pylist()
+    assert list(chosen.to_dataset()) == rows
+    chosen.to_jsonl(tmp_path / "rows.jsonl")
+    lines = (tmp_path / "rows.jsonl").read_text("utf-8").splitlines()
+    assert list(map(json.loads, lines)) == rows
 
 
 def test_one_fit_serves_many_budgets_and_a_temporary_store_goes(given):

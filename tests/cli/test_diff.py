@@ -161,3 +161,17 @@ def test_what_is_no_selection_is_one_line(capsys, tmp_path, make, says):
     assert len(said.strip().splitlines()) == 1
     assert main(["diff", str(tmp_path / "none"), str(other)]) == 2
     assert "no selection at" in capsys.readouterr().err
+
+
+def test_files_with_the_original_columns_are_compared_by_gotd_s_own(given, tmp_path):
+    for name, seed in (("one", "0"), ("other", "1")):
+        out = str(tmp_path / f"{name}.parquet")
+        more = ("--budget", "40", "--method", "random", "--seed", seed)
+        assert main(given.arguments("--out", out, *more)) == 0
+    page = compare(tmp_path / "one.parquet", tmp_path / "other.parquet")
+    both = [
+        set(pq.read_table(tmp_path / f"{n}.parquet")["gotd_id"].to_pylist())
+        for n in ("one", "other")
+    ]
+    assert f"Jaccard index {len(both[0] & both[1]) / len(both[0] | both[1]):.4f}" in page
+    assert "request.seed" in page

@@ -140,7 +140,9 @@ def test_rows_in_other_columns_and_pieces_of_one_length(given, tmp_path):
     pq.write_table(table, tmp_path / "asked.parquet")
     out = tmp_path / "chosen"
     more = ("--text-column", "q,a", "--id-column", "key", "--target-text-column", "text")
-    select(given, out, "--budget", "3", *more, pool=str(tmp_path / "asked.parquet"))
+    select(
+        given, out, "--budget", "3", "--dedup", "off", *more, pool=str(tmp_path / "asked.parquet")
+    )
     rows = pq.read_table(out / "selected.parquet").to_pylist()
     assert {row["text"] for row in rows} == {"star dust of the galaxy"}
     assert {row["domain"] for row in rows} == {"asked"}
@@ -176,6 +178,7 @@ def test_a_degenerate_selection_is_flagged_in_the_report(given, tmp_path):
     (tmp_path / "short.jsonl").write_text("\n".join(map(json.dumps, short)), "utf-8")
     out = tmp_path / "chosen"
     arguments = given.arguments("--out", str(out), "--budget", "5,20", "--method", "nearest")
+    arguments += ["--dedup", "off"]
     place = arguments.index(str(given.pool))
     arguments[place : place + 1] = [str(tmp_path / f"{name}.jsonl") for name in ("long", "short")]
     assert main(arguments) == 0

@@ -24,8 +24,8 @@ from gotd.data.sampling import uniform_by_id
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
 from gotd.pipeline.experiment import plan_cell
-from gotd.pipeline.output import describe
 from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.written import describe
 from gotd.runs.expand import expand
 from gotd.selectors.oracle import Oracle
 from gotd.selectors.registry import entries, entry, selector_class
@@ -302,7 +302,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from gotd.cli.main import main
-from gotd.data import pool
+from gotd.data import kept, pool
 from gotd.pipeline.steps import pools
 
 pool.SHARD_ROWS, where = int(sys.argv[1]), sys.argv[2]
@@ -316,8 +316,8 @@ def die(*given):
 if where == "before the copies":
     pools.write_readable = die
 elif where == "before the count":
-    write = pool.write_json
-    pool.write_json = lambda *given: die() if given[0].name == pool.UNREADABLE else write(*given)
+    write = kept.write_json
+    kept.write_json = lambda *given: die() if given[0].name == pool.UNREADABLE else write(*given)
 else:
     save = np.save
     np.save = lambda file, rows: save(file, rows) if isinstance(file, Path) else die(file)

@@ -1,4 +1,4 @@
-"""``gotd select``: arguments in, a folder out."""
+"""``gotd select``: arguments in, a file or a folder out."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
-from gotd.pipeline.output import Output, write_selection
-from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
+from gotd.pipeline.output import Output
+from gotd.pipeline.select import Request
+from gotd.pipeline.steps.left_out import LeaveOut
+from gotd.pipeline.written import removed_suffix, write_selection
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Store
@@ -32,11 +35,12 @@ def run(options: argparse.Namespace) -> int:
         OSError: If a file cannot be read or written; one line.
     """
     logging.getLogger("gotd.storage.artifacts").setLevel(logging.WARNING)
-    budgets = parse_budgets(options.budget)
+    amounts = _amounts(options)
     _check_licence(options.license)
     request = _request(options)
     output = Output(options.out, options.overwrite)
-    parts = (*request.target, *request.candidates)
+    _check_removed(options, output)
+    parts = (*request.target, *request.candidates, *request.leave_out.exclude)
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
     encoder = Path(options.encoder)
@@ -44,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         inputs += encoder.iterdir()
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
         store, engine = Store(options.store), engine_of(options)
-        prepared = Prepared(request, max(budgets), store, engine)
+        prepared, budgets = prepare(request, amounts, store, engine)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
         with progress.step("selecting and writing"):
@@ -55,8 +59,12 @@ def run(options: argparse.Namespace) -> int:
                 command=shlex.join(["gotd", *sys.argv[1:]]),
                 explain=options.explain,
                 licence=options.license,
+                removed=options.removed,
             )
     log = logging.getLogger(__name__)
+    if left_out := manifest["left_out_rows"]:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
+        log.info("left out before selection: %s", counts)
     for side, count in manifest["unreadable_rows"].items():
         if count:
             log.warning("%s rows of the %s hold no word that the encoder knows", f"{count:,}", side)
@@ -68,6 +76,14 @@ def run(options: argparse.Namespace) -> int:
         ", ".join(manifest["files"]),
     )
     return 0
+
+
+def _amounts(options: argparse.Namespace) -> list[Amount]:
+    if options.tokens is not None:
+        return [parse_tokens(part, options.tokenizer) for part in options.tokens.split(",")]
+    if "%" in options.budget:
+        return [parse_share(part) for part in options.budget.split(",")]
+    return [Amount(rows) for rows in parse_budgets(options.budget)]
 
 
 def parse_budgets(given: str) -> list[int]:
@@ -90,6 +106,18 @@ def parse_budgets(given: str) -> list[int]:
 def _check_licence(given: str | None) -> None:
     if given is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", given):
         raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
+
+
+def _check_removed(options: argparse.Namespace, output: Output) -> None:
+    """Check that --removed may be written: a new file, or one that --overwrite allows."""
+    path = options.removed
+    if path is None:
+        return
+    removed_suffix(path)
+    if path.exists() and not (options.overwrite and path.is_file()):
+        raise ValueError(f"--removed {path} exists; choose another name or give --overwrite")
+    if path.resolve().is_relative_to(output.folder) or path.resolve() == output.out:
+        raise ValueError(f"--removed {path} is in the place of --out; choose another name")
 
 
 def engine_of(options: argparse.Namespace) -> Engine:
@@ -146,4 +174,9 @@ def _request(options: argparse.Namespace) -> Request:
         length_chars=options.length_chars,
         min_chars=options.min_chars,
         seed=options.seed,
+        max_per_domain=options.max_per_domain,
+        min_per_domain=options.min_per_domain,
+        leave_out=LeaveOut(
+            options.where, named_parts(options.exclude, target_columns, record), options.dedup
+        ),
     )

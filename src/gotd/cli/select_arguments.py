@@ -14,6 +14,7 @@ examples:
   gotd select --target mine.jsonl --candidates 'pool/*.parquet' --budget 50000 --out chosen/
   gotd select --target train.csv --candidates pool/ --budget 10000,50000 --out chosen/ \\
       --encoder minilm --explain
+  gotd select --target mine.jsonl --candidates pool.jsonl --budget 50000 --out chosen.jsonl
   gotd select --target mine.txt --candidates hub:allenai/c4:en --budget 50000 --out chosen/
 
 Files are Parquet, Arrow, JSON lines, JSON, CSV, TSV or plain text (one passage a line); all
@@ -28,7 +29,7 @@ def add_select(commands: Any, run: Any) -> None:
     """Add ``gotd select`` to the commands."""
     parser = commands.add_parser(
         "select",
-        help="choose candidates for your own target: files in, a folder out",
+        help="choose candidates for your own target: files in, a file or folder out",
         description="Choose the candidates that serve a target best.",
         epilog="methods:\n"
         + "\n".join(f"  {one.name:<24}{one.help}" for one in entries() if one.offered)
@@ -40,19 +41,41 @@ def add_select(commands: Any, run: Any) -> None:
     add("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
     names = "files, folders, patterns, URLs (s3://…) or hub:namespace/name[:config][:split]"
     add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
-    add("--budget", required=True, metavar="N[,N]", help="rows to choose")
-    add("--out", required=True, type=Path, metavar="FOLDER", help="folder to write")
+    amount = parser.add_mutually_exclusive_group(required=True).add_argument
+    amount("--budget", metavar="N[,N]|P%", help="rows to choose, or a share of the pool")
+    amount("--tokens", metavar="N[,N]", help="tokens to choose, such as 2M or 500k")
+    out = "file of rows (.jsonl, .jsonl.gz, .parquet, .csv), .hf data set, or a folder"
+    add("--out", required=True, type=Path, metavar="PATH", help=out)
 
     add = parser.add_argument_group("how").add_argument
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")
     names = "tfidf_svd (words, needs no model), minilm, or a model's name or folder (tfidf_svd)"
     add("--encoder", default="tfidf_svd", metavar="NAME", help=names)
+    names = "counts --tokens: minilm, or a model's folder or Hub name (minilm)"
+    add("--tokenizer", default="minilm", metavar="NAME", help=names)
     add("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
     setting = "a setting of the method"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
     add("--explain", action="store_true", help="add which target each row serves")
 
+    _add_rows(parser)
+    _add_filters(parser)
+
+    add = parser.add_argument_group("where").add_argument
+    add("--engine", choices=("local", "ray"), default="local", help="(local)")
+    add("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
+    add("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
+    add("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
+    device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
+    add("--device", default="auto", help=device)
+    add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
+    add("--overwrite", action="store_true", help="replace what is in --out")
+    parser.set_defaults(run=run)
+
+
+def _add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say how rows are read."""
     add = parser.add_argument_group("rows").add_argument
     text = "column of the text; several are joined (text)"
     add("--text-column", default="text", metavar="NAME[,NAME]", help=text)
@@ -71,19 +94,25 @@ def add_select(commands: Any, run: Any) -> None:
     add("--unit", choices=("whole", "fixed"), default="whole", help=unit)
     length = "length of a fixed piece, and what the encoder reads of a row (1000)"
     add("--length-chars", type=int, default=1000, metavar="N", help=length)
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which candidates compete."""
+    add = parser.add_argument_group("which rows").add_argument
     least = "least length of a candidate; a shorter piece joins the next one (0: any)"
     add("--min-chars", type=int, default=0, metavar="N", help=least)
-
-    add = parser.add_argument_group("where").add_argument
-    add("--engine", choices=("local", "ray"), default="local", help="(local)")
-    add("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
-    add("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
-    add("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
-    device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
-    add("--device", default="auto", help=device)
-    add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
-    add("--overwrite", action="store_true", help="replace what is in --out")
-    parser.set_defaults(run=run)
+    condition = "condition on columns, such as \"lang == 'en' and stars >= 3\""
+    add("--where", metavar="CONDITION", help=condition)
+    same = "leave out candidates with an earlier one's text, or nearly so (exact)"
+    add("--dedup", choices=("exact", "near", "off"), default="exact", help=same)
+    shared = "test sets: leave out candidates that share 13 words in a row"
+    add("--exclude", nargs="+", default=[], metavar="FILE", help=shared)
+    most = "most rows of a domain that are chosen (any)"
+    add("--max-per-domain", type=int, metavar="N", help=most)
+    fewest = "fewest rows of a domain, as far as it has so many (any)"
+    add("--min-per-domain", type=int, metavar="N", help=fewest)
+    listed = "write what was left out, and why (.jsonl, .csv, .parquet)"
+    add("--removed", type=Path, metavar="FILE", help=listed)
 
 
 def add_diff(commands: Any, run: Any) -> None:

@@ -26,7 +26,6 @@ from gotd.data.rows import Rows
 from gotd.data.unique_ids import repeated
 from gotd.storage.artifacts import WORK
 from gotd.storage.files import atomic_write, write_json
-from gotd.storage.memmap import open_array
 from gotd.storage.progress import tick
 
 Tables = Iterable[pa.Table]
@@ -36,7 +35,9 @@ SHARD_BYTES = 128 * 2**20
 """A shard ends at so many rows or bytes of text, whichever comes first."""
 
 INDEX = "shards.json"
-UNREADABLE = "unreadable.json"
+UNREADABLE, LEFT_OUT = "unreadable.json", "left-out.json"
+READABLE, KEPT = "readable-", "kept-"
+"""What the names of copies begin with that have some rows of a shard only."""
 
 
 def write_pool(
@@ -86,7 +87,7 @@ def write_pool(
     counts = {"rows": [len(shard) for shard in shards], "blank_rows": writer.blank}
     if least:
         counts["short_rows"] = writer.short
-    write_json(folder / INDEX, {**counts, **_distributions(shards)})
+    write_json(folder / INDEX, {**counts, **distributions(shards)})
 
 
 @dataclass
@@ -182,7 +183,7 @@ class _Writer:
         self._held, self._now.rows, self._bytes = [], 0, 0
 
 
-def _distributions(shards: Sequence[Rows]) -> dict[str, Any]:
+def distributions(shards: Sequence[Rows]) -> dict[str, Any]:
     """Count domains and lengths once, so that no report reads the full pool again."""
     domains: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
@@ -213,11 +214,6 @@ def embeddings_file(number: int) -> str:
     return f"embeddings-{number:05d}.npy"
 
 
-def readable_file(name: str) -> str:
-    """Return the name of the copy of a file without the rows that the encoder cannot read."""
-    return f"readable-{name}"
-
-
 def pool_facts(pool: Path) -> dict[str, Any]:
     """Read what was counted when a pool was written.
 
@@ -240,48 +236,11 @@ def unreadable_rows(embeddings: Path) -> list[int] | None:
     return json.loads(path.read_text("utf-8")) if path.exists() else None
 
 
-def write_readable(pool: Path, embeddings: Path, label: str) -> None:
-    """Write the rows that the encoder could read, for each shard that has others.
-
-    A row that it could not read has an embedding of zeros. It must not compete: to a cost
-    between unit vectors it seems nearer than most rows. A shard with such rows gets a copy
-    without them, so that every selector finds readable rows only and nothing is in memory.
-
-    Args:
-        pool: Folder that `write_pool` filled.
-        embeddings: Folder with the shards' embeddings; receives the copies, and
-            ``unreadable.json`` with the unreadable rows of each shard.
-        label: Name of the pool, for the message.
-
-    Raises:
-        ValueError: If no row of the pool could be read.
-    """
-    counts = []
-    for number, (rows, count) in enumerate(shard_files(pool)):
-        matrix = open_array(embeddings / embeddings_file(number))
-        readable = np.asarray(matrix.any(axis=1))
-        counts.append(count - int(readable.sum()))
-        if 0 < counts[-1] < count:
-            kept = Rows.open(rows).take(np.flatnonzero(readable))
-            batch = pa.record_batch([kept.ids, kept.texts, kept.domains], schema=SCHEMA)
-            path = embeddings / readable_file(rows_file(number))
-            with atomic_write(path) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
-                file.write_batch(batch)
-            path = embeddings / readable_file(embeddings_file(number))
-            with atomic_write(path) as part, part.open("wb") as file:
-                np.save(file, matrix[readable])
-    if not any(counts):
-        return
-    if sum(counts) == sum(pool_facts(pool)["rows"]):
-        raise ValueError(
-            f"the encoder can read no row of {label}: none holds a word that it knows; give "
-            "texts with words or another encoder"
-        )
-    write_json(embeddings / UNREADABLE, counts)
-
-
 def open_pool(
-    pool: Path, embeddings: Path | None = None, only_readable: bool = False
+    pool: Path,
+    embeddings: Path | None = None,
+    only_readable: bool = False,
+    kept: Path | None = None,
 ) -> list[Rows]:
     """Open a pool's shards as memory maps.
 
@@ -289,16 +248,20 @@ def open_pool(
         pool: Folder that `write_pool` filled.
         embeddings: Folder with the shards' embeddings.
         only_readable: Leave out the rows that the encoder could not read.
+        kept: Folder that `write_kept` filled: leave out the rows that it leaves out.
     """
-    unreadable = unreadable_rows(embeddings) if embeddings and only_readable else None
+    left_out = unreadable_rows(embeddings) if embeddings and only_readable else None
+    copies, prefix = embeddings, READABLE
+    if kept is not None:
+        left_out, copies, prefix = json.loads((kept / LEFT_OUT).read_text("utf-8")), kept, KEPT
     shards = []
     for number, (rows, count) in enumerate(shard_files(pool)):
-        left_out = 0 if unreadable is None else unreadable[number]
+        missing = 0 if left_out is None else left_out[number]
         matrix = None if embeddings is None else embeddings / embeddings_file(number)
-        if left_out and matrix is not None:
-            rows = matrix.with_name(readable_file(rows.name))
-            matrix = matrix.with_name(readable_file(matrix.name))
-        if left_out < count:
+        if missing and copies is not None:
+            rows = copies / f"{prefix}{rows.name}"
+            matrix = None if matrix is None else copies / f"{prefix}{matrix.name}"
+        if missing < count:
             shards.append(Rows.open(rows, matrix))
     return shards
 

@@ -1,45 +1,65 @@
-"""The folder of a selection: written completely or not at all."""
+"""What a selection writes: a folder, or a file of rows beside one; completely or not at all."""
 
 from __future__ import annotations
 
 import errno
 import json
+import re
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gotd.data.pool import pool_facts
-from gotd.pipeline.select import SIDES, Prepared, StepTime
-from gotd.selection_report.markdown import card, report
-from gotd.storage.artifacts import checksum, write_json
-from gotd.storage.environment import code, hardware, peak_memory_gib, versions
+from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
 from gotd.storage.files import locked
-from gotd.storage.keys import identity
 
 MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
 
 KIND = "selection"
-"""Value of ``kind`` in the manifest of a folder that this module wrote."""
+"""Value of ``kind`` in the manifest of a folder that `gotd select` wrote."""
 
 
 class Output:
-    """The folder of a selection.
+    """The folder of a selection, and the file of rows beside it where one was asked for.
+
+    ``chosen/`` holds rows and reports. ``chosen.jsonl`` holds rows, and ``chosen.gotd/`` the
+    reports.
 
     Args:
-        folder: The folder to create; a symbolic link is followed.
-        overwrite: Replace a folder that something else wrote.
+        out: The folder or file to create; a symbolic link is followed.
+        overwrite: Replace what something else wrote.
+
+    Raises:
+        ValueError: If the name is that of data in a format that is not written.
     """
 
-    def __init__(self, folder: Path, overwrite: bool = False) -> None:
+    def __init__(self, out: Path, overwrite: bool = False) -> None:
         try:
-            self.folder, self.overwrite = folder.resolve(), overwrite
+            self.out, self.overwrite = out.resolve(), overwrite
         except RuntimeError as error:
-            raise ValueError(f"{folder} is a link that leads to itself; remove it") from error
+            raise ValueError(f"{out} is a link that leads to itself; remove it") from error
+        self.suffix = row_suffix(self.out)
+        self._stem = self.out.name.removesuffix(self.suffix or "")
+        self.folder = self.out
+        if self.suffix:
+            self.folder = self.out.with_name(f"{self._stem}.gotd")
+
+    def file_names(self, budgets: Sequence[int]) -> dict[int, str]:
+        """Return the file of each budget; several budgets are part of the names."""
+        stem, suffix = (self._stem, self.suffix) if self.suffix else ("selected", FOLDER_FORMAT)
+        if len(set(budgets)) == 1:
+            return {budgets[0]: f"{stem}{suffix}"}
+        return {budget: f"{stem}-{budget}{suffix}" for budget in sorted(set(budgets))}
+
+    def _is_rows(self, path: Path) -> bool:
+        """Return whether a path is a file of rows that this output may write."""
+        form = rf"{re.escape(self._stem)}(-\d+)?{re.escape(self.suffix or '')}"
+        return (
+            bool(self.suffix)
+            and path.parent == self.out.parent
+            and re.fullmatch(form, path.name) is not None
+        )
 
     def _beside(self, ending: str) -> Path:
         return self.folder.with_name(f".{self.folder.name}.{ending}")
@@ -58,16 +78,20 @@ class Output:
             OSError: If nothing can be written there.
         """
         for path in (*inputs, store):
-            if path.resolve().is_relative_to(self.folder):
+            real = path.resolve()
+            inside = [place for place in (real, *real.parents) if self._is_rows(place)]
+            if real.is_relative_to(self.folder) or inside:
                 what = "store" if path is store else "input"
-                raise ValueError(f"{self.folder} holds the {what} {path}; choose another --out")
+                verb = "is" if real in inside else "holds"
+                place = inside[0] if inside else self.folder
+                raise ValueError(f"{place} {verb} the {what} {path}; choose another --out")
         lock = self._beside("lock")
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(lock, wait=False))
             except BlockingIOError as error:
                 raise ValueError(
-                    f"another gotd select is writing {self.folder}; wait until it is done, or "
+                    f"another gotd select is writing {self.out}; wait until it is done, or "
                     "choose another --out"
                 ) from error
             except OSError as error:
@@ -76,15 +100,35 @@ class Output:
             old = self._beside("old")
             if old.exists() and not self.folder.exists():  # killed while it was replaced
                 old.rename(self.folder)
-            self._check_replaceable()
+            self._check_replaceable([self.out.name] if self.suffix else [])
             yield
 
-    def _check_replaceable(self) -> None:
-        if self.folder.exists() and not self._may_replace():
+    def _check_replaceable(self, files: Sequence[str]) -> None:
+        """Check that the folder, and the files of rows beside it, may be replaced."""
+        refused = [self.folder] if self.folder.exists() and not self._may_replace() else []
+        beside = [self.out.with_name(name) for name in files]
+        refused += [path for path in beside if path.exists() and not self._may_replace_rows(path)]
+        if refused:
             raise ValueError(
-                f"{self.folder} exists and was not written by gotd select; choose another "
+                f"{refused[0]} exists and was not written by gotd select; choose another "
                 "--out, or give --overwrite (which never replaces a folder that holds folders)"
             )
+
+    def _may_replace_rows(self, path: Path) -> bool:
+        if path.is_dir() != (self.suffix == DATASET):
+            return False
+        if path.is_dir() and any(inside.is_dir() for inside in path.iterdir()):
+            return False
+        return self.overwrite or path.name in self._written().get("files", {})
+
+    def _written(self) -> dict[str, Any]:
+        """Return the manifest of the selection that is there; empty if there is none."""
+        try:
+            manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
+        is_ours = isinstance(manifest, dict) and manifest.get("kind") == KIND
+        return manifest if is_ours else {}
 
     def _may_replace(self) -> bool:
         if not self.folder.is_dir():
@@ -92,18 +136,18 @@ class Output:
         inside = list(self.folder.iterdir())
         if not inside or (self.overwrite and not any(path.is_dir() for path in inside)):
             return True
-        try:
-            manifest = json.loads((self.folder / MANIFEST).read_text("utf-8"))
-        except (OSError, ValueError):
-            return False
-        if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
+        manifest = self._written()
+        if not manifest:
             return False
         ours = {MANIFEST, REPORT, CARD, *manifest.get("files", {})}
         return {path.name for path in inside} <= ours
 
     @contextmanager
-    def filling(self) -> Iterator[Path]:
+    def filling(self, files: Sequence[str] = ()) -> Iterator[Path]:
         """Yield a folder to fill, which becomes the selection when the block succeeds.
+
+        Args:
+            files: Names in it that become files beside the folder, where a file was asked for.
 
         Raises:
             ValueError: If the folder has come to hold something else meanwhile.
@@ -114,7 +158,10 @@ class Output:
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             yield part
-            self._check_replaceable()
+            beside = list(files) if self.suffix else []
+            self._check_replaceable(beside)
+            for name in beside:
+                self._move(part / name, self.out.with_name(name))
             shutil.rmtree(old, ignore_errors=True)
             if self.folder.exists():
                 self.folder.rename(old)
@@ -125,92 +172,14 @@ class Output:
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-
-def write_selection(
-    prepared: Prepared,
-    budgets: Sequence[int],
-    output: Output,
-    *,
-    command: str,
-    explain: bool = False,
-    licence: str | None = None,
-) -> dict[str, Any]:
-    """Write ``selected.parquet`` (one per budget), manifest, report and data card.
-
-    Args:
-        prepared: The scored request.
-        budgets: Rows to take; with several, files are ``selected-<budget>.parquet``.
-        output: The folder.
-        command: What was typed.
-        explain: Add to each row which target it serves.
-        licence: Of the texts, where it is known.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        OSError: If the folder cannot be written or the disk is full.
-    """
-    began = time.perf_counter()
-    files = {budget: f"selected-{budget}.parquet" for budget in sorted(set(budgets))}
-    if len(budgets) == 1:
-        files = {budgets[0]: "selected.parquet"}
-    summaries: dict[int, dict[str, Any]] = {}
-    written: dict[str, dict[str, Any]] = {}
-    with output.filling() as folder:
-        for budget, name in files.items():
-            selected = prepared.select(budget, explain=explain)
-            selected.write(folder / name)
-            summaries[budget] = selected.summary(prepared.request.seed)
-            written[name] = {"rows": budget, "sha256": checksum(folder / name)}
-        elapsed_s = time.perf_counter() - began
-        prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
-        manifest = {
-            **describe(prepared, command),
-            "budgets": list(files),
-            "summaries": {str(budget): summary for budget, summary in summaries.items()},
-            "files": written,
-        }
-        write_json(folder / MANIFEST, manifest)
-        (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
-        (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")
-    return manifest
-
-
-def describe(prepared: Prepared, command: str) -> dict[str, Any]:
-    """Return the manifest: everything needed to repeat a selection."""
-    request = prepared.request
-    built = [time for time in prepared.times if not time.found]
-    pools = {side: pool_facts(prepared.folder(side)) for side in SIDES}
-    return {
-        "kind": KIND,
-        "version": 1,
-        "command": command,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "request": {
-            "method": request.method_name,
-            "parameters": identity(request.method),
-            "encoder": request.encoder.name if request.embeds else None,
-            "encoder_identity": request.encoder.identity() if request.embeds else None,
-            "unit": request.unit,
-            "length_chars": request.length_chars,
-            "min_chars": request.min_chars,
-            "seed": request.seed,
-            "columns": asdict(request.columns),
-            "target_columns": asdict(request.target_columns),
-        },
-        "inputs": {side: [part.identity() for part in getattr(request, side)] for side in SIDES},
-        "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
-        "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
-        "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},
-        "keys": {name: step.key for name, step in prepared.steps.items()},
-        **prepared.ranked.outcome,
-        "steps": [asdict(time) for time in prepared.times],
-        "peak_memory_gib": max([peak_memory_gib(), *(t.peak_memory_gib for t in built)]),
-        "versions": versions(),
-        "code": code(),
-        "hardware": hardware(),
-    }
+    def _move(self, rows: Path, place: Path) -> None:
+        """Move finished rows to their place; a folder's old one is removed last."""
+        old = place.with_name(f".{place.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        if place.is_dir():
+            place.rename(old)
+        rows.replace(place)
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _named(error: OSError, folder: Path) -> OSError:

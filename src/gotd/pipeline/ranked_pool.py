@@ -21,7 +21,7 @@ from gotd.selection_report.flags import flags
 from gotd.selection_report.measures import Measures, coverage, domain_shares
 from gotd.selection_report.rows import blocks, embeddings_of, locate
 from gotd.selectors.domains import only_domains
-from gotd.selectors.topk import Best, smallest_rows
+from gotd.selectors.topk import Best, bounded, smallest_rows
 from gotd.storage.memmap import open_array
 from gotd.transport import Geometry, Whitening
 
@@ -45,17 +45,17 @@ def open_pools(
 
     Args:
         folders: Folders of the steps ``target`` and ``candidates``, and where they exist
-            ``target_embeddings``, ``candidates_embeddings`` and ``screened``.
+            ``target_embeddings``, ``candidates_embeddings``, ``kept`` and ``screened``.
         least: Candidates that the screened domains must hold.
         only_readable: Leave out the rows that the encoder could not read.
 
     Raises:
         ValueError: If they hold fewer.
     """
-    sides = [
-        open_pool(folders[side], folders.get(f"{side}_embeddings"), only_readable) for side in SIDES
-    ]
-    target, candidates = as_one(sides[0]), sides[1]
+    embedded = {side: folders.get(f"{side}_embeddings") for side in SIDES}
+    target = as_one(open_pool(folders["target"], embedded["target"], only_readable))
+    pool = folders["candidates"], embedded["candidates"], only_readable
+    candidates = open_pool(*pool, kept=folders.get("kept"))
     if "screened" in folders:
         kept = json.loads((folders["screened"] / DOMAINS).read_text("utf-8"))["kept"]
         candidates = only_domains(candidates, kept, least)
@@ -72,6 +72,9 @@ class RankedPool:
         embeds: Whether the selector read the embeddings, so that rows which the encoder
             could not read did not compete.
         at_most: Rows to which the limit is lowered if it is higher; ``None``: any.
+        max_per_domain: Most rows of a domain, its best ones; the limit is lowered to the rows
+            that this leaves. Only for selectors that score every row; ``None``: any.
+        min_per_domain: Fewest rows of a domain, for the limit as the one budget.
 
     Raises:
         ValueError: If the limit is not in ``[1, candidates]``.
@@ -84,10 +87,12 @@ class RankedPool:
         engine: Engine,
         embeds: bool,
         at_most: int | None = None,
+        max_per_domain: int | None = None,
+        min_per_domain: int | None = None,
     ) -> None:
         self.folders, self.engine, self.embeds = folders, engine, embeds
         self.target, self.candidates = open_pools(folders, limit or 1, only_readable=embeds)
-        self.pool = pool_facts(folders["candidates"])
+        self.pool = pool_facts(folders.get("kept", folders["candidates"]))
         self._ranking = None
         if (folders["scored"] / RANKING).exists():
             self._ranking = pq.read_table(folders["scored"] / RANKING).slice(0, limit)
@@ -99,6 +104,12 @@ class RankedPool:
             )
         self.limit = limit or (rows if self._ranking is None else self._ranking.num_rows)
         self.limit = min(self.limit, at_most or self.limit)
+        self._bounded = None
+        if (max_per_domain or min_per_domain) and self._ranking is None:
+            bounds = max_per_domain, min_per_domain, self.limit
+            self._bounded = bounded(self._scores(), self.candidates, *bounds)
+            left = sum(int(np.isfinite(scores).sum()) for scores in self._bounded)
+            self.limit = min(self.limit, left)
 
     @cached_property
     def outcome(self) -> dict[str, Any]:
@@ -125,12 +136,16 @@ class RankedPool:
     def best(self) -> Best:
         """Return the first ``limit`` rows, best first."""
         if self._ranking is None:
-            folder = self.folders["scored"]
-            scores = [open_array(folder / scores_file(n)) for n in range(len(self.candidates))]
+            scores = self._bounded or self._scores()
             ids = [shard.ids for shard in self.candidates]
             return smallest_rows(scores, ids, self.limit, self.engine)
         ids = self._ranking["id"].combine_chunks()
         return locate(ids, self._ranking["score"].to_numpy(), self.candidates, self.engine)
+
+    def _scores(self) -> list[np.ndarray]:
+        """Open the scores of each shard."""
+        folder = self.folders["scored"]
+        return [open_array(folder / scores_file(n)) for n in range(len(self.candidates))]
 
     def texts(self) -> Iterator[list[str]]:
         """Yield the texts of the first ``limit`` rows, best first, block by block."""

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gotd.config.schemas import Chunking
 from gotd.data.chunking import Unit
 from gotd.data.columns import Columns
 from gotd.data.inputs import Part
+from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.coverage import SAMPLE_ROWS, coverage_warning
 from gotd.embedding.embedders import Embedder
@@ -30,7 +32,8 @@ from gotd.embedding.encoders import Encoder, FittedEncoder, TransformerEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
-from gotd.pipeline.steps import pools, selections
+from gotd.pipeline.steps import left_out, pools, selections
+from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.checks import check_at_least
 from gotd.transport import NotConverged
@@ -56,6 +59,9 @@ class Request:
         min_chars: Least characters of a candidate; shorter ones are left out and counted, or
             with ``fixed`` joined with the next one. 0: any.
         seed: Seed of the selection.
+        leave_out: Which candidates are left out before they are scored.
+        max_per_domain: Most rows of a domain that are selected; ``None``: any.
+        min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
     """
 
     target: Sequence[Part]
@@ -69,10 +75,25 @@ class Request:
     length_chars: int = 1000
     min_chars: int = 0
     seed: int = 0
+    leave_out: LeaveOut = field(default_factory=LeaveOut)
+    max_per_domain: int | None = None
+    min_per_domain: int | None = None
 
     def __post_init__(self) -> None:
+        if self.leave_out.where is not None and self.unit != "whole":
+            raise ValueError(
+                "--where needs --unit whole: a fixed chunk is made of several rows, and has no "
+                "columns of its own"
+            )
         Chunking(self.unit, self.length_chars, self.min_chars)
         check_at_least(self, 0, "seed")
+        check_at_least(self, 1, "max_per_domain", "min_per_domain")
+        bounds = self.max_per_domain, self.min_per_domain
+        if any(bounds) and not callable(getattr(self.method, "scores", None)):
+            raise ValueError(
+                f"a bound on domains needs a method that scores every row, and {self.method_name} "
+                "makes a list; use got_d, dsir, nearest or another one"
+            )
 
     @property
     def embeds(self) -> bool:
@@ -96,7 +117,8 @@ class Prepared:
 
     Args:
         request: What to select.
-        limit: The largest budget; only methods that make lists need it.
+        limit: The largest budget, which only methods that make lists need; or a function of
+            this object and the rows that compete, called when both are known.
         store: The store of artifacts.
         engine: Maps over shards.
 
@@ -106,10 +128,18 @@ class Prepared:
         ArtifactError: If the disk is full or an artifact is damaged.
     """
 
-    def __init__(self, request: Request, limit: int, store: Store, engine: Engine) -> None:
-        self.request, self.limit, self.store, self.engine = request, limit, store, engine
+    def __init__(
+        self,
+        request: Request,
+        limit: int | Callable[[Prepared, int], int],
+        store: Store,
+        engine: Engine,
+    ) -> None:
+        self.request, self.store, self.engine = request, store, engine
+        self._limit = limit
         self.times: list[StepTime] = []
         self.steps: dict[str, Step] = {}
+        self.left_out: dict[str, int] = {}
         if request.embeds:
             request.encoder.width()  # an encoder that does not exist is an error at once
         chunks = Chunking(request.unit, request.length_chars, request.min_chars)
@@ -118,13 +148,16 @@ class Prepared:
         candidates = pools.pool("candidates", request.candidates, chunks, request.columns)
         self._run("target", target)
         self._run("candidates", candidates)
+        self._leave_out()
         self._check_limit()
-        inputs = dict(self.steps)
+        inputs = {side: self.steps[side] for side in SIDES}
         if request.embeds:
             inputs |= {f"{side}_embeddings": self._embed_pool(side) for side in SIDES}
-            self._check_limit()
+        if self.left_out:
+            inputs["kept"] = self._keep()
+        self.limit = self._check_limit()
         scored = selections.scored(
-            request.method, request.method_name, inputs, limit, request.seed, engine
+            request.method, request.method_name, inputs, self.limit, request.seed, engine
         )
         try:
             self._run("scored", scored)
@@ -139,7 +172,24 @@ class Prepared:
     def ranked(self) -> RankedPool:
         """Return the scored pool."""
         folders = {name: self.folder(name) for name in self.steps}
-        return RankedPool(folders, self.limit, self.engine, self.request.embeds)
+        request = self.request
+        return RankedPool(
+            folders,
+            self.limit,
+            self.engine,
+            request.embeds,
+            max_per_domain=request.max_per_domain,
+            min_per_domain=request.min_per_domain,
+        )
+
+    def removed(self) -> Iterator[pa.Table]:
+        """Yield ``id``, ``reason``, ``because`` and ``text`` of the rows that were left out.
+
+        The first table is empty, so that there is one.
+        """
+        yield REMOVED.empty_table()
+        if self.left_out:
+            yield from removed(self.folder("left_out"), open_pool(self.folder("candidates")))
 
     def embed_target(self) -> None:
         """Embed the target for explanations, if the method embeds nothing; `select` does so, too.
@@ -160,6 +210,11 @@ class Prepared:
         Raises:
             ValueError: If the budget is not in ``[1, limit]``.
         """
+        if budget > self.ranked.limit and self.request.max_per_domain:
+            raise ValueError(
+                f"the budget {budget:,} is larger than the {self.ranked.limit:,} candidates that "
+                "max_per_domain leaves; lower the budget or raise it"
+            )
         if not explain:
             return SelectedRows(self.ranked, budget)
         self.embed_target()
@@ -167,6 +222,21 @@ class Prepared:
         target = as_one(open_pool(*folders, only_readable=True))
         explainer = self.ranked.explainer(self.request.method, target)
         return SelectedRows(self.ranked, budget, explainer, self._embed)
+
+    def _leave_out(self) -> None:
+        """List the candidates that are left out; without any, no step depends on the list."""
+        rules, pool = self.request.leave_out, self.steps["candidates"]
+        if rules.parameters:
+            self._run("left_out", left_out.left_out(pool, rules, self.request.candidates))
+            self.left_out = reasons(self.folder("left_out"))
+
+    def _keep(self) -> Step:
+        """Copy the candidates that are left; return the step."""
+        inputs = {"pool": self.steps["candidates"], "left_out": self.steps["left_out"]}
+        if "candidates_embeddings" in self.steps:
+            inputs["embeddings"] = self.steps["candidates_embeddings"]
+        self._run("kept", left_out.kept(inputs))
+        return self.steps["kept"]
 
     def _embed_pool(self, side: str) -> Step:
         """Embed the rows of a side; return the step."""
@@ -217,18 +287,32 @@ class Prepared:
             StepTime(name, found, elapsed_s, cost["elapsed_s"], cost["peak_memory_gib"])
         )
 
-    def _check_limit(self) -> None:
-        rows, which = sum(pool_facts(self.folder("candidates"))["rows"]), ""
-        if "candidates_embeddings" in self.steps:
-            unreadable = sum(unreadable_rows(self.folder("candidates_embeddings")) or [])
-            rows, which = rows - unreadable, " that the encoder can read"
-        if self.limit < 1:
-            raise ValueError(f"the budget must be at least 1, not {self.limit}")
-        if self.limit > rows:
+    @property
+    def competing(self) -> int:
+        """Return the number of candidates that can be selected."""
+        if "kept" in self.steps:
+            return sum(pool_facts(self.folder("kept"))["rows"])
+        rows = sum(pool_facts(self.folder("candidates"))["rows"]) - sum(self.left_out.values())
+        if not self.left_out and "candidates_embeddings" in self.steps:
+            rows -= sum(unreadable_rows(self.folder("candidates_embeddings")) or [])
+        return rows
+
+    def _check_limit(self) -> int:
+        """Return the largest budget, after a check that the pool has so many rows."""
+        rows = self.competing
+        limit = self._limit if isinstance(self._limit, int) else self._limit(self, rows)
+        which = " that the encoder can read" if "candidates_embeddings" in self.steps else ""
+        if self.left_out:
+            removed = sum(self.left_out.values())
+            which += f", after {removed:,} were left out ({', '.join(self.left_out)})"
+        if limit < 1:
+            raise ValueError(f"the budget must be at least 1, not {limit}")
+        if limit > rows:
             raise ValueError(
-                f"the budget {self.limit:,} is larger than the pool of {rows:,} candidates{which}; "
+                f"the budget {limit:,} is larger than the pool of {rows:,} candidates{which}; "
                 "lower the budget or add candidates"
             )
+        return limit
 
     @cached_property
     def _embedder(self) -> Embedder:

@@ -6,7 +6,7 @@ all selectors are equal up to the last row. A smaller budget is a prefix of a la
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,14 +67,10 @@ class TokenBudget:
             ValueError: If the rows have too few tokens.
             FileNotFoundError: If the tokenizer is not there.
         """
-        taken = total = 0
-        count = self._counter(inputs.get("tokenizer"))
-        for texts in ranked.texts():
-            sums = total + np.cumsum(count(texts))
-            reached = int(np.searchsorted(sums, self.tokens))
-            if reached < len(sums):
-                return taken + reached + 1, int(sums[reached])
-            taken, total = taken + len(sums), int(sums[-1])
+        name = str(inputs.get("tokenizer") or self.tokenizer)
+        taken, total = rows_reaching(self.tokens, ranked.texts(), token_counter(name))
+        if total >= self.tokens:
+            return taken, total
         pool = sum(map(len, ranked.candidates))
         remedy = "raise rank_rows" if taken < pool else "lower the budget or add candidates"
         raise ValueError(
@@ -82,26 +78,61 @@ class TokenBudget:
             f"{self.tokens:,}; {remedy}"
         )
 
-    def _counter(self, folder: Path | None) -> Callable[[Sequence[str]], Sequence[int]]:
-        from transformers import AutoTokenizer
 
-        name = locate(str(folder or self.tokenizer))
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=hub_commit(name))
-        except (OSError, ValueError) as error:
-            raise FileNotFoundError(
-                f"budget_tokenizer {name!r} is neither a folder with a tokenizer nor a model that "
-                "can be reached on the Hub; check the name"
-            ) from error
+def rows_reaching(
+    tokens: int, texts: Iterable[Sequence[str]], count: Callable[[Sequence[str]], Sequence[int]]
+) -> tuple[int, int]:
+    """Return how many rows have so many tokens, and their tokens; fewer if all rows have fewer.
 
-        def count(texts: Sequence[str]) -> list[int]:
-            rows: Any = tokenizer(
-                list(texts),
-                add_special_tokens=False,
-                return_attention_mask=False,
-                return_token_type_ids=False,
-                verbose=False,  # a text longer than the model reads is no fault here
-            )["input_ids"]
-            return list(map(len, rows))
+    Args:
+        tokens: Tokens to reach.
+        texts: The texts in rank order, block by block.
+        count: Returns the tokens of each text.
+    """
+    taken = total = 0
+    for block in texts:
+        sums = total + np.cumsum(count(block))
+        reached = int(np.searchsorted(sums, tokens))
+        if reached < len(sums):
+            return taken + reached + 1, int(sums[reached])
+        taken, total = taken + len(sums), int(sums[-1])
+    return taken, total
 
-        return count
+
+def token_counter(
+    tokenizer: str, option: str = "budget_tokenizer"
+) -> Callable[[Sequence[str]], Sequence[int]]:
+    """Load a tokenizer and return what counts the tokens of texts, special ones aside.
+
+    Args:
+        tokenizer: ``minilm``, or folder or Hub name of a model.
+        option: Name of the setting, for the message.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        name = locate(tokenizer)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; or name another tokenizer ({option})") from error
+    try:
+        loaded = AutoTokenizer.from_pretrained(name, revision=hub_commit(name))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{option} {name!r} is neither a folder with a tokenizer nor a model that "
+            "can be reached on the Hub; check the name"
+        ) from error
+
+    def count(texts: Sequence[str]) -> list[int]:
+        rows: Any = loaded(
+            list(texts),
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # a text longer than the model reads is no fault here
+        )["input_ids"]
+        return list(map(len, rows))
+
+    return count

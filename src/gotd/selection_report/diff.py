@@ -16,6 +16,7 @@ from gotd.data.columns import string_ids
 from gotd.selection_report.markdown import brief, plain, section
 from gotd.selection_report.measures import QUANTILES, jaccard
 
+PREFIX = "gotd_"
 MOST_DOMAINS, MOST_DIFFERENCES = 30, 40
 
 _EXPECTED = ("request", "inputs", "rows", "diagnostics", "parameters", "name", "versions")
@@ -94,6 +95,10 @@ def _columns(rows: pa.Table, file: Path) -> pd.DataFrame:
     """Return the columns that are compared; without a usable rank, rows are in their order."""
     if rows.num_rows == 0:
         raise ValueError(f"{file} has no rows; there is nothing to compare")
+    if "gotd_id" in rows.column_names:  # a file with the original columns beside gotd's
+        table = dict(zip(rows.column_names, rows.columns, strict=True))
+        own = {name.removeprefix(PREFIX): table[name] for name in table if name.startswith(PREFIX)}
+        rows = pa.table(table | own)
     columns = {"id": string_ids(rows, "id", str(file)), "rank": pa.array(range(rows.num_rows))}
     for name in ("text", "domain"):
         if name in rows.column_names and rows[name].null_count < rows.num_rows:
@@ -111,6 +116,9 @@ def _columns(rows: pa.Table, file: Path) -> pd.DataFrame:
 
 def _manifest(file: Path) -> dict[str, Any]:
     path = file.with_name("manifest.json")
+    beside = file.with_suffix(".gotd") / "manifest.json"
+    if beside.is_file():
+        path = beside
     if not path.is_file():
         return {}
     try:

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gotd.selection_report.measures import EXCERPT_CHARS, plain_excerpt
+from gotd.selection_report.opening import opening
 
 MOST_DOMAINS, MOST_NAMES, MOST_VALUES = 30, 30, 3
 
@@ -22,7 +23,7 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
     """Return the report as Markdown.
 
     Args:
-        manifest: What `gotd.pipeline.output` records about the run.
+        manifest: What `gotd.pipeline.written` records about the run.
         summaries: What was chosen, by budget (`SelectedRows.summary`).
     """
     diagnostics = manifest["diagnostics"].items()
@@ -30,6 +31,7 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
         "blank": sum(manifest["blank_rows"].values()),
         "unreadable": manifest["unreadable_rows"],
         "short": sum(manifest["short_rows"].values()),
+        "opening": opening(manifest, summaries[max(summaries)]),
         "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
     }
     return _render("report", manifest, summaries, **given)
@@ -49,7 +51,9 @@ def card(
         files: The file of each budget.
         licence: Identifier of the texts' licence, where it is known.
     """
-    return _render("card", manifest, summaries, files=sorted(files.items()), licence=licence)
+    prefix = "gotd_" if "gotd_score" in manifest["columns"] else ""
+    more = {"files": sorted(files.items()), "licence": licence, "prefix": prefix}
+    return _render("card", manifest, summaries, **more)
 
 
 def _render(

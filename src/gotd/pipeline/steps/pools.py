@@ -14,13 +14,13 @@ import pyarrow.parquet as pq
 from gotd.config.schemas import Chunking, TaskLimits
 from gotd.data.columns import Columns
 from gotd.data.inputs import InMemory, Part
+from gotd.data.kept import write_readable
 from gotd.data.pool import (
     SHARD_BYTES,
     open_pool,
     pool_facts,
     shard_files,
     write_pool,
-    write_readable,
 )
 from gotd.data.sampling import at_most
 from gotd.data.sizes import CHARS_PER_TOKEN, chunk_tokens

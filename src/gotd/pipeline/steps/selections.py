@@ -96,8 +96,8 @@ def scored(
         selector: The selector.
         name: Its name in tables.
         inputs: The steps ``target`` and ``candidates``; their embeddings where the selector
-            reads them; ``screened``, whose domains alone compete; ``toxicity``, the scores
-            of a toxicity scorer, for a selector that reads them.
+            reads them; ``kept``, where rows are left out; ``screened``, whose domains alone
+            compete; ``toxicity``, the scores of a toxicity scorer, for a selector that reads them.
         limit: Rows to rank; ``None``: all.
         seed: Seed of the selection.
         engine: Maps over shards.

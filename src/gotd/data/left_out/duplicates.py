@@ -1,0 +1,122 @@
+"""Rows whose text an earlier row of the pool has, exactly or nearly."""
+
+from __future__ import annotations
+
+import unicodedata
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from gotd.data.left_out.ngrams import ngrams
+from gotd.data.left_out.record import DUPLICATE, NEAR_DUPLICATE, LeftOut
+from gotd.storage.memmap import create_array
+
+SHINGLE_WORDS, SIMILARITY = 5, 0.8
+"""Near-copies share this part of their word 5-grams (Jaccard index), as estimated."""
+BANDS, BAND_ROWS = 20, 6
+"""Pairs of a similarity of .8 meet in a band with probability .998, of .5 with .27."""
+SEED = 1
+
+
+def normalised(text: str) -> str:
+    """Return a text in NFKC and lower case, with single blanks."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return " ".join(text.lower().split())
+
+
+def leave_out_duplicates(left_out: LeftOut) -> None:
+    """Leave out rows whose normalised text a row before them has; 16 bytes of memory a row."""
+    digests = np.empty((len(left_out.competes), 2), dtype="<u8")
+    for first, texts in left_out.texts():
+        block = (blake2b(normalised(t).encode(), digest_size=16).digest() for t in texts)
+        digests[first : first + len(texts)] = np.frombuffer(b"".join(block), "<u8").reshape(-1, 2)
+    rows = np.flatnonzero(left_out.competes)
+    if not len(rows):
+        return
+    high, low = digests[rows].T
+    order = np.lexsort((low, high))  # stable: equal texts stay in the order of the pool
+    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+    starts = np.r_[0, np.flatnonzero(~same) + 1]
+    of = np.repeat(rows[order][starts], np.diff(np.r_[starts, len(order)]))
+    repeats = np.r_[False, same]
+    _add(left_out, rows[order][repeats], of[repeats], DUPLICATE)
+
+
+def leave_out_near_duplicates(left_out: LeftOut, work: Path) -> None:
+    """Leave out rows that nearly repeat a row before them, found by MinHash and LSH.
+
+    Rows are compared that agree in a band of their signatures. Rows that are similar, also by
+    way of others, are one group, of which the first row is left. Signatures are on disk;
+    memory is a few numbers a row.
+
+    Args:
+        left_out: The pool.
+        work: Folder for the signatures, which the caller deletes.
+
+    Source: Broder (1997); Leskovec, Rajaraman and Ullman, Mining of Massive Datasets, ch. 3.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rows = np.flatnonzero(left_out.competes)
+    if not len(rows):
+        return
+    signatures = _signatures(left_out, work)
+    pairs: list[np.ndarray] = []
+    for band in range(BANDS):
+        keys = _keys(signatures[:, band * BAND_ROWS : (band + 1) * BAND_ROWS][rows])
+        order = np.argsort(keys, kind="stable")
+        changes = np.r_[True, keys[order][1:] != keys[order][:-1]]
+        starts = np.flatnonzero(changes)
+        of = np.repeat(rows[order][starts], np.diff(np.r_[starts, len(order)]))
+        found = np.column_stack([rows[order][~changes], of[~changes]])
+        pairs.append(found[_are_similar(signatures, found)])
+    row, of = np.concatenate(pairs).T
+    n = len(left_out.competes)
+    graph = coo_array((np.ones(len(row), dtype=np.int8), (row, of)), shape=(n, n))
+    group = connected_components(graph, directed=False)[1]
+    first = np.full(group.max() + 1, n)
+    np.minimum.at(first, group[rows], rows)
+    repeats = rows[first[group[rows]] < rows]
+    _add(left_out, repeats, first[group[repeats]], NEAR_DUPLICATE)
+
+
+def _signatures(left_out: LeftOut, work: Path) -> np.ndarray:
+    from rensa import RMinHash
+
+    shape = len(left_out.competes), BANDS * BAND_ROWS
+    signatures = create_array(work / "signatures.npy", shape, "<u4")
+    for first, texts in left_out.texts():
+        found = ngrams(texts, SHINGLE_WORDS)
+        ends = np.searchsorted(found.text, np.arange(len(texts) + 1)).astype(np.uint64)
+        digests = RMinHash.digest_matrix_from_flat_token_hashes(
+            found.hashes, ends, shape[1], SEED
+        ).to_rows()
+        signatures[first : first + len(texts)] = digests
+        # Without a word there is nothing to compare: no two such rows are alike.
+        for row in np.flatnonzero(np.diff(ends.astype(np.int64)) == 0):
+            signatures[first + row] = np.arange(shape[1]) + (first + row) * shape[1]
+    return signatures
+
+
+def _keys(band: np.ndarray) -> np.ndarray:
+    keys = np.zeros(len(band), dtype=np.uint64)
+    with np.errstate(over="ignore"):
+        for column in band.T:
+            keys = keys * np.uint64(0x9E3779B97F4A7C15) + column.astype(np.uint64) + np.uint64(1)
+    return keys
+
+
+def _are_similar(signatures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    similar = np.zeros(len(pairs), dtype=bool)
+    for start in range(0, len(pairs), 1 << 14):
+        one, other = pairs[start : start + (1 << 14)].T
+        equal = (signatures[one] == signatures[other]).mean(axis=1)
+        similar[start : start + (1 << 14)] = equal >= SIMILARITY
+    return similar
+
+
+def _add(left_out: LeftOut, rows: np.ndarray, of: np.ndarray, reason: str) -> None:
+    left_out.add(rows, reason, [f"repeats {left_out.name(row)}" for row in of.tolist()])

@@ -1,0 +1,150 @@
+"""How much to select: rows, a share of the pool, or tokens."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from gotd.data.pool import pool_facts
+from gotd.data.sizes import CHARS_PER_TOKEN
+from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.token_budget import rows_reaching, token_counter
+from gotd.storage.model_files import model_identity
+
+if TYPE_CHECKING:
+    from gotd.engine.local import Engine
+    from gotd.storage.artifacts import Store
+
+_POWERS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A budget.
+
+    Args:
+        value: Rows, the share of the pool in (0, 1], or tokens.
+        unit: Which of them.
+        tokenizer: Counts tokens: ``minilm``, or folder or Hub name of a model.
+    """
+
+    value: float
+    unit: Literal["rows", "share", "tokens"] = "rows"
+    tokenizer: str = "minilm"
+
+    def first_limit(self, rows: int, mean_chars: float) -> int:
+        """Return rows to rank at first: the amount, or a guess of the rows of its tokens.
+
+        Args:
+            rows: Rows that compete.
+            mean_chars: Their mean length.
+        """
+        if self.unit == "rows":
+            return int(self.value)
+        if self.unit == "share":
+            return max(1, round(self.value * rows))
+        guess = 1.5 * self.value * CHARS_PER_TOKEN / max(1.0, mean_chars)
+        return min(rows, max(1, math.ceil(guess)))
+
+    def described(self) -> dict[str, Any]:
+        """Return what a manifest states: ``unit``, ``amount`` and the tokenizer's identity."""
+        stated: dict[str, Any] = {"unit": self.unit, "amount": self.value}
+        if self.unit == "tokens":
+            stated |= {"tokenizer": self.tokenizer, "identity": model_identity(self.tokenizer)}
+        return stated
+
+
+def parse_share(given: str) -> Amount:
+    """Read ``5%``.
+
+    Raises:
+        ValueError: If it is no share above 0 and up to 100 %.
+    """
+    number = given.removesuffix("%").strip()
+    if re.fullmatch(r"\d*\.?\d+", number) and 0 < float(number) <= 100:
+        return Amount(float(number) / 100, "share")
+    raise ValueError(f"a share must be above 0% and at most 100%, such as 5%, not {given!r}")
+
+
+def parse_tokens(given: str, tokenizer: str) -> Amount:
+    """Read ``2M``, ``500k`` or ``1_000_000``.
+
+    Raises:
+        ValueError: If it is no number of tokens of at least 1.
+    """
+    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)([kmb]?)", given.strip().lower())
+    if match and (tokens := round(float(match[1]) * _POWERS[match[2]])) >= 1:
+        return Amount(tokens, "tokens", tokenizer)
+    raise ValueError(f"--tokens must be a number such as 2M, 500k or 1000000, not {given!r}")
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """The rows that budgets come to.
+
+    Args:
+        rows: Rows of each budget.
+        stated: What was asked for, for the manifest (`Amount.described`).
+        tokens: Tokens of each number of rows, where the budget is in tokens.
+    """
+
+    rows: list[int]
+    stated: list[dict[str, Any]]
+    tokens: dict[int, int]
+
+    def summary(self, rows: int) -> dict[str, int]:
+        """Return what a summary states about the tokens of a budget, if they were counted."""
+        return {"tokens": self.tokens[rows]} if rows in self.tokens else {}
+
+
+def prepare(
+    request: Request, amounts: list[Amount], store: Store, engine: Engine
+) -> tuple[Prepared, Budgets]:
+    """Score the candidates and find the rows of each budget.
+
+    A method that makes lists ranks more rows until they have the tokens.
+
+    Args:
+        request: What to select.
+        amounts: The budgets.
+        store: The store of artifacts.
+        engine: Maps over shards.
+
+    Raises:
+        ValueError: If the pool is too small; and as for `Prepared`.
+        FileNotFoundError: If a tokenizer is not there.
+    """
+    if request.min_per_domain and (len(amounts) > 1 or amounts[0].unit == "tokens"):
+        raise ValueError("min_per_domain needs one budget in rows or as a share; give --budget")
+    names = {amount.tokenizer for amount in amounts if amount.unit == "tokens"}
+    counters = {name: token_counter(name, "--tokenizer") for name in names}
+
+    def limit_of(prepared: Prepared, rows: int) -> int:
+        lengths = pool_facts(prepared.folder("candidates"))["length_chars"]
+        total = sum(count for _, count in lengths)
+        mean = sum(length * count for length, count in lengths) / total
+        return max(amount.first_limit(rows, mean) for amount in amounts)
+
+    prepared = Prepared(request, limit_of, store, engine)
+    while True:
+        rows, tokens = [], {}
+        for amount in amounts:
+            if amount.unit != "tokens":
+                rows.append(amount.first_limit(prepared.competing, 1.0))
+                continue
+            wanted, count = int(amount.value), counters[amount.tokenizer]
+            taken, reached = rows_reaching(wanted, prepared.ranked.texts(), count)
+            if reached < wanted and prepared.limit >= prepared.competing:
+                raise ValueError(
+                    f"all {taken:,} candidates that can be chosen have {reached:,} tokens, fewer "
+                    f"than the budget of {wanted:,}; lower it or add candidates"
+                )
+            rows.append(taken)
+            tokens |= {taken: reached}
+            if reached < wanted:
+                break
+        else:
+            return prepared, Budgets(rows, [amount.described() for amount in amounts], tokens)
+        prepared = Prepared(request, min(prepared.competing, 2 * taken), store, engine)

@@ -1,0 +1,197 @@
+"""A selection is written: rows, manifest, report and data card."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gotd.data.columns import Columns
+from gotd.data.original_rows import OriginalRows
+from gotd.data.pool import pool_facts
+from gotd.pipeline.amounts import Budgets
+from gotd.pipeline.formats import (
+    DATASET,
+    FILE_SUFFIXES,
+    FOLDER_FORMAT,
+    Block,
+    Layout,
+    open_writer,
+)
+from gotd.pipeline.output import CARD, KIND, MANIFEST, REPORT, Output
+from gotd.pipeline.ranked_pool import SelectedRows
+from gotd.pipeline.select import SIDES, Prepared, StepTime
+from gotd.selection_report.markdown import card, report
+from gotd.storage.artifacts import checksum, write_json
+from gotd.storage.environment import code, hardware, peak_memory_gib, versions
+from gotd.storage.files import atomic_write
+from gotd.storage.keys import identity
+
+
+def write_selection(
+    prepared: Prepared,
+    budgets: Budgets,
+    output: Output,
+    *,
+    command: str,
+    explain: bool = False,
+    licence: str | None = None,
+    removed: Path | None = None,
+) -> dict[str, Any]:
+    """Write the rows of each budget, manifest, report and data card.
+
+    Args:
+        prepared: The scored request.
+        budgets: What to take; with several, the files' names end in ``-<rows>``.
+        output: The folder, or the file and its folder.
+        command: What was typed.
+        explain: Add to each row which target it serves.
+        licence: Of the texts, where it is known.
+        removed: File for the candidates that were left out, each with its reason.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: If a source has changed since it was read.
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    began, files = time.perf_counter(), output.file_names(budgets.rows)
+    summaries: dict[int, dict[str, Any]] = {}
+    written: dict[str, dict[str, Any]] = {}
+    with output.filling(list(files.values())) as folder:
+        rows = WrittenRows(prepared, max(files), folder, prefixed=output.suffix is not None)
+        for budget, name in files.items():
+            selected = prepared.select(budget, explain=explain)
+            with open_writer(folder / name, output.suffix or FOLDER_FORMAT) as writer:
+                for block in rows.blocks(selected):
+                    writer.write(block)
+            measured = selected.summary(prepared.request.seed)
+            summaries[budget] = measured | budgets.summary(budget)
+            written[name] = {"rows": budget, **_checksums(folder / name)}
+        rows.close()
+        if removed is not None:
+            _write_removed(prepared, removed)
+        elapsed_s = time.perf_counter() - began
+        prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
+        manifest = {
+            **describe(prepared, command),
+            "budgets": list(files),
+            "budgets_stated": budgets.stated,
+            "summaries": {str(budget): summary for budget, summary in summaries.items()},
+            "columns": rows.names,
+            "files": written,
+        }
+        write_json(folder / MANIFEST, manifest)
+        (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
+        beside = "../" if output.suffix else ""
+        files = {budget: f"{beside}{name}" for budget, name in files.items()}
+        (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")
+    return manifest
+
+
+def removed_suffix(path: Path) -> str:
+    """Return the suffix of a file for candidates that are left out.
+
+    Raises:
+        ValueError: If no such file is written.
+    """
+    for suffix in FILE_SUFFIXES:
+        if path.name.endswith(suffix) and suffix != DATASET:
+            return suffix
+    raise ValueError(f"--removed {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
+
+
+def _write_removed(prepared: Prepared, path: Path) -> None:
+    with atomic_write(path) as part, open_writer(part, removed_suffix(path)) as writer:
+        for table in prepared.removed():
+            writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+
+
+def _checksums(rows: Path) -> dict[str, Any]:
+    if not rows.is_dir():
+        return {"sha256": checksum(rows)}
+    return {"sha256": {path.name: checksum(path) for path in sorted(rows.iterdir())}}
+
+
+class WrittenRows:
+    """The selected rows with the columns that are written.
+
+    Args:
+        prepared: The scored request.
+        limit: The largest budget.
+        folder: Receives copies of the original rows, until `close`.
+        prefixed: As for `gotd.pipeline.formats.Layout`.
+
+    Raises:
+        ValueError: If a source has changed since it was read.
+    """
+
+    def __init__(self, prepared: Prepared, limit: int, folder: Path, *, prefixed: bool) -> None:
+        request = prepared.request
+        self._copies, self._originals = folder / "originals", None
+        if request.unit == "whole":  # a chunk of ``fixed`` is no original row
+            self._copies.mkdir()
+            identities = prepared.steps["candidates"].parameters["parts"]
+            ids = prepared.ranked.best.ids[:limit]
+            self._originals = OriginalRows(request.candidates, identities, ids, self._copies)
+        self._layout = Layout(request.columns, prefixed)
+        self.names: list[str] = []
+
+    def blocks(self, selected: SelectedRows) -> Iterator[Block]:
+        """Yield the rows of a budget, best first, with all columns."""
+        start = 0
+        for table in selected.blocks():
+            block = Block(table, start, self._originals, self._layout)
+            self.names = block.names
+            yield block
+            start += len(table)
+
+    def close(self) -> None:
+        """Delete the copies."""
+        self._originals = None
+        shutil.rmtree(self._copies, ignore_errors=True)
+
+
+def describe(prepared: Prepared, command: str) -> dict[str, Any]:
+    """Return the manifest: everything needed to repeat a selection."""
+    request = prepared.request
+    built = [time for time in prepared.times if not time.found]
+    pools = {side: pool_facts(prepared.folder(side)) for side in SIDES}
+    return {
+        "kind": KIND,
+        "version": 1,
+        "command": command,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "request": {
+            "method": request.method_name,
+            "parameters": identity(request.method),
+            "encoder": request.encoder.name if request.embeds else None,
+            "encoder_identity": request.encoder.identity() if request.embeds else None,
+            "unit": request.unit,
+            "length_chars": request.length_chars,
+            "min_chars": request.min_chars,
+            "max_per_domain": request.max_per_domain,
+            "min_per_domain": request.min_per_domain,
+            "leave_out": request.leave_out.parameters,
+            "seed": request.seed,
+            "columns": asdict(request.columns),
+            "target_columns": asdict(request.target_columns),
+        },
+        "inputs": {side: [part.identity() for part in getattr(request, side)] for side in SIDES},
+        "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
+        "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
+        "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},
+        "left_out_rows": prepared.left_out,
+        "keys": {name: step.key for name, step in prepared.steps.items()},
+        **prepared.ranked.outcome,
+        "steps": [asdict(time) for time in prepared.times],
+        "peak_memory_gib": max([peak_memory_gib(), *(t.peak_memory_gib for t in built)]),
+        "versions": versions(),
+        "code": code(),
+        "hardware": hardware(),
+    }
