@@ -8,7 +8,7 @@ from gotd._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from gotd.api import GOTD as GOTD
-    from gotd.api import Selection as Selection
+    from gotd.pipeline.selection import Selection as Selection
 
 
 def __getattr__(name: str) -> Any:

@@ -8,107 +8,27 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gotd.data.chunking import Unit
 from gotd.data.columns import Columns, both_columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import Part, check_role, named_parts, table_parts
 from gotd.data.row_shapes import Role
-from gotd.data.original_rows import to_json
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
 from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.selection import Selection
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import WrittenRows, describe
-from gotd.selection_report.markdown import report
 from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
-from gotd.storage.files import atomic_write
-
-if TYPE_CHECKING:
-    import datasets
-    import pandas as pd
-
-JSONL_ROWS = 1024
-"""Rows that become Python objects at once."""
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Selection:
-    """The chosen rows, best first.
-
-    Args:
-        table: Columns ``id``, ``text``, ``score`` (lower was selected first), ``rank``
-            (from 1) and ``domain``; with explanations ``target_id`` and ``target_share``.
-        summary: What was chosen, in numbers, beside what chance would have chosen.
-        manifest: Everything needed to get it again.
-        removed: Candidates that were left out: ``id``, ``reason``, ``because`` and ``text``.
-    """
-
-    table: pa.Table
-    summary: Mapping[str, Any]
-    manifest: Mapping[str, Any]
-    removed: pa.Table
-
-    def __len__(self) -> int:
-        return self.table.num_rows
-
-    @property
-    def ids(self) -> list[str]:
-        """Return the ids of the rows."""
-        return self.table["id"].to_pylist()
-
-    @property
-    def texts(self) -> list[str]:
-        """Return the texts of the rows."""
-        return self.table["text"].to_pylist()
-
-    @property
-    def scores(self) -> Any:
-        """Return the scores of the rows: float64 ``[budget]``."""
-        return self.table["score"].to_numpy()
-
-    @property
-    def rank(self) -> Any:
-        """Return the ranks of the rows, from 1: int64 ``[budget]``."""
-        return self.table["rank"].to_numpy()
-
-    @property
-    def report(self) -> str:
-        """Return the report on the selection, in Markdown."""
-        return report(self.manifest, {len(self): self.summary})
-
-    def __repr__(self) -> str:
-        method, rows = self.manifest["request"]["method"], self.manifest["rows"]["candidates"]
-        return f"Selection({len(self):,} of {rows:,} rows by {method})"
-
-    def to_jsonl(self, path: str | Path) -> None:
-        """Write the rows to a file of JSON lines."""
-        with atomic_write(Path(path)) as part, part.open("w", encoding="utf-8") as file:
-            for batch in self.table.to_batches(JSONL_ROWS):
-                file.writelines(to_json(row) + "\n" for row in batch.to_pylist())
-
-    def to_dataset(self) -> datasets.Dataset:
-        """Return the rows as a `datasets.Dataset`."""
-        from datasets import Dataset
-
-        return Dataset(self.table)
-
-    def to_parquet(self, path: str | Path) -> None:
-        """Write the rows to a Parquet file."""
-        pq.write_table(self.table, path, compression="zstd")
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the rows as a data frame."""
-        return self.table.to_pandas()
 
 
 class GOTD:
@@ -174,6 +94,7 @@ class GOTD:
         self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
         self._request: Request | None = None
 
+    # long: two thirds of it state and document the arguments
     def fit(
         self,
         target: Any,
@@ -225,8 +146,8 @@ class GOTD:
         _check(str, text_column=text_column, role=role)
         _check(str | None, target_text_column=target_text_column, template=template)
         _check(str | None, id_column=id_column, domain_column=domain_column, format=format)
-        _check(str | None, where=where)
         _check(str | None, target_format=target_format, target_template=target_template)
+        _check(str | None, where=where)
         columns, target_columns = both_columns(
             text_column,
             target_text_column,

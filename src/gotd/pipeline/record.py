@@ -68,16 +68,16 @@ def record_step(
         selection: The selection; ``None`` for the arm without one.
         model: The model that was measured.
     """
+
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
         curves, selected = dict(results.curves), None
         if selection is not None:
-            warmed = json.loads((inputs["model"] / "report.json").read_text(encoding="utf-8"))
-            curves["pre_fine_tune_loss"] = warmed["loss_curve"]
+            trained = _read_report(inputs["model"])
+            curves["pre_fine_tune_loss"] = trained["loss_curve"]
             selected = _selection(inputs["selection"], selection, source.generated)
             # Of all epochs; a report of an older version may lack them.
-            selected["trained_tokens"] = warmed.get("tokens")
-            selected["updates"] = warmed.get("steps")
+            selected |= {"trained_tokens": trained.get("tokens"), "updates": trained.get("steps")}
         own = {"cell": config.seed, "base_model": config.model.seed}
         record = {
             "status": "done",
@@ -103,6 +103,10 @@ def record_step(
         "evaluation": evaluation.key_fields(),
     }
     return Step("record", 1, name, parameters, build, inputs, lambda: Work(disk_bytes=15_000))
+
+
+def _read_report(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def _label_mapping(task: Any, source: Source) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def _blank(config: DictConfig, axes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _selection(folder: Path, selection: Step, generated: bool) -> dict[str, Any]:
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = _read_report(folder)
     if not generated:
         # A record may be published; the texts of others stay in the selection's own report.
         for row in report["first_rows"]:
