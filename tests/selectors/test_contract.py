@@ -17,6 +17,7 @@ from gotd.selectors.oracle import Oracle
 from gotd.selectors.random import RandomInDomain
 from gotd.selectors.registry import entries, entry, selector_class
 from gotd.selectors.tsds import TSDS
+from gotd.selectors.unbalanced_ot import UnbalancedOT
 
 VARIANTS = {
     "random_in_one_domain": RandomInDomain("common_0"),
@@ -31,6 +32,7 @@ VARIANTS = {
     "got_d_dense": GotD(solver="dense"),
     "got_d_debiased": GotD(debias=True, epsilon=0.2),
     "got_d_path_sampled": GotDPath(first=20, growth=0.5, reference_rows=250, max_passes=30),
+    "unbalanced_target": UnbalancedOT(relaxed="target", reference_rows=250, max_passes=30),
     "got_d_few_clusters": GotDClusters(clusters=4, whiten=True),
 }
 REGISTERED = [one.name for one in entries() if one.target]
