@@ -233,6 +233,7 @@ def reference_sample(
 def report_failure(
     problem: Problem, potentials: Potentials, tolerance: float, on_failure: OnFailure
 ) -> None:
+    """Raise, or warn, that a solve has missed its tolerance; the message says what helps."""
     share = potentials.epsilon_absolute / max(potentials.mean_cost, 1e-300)
     rows = potentials.reference_rows
     more_rows = f"reference_rows above {rows:,}, " if rows < problem.n_candidates else ""
