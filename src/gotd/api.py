@@ -103,6 +103,8 @@ class GOTD:
         store: Folder that keeps what was read, embedded and scored; a temporary one
             that goes with this object when ``None``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        model: Name or folder of the language model that will be trained, for a method that
+            reads it.
 
     Raises:
         TypeError: If ``seed``, ``length_chars`` or ``min_chars`` is no whole number,
@@ -125,17 +127,19 @@ class GOTD:
         engine: Engine | None = None,
         store: str | Path | None = None,
         device: str = "auto",
+        model: str | None = None,
     ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real | None):
             raise TypeError(f"epsilon must be a number, not {epsilon!r}")
         _check(str, method=method, encoder=encoder)
+        _check(str | None, model=model)
         given = dict(settings or {})
         if epsilon is not None and method.startswith("got_d"):
             if "epsilon" in given:
                 raise ValueError("epsilon is given twice: drop it, or the one in settings")
             given["epsilon"] = float(epsilon)
         self._method, self._name = build_selector(method, given), method
-        self._encoder = named_encoder(encoder, device)
+        self._encoder, self._model = named_encoder(encoder, device), model
         self._unit: Unit = unit
         self._seed = _integer("seed", seed)
         self._length_chars = _integer("length_chars", length_chars)
@@ -194,6 +198,7 @@ class GOTD:
             length_chars=self._length_chars,
             min_chars=self._min_chars,
             seed=self._seed,
+            model=self._model,
         )
         if callable(getattr(self._method, "scores", None)):
             Prepared(self._request, 1, self._store, self._engine)

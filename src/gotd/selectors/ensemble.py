@@ -5,10 +5,12 @@ Scores of different selectors have no common unit, but ranks do.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -59,12 +61,22 @@ class Ensemble(ScoringSelector):
                 f"{self.name}: selectors must be two or more different methods other than "
                 f"{self.name}, not {','.join(self.selectors)!r}"
             )
-        _ = self.requires  # an unknown name is an error at once
+        for one in self.members:
+            if one.space is not None:
+                raise ValueError(
+                    f"{self.name}: {one.name} reads a space of its own; name methods of one space"
+                )
 
     @cached_property
     def members(self) -> tuple[Selector, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Return the selectors."""
         return tuple(build_selector(name, {}) for name in self.selectors)
+
+    def with_files(self, files: Mapping[str, Path]) -> Self:
+        """Return the ensemble with the files that its members require."""
+        filled = copy(self)
+        filled.__dict__["members"] = tuple(one.with_files(files) for one in self.members)
+        return filled
 
     @property
     def requires(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -30,8 +30,8 @@ from gotd.storage.work import Work
 LIST_ROWS = 256
 """Neighbours per target that are looked up at once, for several rounds."""
 
-ROWS_PER_SEARCH = 1500
-"""Rows that are taken between two searches (measured)."""
+ROWS_PER_SEARCH = 2000
+"""Rows that are taken between two searches (measured: 1,700 to 4,000 of 50,000)."""
 
 
 @dataclass(frozen=True)

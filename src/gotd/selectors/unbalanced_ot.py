@@ -23,9 +23,9 @@ class UnbalancedOT(RelaxedTransport):
     The masses of that side may differ from the given ones, and the cost has the term
     ``price * mean cost * KL(new masses | given masses)``. A high price gives GOT-D. A low one
 
-    - for ``candidates`` lets every target take the rows nearest to it, whoever else wants
-      them: rows that no target asks for have no say;
-    - for ``target`` gives up targets that are hard to reach; without a price all targets
+    - for ``candidates`` lets every target take the rows nearest to it, so that rows which no
+      target asks for have no effect;
+    - for ``target`` serves those targets less that are hard to reach; without a price all targets
       count alike, as in `Nearest`.
 
     The derivation is in `gotd.transport.relaxed`.
