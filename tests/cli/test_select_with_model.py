@@ -75,8 +75,10 @@ def test_loss_drop_is_the_change_of_the_losses_of_plain_transformers(
         assert row["score"] == pytest.approx(change, abs=2e-5)
 
 
-def test_rds_plus_reads_position_weighted_states_of_the_model(given, tmp_path, model):
-    manifest = select(given, tmp_path / "out", "--method", "rds_plus", "--model", str(model))
+def test_rds_plus_reads_position_weighted_states_of_the_model(given, tmp_path, model, caplog):
+    with caplog.at_level(logging.INFO):
+        manifest = select(given, tmp_path / "out", "--method", "rds_plus", "--model", str(model))
+    assert "360 candidates: about" in caplog.text
     store = given.folder / "store"
 
     def of(side: str):

@@ -150,12 +150,13 @@ def _announce(steps: Sequence[Step], request: Request) -> None:
 
     machine = this_machine()
     seconds = sum(estimate(step, {}, machine).seconds for step in steps)
+    rows = max(step.inputs["pool"].stated.rows for step in steps if "pool" in step.inputs)
     took = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
     logging.getLogger(__name__).info(
         "%s runs the model %s over %s candidates: about %s on this machine, by its arithmetic; "
         "what is done is kept in the store",
         request.method_name,
         request.model,
-        f"{steps[0].inputs.get('pool', steps[0]).stated.rows:,.0f}",
+        f"{rows:,.0f}",
         took,
     )
