@@ -68,14 +68,14 @@ class Ensemble(ScoringSelector):
                 )
 
     @cached_property
-    def members(self) -> tuple[Selector, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def members(self) -> tuple[Selector, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the selectors."""
         return tuple(build_selector(name, {}) for name in self.selectors)
 
     def with_files(self, files: Mapping[str, Path]) -> Self:
         """Return the ensemble with the files that its members require."""
         filled = copy(self)
-        filled.__dict__["members"] = tuple(one.with_files(files) for one in self.members)
+        vars(filled)["members"] = tuple(one.with_files(files) for one in self.members)
         return filled
 
     @property
