@@ -8,7 +8,7 @@ TORCH  ?= install
 SCALE  ?= micro
 DATA   ?=
 ARGS   ?=
-BENCH  ?= transport dsir tsds embedding engines training toxicity
+BENCH  ?= transport dsir tsds embedding engines training toxicity selection
 
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed

@@ -15,6 +15,8 @@ import pytest
 from gotd.cli.main import main
 from gotd.config.discovery import EXTENSIBLE
 from gotd.runs.expand import expand
+from gotd.selectors.base import FULL_TARGET
+from gotd.selectors.registry import entries, entry, selector_class
 
 TOP = Path(__file__).parents[1]
 PAGES = [TOP / "README.md", TOP / "results" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
@@ -196,3 +198,40 @@ def test_every_sweep_of_the_readme_composes(overrides: list[str]):
     last = dict(override.split("=", 1) for override in overrides[:end])
     cell = {"task": "rte", "selector": "got_d", "seed": "11"} | last
     assert len(expand([f"{name}={value.split(',')[-1]}" for name, value in cell.items()])) == 1
+
+
+# The page of selectors ----------------------------------------------------------------
+
+
+def selector_rows() -> list[list[str]]:
+    """Return the cells of every row of docs/selectors.md."""
+    lines = (TOP / "docs" / "selectors.md").read_text("utf-8").splitlines()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"
+    ]
+    return rows[2:]
+
+
+def test_every_selector_has_one_row_with_its_line_of_help():
+    rows = selector_rows()
+    assert all(len(row) == 5 for row in rows)
+    listed = [re.findall("`(\\w+)`", row[0]) for row in rows]
+    assert sorted(listed) == sorted([one.name] for one in entries())
+    for (name,), row in zip(listed, rows, strict=True):
+        assert row[1] == entry(name).help
+        assert ("\\*" in row[0]) == (not entry(name).offered)
+        assert not row[4] or row[4] == "ours" or re.search(r"\(\d{4}\)", row[4])
+
+
+def test_the_page_of_selectors_says_what_each_one_needs():
+    for row in selector_rows():
+        one = entry(row[0].split("`")[1])
+        if one.target is None or one.name == "ensemble":
+            continue
+        fields = dict(one.preset)
+        if "oracle" in one.name:  # its domains come from the task
+            fields |= {"domains": ("a",), "fill": () if one.name == "oracle" else ("b",)}
+        built = selector_class(one.name)(**fields)
+        needed = built.requires - {"losses", "tuned_losses", FULL_TARGET}
+        named = set(row[2].split(", ")) - {"nothing"}
+        assert named == needed, one.name

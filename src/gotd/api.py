@@ -50,6 +50,8 @@ class GOTD:
         store: Folder that keeps what was read, embedded and scored; a temporary one
             that goes with this object when ``None``.
         device: ``auto``, ``cpu`` or ``cuda``.
+        model: Name or folder of the language model that will be trained, for a method that
+            reads it.
 
     Raises:
         TypeError: If ``seed``, ``length_chars`` or ``min_chars`` is no whole number,
@@ -72,17 +74,19 @@ class GOTD:
         engine: Engine | None = None,
         store: str | Path | None = None,
         device: str = "auto",
+        model: str | None = None,
     ) -> None:
         if isinstance(epsilon, bool) or not isinstance(epsilon, Real | None):
             raise TypeError(f"epsilon must be a number, not {epsilon!r}")
         _check(str, method=method, encoder=encoder)
+        _check(str | None, model=model)
         given = dict(settings or {})
         if epsilon is not None and method.startswith("got_d"):
             if "epsilon" in given:
                 raise ValueError("epsilon is given twice: drop it, or the one in settings")
             given["epsilon"] = float(epsilon)
         self._method, self._name = build_selector(method, given), method
-        self._encoder = named_encoder(encoder, device)
+        self._encoder, self._model = named_encoder(encoder, device), model
         self._seed = _integer("seed", seed)
         self._chunks: dict[str, Any] = {
             "unit": unit,
@@ -230,6 +234,7 @@ class GOTD:
             target_columns=target_columns,
             columns=columns,
             seed=self._seed,
+            model=self._model,
             leave_out=leave_out,
             **self._chunks,
         )

@@ -252,3 +252,12 @@ def test_a_claim_without_a_measurement_is_left_open(side_by_side):
     assert side_by_side.claim("speed", None, 2.0)["holds"] is None
     assert side_by_side.claim("speed", 2.5, 2.0)["holds"] is True
     assert side_by_side.claim("error", 2.5, 2.0, at_most=True)["holds"] is False
+
+
+def test_every_selector_without_a_model_is_timed(tmp_path):
+    result, page = run_quickly("selection", tmp_path)
+    assert {"bm25", "facility_location", "unbalanced_ot", "tsds"} <= set(result["contenders"])
+    assert not {"loss_drop", "less", "oracle", "none"} & set(result["contenders"])
+    for name, row in result["contenders"].items():
+        assert measured_or_explained(row), name
+        assert f"| {name} |" in page

@@ -36,6 +36,9 @@ def test_every_experiment_composes_all_its_cells(experiment):
     assert len(seeds) >= 3
     assert {"none", "got_d"} <= arms
     assert arms & {"random", "random_in_domain"}
+    if experiment.startswith("glue"):
+        assert {"bm25", "classifier", "mmd"} <= arms
+        assert ("loss_drop" in arms) == ("folder" not in experiment)
     if experiment.startswith(("glue", "domain")):
         assert {"dsir", "curated_tapt", "nearest"} <= arms
 

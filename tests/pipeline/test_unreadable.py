@@ -50,7 +50,9 @@ def make_selector(name: str) -> Any:
 
 
 EMBEDDING = [
-    one.name for one in entries() if one.target and "embeddings" in make_selector(one.name).requires
+    one.name
+    for one in entries()
+    if one.target and {"embeddings", "model"} & make_selector(one.name).requires == {"embeddings"}
 ]
 
 

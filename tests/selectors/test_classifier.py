@@ -92,8 +92,8 @@ def test_a_text_without_a_word_comes_last():
 def test_what_cannot_be_fitted_is_an_error():
     with pytest.raises(ValueError, match="classifier: no word in the target"):
         scores(Classifier(), target=["..."])
-    with pytest.raises(ValueError, match="no word; give more candidates"):
-        scores(Classifier(), pool=["one row"])
+    with pytest.raises(ValueError, match="the 2 rows of the pool to fit on have no word"):
+        scores(Classifier(), pool=["...", "?!"])
     with pytest.raises(ValueError, match="c00001"):
         scores(Classifier(), pool=["a", None])
 
@@ -104,3 +104,15 @@ def test_what_cannot_be_fitted_is_an_error():
 def test_settings_are_checked(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Classifier(**wrong)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_a_pool_of_a_few_lines_is_ranked(rows):
+    # With so few rows one half of the pool is often empty.
+    texts = ["the cow eats", "a bee flies", "the axe cuts"][:rows]
+    pool = Rows(pa.array([f"c{row}" for row in range(rows)]), pa.array(texts))
+    target = Rows(pa.array(["t1", "t2"]), pa.array(["a cow", "the cow"]))
+    for seed in range(6):
+        ids = Classifier().rank(target, [pool], rows, seed, ENGINE).ids.to_pylist()
+        assert ids[0] == "c0"
+        assert len(ids) == rows

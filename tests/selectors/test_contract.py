@@ -17,6 +17,7 @@ from gotd.selectors.oracle import Oracle
 from gotd.selectors.random import RandomInDomain
 from gotd.selectors.registry import entries, entry, selector_class
 from gotd.selectors.tsds import TSDS
+from gotd.selectors.unbalanced_ot import UnbalancedOT
 
 VARIANTS = {
     "random_in_one_domain": RandomInDomain("common_0"),
@@ -31,10 +32,12 @@ VARIANTS = {
     "got_d_dense": GotD(solver="dense"),
     "got_d_debiased": GotD(debias=True, epsilon=0.2),
     "got_d_path_sampled": GotDPath(first=20, growth=0.5, reference_rows=250, max_passes=30),
+    "unbalanced_target": UnbalancedOT(relaxed="target", reference_rows=250, max_passes=30),
     "got_d_few_clusters": GotDClusters(clusters=4, whiten=True),
 }
 REGISTERED = [one.name for one in entries() if one.target]
-SEEDED = {"random", "all_domains", "oracle", "half_oracle", "dsir", "tsds_multinomial"}
+SEEDED = {"random", "all_domains", "oracle", "half_oracle", "dsir", "perplexity"}
+SEEDED |= {"ensemble", "tsds_multinomial"}
 NARROW = {"random_in_domain", "random_in_one_domain", "oracle"} | {
     f"{share}_oracle" for share in ("quarter", "half", "three_quarters")
 }
@@ -51,6 +54,13 @@ def make(name: str, folder) -> Selector:
         scores = np.random.default_rng(2).random(len(POOL)).round(1)
         pq.write_table(pa.table({"id": POOL.ids, "score": scores}), folder / "scores.parquet")
         settings["scores"] = folder / "scores.parquet"
+    for number, field in enumerate(("losses", "tuned_losses")):
+        if field in selector_class(name).__dataclass_fields__:
+            settings[field] = folder / f"{field}.parquet"
+            rng = np.random.default_rng(number)
+            tokens = rng.integers(1, 9, len(POOL))
+            losses = {"id": POOL.ids, "loss": tokens * rng.random(len(POOL)), "tokens": tokens}
+            pq.write_table(pa.table(losses), settings[field])
     return selector_class(name)(**settings)
 
 
@@ -69,6 +79,16 @@ def test_another_seed_gives_another_ranking(name, tmp_path):
 @pytest.mark.parametrize("name", sorted({*REGISTERED, *VARIANTS} - NARROW))
 def test_all_candidates_can_be_ranked(name, tmp_path):
     assert len(make(name, tmp_path).rank(TARGET, [POOL], len(POOL), 3, ENGINE).ids) == len(POOL)
+
+
+@pytest.mark.parametrize("name", ["loss_drop", "perplexity"])
+def test_losses_that_are_not_there_are_named(name, tmp_path):
+    with pytest.raises(ValueError, match=f"{name}: the pool has no losses"):
+        selector_class(name)().rank(TARGET, [POOL], 10, 3, ENGINE)
+    selector = make(name, tmp_path)
+    pq.write_table(pq.read_table(selector.losses).slice(1), selector.losses)
+    with pytest.raises(ValueError, match=POOL.ids[0].as_py()):
+        selector.rank(TARGET, [POOL], 10, 3, ENGINE)
 
 
 def test_a_candidate_without_a_domain_is_named():

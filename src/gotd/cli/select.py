@@ -7,6 +7,8 @@ import logging
 import re
 import shlex
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import removed_suffix, write_selection
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
-from gotd.storage.artifacts import Store
+from gotd.storage.artifacts import Step, Store
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,7 +50,8 @@ def run(options: argparse.Namespace) -> int:
         inputs += encoder.iterdir()
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
         store, engine = Store(options.store), engine_of(options)
-        prepared, budgets = prepare(request, amounts, store, engine)
+        announce = partial(_announce, request=request)
+        prepared, budgets = prepare(request, amounts, store, engine, announce)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
         with progress.step("selecting and writing"):
@@ -179,4 +182,23 @@ def _request(options: argparse.Namespace) -> Request:
         leave_out=LeaveOut(
             options.where, named_parts(options.exclude, target_columns, record), options.dedup
         ),
+        model=options.model,
+    )
+
+
+def _announce(steps: Sequence[Step], request: Request) -> None:
+    """Log what running the model will take, before it runs."""
+    from gotd.planning.estimates import estimate, this_machine
+
+    machine = this_machine()
+    seconds = sum(estimate(step, {}, machine).seconds for step in steps)
+    rows = max(step.inputs["pool"].stated.rows for step in steps if "pool" in step.inputs)
+    took = f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
+    logging.getLogger(__name__).info(
+        "%s runs the model %s over %s candidates: about %s on this machine, by its arithmetic; "
+        "what is done is kept in the store",
+        request.method_name,
+        request.model,
+        f"{rows:,.0f}",
+        took,
     )

@@ -53,6 +53,8 @@ def add_select(commands: Any, run: Any) -> None:
     add("--encoder", default="tfidf_svd", metavar="NAME", help=names)
     names = "counts --tokens: minilm, or a model's folder or Hub name (minilm)"
     add("--tokenizer", default="minilm", metavar="NAME", help=names)
+    names = "name or folder of the model to train, for methods that read it (see below)"
+    add("--model", metavar="NAME", help=names)
     add("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
     setting = "a setting of the method"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)

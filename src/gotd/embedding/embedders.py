@@ -16,7 +16,7 @@ import numpy as np
 from gotd.storage.checks import check_choices
 from gotd.storage.model_files import hub_commit
 
-Pooling = Literal["mean_masked", "mean_all_positions", "cls", "token_mean"]
+Pooling = Literal["mean_masked", "mean_weighted", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
 
 CPU_BATCH_TOKENS = 4096
@@ -42,8 +42,9 @@ class TransformerEmbedder:
 
     Args:
         model: Folder, or Hub name, of the encoder with its tokenizer.
-        pooling: ``mean_masked`` (padding left out), ``mean_all_positions`` (padding
-            in the mean, as published: every text is padded to ``max_length_tokens``),
+        pooling: ``mean_masked`` (padding left out), ``mean_weighted`` (the same, with the
+            position of each token, from 1, as its weight), ``mean_all_positions`` (padding in
+            the mean, as published: every text is padded to ``max_length_tokens``),
             ``cls`` (first position) or ``token_mean`` (mean of the input embeddings of
             the text's own tokens; no layer is run).
         max_length_tokens: Longer texts are cut here, or where the model's positions end.
@@ -165,6 +166,8 @@ class TransformerEmbedder:
             pooled = hidden.mean(dim=1)
         else:
             weight = mask.unsqueeze(-1).float()
+            if self.pooling == "mean_weighted":
+                weight = weight.cumsum(dim=1) * weight
             pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
         return pooled.cpu().numpy()
 

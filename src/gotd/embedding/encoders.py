@@ -24,6 +24,7 @@ from gotd.embedding.embedders import (
     TransformerEmbedder,
     check_sizes,
 )
+from gotd.embedding.gradient import GradientEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
 from gotd.storage.checks import check_choices
@@ -47,12 +48,12 @@ class Encoder(Protocol):
         ...
 
     @property
-    def model_from_step(self) -> Literal["base", "tuned", "fitted"] | None:
+    def model_from_step(self) -> Literal["base", "tuned", "warmed", "fitted"] | None:
         """Return which step's model embeds, if any.
 
-        ``base`` is the base model of the experiment, ``tuned`` the model fine-tuned on the
-        target, ``fitted`` what a `FittedEncoder` learnt from target and pool; ``None``: the
-        encoder loads its own model.
+        ``base`` is the base model of the experiment, ``warmed`` the same after a short training on
+        the pool (`GradientEncoder`), ``tuned`` the model fine-tuned on the target, ``fitted`` what
+        a `FittedEncoder` learnt from target and pool; ``None``: the encoder loads its own model.
         """
         ...
 
@@ -125,8 +126,8 @@ class TransformerEncoder:
         name: Short name for tables and folders; not part of any key.
         model: ``base`` (the base model of the experiment), ``minilm``, or the name or
             folder of an encoder.
-        pooling: ``mean_masked``, ``mean_all_positions`` (as published), ``cls`` or
-            ``token_mean``.
+        pooling: ``mean_masked``, ``mean_weighted`` (by position), ``mean_all_positions`` (as
+            published), ``cls`` or ``token_mean``.
         max_length_tokens: Longer texts are cut here.
         normalise: Scale each row to unit length.
         precision: ``float32`` or ``bf16``.
@@ -243,10 +244,11 @@ class TransformerEncoder:
 
 
 def named_encoder(name: str, device: str = "auto") -> Encoder:
-    """Return an encoder of ``gotd select`` by its name.
+    """Return an encoder of ``gotd select``, or the space of a selector, by its name.
 
     Args:
-        name: ``tfidf_svd`` (words, no model), ``minilm``, or the name or folder of a
+        name: ``tfidf_svd`` (words, no model), ``minilm``, a space of the model that will be
+            trained (``hidden_weighted``, ``gradient``), or the name or folder of a
             Hugging Face encoder, whose hidden states are averaged and scaled to unit length.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
 
@@ -259,6 +261,12 @@ def named_encoder(name: str, device: str = "auto") -> Encoder:
     check_device(device)
     if name == "tfidf_svd":
         return TfidfSvdEncoder()
+    if name == "gradient":
+        return GradientEncoder()
+    if name == "hidden_weighted":
+        return TransformerEncoder(
+            name, pooling="mean_weighted", max_length_tokens=128, normalise=True, device=device
+        )
     # MiniLM in bfloat16 agrees with float32 (cosine over 0.9999) at twice the speed.
     return TransformerEncoder(
         name=Path(name).name,

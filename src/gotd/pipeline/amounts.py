@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gotd.data.pool import pool_facts
 from gotd.data.sizes import CHARS_PER_TOKEN
-from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.select import Announce, Prepared, Request
 from gotd.pipeline.token_budget import rows_reaching, token_counter
 from gotd.storage.model_files import model_identity
 
@@ -100,7 +100,11 @@ class Budgets:
 
 
 def prepare(
-    request: Request, amounts: list[Amount], store: Store, engine: Engine
+    request: Request,
+    amounts: list[Amount],
+    store: Store,
+    engine: Engine,
+    announce: Announce = lambda steps: None,
 ) -> tuple[Prepared, Budgets]:
     """Score the candidates and find the rows of each budget.
 
@@ -111,6 +115,7 @@ def prepare(
         amounts: The budgets.
         store: The store of artifacts.
         engine: Maps over shards.
+        announce: See `Prepared`.
 
     Raises:
         ValueError: If the pool is too small; and as for `Prepared`.
@@ -127,7 +132,7 @@ def prepare(
         mean = sum(length * count for length, count in lengths) / total
         return max(amount.first_limit(rows, mean) for amount in amounts)
 
-    prepared = Prepared(request, limit_of, store, engine)
+    prepared = Prepared(request, limit_of, store, engine, announce)
     while True:
         rows, tokens = [], {}
         for amount in amounts:

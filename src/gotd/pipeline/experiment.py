@@ -26,7 +26,7 @@ from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
 from gotd.data.sizes import expected_rows
-from gotd.embedding.encoders import Encoder, FittedEncoder
+from gotd.embedding.encoders import Encoder, FittedEncoder, named_encoder
 from gotd.engine.build import build_engine
 from gotd.pipeline.record import (
     failed_record,
@@ -115,10 +115,10 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     model = base = models.base_model(source, model_config, spec, pretraining, model_config.seed)
     selection = None
     if selector is not None:
-        encoder = build(config.embedder)
+        encoder = named_encoder(selector.space) if selector.space else build(config.embedder)
         embeds = partial(_embedding_model, config, encoder, base, rows, task, tuning)
         selection = _selection(
-            config, source, task, selector, rows, encoder, embeds, evaluation, base
+            config, source, task, selector, rows, encoder, embeds, evaluation, base, warm_up
         )
         model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
@@ -154,14 +154,16 @@ def _selection(
     embedding_model: Callable[[Mapping[str, Step]], Step | None],
     evaluation: Any,
     base: Step,
+    warm_up: Any,
 ) -> Step:
     """Plan how an arm selects: pools, their embeddings, scores, the first rows."""
-    from gotd.pipeline.steps import pools, selections
+    from gotd.pipeline.steps import base_model_reads, pools, selections
     from gotd.pipeline.steps.toxicity import pool_toxicity
 
     takes_target = FULL_TARGET in selector.requires
     budget, limit = (None, None) if takes_target else (config.budget, config.rank_rows)
-    seed = derive_seeds(config.seed)["selection"]
+    seeds = derive_seeds(config.seed)
+    seed = seeds["selection"]
     engine = build_engine(config.engine, config.workers, config.ray_address)
     # Texts to move away from, where there are any.
     away = getattr(selector, "direction", "towards") == "away"
@@ -182,13 +184,14 @@ def _selection(
     inputs = dict(embedded if "embeddings" in selector.requires else sides)
     keep = config.candidates.screen
     # Deviation D20: the paper screens for GOT-D alone; here all selectors that measure are equal.
-    if keep is not None and selector.requires == {"embeddings"}:
+    if keep is not None and selector.requires - {"model"} == {"embeddings"}:
         transport = config.transport
         inputs["screened"] = embedded["screened"] = selections.screened(
             embedded, keep, transport.epsilon, transport.tolerance, seed, engine
         )
     if "scores" in selector.requires:
         inputs["toxicity"] = pool_toxicity(evaluation.scorer, source, candidates)
+    inputs |= base_model_reads.files_of(selector, base, target, candidates, warm_up, seeds)
     scored = selections.scored(selector, config.selector.arm, inputs, limit, seed, engine)
     tokens, gaps = None, source.under_covered
     if config.budget_unit == "tokens" and not takes_target:
@@ -320,14 +323,14 @@ def _embedding_model(
     sides: Mapping[str, Step],
 ) -> Step | None:
     """Return the step whose model embeds, if any: see `Encoder.model_from_step`."""
-    from gotd.pipeline.steps import models, pools
+    from gotd.pipeline.steps import base_model_reads, models, pools
 
     if isinstance(encoder, FittedEncoder):
         return pools.fitted_encoder(encoder, sides)
     if encoder.model_from_step == "tuned":
         seeds = derive_seeds(config.seed)
         return models.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
-    return base if encoder.model_from_step == "base" else None
+    return base_model_reads.model_of(encoder, base, sides["candidates"])
 
 
 def _starts_from_mnli(config: DictConfig, task: str) -> bool:

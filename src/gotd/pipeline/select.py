@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.coverage import SAMPLE_ROWS, coverage_warning
 from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import Encoder, FittedEncoder, TransformerEncoder
+from gotd.embedding.encoders import Encoder, FittedEncoder, TransformerEncoder, named_encoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
@@ -36,6 +36,7 @@ from gotd.pipeline.steps import left_out, pools, selections
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.checks import check_at_least
+from gotd.storage.seeds import derive_seeds
 from gotd.transport import NotConverged
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,11 @@ class Request:
         leave_out: Which candidates are left out before they are scored.
         max_per_domain: Most rows of a domain that are selected; ``None``: any.
         min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
+        model: Name or folder of the language model that will be trained, for a method or an
+            encoder that reads it. A method with a space of its own replaces the encoder.
+
+    Raises:
+        ValueError: If a model is needed and missing, or given and not needed.
     """
 
     target: Sequence[Part]
@@ -78,6 +84,7 @@ class Request:
     leave_out: LeaveOut = field(default_factory=LeaveOut)
     max_per_domain: int | None = None
     min_per_domain: int | None = None
+    model: str | None = None
 
     def __post_init__(self) -> None:
         if self.leave_out.where is not None and self.unit != "whole":
@@ -94,11 +101,35 @@ class Request:
                 f"a bound on domains needs a method that scores every row, and {self.method_name} "
                 "makes a list; use got_d, dsir, nearest or another one"
             )
+        if self.method.space is not None:
+            space = named_encoder(self.method.space, getattr(self.encoder, "device", "auto"))
+            object.__setattr__(self, "encoder", space)
+        if self.reads_model and self.model is None:
+            what = self.method_name if "model" in self.method.requires else self.encoder.name
+            raise ValueError(
+                f"{what} reads the language model that you will train: give --model, its name or "
+                "folder"
+            )
+        if self.model is not None and not self.reads_model:
+            raise ValueError(
+                f"the method {self.method_name} with the encoder {self.encoder.name} reads no "
+                "model; leave --model out"
+            )
 
     @property
     def embeds(self) -> bool:
         """Return whether the method needs vectors."""
         return "embeddings" in self.method.requires
+
+    @property
+    def reads_model(self) -> bool:
+        """Return whether the method, or the encoder, reads the model that will be trained."""
+        own_space = self.embeds and self.encoder.model_from_step in ("base", "warmed")
+        return "model" in self.method.requires or own_space
+
+
+Announce = Callable[[Sequence[Step]], None]
+"""Called with the steps that run a model, before the first of them runs."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +152,7 @@ class Prepared:
             this object and the rows that compete, called when both are known.
         store: The store of artifacts.
         engine: Maps over shards.
+        announce: Told of the steps that run a model, before they do.
 
     Raises:
         ValueError: If rows cannot be read, the budget exceeds the pool, or a solve misses
@@ -134,23 +166,24 @@ class Prepared:
         limit: int | Callable[[Prepared, int], int],
         store: Store,
         engine: Engine,
+        announce: Announce = lambda steps: None,
     ) -> None:
         self.request, self.store, self.engine = request, store, engine
         self._limit = limit
         self.times: list[StepTime] = []
         self.steps: dict[str, Step] = {}
         self.left_out: dict[str, int] = {}
-        if request.embeds:
+        if request.reads_model:
+            self._find_model()
+        elif request.embeds:
             request.encoder.width()  # an encoder that does not exist is an error at once
-        chunks = Chunking(request.unit, request.length_chars, request.min_chars)
-        rows = Chunking("whole")
-        target = pools.pool("target", request.target, rows, request.target_columns)
-        candidates = pools.pool("candidates", request.candidates, chunks, request.columns)
-        self._run("target", target)
-        self._run("candidates", candidates)
+        for side in SIDES:
+            self._run(side, self._pool(side))
         self._leave_out()
         self._check_limit()
         inputs = {side: self.steps[side] for side in SIDES}
+        if request.reads_model:
+            inputs |= self._read_model(announce)
         if request.embeds:
             inputs |= {f"{side}_embeddings": self._embed_pool(side) for side in SIDES}
         if self.left_out:
@@ -238,14 +271,67 @@ class Prepared:
         self._run("kept", left_out.kept(inputs))
         return self.steps["kept"]
 
-    def _embed_pool(self, side: str) -> Step:
-        """Embed the rows of a side; return the step."""
+    def _pool(self, side: str) -> Step:
+        """Return the step that reads the rows of a side."""
+        request = self.request
+        chunks, parts, columns = Chunking("whole"), request.target, request.target_columns
+        if side == "candidates":
+            chunks = Chunking(request.unit, request.length_chars, request.min_chars)
+            parts, columns = request.candidates, request.columns
+        # What a model will take follows from the rows, once they are counted.
+        count = partial(self._count, side) if request.reads_model else None
+        return pools.pool(side, parts, chunks, columns, count)
+
+    def _count(self, side: str) -> int:
+        return sum(pool_facts(self.folder(side))["rows"])
+
+    def _find_model(self) -> None:
+        """Copy the model into the store; one that does not exist is an error at once."""
+        from gotd.pipeline.steps.base_model_reads import named_model
+
+        assert self.request.model is not None
+        self._run("base", named_model(self.request.model))
+
+    def _read_model(self, announce: Announce) -> dict[str, Step]:
+        """Run the model over the pool, as the method requires it.
+
+        Returns:
+            The steps of losses, by requirement.
+        """
+        from gotd.pipeline.steps.base_model_reads import default_tuning, files_of
+
+        request, base = self.request, self.steps["base"]
+        tuning = default_tuning(self.folder("base"))
+        seeds = derive_seeds(request.seed)
+        files = files_of(
+            request.method, base, self.steps["target"], self.steps["candidates"], tuning, seeds
+        )
+        planned = list(files.values())
+        if request.embeds:
+            planned += [self._embedding(side) for side in SIDES]
+        steps = {step.key: step for last in planned for step in last.ancestors()}
+        read = {self.steps[name].key for name in ("base", *SIDES)}
+        announce([step for key, step in steps.items() if key not in read])
+        for name, step in files.items():
+            self._run(name, step)
+        return files
+
+    def _embedding(self, side: str) -> Step:
+        """Return the step that embeds the rows of a side."""
         # A target is small: a cluster would take longer to start than to answer.
         engine = self.engine if side == "candidates" else LocalEngine()
         request, model = self.request, self._fitted()
-        step = pools.embeddings(
+        if model is None and request.reads_model:
+            from gotd.pipeline.steps.base_model_reads import model_of
+
+            model = model_of(request.encoder, self.steps["base"], self.steps["candidates"])
+        return pools.embeddings(
             self.steps[side], request.encoder, engine, request.length_chars, model
         )
+
+    def _embed_pool(self, side: str) -> Step:
+        """Embed the rows of a side; return the step."""
+        step = self._embedding(side)
         if not self.store.is_done(step):
             self._warn_of_scripts(side)
         self._run(f"{side}_embeddings", step)
@@ -316,8 +402,9 @@ class Prepared:
 
     @cached_property
     def _embedder(self) -> Embedder:
-        model = self._fitted()
-        return self.request.encoder.load(None if model is None else self.folder("encoder"))
+        encoder = self.request.encoder
+        model = self._embedding("target").inputs.get("model")
+        return encoder.load(None if model is None else self.store.folder(model))
 
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed as much of each text as the encoder reads of the pool."""

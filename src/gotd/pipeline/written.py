@@ -30,6 +30,7 @@ from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
 from gotd.storage.files import atomic_write
 from gotd.storage.keys import identity
+from gotd.storage.model_files import model_identity
 
 
 def write_selection(
@@ -172,6 +173,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "parameters": identity(request.method),
             "encoder": request.encoder.name if request.embeds else None,
             "encoder_identity": request.encoder.identity() if request.embeds else None,
+            **({} if request.model is None else {"model": model_identity(request.model)}),
             "unit": request.unit,
             "length_chars": request.length_chars,
             "min_chars": request.min_chars,

@@ -11,9 +11,10 @@ candidates are scored one by one, `Selector.compute_ranking` otherwise (docs/ext
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -31,13 +32,19 @@ Out = Sequence[np.ndarray]
 FULL_TARGET = "full_target"
 """Requirement: the candidates are the target's own texts, and no budget cuts them."""
 
-REQUIREMENTS = frozenset(
-    {"embeddings", "texts", "domains", "labels", "scores", "model", FULL_TARGET}
-)
+FILES = frozenset({"scores", "losses", "tuned_losses"})
+"""Requirements that are fields of the selector, paths of files that a step of the pipeline writes.
+
+``scores`` are those of a scorer. ``losses`` are the candidates' under the model that will be
+trained, ``tuned_losses`` under that model after training on the target's texts.
+"""
+
+REQUIREMENTS = FILES | {"embeddings", "texts", "domains", "labels", "model", FULL_TARGET}
 """What a selector can require.
 
-``embeddings``, ``texts``, ``domains`` and ``labels`` are fields of the rows; ``scores`` and
-``model`` are fields of the selector, paths that a step of the pipeline fills in.
+``embeddings``, ``texts``, ``domains`` and ``labels`` are fields of the rows. ``model`` is the model
+that will be trained: an experiment has one, and ``gotd select`` asks for it. With it a selector
+has files of losses, or a ``space`` of its own.
 """
 
 
@@ -90,6 +97,8 @@ class Selector(ABC):
     """Name in messages."""
     requires: ClassVar[frozenset[str]] = frozenset()
     """What it needs beside ids, some of `REQUIREMENTS`."""
+    space: ClassVar[str | None] = None
+    """The encoder whose embeddings it reads, whatever else is chosen; ``None``: any."""
 
     def __init_subclass__(cls) -> None:
         requires = cls.requires
@@ -98,6 +107,20 @@ class Selector(ABC):
                 f"{cls.__name__}.requires: {sorted(requires - REQUIREMENTS)[0]!r} is none of "
                 f"{', '.join(sorted(REQUIREMENTS))}"
             )
+
+    @property
+    def members(self) -> tuple[Selector, ...]:
+        """Return the selectors that it runs; they enter its key."""
+        return ()
+
+    def with_files(self, files: Mapping[str, Path]) -> Self:
+        """Return the selector with the paths of the files that it requires.
+
+        Args:
+            files: Paths by requirement, some of `FILES`.
+        """
+        own = {name: path for name, path in files.items() if name in self.requires}
+        return replace(self, **own)  # type: ignore[type-var] -- a subclass is a dataclass
 
     def check_choices(self) -> None:
         """Raise if a field annotated with `typing.Literal` has none of its values.

@@ -39,7 +39,8 @@ class Classifier(ScoringSelector):
     No candidate is scored by a model that was fitted on it: the pool is divided in two by a
     hash of the id, each half of the sample fits a model, and a candidate is scored by the
     model of the other half. Otherwise the rows of the sample, which all count as the wrong
-    class, would come later than their equals outside. A text without a word comes last.
+    class, would come later than their equals outside. In a pool of a few rows a half may be
+    empty; then one model of all of them scores all. A text without a word comes last.
 
     Args:
         ngrams: Longest n-gram, in words.
@@ -76,14 +77,16 @@ class Classifier(ScoringSelector):
         """Score by the negative log odds, with noise if it is set.
 
         Raises:
-            ValueError: If a text is missing, the target has no word, or the pool is so small
-                that one half of the sample has no word.
+            ValueError: If a text is missing, or the target or the sample has no word.
         """
         positive = self._features(target_words(target, self.name))
         sample = sample_rows(candidates, self.pool_rows, seed, "classifier sample", engine)
         negative, half = self._features(words_of(sample, self.name)), self._half(sample, seed)
         # Column h scores half h and is fitted on the other one.
-        fits = [self._fit(positive, negative[half != h]) for h in (0, 1)]
+        parts = [negative[half != h] for h in (0, 1)]
+        if not all(part.nnz for part in parts):
+            parts = [negative, negative]
+        fits = [self._fit(positive, part) for part in parts]
         coefficients = np.stack([weights for weights, _ in fits], axis=1)
         intercepts = np.array([intercept for _, intercept in fits])
 
@@ -142,8 +145,8 @@ class Classifier(ScoringSelector):
 
         if negative.nnz == 0:
             raise ValueError(
-                f"{self.name}: the rows of the pool to fit on have no word; give more candidates, "
-                "or raise pool_rows"
+                f"{self.name}: the {negative.shape[0]:,} rows of the pool to fit on have no word; "
+                "give more candidates, or raise pool_rows"
             )
         rows: Any = vstack([positive, negative], format="csr")
         used = np.unique(rows.indices)  # the others would take most of the time

@@ -59,6 +59,7 @@ def nearest_neighbours(
     engine: Engine,
     *,
     normalise: bool = False,
+    among: Sequence[np.ndarray] | None = None,
 ) -> Neighbours:
     """Find the ``k`` nearest candidates of every target, exactly.
 
@@ -68,12 +69,14 @@ def nearest_neighbours(
         k: Neighbours per target; at most the number of candidates.
         engine: Maps over shards.
         normalise: Scale every embedding to unit length first.
+        among: Per shard ``[n]`` bool, the candidates that are searched; ``None``: all.
 
     Raises:
         ValueError: If ``k`` exceeds the pool, embeddings are missing, or a zero
             embedding is to be normalised.
     """
     n_candidates = sum(map(len, candidates))
+    n_candidates = n_candidates if among is None else sum(int(mask.sum()) for mask in among)
     if not 1 <= k <= n_candidates:
         raise ValueError(f"k must be in [1, {n_candidates:,}] (the pool), not {k:,}")
     by_id = pc.sort_indices(target.ids).to_numpy()
@@ -81,15 +84,19 @@ def nearest_neighbours(
     starts = np.cumsum([0, *map(len, candidates)])
 
     def search(number: int) -> tuple[np.ndarray, np.ndarray]:
-        shard = candidates[number]
+        shard, here = candidates[number], None
+        if among is not None:
+            here = np.flatnonzero(among[number])
+            shard = shard.take(here)
         rows, distances = _search_shard(
             wanted, _rows_of(shard, normalise), shard.ids, min(k, len(shard))
         )
-        return distances, rows + starts[number]
+        return distances, starts[number] + (rows if here is None else here[rows])
 
     ids = pa.chunked_array([shard.ids for shard in candidates])
     best = (np.empty((len(wanted), 0)), np.empty((len(wanted), 0), dtype=np.int64))
-    filled = (number for number, shard in enumerate(candidates) if len(shard))
+    sizes = map(len, candidates) if among is None else map(np.count_nonzero, among)
+    filled = (number for number, size in enumerate(sizes) if size)
     for distances, rows in engine.map(search, filled):
         merged = np.hstack([best[0], distances]), np.hstack([best[1], rows])
         best = _best(*merged, ids, k)

@@ -149,8 +149,8 @@ def build_selector(name: str, settings: Mapping[str, Any]) -> Any:
             raise ValueError(f"the method {name}: {key}: there is no file {value}")
     selector = constructor(**values)
     for key in fields.keys() & selector.requires:
-        # In an experiment a step fills it in; `gotd select` has no such step.
-        if getattr(selector, key) is None:
+        # In an experiment a step fills it in; `gotd select` has such steps for losses alone.
+        if getattr(selector, key) is None and "model" not in selector.requires:
             raise ValueError(f"the method {name} needs a setting: give --set {key}=…")
     return selector
 

@@ -151,3 +151,10 @@ def load_causal_tokenizer(model: Path | str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def is_causal(model: Path | str) -> bool:
+    """Return whether a model is a causal language model: it has no masked form."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    return AutoConfig.from_pretrained(model).model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from gotd.transport.blocks import Logits, Stream, smallest_weight
+from gotd.transport.cost import squared_norms
 from gotd.transport.problem import PIECE_ROWS, SMALL_PROBLEM
 
 # The sampling error of the target marginal falls with the square root of rows per
@@ -165,6 +166,8 @@ class Reference:
 
     Attributes:
         base: ``[n_ref, m]`` logits without a potential.
+        squared: ``[n_ref]`` squared norms, the term that logits leave out.
+        soft_max: ``[n_ref]`` float64 logarithms of the row sums of the present kernel.
         a: ``[n_ref]`` masses of the sample, summing to 1.
     """
 
@@ -173,11 +176,14 @@ class Reference:
         self.base = torch.empty(
             (len(where), len(stream.b)), dtype=stream.dtype, device=stream.device
         )
+        self.squared = torch.empty(len(where), dtype=stream.dtype, device=stream.device)
         # In pieces: with few targets a sample may have millions of rows of hundreds of
         # numbers each.
         for start in range(0, len(where), PIECE_ROWS):
             rows = gather(stream.problem.candidates, where[start : start + PIECE_ROWS])
-            self.base[start : start + PIECE_ROWS] = logits(stream.load(rows), exact=True)
+            x = stream.load(rows)
+            self.base[start : start + PIECE_ROWS] = logits(x, exact=True)
+            self.squared[start : start + PIECE_ROWS] = squared_norms(x)
         self.kernel = torch.empty_like(self.base)
         a = torch.as_tensor(mass, device=stream.device)
         self.a = a / a.sum()
@@ -204,7 +210,7 @@ class Reference:
         """
         done, previous, relaxed = 0, float("inf"), True
         while True:
-            self._build_kernel(gamma)
+            self.build_kernel(gamma)
             log_v = torch.zeros_like(gamma)
             while float(log_v.max() - log_v.min()) <= REBUILD_LOG_RANGE:
                 received = self._received(log_v)
@@ -219,11 +225,15 @@ class Reference:
                 previous, done = error, done + 1
             gamma = gamma + log_v
 
-    def _build_kernel(self, gamma: Tensor) -> None:
+    def build_kernel(self, gamma: Tensor) -> None:
+        """Compute the kernel of ``gamma``: the softmax of every row."""
         # In place, so that only the base and one kernel are in memory.
         torch.add(self.base, gamma.to(self.base.dtype), out=self.kernel)
-        self.kernel.sub_(self.kernel.amax(dim=1, keepdim=True)).exp_()
-        self.kernel.div_(self.kernel.sum(dim=1, keepdim=True))
+        top = self.kernel.amax(dim=1, keepdim=True)
+        self.kernel.sub_(top).exp_()
+        sums = self.kernel.sum(dim=1, keepdim=True)
+        self.soft_max = (top.double() + sums.double().log())[:, 0]
+        self.kernel.div_(sums)
         torch.threshold_(self.kernel, smallest_weight(self.kernel.dtype), 0.0)
 
     def _received(self, log_v: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -43,7 +43,13 @@ OnFailure = Literal["raise", "warn"]
 LARGEST_CORRECTION = 5.0
 
 
-def scan(stream: Stream, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray]) -> Tensor:
+def scan(
+    stream: Stream,
+    epsilon: float,
+    gamma: Tensor,
+    out: Sequence[np.ndarray],
+    weight: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """Compute the candidates' potentials and the targets' masses in one pass over all candidates.
 
     Args:
@@ -51,6 +57,7 @@ def scan(stream: Stream, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray
         epsilon: Absolute epsilon.
         gamma: ``[m]`` float64 ``g / eps + log b``.
         out: Per candidate array ``[n_k]`` float64, filled with ``f``.
+        weight: Maps ``[n]`` ``f`` to the share of its mass that a row sends; ``None``: all.
 
     Returns:
         ``[m]`` float64 mass that each target receives.
@@ -71,6 +78,7 @@ def scan(stream: Stream, epsilon: float, gamma: Tensor, out: Sequence[np.ndarray
         row_sums = z.sum(dim=1)
         soft_max = unit * top.double() + row_sums.double().log()
         f = squared_norms(x).double() - epsilon * soft_max
+        mass = mass if weight is None else mass * weight(f)
         received = z.T @ (mass.to(z.dtype) / row_sums)
         return f.cpu().numpy(), received.double()
 
@@ -133,7 +141,7 @@ def solve_semidual(
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
-    reference = Reference(stream, epsilon, *_sample(problem, priority, rows))
+    reference = Reference(stream, epsilon, *reference_sample(problem, priority, rows))
     f = stream.outputs(out)
     g = np.zeros(problem.n_target) if start is None else start
     gamma, history = _correct(
@@ -158,7 +166,7 @@ def solve_semidual(
         reference_rows=rows,
     )
     if not potentials.converged:
-        _report_failure(problem, potentials, tolerance, on_failure)
+        report_failure(problem, potentials, tolerance, on_failure)
     return potentials
 
 
@@ -203,7 +211,7 @@ def _correct(
     return best_gamma, history
 
 
-def _sample(
+def reference_sample(
     problem: Problem, priority: Iterable[np.ndarray] | None, rows: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the rows of the reference sample and their masses."""
@@ -222,9 +230,10 @@ def _sample(
     return where, gather(problem.a, where)
 
 
-def _report_failure(
+def report_failure(
     problem: Problem, potentials: Potentials, tolerance: float, on_failure: OnFailure
 ) -> None:
+    """Raise, or warn, that a solve has missed its tolerance; the message says what helps."""
     share = potentials.epsilon_absolute / max(potentials.mean_cost, 1e-300)
     rows = potentials.reference_rows
     more_rows = f"reference_rows above {rows:,}, " if rows < problem.n_candidates else ""

@@ -62,7 +62,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
         start = folder if pretraining is None else folder / WORK / "start"
         write_initial(spec, source, texts, seed, start)
         if pretraining is not None:
-            write_report(folder, _train(start, texts, pretraining, derive_seeds(seed), folder))
+            train_model(start, texts, pretraining, derive_seeds(seed), folder)
 
     parameters = {
         "source": source_identity(source, "pretraining") if needs_text or words else None,
@@ -136,7 +136,7 @@ def tuned_encoder(
         return _tuning_work(named_shape(model), rows, settings)
 
     name = f"{rows.name}-{Path(model).name}"
-    parameters = {"model": model_identity(model), **_training_key(settings, seeds)}
+    parameters = {"model": model_identity(model), **training_key(settings, seeds)}
     return Step("encoder", 1, name, parameters, build, {"rows": rows}, work)
 
 
@@ -147,12 +147,12 @@ def pre_fine_tuned(
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
-        write_report(folder, _train(inputs["base"], texts, settings, seeds, folder))
+        train_model(inputs["base"], texts, settings, seeds, folder)
 
     def work() -> Work:
         return settings.work(model_shape(base), selection.stated.rows, selection.stated.tokens)
 
-    parameters, inputs = _training_key(settings, seeds), {"base": base, "selection": selection}
+    parameters, inputs = training_key(settings, seeds), {"base": base, "selection": selection}
     return Step("pre_fine_tuned", 1, f"{base.name}-{arm}", parameters, build, inputs, work)
 
 
@@ -181,7 +181,7 @@ def predictions(
         tuning = _tuning_work(model_shape(model), rows, settings, evaluated)
         return replace(tuning, disk_bytes=40 * evaluated)
 
-    return measurement("predictions", model, rows, _training_key(settings, seeds), build, work)
+    return measurement("predictions", model, rows, training_key(settings, seeds), build, work)
 
 
 def measurement(
@@ -222,6 +222,13 @@ def _tuning_work(shape: Shape, rows: Step, settings: Any, evaluated: float = 0.0
     return replace(training, flops=training.flops + reading.flops)
 
 
+def train_model(
+    model: Path | str, texts: list[str], settings: Any, seeds: Mapping[str, int], out: Path
+) -> None:
+    """Train a language model on texts and write its folder, with the report of the training."""
+    write_report(out, _train(model, texts, settings, seeds, out))
+
+
 def _train(
     model: Path | str, texts: list[str], settings: Any, seeds: Mapping[str, int], out: Path
 ) -> dict[str, Any]:
@@ -255,7 +262,7 @@ def _training_seeds(seeds: Mapping[str, int]) -> TrainingSeeds:
     return TrainingSeeds(seeds["training_order"], seeds["masking"], seeds["initialisation"])
 
 
-def _training_key(settings: Any, seeds: Mapping[str, int]) -> dict[str, Any]:
+def training_key(settings: Any, seeds: Mapping[str, int]) -> dict[str, Any]:
     """Return what determines a training run in addition to its inputs."""
     roles = ("training_order", "masking", "initialisation")
     return {"settings": identity(settings), "seeds": {role: seeds[role] for role in roles}}

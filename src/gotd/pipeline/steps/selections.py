@@ -35,6 +35,13 @@ from gotd.storage.keys import identity
 from gotd.storage.memmap import create_array
 from gotd.storage.work import Work
 
+FILES = {
+    "toxicity": ("scores", "scores.parquet"),
+    "losses": ("losses", "losses.parquet"),
+    "tuned_losses": ("tuned_losses", "losses.parquet"),
+}
+"""Field of a selector and file of a step, by the input of `scored`."""
+
 SCREENED_ROWS = 10_000
 """Rows of each domain that are measured (paper, App. C.3)."""
 
@@ -97,7 +104,8 @@ def scored(
         name: Its name in tables.
         inputs: The steps ``target`` and ``candidates``; their embeddings where the selector
             reads them; ``kept``, where rows are left out; ``screened``, whose domains alone
-            compete; ``toxicity``, the scores of a toxicity scorer, for a selector that reads them.
+            compete; ``toxicity``, the scores of a toxicity scorer, and ``losses`` and
+            ``tuned_losses``, those of the base model, for a selector that reads them.
         limit: Rows to rank; ``None``: all.
         seed: Seed of the selection.
         engine: Maps over shards.
@@ -105,9 +113,11 @@ def scored(
     every = callable(getattr(selector, "scores", None))
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        method, watched = selector, Watched(engine)
-        if "toxicity" in inputs:
-            method = replace(selector, scores=inputs["toxicity"] / "scores.parquet")
+        watched = Watched(engine)
+        files = {
+            field: inputs[name] / file for name, (field, file) in FILES.items() if name in inputs
+        }
+        method = selector.with_files(files) if files else selector
         target, candidates = open_pools(inputs, least=limit or 1)
         check_request(method, target, candidates, limit or 1)
         if every:
@@ -133,6 +143,8 @@ def scored(
 
     kind, step_name = "pool_scores" if every else "pool_ranking", f"{name}-{inputs['target'].name}"
     parameters = {"method": identity(selector), "seed": seed, **({} if every else {"limit": limit})}
+    if selector.members:
+        parameters["members"] = [identity(member) for member in selector.members]
     work = partial(_scoring_work, selector, inputs, limit)
     return Step(kind, 2, step_name, parameters, build, dict(inputs), work)
 
