@@ -23,7 +23,8 @@ from gotd.data.row_shapes import Role
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
-from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.request import Request
+from gotd.pipeline.select import Prepared
 from gotd.pipeline.selection import Selection
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import WrittenRows, describe

@@ -24,7 +24,8 @@ from gotd.data.sampling import uniform_by_id
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.engine.local import LocalEngine
 from gotd.pipeline.experiment import plan_cell
-from gotd.pipeline.select import Prepared, Request
+from gotd.pipeline.request import Request
+from gotd.pipeline.select import Prepared
 from gotd.pipeline.written import describe
 from gotd.runs.expand import expand
 from gotd.selectors.oracle import Oracle

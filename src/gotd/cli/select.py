@@ -21,7 +21,7 @@ from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
 from gotd.pipeline.output import Output
-from gotd.pipeline.select import Request
+from gotd.pipeline.request import Request
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import removed_suffix, write_selection
 from gotd.selectors.registry import build_selector

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from gotd.data.pool import pool_facts
 from gotd.data.sizes import CHARS_PER_TOKEN
-from gotd.pipeline.select import Announce, Prepared, Request
+from gotd.pipeline.request import Request
+from gotd.pipeline.select import Announce, Prepared
 from gotd.pipeline.token_budget import rows_reaching, token_counter
 from gotd.storage.model_files import model_identity
 

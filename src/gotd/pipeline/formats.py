@@ -227,10 +227,11 @@ class _Stream:
 
     def write(self, block: Block) -> None:
         table = block.table
-        if self.file is None:
-            self.file = pa.ipc.new_stream(str(self.path), table.schema)
-            self.open_files.callback(self.file.close)
-        self.file.write_table(table)
+        file = self.file
+        if file is None:
+            file = self.file = pa.ipc.new_stream(str(self.path), table.schema)
+            self.open_files.callback(file.close)
+        file.write_table(table)
 
 
 @contextmanager

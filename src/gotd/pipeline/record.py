@@ -96,12 +96,8 @@ def record_step(
     inputs = {**measured, **losses, "model": model}
     if selection is not None:
         inputs["selection"] = selection
-    parameters = {
-        "experiment": config.experiment_name,
-        "scale": config.scale_name,
-        "axes": dict(axes),
-        "evaluation": evaluation.key_fields(),
-    }
+    parameters = {"experiment": config.experiment_name, "scale": config.scale_name}
+    parameters |= {"axes": dict(axes), "evaluation": evaluation.key_fields()}
     return Step("record", 1, name, parameters, build, inputs, lambda: Work(disk_bytes=15_000))
 
 

@@ -12,120 +12,28 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gotd.config.schemas import Chunking
-from gotd.data.chunking import Unit
-from gotd.data.columns import Columns
-from gotd.data.inputs import Part
 from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.coverage import SAMPLE_ROWS, coverage_warning
 from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import Encoder, FittedEncoder, TransformerEncoder, named_encoder
-from gotd.embedding.tfidf import TfidfSvdEncoder
+from gotd.embedding.encoders import FittedEncoder, TransformerEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
+from gotd.pipeline.request import Request
 from gotd.pipeline.steps import left_out, pools, selections
-from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.storage.artifacts import Step, Store
-from gotd.storage.checks import check_at_least
 from gotd.storage.seeds import derive_seeds
 from gotd.transport import NotConverged
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to select, for what, and how.
-
-    Args:
-        target: Parts that make up the target.
-        candidates: Parts that make up the pool.
-        method: The selector.
-        method_name: Its name.
-        encoder: How texts become vectors.
-        target_columns: The columns of the target that are read.
-        columns: The columns of the candidates that are read.
-        unit: ``whole``: a candidate is a row as it was given; ``fixed``: rows are cut
-            and joined to chunks of ``length_chars``. A target row is never cut.
-        length_chars: Length of a ``fixed`` chunk, and what the encoder reads of any row.
-        min_chars: Least characters of a candidate; shorter ones are left out and counted, or
-            with ``fixed`` joined with the next one. 0: any.
-        seed: Seed of the selection.
-        leave_out: Which candidates are left out before they are scored.
-        max_per_domain: Most rows of a domain that are selected; ``None``: any.
-        min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
-        model: Name or folder of the language model that will be trained, for a method or an
-            encoder that reads it. A method with a space of its own replaces the encoder.
-
-    Raises:
-        ValueError: If a model is needed and missing, or given and not needed.
-    """
-
-    target: Sequence[Part]
-    candidates: Sequence[Part]
-    method: Any
-    method_name: str
-    encoder: Encoder = field(default_factory=TfidfSvdEncoder)
-    target_columns: Columns = field(default_factory=Columns)
-    columns: Columns = field(default_factory=Columns)
-    unit: Unit = "whole"
-    length_chars: int = 1000
-    min_chars: int = 0
-    seed: int = 0
-    leave_out: LeaveOut = field(default_factory=LeaveOut)
-    max_per_domain: int | None = None
-    min_per_domain: int | None = None
-    model: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.leave_out.where is not None and self.unit != "whole":
-            raise ValueError(
-                "--where needs --unit whole: a fixed chunk is made of several rows, and has no "
-                "columns of its own"
-            )
-        Chunking(self.unit, self.length_chars, self.min_chars)
-        check_at_least(self, 0, "seed")
-        check_at_least(self, 1, "max_per_domain", "min_per_domain")
-        bounds = self.max_per_domain, self.min_per_domain
-        if any(bounds) and not callable(getattr(self.method, "scores", None)):
-            raise ValueError(
-                f"a bound on domains needs a method that scores every row, and {self.method_name} "
-                "makes a list; use got_d, dsir, nearest or another one"
-            )
-        if self.method.space is not None:
-            space = named_encoder(self.method.space, getattr(self.encoder, "device", "auto"))
-            object.__setattr__(self, "encoder", space)
-        if self.reads_model and self.model is None:
-            what = self.method_name if "model" in self.method.requires else self.encoder.name
-            raise ValueError(
-                f"{what} reads the language model that you will train: give --model, its name or "
-                "folder"
-            )
-        if self.model is not None and not self.reads_model:
-            raise ValueError(
-                f"the method {self.method_name} with the encoder {self.encoder.name} reads no "
-                "model; leave --model out"
-            )
-
-    @property
-    def embeds(self) -> bool:
-        """Return whether the method needs vectors."""
-        return "embeddings" in self.method.requires
-
-    @property
-    def reads_model(self) -> bool:
-        """Return whether the method, or the encoder, reads the model that will be trained."""
-        own_space = self.embeds and self.encoder.model_from_step in ("base", "warmed")
-        return "model" in self.method.requires or own_space
 
 
 Announce = Callable[[Sequence[Step]], None]
@@ -340,8 +248,8 @@ class Prepared:
     def _warn_of_scripts(self, side: str) -> None:
         """Warn if the encoder does not cover the scripts of a side, by a sample of its rows."""
         encoder, length = self.request.encoder, self.request.length_chars
-        if not isinstance(encoder, TransformerEncoder):
-            return
+        if not isinstance(encoder, TransformerEncoder) or encoder.model_from_step is not None:
+            return  # the user trains that model, whatever it covers
         shards = open_pool(self.folder(side))
         rows = sum(map(len, shards))
         step = -(-rows // SAMPLE_ROWS)
