@@ -465,7 +465,7 @@ class TestPlan:
         places = [f"source.path={tmp_path / 'data'}", f"store={tmp_path / 'store'}"]
         assert main(["plan", *arguments, *places]) == 0
         printed = capsys.readouterr().out
-        assert "6 cells: 0 done, 0 failed, 6 pending" in printed
+        assert "9 cells: 0 done, 0 failed, 9 pending" in printed
         assert "cannot run here" not in printed
 
     def test_done_cells_need_nothing(self, cells):
