@@ -32,6 +32,21 @@ def test_models_and_scales_never_share_a_block(make_records):
     assert [b.seed_is_world for b in found].count(False) == 1
 
 
+def test_each_base_model_has_a_block_of_its_own(make_records):
+    """Arms are comparable with the same base only, so Holm runs over those of one base."""
+    other = {"variant": "model.seed=1 transport.epsilon=0.1"}
+    records = [
+        *make_records(seeds=2, arms=("none", "random", "got_d")),
+        *make_records(seeds=2, arms=("none", "got_d"), variant="model.seed=1"),
+        *make_records(seeds=2, arms=("got_d",), **other),
+    ]
+    first, second = blocks(records)
+    assert first.arms == ("none", "random", "got_d")
+    assert second.axes["base"] == "model.seed=1"
+    assert second.arms == ("none", "got_d", "got_d, transport.epsilon=0.1")
+    assert len(first.cells) + len(second.cells) == len(records)
+
+
 def test_a_null_axis_joins_every_block_that_agrees(make_records):
     records = [
         *make_records(seeds=2, arms=("none", "random"), embedder=None),

@@ -31,6 +31,7 @@ SUITES = {
 }
 TASK_ORDER = (*SUITES["glue"], *SUITES["domain"])  # other tasks follow by name
 VARIANT = "variant"  # overrides that are no axis of their own
+BASE = "base"  # those of them that change the base model
 WORLD_SOURCES = ("microworld",)  # sources in which a seed draws a new world
 
 
@@ -219,7 +220,19 @@ def shared_axes(record: Record) -> dict[str, Any]:
     """Return the axes that set a record's block apart, those that do not concern it left out."""
     axes = record["axes"]
     free = {"task", "arm", "seed", VARIANT} | ({"budget"} if axes["arm"] == "none" else set())
-    return {n: v for n, v in axes.items() if n not in free and v is not None}
+    base, _ = split_variant(record)
+    shared = {n: v for n, v in axes.items() if n not in free and v is not None}
+    return shared | ({BASE: base} if base else {})
+
+
+def split_variant(record: Record) -> tuple[str, str]:
+    """Return the overrides that change the base model, and the others.
+
+    Arms are only comparable with the same base, so each base has its own block.
+    """
+    overrides = (record["axes"].get(VARIANT) or "").split(" ")
+    of_base = [override for override in overrides if override.startswith("model.")]
+    return " ".join(of_base), " ".join(o for o in overrides if o not in of_base)
 
 
 def _block(experiment: str, scale: str, axes: dict[str, Any], members: Sequence[Record]) -> Block:
@@ -228,14 +241,19 @@ def _block(experiment: str, scale: str, axes: dict[str, Any], members: Sequence[
     Closeness is decided for a row at once: were it decided cell by cell, the gaps of a setting
     that ran with fewer seeds would be filled silently with cells of another.
     """
-    fitting = [record for record in members if shared_axes(record).items() <= axes.items()]
-    variants = {record["axes"].get(VARIANT) or "" for record in fitting}
+    fitting = [
+        record
+        for record in members
+        if shared_axes(record).items() <= axes.items()
+        and split_variant(record)[0] == axes.get(BASE, "")
+    ]
+    variants = {split_variant(record)[1] for record in fitting}
     common = variants.pop() if len(variants) == 1 else ""
     rows: dict[str, dict[tuple[int, int], list[Record]]] = defaultdict(lambda: defaultdict(list))
     names: dict[str, tuple[str, str]] = {}
     for record in fitting:
         own = record["axes"]
-        arm, variant = own["arm"], own.get(VARIANT) or ""
+        arm, variant = own["arm"], split_variant(record)[1]
         row = arm if variant in ("", common) else f"{arm}, {variant}"
         names[row] = (arm, variant if row != arm else "")
         agreeing = sum(own.get(name) == value for name, value in axes.items())

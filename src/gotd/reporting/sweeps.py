@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from gotd.evaluation.metrics import Metric
 from gotd.reporting import drawing
-from gotd.reporting.cells import VARIANT, Block, order_arms, order_tasks, shared_axes
+from gotd.reporting.cells import BASE, VARIANT, Block, order_arms, order_tasks, shared_axes
 from gotd.reporting.records import natural_order
 from gotd.reporting.render import Table, one_line
 from gotd.reporting.statistics import Interval, decimals, format_interval, t_interval
@@ -91,16 +91,15 @@ def _sweep(name: str, blocks: Sequence[Block]) -> Sweep | None:
 
 def _cells(block: Block) -> Iterable[dict[str, Any]]:
     """Yield every cell of a block; each override becomes an axis ``name=``."""
-    shared = {name: value for name, value in block.axes.items() if name != VARIANT}
+    shared = {name: of for name, of in block.axes.items() if name not in (VARIANT, BASE)}
     for (task, row, seed), record in block.cells.items():
-        arm, variant = block.names[row]
-        variant = variant or block.axes.get(VARIANT, "")
+        variant = record["axes"].get(VARIANT) or ""
         parts = [part.partition("=") for part in _OVERRIDE.split(variant) if part]
         overrides = {f"{name}=": _number(value) for name, _, value in parts}
         yield {
             **shared,
             **overrides,
-            "arm": arm,
+            "arm": block.names[row][0],
             "task": task,
             "seed": seed,
             "score": record["metrics"].get("headline", np.nan),
