@@ -38,7 +38,7 @@ class Comparison(Selector):
         cost: ``squared_euclidean`` (published) or ``cosine``.
         whiten: Whiten both sides by the candidates' covariance.
         precision: ``auto`` is float64 for small pools and float32 for others;
-            ``bfloat16`` doubles the speed and changes about 1 % of a top 1 %.
+            ``bfloat16`` is faster; a transport solve ends with a pass in float32.
         device: ``auto``, ``cpu``, ``cuda`` ...
     """
 
@@ -175,6 +175,8 @@ def certificate(potentials: Potentials) -> dict[str, Any]:
     return {
         **{name: getattr(potentials, name) for name in (*names, "reference_rows")},
         "epsilon_relative": potentials.epsilon_absolute / mean_cost if mean_cost else 0.0,
+        "certified_precision": potentials.precision,
+        "rounding_error": potentials.rounding,
         "marginal_error_history": [float(error) for error in potentials.history],
         "transport_cost": potentials.value,
     }
