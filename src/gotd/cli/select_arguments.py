@@ -45,6 +45,7 @@ def add_select(commands: Any, run: Any) -> None:
     names = "tfidf_svd (words, needs no model), minilm, or a model's name or folder (tfidf_svd)"
     add("--encoder", default="tfidf_svd", metavar="NAME", help=names)
     add("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
+    add("--prove", action="store_true", help="got_d: solve until the choice is proven exact")
     setting = "a setting of the method"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")

@@ -18,6 +18,7 @@ from gotd.storage.work import Work
 from gotd.transport import Compute, Geometry, Potentials, Problem, Whitening, solve_semidual
 from gotd.transport.cost import Cost
 from gotd.transport.problem import SMALL_PROBLEM, EpsilonIs
+from gotd.transport.proof import Proof
 from gotd.transport.reference import reference_size
 from gotd.transport.semidual import OnFailure
 
@@ -179,4 +180,24 @@ def certificate(potentials: Potentials) -> dict[str, Any]:
         "rounding_error": potentials.rounding,
         "marginal_error_history": [float(error) for error in potentials.history],
         "transport_cost": potentials.value,
+    }
+
+
+def proof_facts(proof: Proof | None, scale: float) -> dict[str, Any]:
+    """Return how far scores can be from exact ones, from which each budget's proof follows.
+
+    Args:
+        proof: The proof; ``None`` where it would take long and was not asked for.
+        scale: Scores per unit of the potential.
+    """
+    if proof is None or not math.isfinite(proof.width):
+        return {
+            "score_uncertainty": None,
+            "score_rounding": None,
+            "proof_passes": proof.passes if proof else 0,
+        }
+    return {
+        "score_uncertainty": scale * proof.width,
+        "score_rounding": scale * proof.rounding,
+        "proof_passes": proof.passes,
     }
