@@ -128,7 +128,7 @@ def test_errors_of_scores_lie_in_the_proven_interval(mixture):
         f, _ = exact(problem, solved.epsilon_absolute)
         slack = 1e-10 * solved.epsilon_absolute  # of the reference
         assert spread(before - f) <= found.width + 2 * found.rounding + slack
-        assert found.width <= 1.1 * spread(before - f) + 2 * found.rounding + slack
+        assert found.width <= 1.5 * spread(before - f) + 2 * found.rounding + slack
 
 
 def test_a_proof_solves_until_rounding(mixture):

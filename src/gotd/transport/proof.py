@@ -37,8 +37,8 @@ LEAST_GAIN = 5.0
 CHEAP = 2**35
 """Products of a Hessian and its pass up to which a solution is examined unasked; about a second."""
 
-CLOSE = 1e-3
-"""Width of a better solution, in epsilons and as a share of a marginal error, to compare with."""
+CLOSE = 0.01
+"""Bound of the better solution that a solution is compared with, as a share of its own."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +81,14 @@ class Prover:
         self.error = math.nan
 
     def approach(
-        self, gamma: Tensor, out: Sequence[np.ndarray], goal: float = 0.0
+        self, gamma: Tensor, out: Sequence[np.ndarray], share: float = 0.0
     ) -> tuple[Tensor, float]:
-        """Improve a potential until its bound is at the goal, or at rounding.
+        """Improve a potential until its bound is small, or at rounding.
 
         Args:
             gamma: ``[m]`` float64 start.
             out: Per candidate array ``[n_k]`` float64, filled with the best ``f``.
-            goal: Width in cost units.
+            share: Bound at which to stop, as a share of the first finite one.
 
         Returns:
             ``[m]`` float64 best gamma, and the width of the interval in cost units in which
@@ -96,6 +96,7 @@ class Prover:
         """
         curvature, rho = self._pass_with_hessian(gamma, out)
         best, width, filled = gamma, self._width(curvature, gamma, rho), gamma
+        goal = share * width if math.isfinite(width) else 0.0
         while curvature is not None and self.passes < MOST_PASSES:
             floor = 2.0 * self.epsilon * curvature.spread * curvature.slack
             if width <= max(goal, self.rounding, floor):
@@ -112,6 +113,7 @@ class Prover:
                 filled = gamma
             reached = self._width(curvature, gamma, rho)
             if reached <= width:
+                goal = share * reached if math.isinf(width) else goal
                 best, width = gamma, reached
         if filled is not best:
             self._pass(best, out)
@@ -227,8 +229,7 @@ def examine(problem: Problem, potentials: Potentials, compute: Compute | None = 
     """
     prover, gamma = _prover(problem, potentials, compute)
     better = prover.stream.outputs(None)
-    goal = CLOSE * potentials.marginal_error * potentials.epsilon_absolute
-    _, width = prover.approach(gamma, better, goal)
+    _, width = prover.approach(gamma, better, CLOSE)
     most, least = -math.inf, math.inf
     for new, old in zip(better, potentials.candidate, strict=True):
         if len(new):
