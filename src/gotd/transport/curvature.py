@@ -56,6 +56,9 @@ from torch import Tensor
 REFINEMENTS = 20
 """Times that the sharper bound is put into itself."""
 
+FLAT = 1e-8
+"""What is added to the scaled Hessian, whose diagonal is about 1, where it is singular."""
+
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
@@ -77,13 +80,18 @@ class Curvature:
 
     @classmethod
     def of(cls, gamma: Tensor, received: Tensor, second: Tensor, eta: float) -> Curvature | None:
-        """Invert the Hessian ``diag(r) - S``; return None if it may be singular.
+        """Invert the Hessian ``diag(r) - S``.
+
+        Where it is singular, something is added, and `spread` is infinite: nothing is proven.
 
         Args:
             gamma: ``[m]`` float64.
             received: ``[m]`` float64 ``r``.
             second: ``[m, m]`` float64 ``S = sum_i a_i p_i p_i^T``; overwritten.
             eta: Relative error of a weight.
+
+        Returns:
+            The curvature; ``None`` if a target receives nothing.
         """
         root = received.sqrt()
         if not bool((root > 0).all()):
@@ -93,8 +101,13 @@ class Curvature:
         scaled += root[:, None] * root
         scaled.diagonal().add_(1.0 - eta)
         factor, failed = torch.linalg.cholesky_ex(scaled)
-        if int(failed) != 0:
-            return None
+        proves = int(failed) == 0
+        if not proves:
+            # Flat as far as float64 can tell: good for a step, but no lower bound.
+            scaled.diagonal().add_(FLAT)
+            factor, failed = torch.linalg.cholesky_ex(scaled)
+            if int(failed) != 0:
+                return None
         inverse = torch.cholesky_inverse(factor)
         # The Frobenius norm bounds the largest eigenvalue.
         least = 1.0 / float(inverse.norm())
@@ -104,7 +117,8 @@ class Curvature:
             float((own + own[row] - 2.0 * inverse[row]).max()) for row in range(len(gamma))
         )
         looseness = 4.0 * eta / least
-        return cls(gamma, inverse, math.sqrt(widest), looseness, eta / math.sqrt(least))
+        spread = math.sqrt(widest) if proves else math.inf
+        return cls(gamma, inverse, spread, looseness, eta / math.sqrt(least))
 
     def step(self, rho: Tensor) -> Tensor:
         """Return the damped Newton step ``[m]`` for the missing masses ``rho`` ``[m]``."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gotd.transport.blocks import Block, Compute, Logits, Stream
 from gotd.transport.cost import squared_norms
-from gotd.transport.curvature import Curvature
+from gotd.transport.curvature import Curvature, oscillation
 from gotd.transport.passes import scan
 from gotd.transport.problem import Potentials, Problem, potentials_of
 
@@ -30,6 +30,9 @@ UNIT = 2.0**-53
 
 MOST_PASSES = 30
 """Of one proof. Each divides the error by five or more, or is the last."""
+
+FAR = 0.5
+"""Length of a step from which the Hessian at its end differs too much from that at its start."""
 
 LEAST_GAIN = 5.0
 """A pass that divides the error by less is followed by a new Hessian."""
@@ -99,18 +102,23 @@ class Prover:
         goal = share * width if math.isfinite(width) else 0.0
         while curvature is not None and self.passes < MOST_PASSES:
             floor = 2.0 * self.epsilon * curvature.spread * curvature.slack
-            if width <= max(goal, self.rounding, floor):
+            if math.isfinite(width) and width <= max(goal, self.rounding, floor):
                 break
-            moved = gamma + curvature.step(rho)
-            missing, filled = self._pass(moved, out), moved
-            before, after = curvature.decrement(rho), curvature.decrement(missing)
-            if after < before:
-                gamma, rho = moved, missing
-            if LEAST_GAIN * after > before:
-                if curvature.gamma is gamma:
-                    break  # Not even a Hessian of this place helps.
-                curvature, rho = self._pass_with_hessian(gamma, out)
-                filled = gamma
+            step = curvature.step(rho)
+            moved = gamma + step
+            if oscillation(step) > FAR:
+                curvature, rho = self._pass_with_hessian(moved, out)
+                gamma = filled = moved
+            else:
+                missing, filled = self._pass(moved, out), moved
+                before, after = curvature.decrement(rho), curvature.decrement(missing)
+                if after < before:
+                    gamma, rho = moved, missing
+                if LEAST_GAIN * after > before:
+                    if curvature.gamma is gamma:
+                        break  # Not even a Hessian of this place helps.
+                    curvature, rho = self._pass_with_hessian(gamma, out)
+                    filled = gamma
             reached = self._width(curvature, gamma, rho)
             if reached <= width:
                 goal = share * reached if math.isinf(width) else goal
