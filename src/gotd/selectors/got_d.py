@@ -23,6 +23,7 @@ from gotd.selectors.transport_settings import (
     certificate,
     proof_facts,
     reference_priority,
+    warn_of_small_groups,
 )
 from gotd.storage.keys import added_later
 from gotd.storage.work import Work
@@ -124,7 +125,10 @@ class GotD(TransportSettings, ScoringSelector):
             return prove(problem, potentials, compute)
         # The self potential is an estimate from a sample, without a bound.
         known = not self.debias and is_cheap(problem)
-        return potentials, examine(problem, potentials, compute) if known else None
+        proof = examine(problem, potentials, compute) if known else None
+        if self.solver == "semidual":
+            warn_of_small_groups(problem, potentials, proof)
+        return potentials, proof
 
     def _solve_small(self, problem: Problem, compute: Compute) -> Potentials:
         if self.solver == "published":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -201,3 +202,32 @@ def proof_facts(proof: Proof | None, scale: float) -> dict[str, Any]:
         "score_rounding": scale * proof.rounding,
         "proof_passes": proof.passes,
     }
+
+
+def warn_of_small_groups(problem: Problem, potentials: Potentials, proof: Proof | None) -> None:
+    """Warn if the error of a solve could hide a small group of targets.
+
+    A group far from the others is connected to them by little mass, so a small error of its
+    mass is a large one of its price, and its candidates may be far from their exact ranks.
+    An examined solution shows that. Without one the certificate excludes it only as long as
+    its error is below the mass of the smallest target.
+
+    Args:
+        problem: The problem.
+        potentials: Its solution.
+        proof: How exact it is, where that is known.
+    """
+    if proof is not None:
+        hidden = proof.width > potentials.epsilon_absolute
+        known = f"scores are exact to {proof.width / potentials.epsilon_absolute:.2g} epsilons only"
+    else:
+        least = float(problem.b.min())
+        hidden = potentials.marginal_error > least
+        known = f"the smallest target has mass {least:.2g}"
+    if hidden:
+        warnings.warn(
+            f"the marginal error {potentials.marginal_error:.2g} may hide a small group of targets "
+            f"whose candidates are ranked too low: {known}. Use a smaller tolerance, or prove=true",
+            RuntimeWarning,
+            stacklevel=4,
+        )
