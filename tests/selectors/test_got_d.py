@@ -224,6 +224,6 @@ def test_a_proof_changes_scores_within_what_was_uncertain(pool, target):
         score - place[name] for name, score in zip(plain.ids.to_pylist(), plain.scores, strict=True)
     ]
     assert max(errors) - min(errors) <= plain.diagnostics["score_uncertainty"] + 1e-8
-    for wrong in ({"solver": "dense"}, {"debias": True}):
+    for wrong in (GotD(solver="dense"), GotD(debias=True)):
         with pytest.raises(ValueError, match="prove=true needs"):
-            GotD(prove=True, **wrong)
+            replace(wrong, prove=True)

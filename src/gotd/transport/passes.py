@@ -66,7 +66,7 @@ class Passes:
         lowest = stream.compute.precision
         self.precision: Precision = "float32" if lowest == "bfloat16" else lowest
         self._streams = {lowest: stream}
-        self._lowest = lowest
+        self._lowest: Precision = lowest
         self.certifies = lowest == self.precision
         rows = np.unique(np.linspace(0, len(where) - 1, ROUNDING_ROWS).astype(np.int64))
         self._sample = where[rows], mass[rows]

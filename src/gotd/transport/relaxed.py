@@ -231,7 +231,7 @@ def solve_relaxed(
     f = stream.outputs(out)
     correction = torch.ones_like(stream.b)
     gamma, history, step = stream.b.log(), [], 1.0
-    best, exact = (gamma, correction, correction), True
+    best, best_received, exact = (gamma, correction, correction), stream.b, True
 
     def error_of(received: Tensor) -> float:
         wanted = relaxation.demand(_positive(received), epsilon * (gamma - sample.log_b))
