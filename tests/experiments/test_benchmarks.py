@@ -261,3 +261,17 @@ def test_every_selector_without_a_model_is_timed(tmp_path):
     for name, row in result["contenders"].items():
         assert measured_or_explained(row), name
         assert f"| {name} |" in page
+
+
+def test_the_proven_share_grows_with_the_tolerance(tmp_path):
+    result, page = run_quickly("proofs", tmp_path)
+    rows = result["rows"]
+    assert [row["name"] for row in rows][-1] == "prove"
+    for number in (0, 1):
+        proven = [row["selections"][number]["proven_share"] for row in rows]
+        assert proven == sorted(proven)
+        assert proven[-1] == 1.0
+        for row in rows:
+            chosen = row["selections"][number]
+            assert chosen["proven_share"] <= chosen["right_share"]
+    assert "tolerance 0.005" in page

@@ -1,4 +1,5 @@
 import json
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -193,3 +194,36 @@ def test_requests_are_checked(pool, target):
             selector.rank(target, [pool], 601, 0, ENGINE)
         with pytest.raises(ValueError, match="no embeddings"):
             selector.rank(target, [Rows(pool.ids, pool.texts)], 5, 0, ENGINE)
+
+
+def test_a_small_group_of_targets_that_the_tolerance_may_hide_is_announced():
+    rng = np.random.default_rng(0)
+    wanted, rows = rng.normal(size=(200, 16)), rng.normal(size=(1300, 16))
+    wanted[0, 0] += 18.0
+    rows[:6] = wanted[0] + 0.3 * rng.normal(size=(6, 16))
+    target, pool = shard(wanted, "t"), shard(rows, "c")
+    with pytest.warns(RuntimeWarning, match="may hide a small group of targets"):
+        loose = GotD().rank(target, [pool], 6, 0, ENGINE)
+    assert loose.diagnostics["score_uncertainty"] > loose.diagnostics["epsilon_absolute"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strict = GotD(tolerance=5e-4).rank(target, [pool], 6, 0, ENGINE)
+        proven = GotD(prove=True).rank(target, [pool], 6, 0, ENGINE)
+    assert strict.diagnostics["score_uncertainty"] < strict.diagnostics["epsilon_absolute"]
+    assert proven.diagnostics["score_uncertainty"] < 1e-6 * strict.diagnostics["score_uncertainty"]
+
+
+def test_a_proof_changes_scores_within_what_was_uncertain(pool, target):
+    plain = GotD().rank(target, [pool], 600, 0, ENGINE)
+    proven = GotD(prove=True).rank(target, [pool], 600, 0, ENGINE)
+    exact = GotD(solver="dense", tolerance=1e-12).rank(target, [pool], 600, 0, ENGINE)
+    assert proven.ids.equals(exact.ids)
+    np.testing.assert_allclose(proven.scores, exact.scores, atol=1e-8)
+    place = dict(zip(exact.ids.to_pylist(), exact.scores, strict=True))
+    errors = [
+        score - place[name] for name, score in zip(plain.ids.to_pylist(), plain.scores, strict=True)
+    ]
+    assert max(errors) - min(errors) <= plain.diagnostics["score_uncertainty"] + 1e-8
+    for wrong in (GotD(solver="dense"), GotD(debias=True)):
+        with pytest.raises(ValueError, match="prove=true needs"):
+            replace(wrong, prove=True)

@@ -147,6 +147,8 @@ def _request(options: argparse.Namespace) -> Request:
         settings[key] = value
     if options.epsilon is not None:
         settings["epsilon"] = options.epsilon
+    if options.prove:
+        settings["prove"] = True
     check_device(options.device)
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device

@@ -56,6 +56,7 @@ def add_select(commands: Any, run: Any) -> None:
     names = "name or folder of the model to train, for methods that read it (see below)"
     add("--model", metavar="NAME", help=names)
     add("--epsilon", type=float, help="regularisation, in mean costs (0.05)")
+    add("--prove", action="store_true", help="got_d: solve until the choice is proven exact")
     setting = "a setting of the method"
     add("--set", action="append", default=[], metavar="KEY=VALUE", help=setting)
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")

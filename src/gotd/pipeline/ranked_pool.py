@@ -24,6 +24,7 @@ from gotd.selectors.domains import only_domains
 from gotd.selectors.topk import Best, bounded, smallest_rows
 from gotd.storage.memmap import open_array
 from gotd.transport import Geometry, Whitening
+from gotd.transport.proof import count_proven
 
 SIDES = ("target", "candidates")
 
@@ -142,6 +143,23 @@ class RankedPool:
         ids = self._ranking["id"].combine_chunks()
         return locate(ids, self._ranking["score"].to_numpy(), self.candidates, self.engine)
 
+    def proven(self, budget: int) -> dict[str, Any] | None:
+        """Return how many of the first ``budget`` rows are surely among the exact best.
+
+        Returns:
+            ``rows`` and ``share`` of the selection that are proven; of all candidates, the
+            rows that are ``left`` open and the ``ties``, which rounding cannot tell from the
+            boundary. ``None`` where the selector does not bound its error, or domains are
+            bounded, so that the best rows are not the selection.
+        """
+        facts = self.outcome["diagnostics"]
+        error = facts.get("score_uncertainty")
+        if self._ranking is not None or self._bounded is not None or error is None:
+            return None
+        found = count_proven(self._scores(), budget, error, facts["score_rounding"])
+        share = found.inside / budget
+        return {"rows": found.inside, "share": share, "left": found.left, "ties": found.ties}
+
     def _scores(self) -> list[np.ndarray]:
         """Open the scores of each shard."""
         folder = self.folders["scored"]
@@ -230,8 +248,9 @@ class SelectedRows:
             under_covered: Domains that the base model lacks, where known.
 
         Returns:
-            What `Measures.summary` returns, with ``coverage``, ``targets`` (what each
-            target received; ``None`` without an explainer), by side ``pool_rows`` and
+            What `Measures.summary` returns, with ``coverage``, ``proven``
+            (`RankedPool.proven`), ``targets`` (what each target received; ``None`` without
+            an explainer), by side ``pool_rows`` and
             ``short_rows`` (texts that were left out because they are too short), and
             ``flags`` (`gotd.selection_report.flags.flags`).
         """
@@ -241,6 +260,7 @@ class SelectedRows:
         summary["coverage"] = coverage(
             ranked.best, self.budget, ranked.candidates, ranked.target, seed
         )
+        summary["proven"] = ranked.proven(self.budget)
         summary["targets"] = None if self.explainer is None else self.explainer.summary()
         summary["pool_rows"] = {side: sum(pool["rows"]) for side, pool in pools.items()}
         summary["short_rows"] = {side: pool.get("short_rows", 0) for side, pool in pools.items()}

@@ -18,12 +18,20 @@ import numpy as np
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Scores, ScoringSelector, fill
-from gotd.selectors.transport_settings import TransportSettings, certificate, reference_priority
+from gotd.selectors.transport_settings import (
+    TransportSettings,
+    certificate,
+    proof_facts,
+    reference_priority,
+    warn_of_small_groups,
+)
+from gotd.storage.keys import added_later
 from gotd.storage.work import Work
 from gotd.transport import Compute, Potentials, Problem
 from gotd.transport.debias import self_potential
 from gotd.transport.dense import solve_dense, solve_pot
 from gotd.transport.gradient import calibrate
+from gotd.transport.proof import Proof, examine, is_cheap, prove
 from gotd.transport.published import solve_published
 
 Solver = Literal["semidual", "dense", "pot", "published"]
@@ -47,6 +55,9 @@ class GotD(TransportSettings, ScoringSelector):
         debias: Subtract the candidates' potential against themselves. Not GOT-D; can
             help at epsilon of 0.1 and more.
         direction: ``towards`` the target, or ``away`` from it.
+        prove: Solve on in float64 until as many rows as possible are proven to be inside or
+            outside the exact best ``k``, whatever ``k`` is. Without it the share that is
+            proven is reported where that takes little time.
         epsilon: This and the others: see `TransportSettings`.
     """
 
@@ -56,6 +67,12 @@ class GotD(TransportSettings, ScoringSelector):
     solver: Solver = "semidual"
     debias: bool = False
     direction: Direction = "towards"
+    prove: bool = added_later(False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.prove and (self.debias or self.solver != "semidual"):
+            raise ValueError(f"{self.name}: prove=true needs solver=semidual and debias=false")
 
     def compute_scores(
         self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out
@@ -74,6 +91,7 @@ class GotD(TransportSettings, ScoringSelector):
         else:
             potentials = self._solve_small(problem, compute)
             potentials = replace(potentials, candidate=tuple(fill(out, potentials.candidate)))
+        potentials, proof = self._proof(problem, potentials, compute)
         values = potentials.candidate
         if self.debias:
             epsilon = potentials.epsilon_absolute
@@ -88,6 +106,7 @@ class GotD(TransportSettings, ScoringSelector):
             **certificate(potentials),
             "solver": self.solver,
             "precision": compute.precision,
+            **proof_facts(proof, problem.n_candidates / (problem.n_candidates - 1)),
         }
         return Scores(values, diagnostics, potentials.target)
 
@@ -97,6 +116,19 @@ class GotD(TransportSettings, ScoringSelector):
         if self.solver in ("dense", "pot"):
             return replace(work, memory_bytes=4 * 8 * n_candidates * n_targets)
         return work
+
+    def _proof(
+        self, problem: Problem, potentials: Potentials, compute: Compute
+    ) -> tuple[Potentials, Proof | None]:
+        """Return the potentials, better ones with ``prove``, and how exact they are."""
+        if self.prove:
+            return prove(problem, potentials, compute)
+        # The self potential is an estimate from a sample, without a bound.
+        known = not self.debias and is_cheap(problem)
+        proof = examine(problem, potentials, compute) if known else None
+        if self.solver == "semidual":
+            warn_of_small_groups(problem, potentials, proof)
+        return potentials, proof
 
     def _solve_small(self, problem: Problem, compute: Compute) -> Potentials:
         if self.solver == "published":

@@ -32,9 +32,11 @@ class Compute:
     """Settings of how blocks are computed, which do not change what is computed.
 
     Args:
-        precision: Precision of the matrix product. ``bfloat16`` rounds its inputs (and on
-            a CPU its output); everything else is float32. It is twice as fast, with a top-1 %
-            overlap of about 0.99. ``float64`` is for small problems and tests.
+        precision: Lowest precision of the matrix product. ``bfloat16`` rounds its inputs (and
+            on a CPU its output); everything else is float32. It is twice as fast, with a
+            top-1 % overlap of about 0.99. A solver uses it only for passes far from the
+            solution, and higher ones for what it reports, see `gotd.transport.passes`.
+            ``float64`` is for small problems and tests.
         device: ``auto`` (CUDA if there is one), ``cpu``, ``cuda``, ``cuda:1`` ...
         block_rows: Rows per block; chosen from the free memory when ``None``.
         map_blocks: Applies a function to blocks and yields the results in order, such as

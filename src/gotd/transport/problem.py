@@ -177,6 +177,8 @@ class Potentials:
         converged: Whether the solver met its own tolerance.
         history: The solver's error after each pass or check.
         reference_rows: Candidates in memory during the fit.
+        precision: Precision of the pass that gave ``f`` and the marginal error.
+        rounding: Estimated part of rounding in the marginal error.
         value: ``<a, f> + <b, g>``, the dual value.
     """
 
@@ -189,6 +191,8 @@ class Potentials:
     converged: bool
     history: tuple[float, ...] = ()
     reference_rows: int = 0
+    precision: str = "float64"
+    rounding: float = 0.0
     value: float = float("nan")
 
 

@@ -169,10 +169,12 @@ class Reference:
         squared: ``[n_ref]`` squared norms, the term that logits leave out.
         soft_max: ``[n_ref]`` float64 logarithms of the row sums of the present kernel.
         a: ``[n_ref]`` masses of the sample, summing to 1.
+        is_complete: Whether the sample holds all candidates.
     """
 
     def __init__(self, stream: Stream, epsilon: float, where: np.ndarray, mass: np.ndarray) -> None:
         logits = Logits(stream, epsilon)
+        self.is_complete = len(where) == stream.problem.n_candidates
         self.base = torch.empty(
             (len(where), len(stream.b)), dtype=stream.dtype, device=stream.device
         )

@@ -41,14 +41,15 @@ import torch
 from torch import Tensor
 
 from gotd.transport.blocks import Compute, Stream, full_float32
+from gotd.transport.passes import Passes
 from gotd.transport.problem import Potentials, Problem
 from gotd.transport.reference import REBUILD_LOG_RANGE, Reference, reference_size
 from gotd.transport.semidual import (
     LARGEST_CORRECTION,
+    LAST_IS_NEAR,
     OnFailure,
     reference_sample,
     report_failure,
-    scan,
 )
 
 MOST_ITERATIONS = 2000
@@ -225,38 +226,54 @@ def solve_relaxed(
     relaxation = relax(stream.b, epsilon, mean)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
     where, mass = reference_sample(problem, priority, rows)
+    passes = Passes(stream, epsilon, where, mass, relaxation.weight)
     sample = _Sample(Reference(stream, epsilon, where, mass), stream.b.log(), epsilon, relaxation)
     f = stream.outputs(out)
     correction = torch.ones_like(stream.b)
     gamma, history, step = stream.b.log(), [], 1.0
-    best = gamma, correction, correction
+    best, best_received, exact = (gamma, correction, correction), stream.b, True
+
+    def error_of(received: Tensor) -> float:
+        wanted = relaxation.demand(_positive(received), epsilon * (gamma - sample.log_b))
+        return float((received - wanted).abs().sum() / wanted.sum())
+
     for _ in range(max_passes):
         gamma, estimate = sample.fit(gamma, correction, tolerance / 10.0)
-        received = scan(stream, epsilon, gamma, f, relaxation.weight)
-        wanted = relaxation.demand(_positive(received), epsilon * (gamma - sample.log_b))
-        error = float((received - wanted).abs().sum() / wanted.sum())
+        near = bool(history) and history[-1] <= LAST_IS_NEAR * tolerance
+        exact = passes.certifies or sample.reference.is_complete or near
+        received = passes.scan(gamma, f, exact)
+        if error_of(received) <= tolerance:
+            received, exact = passes.certify(gamma, f, received, error_of, exact), True
+        error = error_of(received)
         if not history or error < min(history):
             ratio = _positive(received) / _positive(estimate)
             best = gamma, correction, ratio.clamp(1.0 / LARGEST_CORRECTION, LARGEST_CORRECTION)
             step = min(1.0, 2.0 * step) if history else step
+            best_received = received
         else:
             step /= 2.0
         history.append(error)
         if error <= tolerance:
             break
         gamma, correction = best[0], best[1] * best[2] ** step
-    if history[-1] > min(history):
-        scan(stream, epsilon, best[0], f, relaxation.weight)
+    if history[-1] > tolerance:
+        gamma = best[0]
+        if exact and history[-1] > min(history):
+            best_received = passes.scan(gamma, f)
+        best_received = passes.certify(gamma, f, best_received, error_of, exact)
+    error = error_of(best_received)
     potentials = Potentials(
         candidate=f,
         target=epsilon * (best[0] - sample.log_b).cpu().numpy(),
         epsilon_absolute=epsilon,
         mean_cost=mean,
-        marginal_error=min(history),
-        passes=len(history),
-        converged=min(history) <= tolerance,
+        marginal_error=error,
+        passes=len(history) + passes.repeated,
+        converged=error <= tolerance,
         history=tuple(history),
         reference_rows=rows,
+        precision=passes.precision,
+        rounding=passes.rounding,
     )
     if not potentials.converged:
         report_failure(problem, potentials, tolerance, on_failure)

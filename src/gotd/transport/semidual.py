@@ -16,17 +16,16 @@ semi-dual; the correction is a multi-fidelity fixed point in the marginals.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gotd.transport.blocks import Block, Compute, Logits, Stream, full_float32, smallest_weight
-from gotd.transport.cost import squared_norms
+from gotd.transport.blocks import Compute, Stream, full_float32
+from gotd.transport.passes import Passes, scan
 from gotd.transport.problem import NotConverged, Potentials, Problem, potentials_of
 from gotd.transport.reference import (
     Reference,
@@ -42,51 +41,9 @@ OnFailure = Literal["raise", "warn"]
 # targets that receive little mass are mostly noise.
 LARGEST_CORRECTION = 5.0
 
-
-def scan(
-    stream: Stream,
-    epsilon: float,
-    gamma: Tensor,
-    out: Sequence[np.ndarray],
-    weight: Callable[[Tensor], Tensor] | None = None,
-) -> Tensor:
-    """Compute the candidates' potentials and the targets' masses in one pass over all candidates.
-
-    Args:
-        stream: The candidates.
-        epsilon: Absolute epsilon.
-        gamma: ``[m]`` float64 ``g / eps + log b``.
-        out: Per candidate array ``[n_k]`` float64, filled with ``f``.
-        weight: Maps ``[n]`` ``f`` to the share of its mass that a row sends; ``None``: all.
-
-    Returns:
-        ``[m]`` float64 mass that each target receives.
-    """
-    # In float32 the logits are in base 2: on a CPU torch's exp2 takes a third of the time
-    # of its exp, and the factor is part of the matrix product.
-    base_2 = stream.dtype == torch.float32
-    unit = math.log(2.0) if base_2 else 1.0
-    logits, scaled = Logits(stream, epsilon * unit), gamma / unit
-    lowest = math.log(smallest_weight(stream.dtype)) / unit
-
-    def pass_block(block: Block) -> tuple[np.ndarray, Tensor]:
-        x, mass = stream.load_block(block)
-        z = logits(x, scaled)
-        top = z.amax(dim=1)
-        z.sub_(top[:, None]).clamp_(min=lowest)
-        z.exp2_() if base_2 else z.exp_()
-        row_sums = z.sum(dim=1)
-        soft_max = unit * top.double() + row_sums.double().log()
-        f = squared_norms(x).double() - epsilon * soft_max
-        mass = mass if weight is None else mass * weight(f)
-        received = z.T @ (mass.to(z.dtype) / row_sums)
-        return f.cpu().numpy(), received.double()
-
-    received = torch.zeros_like(gamma)
-    for block, (f, share) in stream.map(pass_block):
-        out[block.array][block.start : block.stop] = f
-        received += share
-    return received
+# A correction divides the error by ten or more. So the pass after one whose error is at most
+# this many tolerances is expected to be the last.
+LAST_IS_NEAR = 10.0
 
 
 @full_float32()
@@ -141,29 +98,34 @@ def solve_semidual(
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
-    reference = Reference(stream, epsilon, *reference_sample(problem, priority, rows))
+    where, mass = reference_sample(problem, priority, rows)
+    reference = Reference(stream, epsilon, where, mass)
+    passes = Passes(stream, epsilon, where, mass)
     f = stream.outputs(out)
     g = np.zeros(problem.n_target) if start is None else start
-    gamma, history = _correct(
-        stream,
+    gamma, received, history = _correct(
+        passes,
         reference,
-        epsilon,
         stream.b.log() + torch.as_tensor(g / epsilon, device=stream.device),
+        stream.b,
         f,
         tolerance=tolerance,
         max_passes=max_passes,
     )
+    error = float((received - stream.b).abs().sum())
     potentials = potentials_of(
         problem,
         f,
         epsilon * (gamma.cpu().numpy() - np.log(problem.b)),
         epsilon_absolute=epsilon,
         mean_cost=mean,
-        marginal_error=min(history),
-        passes=len(history),
-        converged=min(history) <= tolerance,
+        marginal_error=error,
+        passes=len(history) + passes.repeated,
+        converged=error <= tolerance,
         history=tuple(history),
         reference_rows=rows,
+        precision=passes.precision,
+        rounding=passes.rounding,
     )
     if not potentials.converged:
         report_failure(problem, potentials, tolerance, on_failure)
@@ -171,28 +133,36 @@ def solve_semidual(
 
 
 def _correct(
-    stream: Stream,
+    passes: Passes,
     reference: Reference,
-    epsilon: float,
     gamma: Tensor,
+    b: Tensor,
     out: Sequence[np.ndarray],
     *,
     tolerance: float,
     max_passes: int,
-) -> tuple[Tensor, list[float]]:
+) -> tuple[Tensor, Tensor, list[float]]:
     """Iterate fits on the sample and passes over all candidates until the error is small.
 
     Returns:
-        Gamma of the best pass, whose ``f`` is in ``out``, and every pass's error.
+        Gamma of the best pass, whose ``f`` is in ``out``, the masses that targets receive, and
+        every pass's error. An error above the tolerance may be one of reduced precision.
     """
-    b = stream.b
     wanted = b
     best_wanted, best_gamma, best_received, history = wanted, gamma, b, []
-    step = 1.0
+    step, exact = 1.0, True
+
+    def error_of(received: Tensor) -> float:
+        return float((received - b).abs().sum())
+
     for number in range(max_passes):
         gamma = reference.fit(gamma, wanted, tolerance / 10.0)
-        received = scan(stream, epsilon, gamma, out)
-        error = float((received - b).abs().sum())
+        near = bool(history) and history[-1] <= LAST_IS_NEAR * tolerance
+        exact = passes.certifies or reference.is_complete or near
+        received = passes.scan(gamma, out, exact)
+        if error_of(received) <= tolerance:
+            received, exact = passes.certify(gamma, out, received, error_of, exact), True
+        error = error_of(received)
         if not history or error < min(history):
             best_wanted, best_gamma, best_received = wanted, gamma, received
             # The error fell, so return to full steps.
@@ -205,10 +175,12 @@ def _correct(
         ratio = (b / best_received).clamp(1.0 / LARGEST_CORRECTION, LARGEST_CORRECTION)
         wanted = best_wanted * ratio**step
         wanted, gamma = wanted / wanted.sum(), best_gamma
-    if history[-1] > min(history):
-        # `out` holds the last pass, which was worse: repeat the best one.
-        scan(stream, epsilon, best_gamma, out)
-    return best_gamma, history
+    if history[-1] > tolerance:
+        if exact and history[-1] > min(history):
+            # `out` holds the last pass, which was worse: repeat the best one.
+            best_received = passes.scan(best_gamma, out)
+        best_received = passes.certify(best_gamma, out, best_received, error_of, exact)
+    return best_gamma, best_received, history
 
 
 def reference_sample(
