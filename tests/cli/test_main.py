@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gotd
-from gotd.cli.main import main
+from gotd.cli.main import main, printable
 from gotd.runs import sweep
 
 HEAVY = {"torch", "numpy", "pyarrow", "transformers", "hydra", "omegaconf", "rich", "scipy"}
@@ -68,3 +68,15 @@ def test_a_run_and_its_repetition(tmp_path, capsys):
     assert "1 cells done, 0 failed, 0 missing" in printed
     (table,) = tmp_path.glob("reports/glue-micro-*/tables/glue.md")
     assert "gotd run experiment=glue task=cola" in table.read_text()
+
+
+def test_no_data_steers_a_terminal():
+    assert printable("a \x1b[31mred\x9b\n\t\u00e9\u4e2d") == "a \\x1b[31mred\\x9b\n\t\u00e9\u4e2d"
+    assert printable("\ud800") == "\\ud800"
+
+
+def test_an_error_shows_no_control_character(tmp_path, capsys):
+    absent = tmp_path / "a\x1b[31m.jsonl"
+    given = ["--target", str(absent), "--candidates", str(absent), "--budget", "1"]
+    assert main(["select", *given, "--out", str(tmp_path / "out")]) == 2
+    assert "\x1b" not in capsys.readouterr().err

@@ -550,8 +550,8 @@ def test_two_runs_at_once_cannot_write_one_folder(given, tmp_path, capsys):
         assert f"another gotd select is writing {out}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
     # What a killed run leaves holds nobody up.
-    (tmp_path / ".chosen.lock").touch()
-    (tmp_path / ".chosen.part").mkdir()
+    (tmp_path / ".chosen.gotd-lock").touch()
+    (tmp_path / ".chosen.gotd-part").mkdir()
     assert main(arguments) == 0
     assert [path.name for path in tmp_path.iterdir()] == ["chosen"]
 
@@ -560,7 +560,7 @@ def test_a_run_killed_while_it_replaces_the_folder_loses_nothing(given, tmp_path
     out = tmp_path / "chosen"
     select(given, out, "--budget", "9")
     before = (out / "manifest.json").read_bytes()
-    out.rename(tmp_path / ".chosen.old")
+    out.rename(tmp_path / ".chosen.gotd-old")
     assert main(given.arguments("--budget", "361", "--out", str(out))) == 2
     assert (out / "manifest.json").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["chosen"]

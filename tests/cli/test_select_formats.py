@@ -88,6 +88,16 @@ def test_every_column_is_in_the_file(given, rich, tmp_path, suffix):
         assert is_empty == ("more" not in original)
 
 
+def test_a_carriage_return_is_no_end_of_a_row(given, tmp_path):
+    table = pa.table({"text": [f"{text}\rmore" for text in given.rows.values()]})
+    pq.write_table(table, tmp_path / "pool.parquet")
+    select(given, tmp_path / "pool.parquet", tmp_path / "a.csv", "--budget", "9")
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [int(row["gotd_rank"]) for row in found] == list(range(1, 10))
+    assert all(row["text"].endswith("\rmore") for row in found)
+
+
 def test_a_folder_has_the_other_columns_too(given, rich, tmp_path):
     pool, rows = rich
     select(given, pool, tmp_path / "chosen", "--budget", "7")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from gotd import GOTD
 from gotd.cli.main import main
+from gotd.data.left_out.where import Where
 
 
 def lines(path):
@@ -118,12 +120,36 @@ def test_the_list_has_a_format_too_and_may_be_empty(given, tmp_path, suffix, cap
     assert f"--removed {listed} exists" in capsys.readouterr().err
 
 
+def test_an_input_is_never_the_list(given, tmp_path, capsys):
+    before = given.target.read_bytes()
+    more = ("--budget", "9", "--removed", str(given.target), "--overwrite")
+    assert main(given.arguments("--out", str(tmp_path / "a.jsonl"), *more)) == 2
+    assert "is an input, or in the store" in capsys.readouterr().err
+    listed = tmp_path / "a-9.jsonl"  # the rows of a budget would have this name
+    more = ("--budget", "8,9", "--removed", str(listed))
+    assert main(given.arguments("--out", str(tmp_path / "a.jsonl"), *more)) == 2
+    assert "is in the place of --out" in capsys.readouterr().err
+    assert given.target.read_bytes() == before
+    assert not listed.exists()
+
+
+def test_a_column_without_values_is_missing():
+    rows = pa.table({"lang": pa.nulls(2), "n": pa.nulls(2), "my n": ["3", "x"]})
+    for text in ("lang in ('en',)", "lang not in ('en',)", "n in (1, 2)", "n > 1", "lang", "other"):
+        assert not Where(text).holds(rows, "rows").any()
+    assert Where("lang is None and other is None").holds(rows, "rows").all()
+    assert Where("col('my n') > 2").holds(rows, "rows").tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
     ("more", "says"),
     [
         (["--where", "lang = 3"], "--where 'lang = 3' cannot be read"),
         (["--where", "lang == 'xx'"], "after 372 were left out (filtered)"),
         (["--where", "lang == 'en'", "--unit", "fixed"], "--where needs --unit whole"),
+        (["--where", "lang in ('en', 3)"], "is not allowed here"),
+        (["--where", "lang != 99999999999999999999"], "at most 63 bits"),
+        (["--where", " and ".join(["n > 0"] * 900)], "has more than 2,000 parts"),
         (["--removed", "a.txt"], "the name must end in .jsonl"),
         (["--exclude", "absent.jsonl"], "no file absent.jsonl"),
     ],

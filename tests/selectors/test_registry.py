@@ -80,3 +80,18 @@ def test_solving_again_costs_more_than_solving_once():
     assert build_selector("dsir", {}).work(100, 10, 0, 5).texts == 210
     dense = build_selector("got_d", {"solver": "dense"}).work(1_000, 100, 64, 10)
     assert dense.memory_bytes >= 8 * 1_000 * 100
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "says"),
+    [
+        ("dsir", {"ngrams": 10**19}, "ngrams must be at least 1 and at most 100"),
+        ("classifier", {"buckets": 10**19}, "buckets must be at most"),
+        ("classifier", {"ngrams": 101}, "ngrams must be at most 100"),
+        ("got_d", {"device": "abc"}, "the device must be auto, cpu, cuda"),
+        ("mmd", {"device": "-1"}, "the device must be auto, cpu, cuda"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_an_error_at_once(name, setting, says):
+    with pytest.raises(ValueError, match=says):
+        build_selector(name, setting)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"gotd: {error}", file=sys.stderr)
         return 2
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     from gotd.storage.artifacts import ArtifactError
 
     try:
         return int(options.run(options) or 0)
     except (ValueError, OSError, ArtifactError) as error:
-        print(f"gotd {options.command}: {error}", file=sys.stderr)
+        print(printable(f"gotd {options.command}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"gotd {options.command}: interrupted; run it again to resume", file=sys.stderr)
         return 130
+
+
+def printable(text: str) -> str:
+    """Return a text whose control characters are escaped, so that no data steers a terminal."""
+
+    def shown(char: str) -> str:
+        is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
+        return ascii(char)[1:-1] if is_control else char
+
+    return "".join(map(shown, text))
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -41,13 +41,13 @@ def run(options: argparse.Namespace) -> int:
     _check_licence(options.license)
     request = _request(options)
     output = Output(options.out, options.overwrite)
-    _check_removed(options, output)
     parts = (*request.target, *request.candidates, *request.leave_out.exclude)
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
     encoder = Path(options.encoder)
     if options.encoder not in KNOWN and encoder.is_dir():
         inputs += encoder.iterdir()
+    _check_removed(options, output, inputs)
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
         store, engine = Store(options.store), engine_of(options)
         announce = partial(_announce, request=request)
@@ -72,11 +72,11 @@ def run(options: argparse.Namespace) -> int:
         if count:
             log.warning("%s rows of the %s hold no word that the encoder knows", f"{count:,}", side)
     log.info(
-        "%s of %s candidates in %s: %s, report.md, manifest.json, README.md",
+        "%s of %s candidates: %s; report.md, manifest.json, README.md in %s",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
         f"{manifest['rows']['candidates']:,}",
-        options.out,
         ", ".join(manifest["files"]),
+        output.folder if output.suffix else options.out,
     )
     return 0
 
@@ -111,7 +111,7 @@ def _check_licence(given: str | None) -> None:
         raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
 
 
-def _check_removed(options: argparse.Namespace, output: Output) -> None:
+def _check_removed(options: argparse.Namespace, output: Output, inputs: list[Path]) -> None:
     """Check that --removed may be written: a new file, or one that --overwrite allows."""
     path = options.removed
     if path is None:
@@ -119,8 +119,11 @@ def _check_removed(options: argparse.Namespace, output: Output) -> None:
     removed_suffix(path)
     if path.exists() and not (options.overwrite and path.is_file()):
         raise ValueError(f"--removed {path} exists; choose another name or give --overwrite")
-    if path.resolve().is_relative_to(output.folder) or path.resolve() == output.out:
+    if output.holds(path):
         raise ValueError(f"--removed {path} is in the place of --out; choose another name")
+    real = path.resolve()
+    if real.is_relative_to(options.store.resolve()) or real in {one.resolve() for one in inputs}:
+        raise ValueError(f"--removed {path} is an input, or in the store; choose another name")
 
 
 def engine_of(options: argparse.Namespace) -> Engine:

@@ -6,7 +6,6 @@ model behind it. Target and candidates always go through the same encoder.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -27,7 +26,7 @@ from gotd.embedding.embedders import (
 from gotd.embedding.gradient import GradientEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
-from gotd.storage.checks import check_choices
+from gotd.storage.checks import check_choices, check_device_name
 from gotd.storage.model_files import hub_commit, locate, model_identity
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
@@ -285,8 +284,7 @@ def check_device(device: str) -> None:
         ValueError: If it is neither ``auto`` nor ``cpu`` nor ``cuda``, with a number or
             without, or there is no such GPU.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
-        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, not {device!r}")
+    check_device_name(device)
     if not device.startswith("cuda"):
         return
     import torch

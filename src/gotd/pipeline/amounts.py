@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gotd.engine.local import Engine
     from gotd.storage.artifacts import Store
 
+MOST_TOKENS = 10**15
 _POWERS = {"": 1, "k": 1_000, "m": 1_000_000, "b": 1_000_000_000}
 
 
@@ -63,10 +64,10 @@ def parse_share(given: str) -> Amount:
     Raises:
         ValueError: If it is no share above 0 and up to 100 %.
     """
-    number = given.removesuffix("%").strip()
-    if re.fullmatch(r"\d*\.?\d+", number) and 0 < float(number) <= 100:
-        return Amount(float(number) / 100, "share")
-    raise ValueError(f"a share must be above 0% and at most 100%, such as 5%, not {given!r}")
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*%\s*", given[:40])
+    if match and 0 < float(match[1]) <= 100:
+        return Amount(float(match[1]) / 100, "share")
+    raise ValueError(f"a share must be above 0% and at most 100%, such as 5%, not {given[:40]!r}")
 
 
 def parse_tokens(given: str, tokenizer: str) -> Amount:
@@ -75,10 +76,10 @@ def parse_tokens(given: str, tokenizer: str) -> Amount:
     Raises:
         ValueError: If it is no number of tokens of at least 1.
     """
-    match = re.fullmatch(r"(\d[\d_]*(?:\.\d+)?)([kmb]?)", given.strip().lower())
-    if match and (tokens := round(float(match[1]) * _POWERS[match[2]])) >= 1:
+    match = re.fullmatch(r"(\d+(?:_\d+)*(?:\.\d+)?)([kmb]?)", given[:40].strip().lower())
+    if match and 1 <= (tokens := round(float(match[1]) * _POWERS[match[2]])) <= MOST_TOKENS:
         return Amount(tokens, "tokens", tokenizer)
-    raise ValueError(f"--tokens must be a number such as 2M, 500k or 1000000, not {given!r}")
+    raise ValueError(f"--tokens must be a number such as 2M, 500k or 1000000, not {given[:40]!r}")
 
 
 @dataclass(frozen=True)

@@ -195,12 +195,13 @@ class _Csv:
 
     def write(self, block: Block) -> None:
         names = block.names
-        rows = csv.writer(self.file, lineterminator="\n")
-        if not self.has_header:
-            rows.writerow(names)
-            self.has_header = True
-        for record in block.records:
-            rows.writerow([_cell(record.get(name)) for name in names])
+        plain = csv.writer(self.file, lineterminator="\n")
+        # Python's writer leaves a carriage return bare, which ends a row for readers.
+        quoted = csv.writer(self.file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        rows = [[_cell(record.get(name)) for name in names] for record in block.records]
+        for row in rows if self.has_header else [names, *rows]:
+            (quoted if any("\r" in cell for cell in row) else plain).writerow(row)
+        self.has_header = True
 
 
 @contextmanager

@@ -61,8 +61,14 @@ class Output:
             and re.fullmatch(form, path.name) is not None
         )
 
+    def holds(self, path: Path) -> bool:
+        """Return whether a path is in the place of this output, whatever the budgets."""
+        real = path.resolve()
+        return real.is_relative_to(self.folder) or real == self.out or self._is_rows(real)
+
     def _beside(self, ending: str) -> Path:
-        return self.folder.with_name(f".{self.folder.name}.{ending}")
+        # A name that nobody else has, since what is there is removed.
+        return self.folder.with_name(f".{self.folder.name}.gotd-{ending}")
 
     @contextmanager
     def claimed(self, inputs: Sequence[Path], store: Path) -> Iterator[None]:
@@ -174,7 +180,7 @@ class Output:
 
     def _move(self, rows: Path, place: Path) -> None:
         """Move finished rows to their place; a folder's old one is removed last."""
-        old = place.with_name(f".{place.name}.old")
+        old = place.with_name(f".{place.name}.gotd-old")
         shutil.rmtree(old, ignore_errors=True)
         if place.is_dir():
             place.rename(old)

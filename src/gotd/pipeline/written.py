@@ -75,8 +75,6 @@ def write_selection(
             summaries[budget] = measured | budgets.summary(budget)
             written[name] = {"rows": budget, **_checksums(folder / name)}
         rows.close()
-        if removed is not None:
-            _write_removed(prepared, removed)
         elapsed_s = time.perf_counter() - began
         prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
         manifest = {
@@ -92,6 +90,8 @@ def write_selection(
         beside = "../" if output.suffix else ""
         files = {budget: f"{beside}{name}" for budget, name in files.items()}
         (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")
+    if removed is not None:  # last, so that it is not there without a selection
+        _write_removed(prepared, removed)
     return manifest
 
 
@@ -108,9 +108,13 @@ def removed_suffix(path: Path) -> str:
 
 
 def _write_removed(prepared: Prepared, path: Path) -> None:
-    with atomic_write(path) as part, open_writer(part, removed_suffix(path)) as writer:
-        for table in prepared.removed():
-            writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+    try:
+        with atomic_write(path) as part, open_writer(part, removed_suffix(path)) as writer:
+            for table in prepared.removed():
+                writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(f"cannot write --removed {path}: {reason}; choose another name") from error
 
 
 def _checksums(rows: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Scores, ScoringSelector, fill
 from gotd.selectors.word_rows import BLOCK_ROWS, LAST, sample_rows, target_words, words_of
-from gotd.storage.checks import check_at_least
+from gotd.storage.checks import check_at_least, check_at_most
 from gotd.storage.work import Work
 
 TOLERANCE, MOST_ITERATIONS = 1e-6, 1000
@@ -67,6 +67,8 @@ class Classifier(ScoringSelector):
 
     def __post_init__(self) -> None:
         check_at_least(self, 1, "ngrams", "buckets", prefix=f"{self.name}: ")
+        check_at_most(self, 100, "ngrams", prefix=f"{self.name}: ")
+        check_at_most(self, 2**26, "buckets", prefix=f"{self.name}: ")
         check_at_least(self, 2, "pool_rows", prefix=f"{self.name}: ")
         if not self.regularisation > 0:
             raise ValueError(f"{self.name}: regularisation must be positive")

@@ -77,8 +77,8 @@ class DSIR(ScoringSelector):
 
     def __post_init__(self) -> None:
         self.check_choices()
-        if self.ngrams < 1:
-            raise ValueError(f"dsir: ngrams must be at least 1, not {self.ngrams}")
+        if not 1 <= self.ngrams <= 100:
+            raise ValueError(f"dsir: ngrams must be at least 1 and at most 100, not {self.ngrams}")
         if not 1 <= self.buckets < 2**32:
             raise ValueError(f"dsir: buckets must be in [1, 2^32), not {self.buckets}")
         if self.target_smoothing < 0:

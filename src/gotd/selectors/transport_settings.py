@@ -14,7 +14,7 @@ from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Selector
-from gotd.storage.checks import check_at_least
+from gotd.storage.checks import check_at_least, check_device_name
 from gotd.storage.work import Work
 from gotd.transport import Compute, Geometry, Potentials, Problem, Whitening, solve_semidual
 from gotd.transport.cost import Cost
@@ -53,6 +53,7 @@ class Comparison(Selector):
 
     def __post_init__(self) -> None:
         self.check_choices()
+        check_device_name(self.device)
 
     def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:
         """Return the transport problem between the pool and the target."""

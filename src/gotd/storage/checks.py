@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -48,8 +49,29 @@ def check_at_least(settings: Any, least: int, *names: str, prefix: str = "") -> 
             raise ValueError(f"{prefix}{name} must {bound}, not {value}")
 
 
+def check_at_most(settings: Any, most: int, *names: str, prefix: str = "") -> None:
+    """Raise a ValueError if a field is above its bound; ``None`` is within every bound.
+
+    Args:
+        settings: Object with the fields.
+        most: Highest value of each field.
+        names: Names of the fields.
+        prefix: Comes before the name in the message.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value > most:
+            raise ValueError(f"{prefix}{name} must be at most {most:,}, not {value}")
+
+
 def check_share(settings: Any, name: str, prefix: str = "") -> None:
     """Raise a ValueError if a field is not in [0, 1)."""
     value = getattr(settings, name)
     if not 0 <= value < 1:
         raise ValueError(f"{prefix}{name} must lie in [0, 1), not {value}")
+
+
+def check_device_name(device: str) -> None:
+    """Raise a ValueError if a device is none of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, not {device!r}")

@@ -37,6 +37,10 @@ _ALLOWED = (
 )
 
 
+MOST_NODES = 2000
+"""Parts of a condition; Arrow overflows its stack on far longer ones."""
+
+
 class Where:
     """A condition on the columns of a row; a comparison with a missing value does not hold.
 
@@ -51,10 +55,13 @@ class Where:
         self.text = text
         self.columns: dict[str, None] = {}
         self._numeric: set[str] = set()
+        self._types: dict[str, pa.DataType] = {}
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             raise ValueError(f"--where {text!r} cannot be read ({error}); {_ALLOWED}") from error
+        if sum(1 for _ in ast.walk(tree)) > MOST_NODES:
+            raise ValueError(f"--where has more than {MOST_NODES:,} parts; make it shorter")
         try:
             self._condition = self._parsed(tree.body)
         except RecursionError as error:
@@ -87,8 +94,10 @@ class Where:
         return mask
 
     def _column(self, rows: pa.Table, name: str) -> Any:
-        if name not in rows.column_names:
-            return pa.nulls(rows.num_rows)
+        # A column without any value has the type of what it is compared with.
+        absent = self._types.get(name, pa.bool_())
+        if name not in rows.column_names or pa.types.is_null(rows.schema.field(name).type):
+            return pa.nulls(rows.num_rows, absent)
         column = rows[name].combine_chunks()
         if column.type == JSON_TEXT:
             values = values_of(column)
@@ -134,7 +143,8 @@ class Where:
             if not isinstance(other, ast.Tuple | ast.List | ast.Set) or not other.elts:
                 raise self._refused(other)
             values = [_constant(item) for item in other.elts]
-            if any(value is None for value in values):
+            kinds = {float if type(value) is int else type(value) for value in values}
+            if any(value is None for value in values) or len(kinds) > 1:
                 raise self._refused(other)
             self._note(one, values)
             field = self._field(one)
@@ -153,10 +163,16 @@ class Where:
         return self._field(node) if constant is None else constant
 
     def _note(self, column: ast.expr, values: Sequence[Any]) -> None:
-        """Note a column that is compared with numbers."""
-        is_number = any(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-        if is_number and isinstance(column, ast.Name):
-            self._numeric.add(column.id)
+        """Note the type of what a column is compared with."""
+        if not isinstance(column, ast.Name | ast.Call):
+            return
+        name = self._path(column)[0]
+        for value in values:
+            if isinstance(value, bool | str):
+                self._types[name] = pa.bool_() if isinstance(value, bool) else pa.string()
+            elif isinstance(value, int | float):
+                self._types[name] = pa.float64()
+                self._numeric.add(name)
 
     def _field(self, node: ast.expr) -> pc.Expression:
         path = self._path(node)
@@ -185,6 +201,8 @@ def _constant(node: ast.expr) -> Any:
         value = _constant(node.operand)
         return -value if isinstance(value, int | float) and not isinstance(value, bool) else None
     if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool):
+        if isinstance(node.value, int) and not -(2**63) <= node.value < 2**63:
+            raise ValueError("--where: a number must have at most 63 bits")
         return node.value
     return None
 
