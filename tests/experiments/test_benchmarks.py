@@ -254,6 +254,7 @@ def test_a_claim_without_a_measurement_is_left_open(side_by_side):
     assert side_by_side.claim("error", 2.5, 2.0, at_most=True)["holds"] is False
 
 
+@pytest.mark.slow
 def test_every_selector_without_a_model_is_timed(tmp_path):
     result, page = run_quickly("selection", tmp_path)
     assert {"bm25", "facility_location", "unbalanced_ot", "tsds"} <= set(result["contenders"])

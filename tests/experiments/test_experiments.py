@@ -27,7 +27,8 @@ WORLD = [
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_all_its_cells(experiment):
-    cells = expand([f"experiment={experiment}"])
+    fewer = ["seed=1,2,3"] if experiment.startswith("gap") else []  # of its thousands of cells
+    cells = expand([f"experiment={experiment}", *fewer])
     tasks = {config.task.name for config, _ in cells}
     arms = {config.selector.arm for config, _ in cells}
     seeds = {config.seed for config, _ in cells}

@@ -88,7 +88,7 @@ def test_only_registered_comparisons_are_tested(make_records):
     assert adjusted[0] == pytest.approx(4 * by_hand[0])
 
 
-@pytest.mark.parametrize("seeds", [3, 10])
+@pytest.mark.parametrize("seeds", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_worlds_without_a_difference_get_a_verdict_in_one_table_of_twenty(record, seeds):
     """Simulate reports in which no arm differs: seeds and tasks have effects, arms have none."""
     arms, tasks, worlds = ("none", "random", "nearest", "dsir", "curated_tapt", "got_d"), 3, 400
