@@ -133,6 +133,17 @@ def test_an_input_is_never_the_list(given, tmp_path, capsys):
     assert not listed.exists()
 
 
+@pytest.mark.parametrize("option", ["--tokenizer", "--encoder"])
+def test_a_model_is_never_replaced(given, tmp_path, capsys, option):
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "config.json").write_text("{}")
+    more = ("--tokens", "9", option, str(model), "--overwrite")
+    assert main(given.arguments("--out", str(model), *more)) == 2
+    assert f"holds the input {model / 'config.json'}" in capsys.readouterr().err
+    assert (model / "config.json").read_text() == "{}"
+
+
 def test_a_column_without_values_is_missing():
     rows = pa.table({"lang": pa.nulls(2), "n": pa.nulls(2), "my n": ["3", "x"]})
     for text in ("lang in ('en',)", "lang not in ('en',)", "n in (1, 2)", "n > 1", "lang", "other"):

@@ -44,9 +44,9 @@ def run(options: argparse.Namespace) -> int:
     parts = (*request.target, *request.candidates, *request.leave_out.exclude)
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
-    encoder = Path(options.encoder)
-    if options.encoder not in KNOWN and encoder.is_dir():
-        inputs += encoder.iterdir()
+    for name in {options.encoder, options.model or "", options.tokenizer} - {*KNOWN, ""}:
+        if Path(name).is_dir():  # else it is the name of a model on the Hub
+            inputs += Path(name).iterdir()
     _check_removed(options, output, inputs)
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
         store, engine = Store(options.store), engine_of(options)
