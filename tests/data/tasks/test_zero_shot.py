@@ -53,6 +53,25 @@ def test_rows_that_are_answered_are_never_selected_for(folder):
         selected_for(folder, make(), None)
 
 
+def test_questions_on_one_passage_are_on_one_side(tmp_path):
+    place = tmp_path / "zeroshot" / "quiz"
+    place.mkdir(parents=True)
+    passages = [f"passage {i // 4}" for i in range(40)]
+    rows = {"question": [f"q {i}?" for i in range(40)], "passage": passages, "label": [0] * 40}
+    pq.write_table(pa.table(rows), place / "test.parquet")
+    task = make(
+        text_columns=("question", "passage"), choices=("a", "b"), classes=2, evaluated_rows=10
+    )
+    folder = Folder(str(tmp_path))
+    rows, texts = evaluated(folder, task, "test"), selected_for(folder, task, None)
+    assert rows.num_rows == 10
+    answered = set(rows["text_pair"].to_pylist())
+    # Ten rows need three passages of four; the two rows that are left over are on no side.
+    assert len(answered) == 3
+    assert texts.num_rows == 40 - 12
+    assert not answered & set(texts["text_pair"].to_pylist())
+
+
 @pytest.mark.parametrize(
     ("choices", "labels", "message"),
     [

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gotd.config.schemas import TaskLimits
 from gotd.data.base import Source
 from gotd.data.columns import origin
-from gotd.data.sampling import at_most
+from gotd.data.sampling import SPLIT_SEED, at_most, uniform_by_id
 from gotd.data.sizes import expected_rows
 from gotd.data.tasks.labelled import LabelledTask, load
 from gotd.storage.checks import check_at_least
@@ -23,7 +24,8 @@ class ZeroShotTask(LabelledTask):
 
     No label is ever seen before the answers are scored. A task whose ``train_split`` is
     also reported has no texts of its own to select for: its rows are split, by a hash of
-    their ids, into those that are answered and those that are only read.
+    their passages, into those that are answered and those that are only read. Rows without
+    a second text are split by a hash of their ids.
 
     Args:
         context: What a choice follows (`gotd.evaluation.zero_shot.Prompt`).
@@ -70,7 +72,14 @@ class ZeroShotTask(LabelledTask):
         self, source: Source, limits: TaskLimits, protocol: str, seed: int
     ) -> dict[str, Any]:
         """Return what `tables` depends on: not on the seed."""
-        return self._rows_key(source, limits, protocol)
+        # 2: rows of a split that is divided are divided by passage, not by id.
+        version = {"version": 2} if self.divides_reported else {}
+        return {**self._rows_key(source, limits, protocol), **version}
+
+    @property
+    def divides_reported(self) -> bool:
+        """Whether the texts to select for are rows of a reported split that are not answered."""
+        return self.train_split in self.reported_splits.values()
 
 
 def evaluated(source: Source, task: ZeroShotTask, split: str) -> pa.Table:
@@ -87,6 +96,8 @@ def evaluated(source: Source, task: ZeroShotTask, split: str) -> pa.Table:
     rows = load(source, task, split)
     if not task.choices:
         rows = rows.append_column("choices", _choices(source, task, split, rows))
+    if split == task.train_split:
+        rows = rows.filter(pc.is_in(_passages(rows), value_set=_answered(task, rows)))
     return at_most(rows, task.evaluated_rows, "evaluated")
 
 
@@ -105,16 +116,31 @@ def selected_for(source: Source, task: ZeroShotTask, limit: int | None) -> pa.Ta
         ValueError: If all rows are answered, so that none is left to select for.
     """
     rows = load(source, task, task.train_split).drop_columns(["label"])
-    if task.train_split in task.reported_splits.values():
+    if task.divides_reported:
         # Deviation D27: the folder's BoolQ is its validation split alone.
-        answered = evaluated(source, task, task.train_split)["id"]
-        rows = rows.filter(pc.invert(pc.is_in(rows["id"], value_set=answered)))
+        answered = pc.is_in(_passages(rows), value_set=_answered(task, rows))
+        rows = rows.filter(pc.invert(answered))
         if rows.num_rows == 0:
             raise ValueError(
                 f"task {task.name}: all rows of {task.train_split!r} are answered, so none is left "
                 "to select for; lower task.evaluated_rows"
             )
     return at_most(rows, limit, "target")
+
+
+def _passages(rows: pa.Table) -> pa.ChunkedArray:
+    """Return what must not be on both sides of a divided split: the passage, or the id."""
+    return pc.coalesce(rows["text_pair"], rows["id"])
+
+
+def _answered(task: ZeroShotTask, rows: pa.Table) -> pa.Array:
+    """Return the passages whose questions are answered, as many as hold the rows to answer."""
+    counts = pc.value_counts(_passages(rows).combine_chunks())
+    passages, sizes = counts.field("values"), counts.field("counts").to_numpy()
+    order = np.argsort(uniform_by_id(passages, SPLIT_SEED, "evaluated"), kind="stable")
+    before = np.cumsum(sizes[order]) - sizes[order]
+    limit = rows.num_rows if task.evaluated_rows is None else task.evaluated_rows
+    return passages.take(pa.array(order[before < limit]))
 
 
 def _choices(source: Source, task: ZeroShotTask, split: str, rows: pa.Table) -> pa.ChunkedArray:
