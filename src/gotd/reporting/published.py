@@ -183,7 +183,7 @@ def published_tables(published: Sequence[Published], ours: Sequence[Block]) -> l
         published: All published numbers.
         ours: Blocks of one experiment.
     """
-    measured = _measured([block for block in ours if not block.seed_is_world])
+    measured = measured_rows([block for block in ours if not block.seed_is_world])
     if not measured:
         return []
     experiment = ours[0].experiment.replace("_", "").replace("-", "")
@@ -200,8 +200,8 @@ def published_tables(published: Sequence[Published], ours: Sequence[Block]) -> l
     return tables
 
 
-def _measured(ours: Sequence[Block]) -> list[Ours]:
-    """List our rows that hold a score, each with its setting."""
+def measured_rows(ours: Sequence[Block]) -> list[Ours]:
+    """Return our rows that have a score, each with its setting."""
     shown = ("scale", "budget", "protocol", "variant", "model")
     names = [n for n in dict.fromkeys(n for block in ours for n in block.axes) if n not in shown]
     differing = [n for n in names if len({block.axes.get(n) for block in ours}) > 1]
@@ -217,7 +217,7 @@ def _measured(ours: Sequence[Block]) -> list[Ours]:
     return rows
 
 
-def _setting(number: int, name: str) -> tuple[int, int | None]:
+def setting_of(number: int, name: str) -> tuple[int, int | None]:
     """Return budget and label limit of a published block.
 
     Raises:
@@ -237,7 +237,7 @@ def _setting(number: int, name: str) -> tuple[int, int | None]:
 def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence[Ours]) -> Table:
     """Build the table of one published block."""
     columns = tuple(dict.fromkeys(entry.column for entry in entries))
-    budget, labels = _setting(number, name)
+    budget, labels = setting_of(number, name)
     printed: dict[str, dict[str, Published]] = defaultdict(dict)
     for entry in entries:
         printed[entry.row][entry.column] = entry
@@ -246,7 +246,7 @@ def _beside(entries: Sequence[Published], number: int, name: str, ours: Sequence
     for method, of in printed.items():
         rows.append((method, "published", *[_as_printed(of.get(c)) for c in columns]))
         if base is not None and base is not of:
-            gains = [_printed_gain(of.get(c), base.get(c)) for c in columns]
+            gains = [printed_gain(of.get(c), base.get(c)) for c in columns]
             rows.append((method, "published minus base", *gains))
         at = [one for one in ours if one.is_as(method) and one.is_at(budget, labels)]
         rows += _our_rows(number, method, at, columns, "ours")
@@ -288,7 +288,8 @@ def _as_printed(entry: Published | None) -> str:
     return f"{entry.mean} ({entry.sd})" if entry.sd else entry.mean
 
 
-def _printed_gain(entry: Published | None, base: Published | None) -> str:
+def printed_gain(entry: Published | None, base: Published | None) -> str:
+    """Return the printed number minus the printed base, with a sign; empty without both."""
     if entry is None or base is None:
         return ""
     digits = len(entry.mean.partition(".")[2])

@@ -15,6 +15,7 @@ from gotd.reporting import comparisons, tables
 from gotd.reporting.cells import Block, blocks
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
+from gotd.reporting.paper_rows import paper_table
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
 from gotd.reporting.render import Picture, Section, Table, one_line, render, to_terminal
@@ -63,8 +64,9 @@ def write_report(
 
     Below ``out``: ``tables/<experiment>`` with sweeps, scores and comparisons, the same with
     ``_by_task``, ``_selections`` and ``_cost`` (only this one depends on more than the
-    fingerprint), each as ``.md`` and ``.tex``; ``figures/<experiment>_…svg``;
-    ``report.html``. Files of earlier reports that this one does not write stay.
+    fingerprint), each as ``.md`` and ``.tex``; ``tables/paper`` with each row of the paper's
+    tables; ``figures/<experiment>_…svg``; ``report.html``. Files of earlier reports that
+    this one does not write stay.
 
     Args:
         records: Validated records, of one experiment or several, repeats allowed.
@@ -88,7 +90,8 @@ def write_report(
         f"from {len(records)} records with fingerprint {fingerprint(records)}",
     )
     experiments: dict[str, list[Block]] = defaultdict(list)
-    for block in blocks(records):
+    every = blocks(records)
+    for block in every:
         experiments[block.experiment].append(block)
     texts: dict[Path, str] = {}
     sections, details = [], []
@@ -101,6 +104,10 @@ def write_report(
             texts[out / "figures" / name] = picture.svg
         sections += main
         details += _sections(members, [first_rows_table]) + sum(files.values(), [])
+    if published:
+        section = Section("GOT-D: published beside measured", (paper_table(published, every),))
+        texts |= _tables("paper", {"": [section]}, out / "tables", stamp)
+        sections.append(section)
     details.append(Section("All records", (tables.provenance_table(records),)))
     title = "Report: " + ", ".join(experiments)
     page = render("page.html", title, sections, details=details, stamp=stamp)
