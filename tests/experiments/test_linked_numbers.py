@@ -2,7 +2,8 @@
 
 A number is a link whose title names the cell: `[79.7](tables/glue.md "micro; got_d; average")`
 is the cell of the row `got_d` and the column `average` under headings that contain `micro`.
-Several words are divided by `/`, and those after a `-` are in no heading.
+Several words are divided by `/`, and those after a `-` are in no heading. The address ends with
+the anchor of the section, so that a click shows the table.
 """
 
 import re
@@ -13,7 +14,7 @@ import pytest
 
 TOP = Path(__file__).parents[2]
 PAGES = (TOP / "README.md", TOP / "results" / "README.md")
-LINK = re.compile(r'\[([^\]]+)\]\(([^)\s]+\.md) "([^"]+)"\)')
+LINK = re.compile(r'\[([^\]]+)\]\(([^)\s]+\.md)(?:#([^)\s]*))? "([^"]+)"\)')
 NUMBER = re.compile(r"[+-]?\d*\.?\d+")
 DECIMAL = re.compile(r"(?<![\w./-])[+-]?\d*\.\d+(?![\w.]|-\d)")
 CLAIMING = ("What was measured", "Claims", "Experiments")
@@ -51,27 +52,38 @@ def agree(said: str, measured: str) -> bool:
     return abs(float(said) - float(measured)) <= 0.5 * 10**-digits + 1e-9
 
 
-def check(text: str, title: str, page: str) -> None:
-    """Raise if a link's text is not the cell that its title names."""
+def anchor(heading: str) -> str:
+    """Return the anchor that GitHub gives to a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def check(text: str, title: str, page: str) -> str:
+    """Raise if a link's text is not the cell that its title names.
+
+    Returns:
+        The anchor of the section that has the cell.
+    """
     section, row, column = (part.strip() for part in title.split(";"))
     words = [word.strip() for word in section.split("/")]
     names = [name.strip() for name in row.split(",")]
     found = [
-        cell
+        (cell, headings.split(" / ")[1])
         for headings, own, name, cell in cells(page)
         if name == column
         and own[: len(names)] == names
         and all((word.lstrip("-") in headings) != word.startswith("-") for word in words)
     ]
     assert len(found) == 1, f"{title!r} names {len(found)} cells"
-    said, measured = numbers(text), numbers(found[0])
+    ((cell, heading),) = found
+    said, measured = numbers(text), numbers(cell)
     assert said, f"{text!r} holds no number"
-    assert len(measured) >= len(said), f"{title!r}: the cell holds {found[0]!r}"
+    assert len(measured) >= len(said), f"{title!r}: the cell holds {cell!r}"
     for one, other in zip(said, measured, strict=False):
-        assert agree(one, other), f"{title!r}: {text!r} for {found[0]!r}"
+        assert agree(one, other), f"{title!r}: {text!r} for {cell!r}"
+    return anchor(heading)
 
 
-def links(page: Path) -> list[tuple[str, str, str]]:
+def links(page: Path) -> list[tuple[str, str, str, str]]:
     return LINK.findall(page.read_text(encoding="utf-8"))
 
 
@@ -80,15 +92,15 @@ def test_there_are_linked_numbers():
 
 
 @pytest.mark.parametrize(
-    ("page", "text", "target", "title"),
+    ("page", "text", "target", "place", "title"),
     [
-        pytest.param(page, *link, id=f"{page.parent.name}: {link[2]}")
+        pytest.param(page, *link, id=f"{page.parent.name}: {link[3]}")
         for page in PAGES
         for link in links(page)
     ],
 )
-def test_a_linked_number_is_the_cell_that_its_title_names(page, text, target, title):
-    check(text, title, (page.parent / target).read_text(encoding="utf-8"))
+def test_a_linked_number_is_the_cell_that_its_title_names(page, text, target, place, title):
+    assert place == check(text, title, (page.parent / target).read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name)
