@@ -186,9 +186,10 @@ def test_an_out_that_does_not_fit_is_refused(problem, out):
 
 
 def test_the_best_pass_is_kept_when_the_last_was_worse(problem):
-    # At this epsilon a sample of as many rows as targets stagnates: passes get worse.
+    # At this epsilon a sample of as many rows as targets stagnates: passes get worse. The eighth
+    # repeats the best one.
     hard = dataclasses.replace(problem, epsilon=0.01)
-    with pytest.warns(RuntimeWarning, match="after 7 passes"):
+    with pytest.warns(RuntimeWarning, match="after 8 passes"):
         kept = solve(hard, 60, tolerance=1e-6, max_passes=7, on_failure="warn")
     assert kept.history[-1] > min(kept.history)
     f, received = score(hard, kept, DOUBLE)
@@ -247,7 +248,7 @@ def test_a_missed_tolerance_is_an_error_that_says_what_to_change(problem):
     with pytest.raises(NotConverged, match=r"reference_rows above 60.*larger epsilon") as caught:
         solve(hard, 60, tolerance=1e-6, max_passes=2)
     assert not caught.value.potentials.converged
-    with pytest.warns(RuntimeWarning, match="after 2 passes"):
+    with pytest.warns(RuntimeWarning, match="after 3 passes"):
         kept = solve(hard, 60, tolerance=1e-6, max_passes=2, on_failure="warn")
     assert kept.marginal_error == min(kept.history)
 
@@ -284,7 +285,7 @@ def larger(mixture) -> tuple[Problem, Potentials]:
 def test_a_certified_ranking_is_the_exact_ranking(larger, precision):
     problem, exact = larger
     ours = solve(problem, 1500, Compute(precision=precision, device="cpu"), tolerance=5e-3)
-    assert ours.passes > 1
+    assert len(ours.history) > 1
     assert spearmanr(ours.candidate[0], exact.candidate[0]).statistic >= 0.9999
     assert overlap(ours.candidate[0], exact.candidate[0], 0.01) >= 0.99
     assert overlap(ours.candidate[0], exact.candidate[0], 0.10) >= 0.99

@@ -32,6 +32,7 @@ class PartialOT(RelaxedTransport):
     """
 
     key_name: ClassVar[str] = "PartialOT"
+    version: ClassVar[int] = 2  # 2: corrections are changes of the stored plan of a pass
     name: ClassVar[str] = "partial_ot"
 
     share: float = 0.5

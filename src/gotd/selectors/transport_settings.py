@@ -22,6 +22,7 @@ from gotd.transport.problem import SMALL_PROBLEM, EpsilonIs
 from gotd.transport.proof import Proof
 from gotd.transport.reference import reference_size
 from gotd.transport.semidual import OnFailure
+from gotd.transport.stored import ROW_ENTRIES, fits
 
 PrecisionChoice = Literal["auto", "float32", "bfloat16", "float64"]
 
@@ -147,9 +148,11 @@ class TransportSettings(Comparison):
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
         """Return the work of one solve: passes over all pairs, and the sample's kernel."""
         rows = reference_size(n_candidates, n_targets, self.reference_rows)
+        is_stored = rows < n_candidates and fits(n_candidates, n_targets)
+        plan = 2 * n_candidates * (n_targets + ROW_ENTRIES) if is_stored else 0
         return Work(
             flops=2.0 * n_candidates * (n_targets + READ_TARGETS) * width * SOLVE_PASSES,
-            memory_bytes=8 * n_targets * rows + 4 * width * rows,
+            memory_bytes=8 * n_targets * rows + 4 * width * rows + plan,
         )
 
 

@@ -40,6 +40,7 @@ class UnbalancedOT(RelaxedTransport):
     """
 
     key_name: ClassVar[str] = "UnbalancedOT"
+    version: ClassVar[int] = 2  # 2: corrections are changes of the stored plan of a pass
     name: ClassVar[str] = "unbalanced_ot"
 
     relaxed: Literal["candidates", "target"] = "candidates"

@@ -173,7 +173,7 @@ class Potentials:
         marginal_error: ``sum_j |(P^T 1)_j - b_j|`` of the plan of (f, g), in [0, 2].
             The other marginal is exact. This is the certificate: 0.005 preserves a
             ranking (Spearman >= 0.9998 in 50 runs), 0.0005 is strict.
-        passes: Passes over all candidates.
+        passes: Passes over all candidates with a matrix product.
         converged: Whether the solver met its own tolerance.
         history: The solver's error after each pass or check.
         reference_rows: Candidates in memory during the fit.

@@ -86,7 +86,7 @@ def _error_of_targets(stream: Stream, epsilon: float, gamma: Tensor) -> float:
     """Compute the L1 error of the targets' marginal by a pass of its own."""
     lengths = [len(array) for array in stream.problem.candidates]
     every = np.concatenate([np.c_[np.full(n, k), np.arange(n)] for k, n in enumerate(lengths)])
-    passes = Passes(stream, epsilon, every, gather(stream.problem.a, every))
+    passes = Passes(stream, epsilon, every, gather(stream.problem.a, every), stores=False)
     # The potential of the solver contains the momentum, so only received masses are used.
     unused = stream.outputs(None)
 

@@ -226,8 +226,10 @@ def solve_relaxed(
     relaxation = relax(stream.b, epsilon, mean)
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
     where, mass = reference_sample(problem, priority, rows)
-    passes = Passes(stream, epsilon, where, mass, relaxation.weight)
-    sample = _Sample(Reference(stream, epsilon, where, mass), stream.b.log(), epsilon, relaxation)
+    reference = Reference(stream, epsilon, where, mass)
+    stores = not reference.is_complete
+    passes = Passes(stream, epsilon, where, mass, relaxation.weight, stores)
+    sample = _Sample(reference, stream.b.log(), epsilon, relaxation)
     f = stream.outputs(out)
     correction = torch.ones_like(stream.b)
     gamma, history, step = stream.b.log(), [], 1.0
@@ -268,7 +270,7 @@ def solve_relaxed(
         epsilon_absolute=epsilon,
         mean_cost=mean,
         marginal_error=error,
-        passes=len(history) + passes.repeated,
+        passes=passes.done,
         converged=error <= tolerance,
         history=tuple(history),
         reference_rows=rows,

@@ -8,7 +8,8 @@ so the only unknown is ``g``, one number per target. It is fitted on a sample of
 candidates in memory. A pass over all candidates then computes every ``f_i`` and the mass
 ``r_j`` that each target receives, from one matrix product. If ``r`` differs from ``b``, the
 sample is fitted again, to the marginal ``b' <- b' b / r``. This corrects the error of the
-sample, and the next pass checks the result. ``|r - b|_1`` is the certificate.
+sample, and the next pass checks the result. ``|r - b|_1`` is the certificate. Where the plan of
+the first pass fits in memory, the next ones are changes of it (`gotd.transport.stored`).
 
 Source: GOT-D (ICLR 2024) section 2.3 for the problem; Genevay et al. (2016) for the
 semi-dual; the correction is a multi-fidelity fixed point in the marginals.
@@ -70,7 +71,8 @@ def solve_semidual(
             holds all rows.
         tolerance: Marginal error to reach. 5e-3 preserves rankings, 5e-4 is strict; about
             1e-5 is the smallest that float32 can reach.
-        max_passes: Largest number of passes over all candidates.
+        max_passes: Largest number of passes over all candidates, changes of a stored plan
+            included. One more is made if the last was not the best.
         reference_rows: Rows of the sample; ``None`` for all of a small problem, else ten
             per target. With all rows the fit is the exact solution.
         start: ``[m]`` initial target potential, such as that of a similar problem; it
@@ -100,7 +102,8 @@ def solve_semidual(
     rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
     where, mass = reference_sample(problem, priority, rows)
     reference = Reference(stream, epsilon, where, mass)
-    passes = Passes(stream, epsilon, where, mass)
+    # An exact fit needs no correction.
+    passes = Passes(stream, epsilon, where, mass, stores=not reference.is_complete)
     f = stream.outputs(out)
     g = np.zeros(problem.n_target) if start is None else start
     gamma, received, history = _correct(
@@ -120,7 +123,7 @@ def solve_semidual(
         epsilon_absolute=epsilon,
         mean_cost=mean,
         marginal_error=error,
-        passes=len(history) + passes.repeated,
+        passes=passes.done,
         converged=error <= tolerance,
         history=tuple(history),
         reference_rows=rows,
