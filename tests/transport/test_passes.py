@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gotd.transport import Compute, Potentials, Problem, passes, solve_semidual
+from gotd.transport import Compute, Potentials, Problem, passes, solve_semidual, stored
 from gotd.transport.published import solve_published
 from gotd.transport.relaxed import Share, solve_relaxed
 
@@ -83,7 +83,8 @@ def test_without_the_check_of_rounding_errors_are_false(mixture, monkeypatch):
     assert checked.marginal_error == pytest.approx(error_in_float64(problem, checked), rel=1e-3)
 
 
-def test_bfloat16_steers_and_a_higher_precision_reports(mixture):
+def test_bfloat16_steers_and_a_higher_precision_reports(mixture, monkeypatch):
+    monkeypatch.setattr(stored, "MOST_ENTRIES", 0)  # a problem too large for a stored plan
     problem = Problem(mixture(40, 2), [mixture(2000, 1)])
     priority = np.random.default_rng(0).random(2000)
     half = solve_semidual(problem, [priority], reference_rows=300, compute=Compute("bfloat16"))
@@ -94,6 +95,16 @@ def test_bfloat16_steers_and_a_higher_precision_reports(mixture):
     g, b = torch.as_tensor(half.target), torch.as_tensor(problem.b)
     f = -epsilon * torch.logsumexp(b.log() + (g - cost) / epsilon, dim=1)
     np.testing.assert_allclose(half.candidate[0], f.numpy(), atol=1e-4 * epsilon)
+
+
+def test_a_stored_plan_needs_no_pass_in_bfloat16(mixture):
+    problem = Problem(mixture(40, 2), [mixture(2000, 1)])
+    priority = np.random.default_rng(0).random(2000)
+    solve = {"reference_rows": 300, "tolerance": 5e-3}
+    half = solve_semidual(problem, [priority], compute=Compute("bfloat16", "cpu"), **solve)
+    single = solve_semidual(problem, [priority], compute=Compute("float32", "cpu"), **solve)
+    assert half.passes == single.passes == 1
+    np.testing.assert_array_equal(half.candidate[0], single.candidate[0])
 
 
 def test_other_solvers_report_errors_of_exact_costs_too(mixture):

@@ -52,6 +52,8 @@ class Passes:
         stores: Whether to keep the plan of a pass for those after it, where memory allows.
 
     Attributes:
+        stores: Whether plans are kept. Then every pass is exact: one in reduced precision would
+            have no plan to change, so it would be a pass more.
         certifies: Whether no pass is in a precision whose error must not be reported.
         done: Passes with a matrix product over all candidates.
         corrected: Passes that were changes of a stored plan.
@@ -74,11 +76,12 @@ class Passes:
         self.precision: Precision = "float32" if lowest == "bfloat16" else lowest
         self._streams = {lowest: stream}
         self._lowest: Precision = lowest
-        self.certifies = lowest == self.precision
+        problem = stream.problem
+        self.stores = stores and fits(problem.n_candidates, problem.n_target)
+        self.certifies = self.stores or lowest == self.precision
         rows = np.unique(np.linspace(0, len(where) - 1, ROUNDING_ROWS).astype(np.int64))
         self._sample = where[rows], mass[rows]
         self._plan: StoredPlan | None = None
-        self._stores = stores and fits(stream.problem.n_candidates, stream.problem.n_target)
 
     def scan(self, gamma: Tensor, out: Sequence[np.ndarray], exact: bool = True) -> Tensor:
         """Compute candidate potentials and received masses, see `scan`.
@@ -96,7 +99,7 @@ class Passes:
             return self._plan.scan(gamma, out)
         precision = self.precision if exact else self._lowest
         self.done, self._plan = self.done + 1, None
-        if exact and precision == "float32" and self._stores:
+        if exact and precision == "float32" and self.stores:
             self._plan = StoredPlan(self.epsilon, gamma, self.weight)
         return scan(self._stream(precision), self.epsilon, gamma, out, self.weight, self._plan)
 

@@ -103,7 +103,8 @@ def solve_semidual(
     where, mass = reference_sample(problem, priority, rows)
     reference = Reference(stream, epsilon, where, mass)
     # An exact fit needs no correction.
-    passes = Passes(stream, epsilon, where, mass, stores=not reference.is_complete)
+    stores = max_passes > 1 and not reference.is_complete
+    passes = Passes(stream, epsilon, where, mass, stores=stores)
     f = stream.outputs(out)
     g = np.zeros(problem.n_target) if start is None else start
     gamma, received, history = _correct(
