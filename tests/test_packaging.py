@@ -85,6 +85,7 @@ TINY = [
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_wheel_runs_experiments_and_selects(tmp_path):
     """Build it without a network, install it elsewhere, and call it in another folder."""
     wheels, installed, place = (tmp_path / name for name in ("wheels", "installed", "place"))
@@ -93,7 +94,7 @@ def test_a_wheel_runs_experiments_and_selects(tmp_path):
     def python(*arguments: str, cwd: Path, path: Path | None = None) -> str:
         environment = {**os.environ, "PYTHONPATH": "" if path is None else str(path)}
         command = [sys.executable, *arguments]
-        return subprocess.check_output(command, cwd=cwd, env=environment, text=True, timeout=280)
+        return subprocess.check_output(command, cwd=cwd, env=environment, text=True, timeout=600)
 
     python("-m", "hatchling", "build", "-t", "wheel", "-d", str(wheels), cwd=TOP)
     (wheel,) = wheels.glob("*.whl")

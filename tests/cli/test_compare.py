@@ -86,6 +86,7 @@ def records(own: Own) -> list[dict]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
+@pytest.mark.slow
 def test_labels_end_to_end_and_a_second_call_does_nothing_new(own, labelled, capsys):
     train, test = own.write("train.csv", labelled[:40]), own.write("test.csv", labelled[40:])
     command = own.command(*LABELLED, "--keep-overlap", settings=FINE_TUNE, train=train, test=test)
@@ -190,7 +191,11 @@ def test_mistakes_are_one_line_before_anything_is_built(own, labelled, capsys):
         (["--model", str(causal)], both, "gpt is a causal language model"),
         (["--model", str(vision)], both, "vit is a ViTModel"),
         (["--model", str(own.folder)], both, "has no config.json"),
-        (["--outcome", "loss"], {"target": few}, "3 rows to select for and"),
+        (
+            ["--outcome", "loss"],
+            {"target": few},
+            "4 rows to select for and 2 to measure the loss on",
+        ),
     ]
     for more, files, message in cases:
         assert main(own.command(*LABELLED, *more, **files)) == 2, message
