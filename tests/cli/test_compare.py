@@ -194,7 +194,7 @@ def test_mistakes_are_one_line_before_anything_is_built(own, labelled, capsys):
         (
             ["--outcome", "loss"],
             {"target": few},
-            "4 rows to select for and 2 to measure the loss on",
+            "4 rows to select for and 2 to measure",
         ),
     ]
     for more, files, message in cases:
