@@ -62,7 +62,7 @@ def add_select(commands: Any, run: Any) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
     add("--explain", action="store_true", help="add which target each row serves")
 
-    _add_rows(parser)
+    add_rows(parser)
     _add_filters(parser)
 
     add = parser.add_argument_group("where").add_argument
@@ -77,8 +77,8 @@ def add_select(commands: Any, run: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_rows(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how rows are read."""
+def add_rows(parser: argparse.ArgumentParser) -> Any:
+    """Add the options that say how rows are read; return what adds more of them."""
     add = parser.add_argument_group("rows").add_argument
     text = "column of the text; several are joined (text)"
     add("--text-column", default="text", metavar="NAME[,NAME]", help=text)
@@ -97,6 +97,7 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
     add("--unit", choices=("whole", "fixed"), default="whole", help=unit)
     length = "length of a fixed piece, and what the encoder reads of a row (1000)"
     add("--length-chars", type=int, default=1000, metavar="N", help=length)
+    return add
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

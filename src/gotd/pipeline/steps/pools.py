@@ -39,6 +39,7 @@ def pool(
     chunking: Chunking,
     columns: Columns | None = None,
     count: Callable[[], int] | None = None,
+    tokens: float | None = None,
 ) -> Step:
     """Cut rows into chunks with unique ids, in shards.
 
@@ -48,6 +49,7 @@ def pool(
         chunking: How rows become chunks.
         columns: The columns that are read.
         count: Returns the expected rows, where they can be known before anything is read.
+        tokens: Expected tokens of a chunk; ``None``: by its length.
     """
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
@@ -61,7 +63,7 @@ def pool(
 
     def work() -> Work:
         assert count is not None
-        return _pool_work(count(), chunk_tokens(chunking))
+        return _pool_work(count(), tokens or chunk_tokens(chunking))
 
     return Step("pool", 2, role, parameters, build, work=work if count else None)
 
