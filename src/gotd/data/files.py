@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import lzma
 from collections.abc import Iterator
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
-
-from gotd.storage import files
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv")
 """Ends of the names of files that may hold a split of a task."""
@@ -79,17 +76,6 @@ def check_file(path: Path, suffixes: tuple[str, ...] = INPUT_SUFFIXES) -> None:
         raise ValueError(f"{path}: unknown format; use one of {', '.join(suffixes)}")
     if path.stat().st_size == 0:
         raise NoRows(f"{path} is empty (0 bytes); write its rows again or leave it out")
-
-
-def checksum(path: Path) -> str:
-    """Return a file's SHA-256, computed once per (path, size, time of change)."""
-    status = path.stat()
-    return _checksum(str(path.resolve()), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _checksum(path: str, size: int, modified_ns: int) -> str:
-    return files.checksum(Path(path))
 
 
 def open_bytes(path: Path) -> IO[bytes]:

@@ -78,11 +78,12 @@ def shape_of(path: Path, columns: Columns) -> TextOf:
     """
     check_file(path)
     status = path.stat()
-    return _shape_of(str(path), status.st_size, status.st_mtime_ns, columns)
+    state = status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+    return _shape_of(str(path), state, columns)
 
 
 @cache
-def _shape_of(path: str, size: int, modified_ns: int, columns: Columns) -> TextOf:
+def _shape_of(path: str, state: tuple[int, ...], columns: Columns) -> TextOf:
     problem = None
     if kind_of(Path(path)) == "text":
         return _lines_shape(path, columns)

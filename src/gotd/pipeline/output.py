@@ -174,9 +174,19 @@ class Output:
             part.rename(self.folder)
             shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            raise _named(error, self.folder) from error
+            raise self._explained(error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def _explained(self, error: OSError) -> OSError:
+        """Return an error of this output by name and remedy; that of an input as it is."""
+        if error.errno is None and "No space left" not in str(error):
+            return error
+        if isinstance(error.filename, str) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            place = Path(error.filename).absolute()
+            if not place.is_relative_to(self.folder.parent):
+                return error
+        return _named(error, self.folder)
 
     def _move(self, rows: Path, place: Path) -> None:
         """Move finished rows to their place; a folder's old one is removed last."""
