@@ -312,5 +312,5 @@ def repeated_id(parts: Sequence[Part], name: str) -> ValueError:
     where = f": {rows[0]} and {rows[1]}" if len(rows) > 1 else ""
     return ValueError(
         f"id {name!r} occurs twice{where}; ids must be unique over all files: "
-        "drop a row, or name another --id-column"
+        "drop a row, name another --id-column, or give --id-column none to number the rows"
     )

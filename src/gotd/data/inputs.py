@@ -231,6 +231,13 @@ def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
         TypeError: If it is none of these, or a text is no string; names the row.
         ValueError: If there is no row, or a text is not UTF-8.
     """
+    if hasattr(rows, "with_format") and isinstance(rows, dict):
+        splits = ", ".join(map(str, rows))
+        raise TypeError(f"{label}: give one split of the DatasetDict, such as {splits}, not all")
+    if isinstance(rows, pa.RecordBatch):
+        rows = pa.Table.from_batches([rows])
+    if isinstance(rows, pa.ChunkedArray | pa.Array):
+        rows = rows.to_pylist()
     if hasattr(rows, "with_format") and hasattr(rows, "column_names"):
         rows = rows.with_format("arrow")[:]
     elif hasattr(rows, "iloc") and hasattr(rows, "columns"):

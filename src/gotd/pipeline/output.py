@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
-from gotd.storage.files import locked
+from gotd.storage.files import check_path, locked
 
 MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
 
@@ -39,6 +39,7 @@ class Output:
             self.out, self.overwrite = out.resolve(), overwrite
         except RuntimeError as error:
             raise ValueError(f"{out} is a link that leads to itself; remove it") from error
+        check_path(self.out, "--out")
         self.suffix = row_suffix(self.out)
         self._stem = self.out.name.removesuffix(self.suffix or "")
         self.folder = self.out

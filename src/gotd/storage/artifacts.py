@@ -27,6 +27,8 @@ from gotd.storage.environment import peak_memory_gib, reset_peak_memory
 from gotd.storage.files import (
     TEMPORARY,
     canonical_json,
+    check_name,
+    check_path,
     checksum,
     first_difference,
     flush,
@@ -79,6 +81,9 @@ class Step:
         default=None, repr=False, compare=False
     )
     again: Callable[[], Mapping[str, Any]] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, f"the {self.kind} of the name")
 
     @cached_property
     def key(self) -> str:
@@ -140,6 +145,7 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
+        check_path(root, "the store")
         self.root = root.absolute()
         self._verified: set[Path] = set()
 

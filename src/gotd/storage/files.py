@@ -19,6 +19,40 @@ log = logging.getLogger(__name__)
 
 TEMPORARY = ".part"
 """Suffix of a file or folder that is not finished."""
+MOST_NAME_BYTES = 200
+"""Longest name; the systems have 255 bytes, and names here get endings."""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise if a name cannot be one file or folder inside another.
+
+    Args:
+        name: The name.
+        what: What it is, for the message.
+
+    Raises:
+        ValueError: If it leads elsewhere, is hidden, too long, or no UTF-8.
+    """
+    check_path(Path(name), what)
+    if name.startswith(".") or set(name) & set("/\\\0") or not name.isprintable():
+        raise ValueError(
+            f"{what} {name!r} cannot name a folder; leave out slashes, control characters and a "
+            "dot at its beginning"
+        )
+
+
+def check_path(path: Path, what: str) -> None:
+    """Raise if a path holds a name that no file can have, or that is not UTF-8.
+
+    Raises:
+        ValueError: If there is such a name.
+    """
+    try:
+        longest = max((len(part.encode()) for part in path.parts), default=0)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} {str(path)!r} is not UTF-8; choose another name") from error
+    if longest > MOST_NAME_BYTES:
+        raise ValueError(f"{what} has a name of {longest} bytes; {MOST_NAME_BYTES} are the most")
 
 
 @contextmanager

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gotd.storage.files import known_checksum
+from gotd.storage.hub_requests import asked
 
 HUB_TIMEOUT_S = 10.0
 """Seconds to wait for the Hub when the commit of a model is looked up."""
@@ -99,7 +100,8 @@ def hub_commit(model: str, revision: str | None = None) -> str | None:
     if (cached := _cached(model, revision)) is not None:
         return cached
     try:
-        return HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT_S).sha
+        info = partial(HfApi().model_info, model, revision=revision, timeout=HUB_TIMEOUT_S)
+        return asked(info, f"the commit of {model}").sha
     except Exception:  # noqa: BLE001 - network errors have many classes
         # Offline, no such model, or no name of the Hub's.
         return revision
