@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gotd._version import __version__
 from gotd.cli.select_arguments import add_diff, add_select
+from gotd.storage.printing import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,16 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def printable(text: str) -> str:
-    """Return a text whose control characters are escaped, so that no data steers a terminal."""
-
-    def shown(char: str) -> str:
-        is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
-        return ascii(char)[1:-1] if is_control else char
-
-    return "".join(map(shown, text))
-
-
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -62,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="gotd",
         description="Choose the right unlabelled data to warm up a language model.",
     )
+    parser.add_argument("--version", action="version", version=f"gotd {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
 
     def add(name: str, run: Callable[[Any], int | None], text: str, nargs: str = "") -> Any:

@@ -38,14 +38,18 @@ def text_rows(
     has_ids = None
     for where, record in records:
         if has_ids is None:
-            has_ids = columns.id is not None or "id" in record
-        elif "id" in record and not has_ids:
+            has_ids = columns.id_name is not None and (
+                columns.id is not None or columns.id_name in record
+            )
+        elif columns.id_name in record and not has_ids:
             raise ValueError(
                 f"{where} has an id and the first line has none; give every line one, or name "
                 "the field that holds it (--id-column)"
             )
         missing.add_row(record)
-        name = _string(where, columns.id_name, record, is_id=True) if has_ids else None
+        name = None
+        if has_ids and columns.id_name is not None:
+            name = _string(where, columns.id_name, record, is_id=True)
         text = checked_text(shape, record, where)
         yield name, text, _string(where, columns.domain_name, record)
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gotd.data.base import Part
+from gotd.data.base import Part, check_unchanged
 from gotd.data.files import is_utf8
 from gotd.data.json_lines import JSON_TEXT
 from gotd.data.readers import original_rows
@@ -179,15 +179,6 @@ def rows_with_ids(part: Part) -> Iterator[tuple[pa.Array, pa.Table]]:
             held = pa.concat_arrays([held, pa.array(more).cast(pa.string())])
         yield held[: rows.num_rows], rows
         held = held[rows.num_rows :]
-
-
-def check_unchanged(part: Part, identity: dict[str, Any]) -> None:
-    """Raise `ValueError` if a source is no longer what it was when the pool was written."""
-    if part.identity() != identity:
-        raise ValueError(
-            f"{part.label} has changed since it was read; run the same command again, and leave "
-            "the candidates alone until it is done"
-        )
 
 
 def type_of(values: list[Any]) -> pa.DataType | None:

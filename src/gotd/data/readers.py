@@ -78,11 +78,12 @@ def shape_of(path: Path, columns: Columns) -> TextOf:
     """
     check_file(path)
     status = path.stat()
-    return _shape_of(str(path), status.st_size, status.st_mtime_ns, columns)
+    state = status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+    return _shape_of(str(path), state, columns)
 
 
 @cache
-def _shape_of(path: str, size: int, modified_ns: int, columns: Columns) -> TextOf:
+def _shape_of(path: str, state: tuple[int, ...], columns: Columns) -> TextOf:
     problem = None
     if kind_of(Path(path)) == "text":
         return _lines_shape(path, columns)
@@ -165,9 +166,18 @@ def _json_stream(
 
 
 def _lines(path: Path, name: str) -> Iterator[pa.Table]:
-    lines = (line.rstrip("\r\n") for _, line in text_lines(path))
-    for group in grouped(lines, len):
+    for group in grouped(_passages(path), len):
         yield pa.table({name: pa.array(group, pa.large_string())})
+
+
+def _passages(path: Path) -> Iterator[str]:
+    for number, line in text_lines(path):
+        if "\0" in line:
+            raise ValueError(
+                f"{path} line {number} holds a zero byte, so it is no text in UTF-8 (UTF-16 or a "
+                "binary file); save it as UTF-8"
+            )
+        yield line.rstrip("\r\n")
 
 
 def original_rows(part: Part) -> Iterator[pa.Table]:

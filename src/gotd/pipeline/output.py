@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
-from gotd.storage.files import locked
+from gotd.storage.files import check_path, locked
 
 MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
 
@@ -39,6 +39,7 @@ class Output:
             self.out, self.overwrite = out.resolve(), overwrite
         except RuntimeError as error:
             raise ValueError(f"{out} is a link that leads to itself; remove it") from error
+        check_path(self.out, "--out")
         self.suffix = row_suffix(self.out)
         self._stem = self.out.name.removesuffix(self.suffix or "")
         self.folder = self.out
@@ -174,9 +175,19 @@ class Output:
             part.rename(self.folder)
             shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            raise _named(error, self.folder) from error
+            raise self._explained(error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def _explained(self, error: OSError) -> OSError:
+        """Return an error of this output by name and remedy; that of an input as it is."""
+        if error.errno is None and "No space left" not in str(error):
+            return error
+        if isinstance(error.filename, str) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            place = Path(error.filename).absolute()
+            if not place.is_relative_to(self.folder.parent):
+                return error
+        return _named(error, self.folder)
 
     def _move(self, rows: Path, place: Path) -> None:
         """Move finished rows to their place; a folder's old one is removed last."""

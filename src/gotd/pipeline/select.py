@@ -24,7 +24,7 @@ from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.coverage import SAMPLE_ROWS, coverage_warning
 from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import FittedEncoder, TransformerEncoder
+from gotd.embedding.encoders import FittedEncoder, TransformerEncoder, check_device
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
 from gotd.pipeline.request import Request
@@ -81,6 +81,8 @@ class Prepared:
         self.times: list[StepTime] = []
         self.steps: dict[str, Step] = {}
         self.left_out: dict[str, int] = {}
+        if isinstance(engine, LocalEngine):
+            check_device(getattr(request.method, "device", "auto"))
         if request.reads_model:
             self._find_model()
         elif request.embeds:

@@ -188,7 +188,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "columns": asdict(request.columns),
             "target_columns": asdict(request.target_columns),
         },
-        "inputs": {side: [part.identity() for part in getattr(request, side)] for side in SIDES},
+        "inputs": {side: prepared.steps[side].parameters["parts"] for side in SIDES},
         "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
         "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
         "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from gotd.data.rows import Rows
+from gotd.selectors.compiled import compiled
 from gotd.selectors.neighbours import gather
 from gotd.storage.files import atomic_write
 from gotd.storage.memmap import FileArray
@@ -156,7 +156,7 @@ def _every_pair_once(left: np.ndarray, right: np.ndarray, neighbours: int) -> np
     return np.where(used == count, total, part).sum(axis=1)
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _tally(kernel, start, other, count, total):
     """Add a tile's positive values to the histograms of the rows on both sides."""
     for i in range(kernel.shape[0]):

@@ -51,8 +51,11 @@ def named_model(model: str) -> Step:
         shape = named_shape(model)
         return Work(disk_bytes=4 * shape.weights, shape=shape, rate="copy")
 
-    parameters = {"model": model_identity(model)}
-    return Step("named_model", 1, Path(model).name, parameters, build, work=work)
+    def parameters() -> dict[str, Any]:
+        return {"model": model_identity(model)}
+
+    name = Path(model).name
+    return Step("named_model", 1, name, parameters(), build, work=work, again=parameters)
 
 
 def default_tuning(model: Path) -> MaskedLMSettings | CausalLMSettings:

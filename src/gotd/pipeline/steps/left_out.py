@@ -77,7 +77,10 @@ def left_out(pool: Step, rules: LeaveOut, parts: Sequence[Part]) -> Step:
             leave_out_near_duplicates(found, work)
         found.write(folder)
 
-    return Step("left_out", 1, pool.name, rules.parameters, build, {"pool": pool})
+    def again() -> dict[str, Any]:
+        return rules.parameters
+
+    return Step("left_out", 1, pool.name, again(), build, {"pool": pool}, again=again)
 
 
 def kept(inputs: Mapping[str, Step]) -> Step:

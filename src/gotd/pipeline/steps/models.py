@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gotd.data.base import Source, read_all
+from gotd.data.base import PinnedPart, Source, read_all
 from gotd.data.sampling import SPLIT_SEED, limited
 from gotd.data.sizes import DOCUMENT_TOKENS, PASSAGE_TOKENS, expected_rows
 from gotd.evaluation.metrics import gain
@@ -54,7 +54,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
             if rows is not None:
                 # By hash: the first rows of a folder are those of its first domains.
                 parts = limited(parts, rows, SPLIT_SEED, role="pretraining rows")
-            documents = read_all(parts)
+            documents = read_all([PinnedPart(part, part.identity()) for part in parts])
             if causal:
                 held_out = pc.is_in(documents["id"], value_set=read_all(source.held_out())["id"])
                 documents = documents.filter(pc.invert(held_out))
@@ -64,16 +64,18 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
         if pretraining is not None:
             train_model(start, texts, pretraining, derive_seeds(seed), folder)
 
-    parameters = {
-        "source": source_identity(source, "pretraining") if needs_text or words else None,
-        "spec": spec_identity(spec),
-        "pretraining": identity(pretraining) if pretraining is not None else None,
-        "pretraining_rows": None if rows is None else {"rows": rows, "chosen": "by hash"},
-        "seed": seed,
-        **({"without": "held-out text"} if causal else {}),
-    }
+    def parameters() -> dict[str, Any]:
+        return {
+            "source": source_identity(source, "pretraining") if needs_text or words else None,
+            "spec": spec_identity(spec),
+            "pretraining": identity(pretraining) if pretraining is not None else None,
+            "pretraining_rows": None if rows is None else {"rows": rows, "chosen": "by hash"},
+            "seed": seed,
+            **({"without": "held-out text"} if causal else {}),
+        }
+
     work = partial(_base_work, source, rows, spec, pretraining)
-    return Step("base_model", 1, model.name, parameters, build, work=work)
+    return Step("base_model", 1, model.name, parameters(), build, work=work, again=parameters)
 
 
 def _has_word_tokens(spec: ModelSpec) -> bool:
@@ -136,8 +138,11 @@ def tuned_encoder(
         return _tuning_work(named_shape(model), rows, settings)
 
     name = f"{rows.name}-{Path(model).name}"
-    parameters = {"model": model_identity(model), **training_key(settings, seeds)}
-    return Step("encoder", 1, name, parameters, build, {"rows": rows}, work)
+
+    def parameters() -> dict[str, Any]:
+        return {"model": model_identity(model), **training_key(settings, seeds)}
+
+    return Step("encoder", 1, name, parameters(), build, {"rows": rows}, work, again=parameters)
 
 
 def pre_fine_tuned(

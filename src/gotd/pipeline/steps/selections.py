@@ -142,11 +142,17 @@ def scored(
         write_json(folder / FACTS, {"with_replacement": repeats, "diagnostics": diagnostics})
 
     kind, step_name = "pool_scores" if every else "pool_ranking", f"{name}-{inputs['target'].name}"
-    parameters = {"method": identity(selector), "seed": seed, **({} if every else {"limit": limit})}
-    if selector.members:
-        parameters["members"] = [identity(member) for member in selector.members]
+    parameters = partial(_scored_by, selector, seed, {} if every else {"limit": limit})
     work = partial(_scoring_work, selector, inputs, limit)
-    return Step(kind, 2, step_name, parameters, build, dict(inputs), work)
+    return Step(kind, 2, step_name, parameters(), build, dict(inputs), work, again=parameters)
+
+
+def _scored_by(selector: Any, seed: int, limit: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a step of scores."""
+    stated = {"method": identity(selector), "seed": seed, **limit}
+    if selector.members:
+        stated["members"] = [identity(member) for member in selector.members]
+    return stated
 
 
 def _scoring_work(selector: Selector, inputs: Mapping[str, Step], limit: int | None) -> Work:
