@@ -23,7 +23,7 @@ from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
 from gotd.pipeline.output import Output
 from gotd.pipeline.request import Request
 from gotd.pipeline.steps.left_out import LeaveOut
-from gotd.pipeline.written import removed_suffix, write_selection
+from gotd.pipeline.written import file_suffix, write_selection, write_weights
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
@@ -38,32 +38,44 @@ def run(options: argparse.Namespace) -> int:
     """
     logging.getLogger("gotd.storage.artifacts").setLevel(logging.WARNING)
     amounts = _amounts(options)
+    alone = _check_outputs(options)
     _check_licence(options.license)
     request = _request(options)
-    output = Output(options.out, options.overwrite)
+    output = Output(options.weights if alone else options.out, options.overwrite)
     parts = (*request.target, *request.candidates, *request.leave_out.exclude)
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
     for name in {options.encoder, options.model or "", options.tokenizer} - {*KNOWN, ""}:
         if Path(name).is_dir():  # else it is the name of a model on the Hub
             inputs += Path(name).iterdir()
-    _check_removed(options, output, inputs)
+    for option in ("--removed",) if alone else ("--removed", "--weights"):
+        _check_beside(option, options, output, inputs)
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
         store, engine = Store(options.store), engine_of(options)
         announce = partial(_announce, request=request)
         prepared, budgets = prepare(request, amounts, store, engine, announce)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
+        command = shlex.join(["gotd", *sys.argv[1:]])
         with progress.step("selecting and writing"):
-            manifest = write_selection(
-                prepared,
-                budgets,
-                output,
-                command=shlex.join(["gotd", *sys.argv[1:]]),
-                explain=options.explain,
-                licence=options.license,
-                removed=options.removed,
-            )
+            if alone:
+                manifest = write_weights(prepared, output, command=command)
+            else:
+                manifest = write_selection(
+                    prepared,
+                    budgets,
+                    output,
+                    command=command,
+                    explain=options.explain,
+                    licence=options.license,
+                    removed=options.removed,
+                    weights=options.weights,
+                )
+    _log_result(manifest, output, options)
+    return 0
+
+
+def _log_result(manifest: dict[str, Any], output: Output, options: argparse.Namespace) -> None:
     log = logging.getLogger(__name__)
     if left_out := manifest["left_out_rows"]:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
@@ -71,6 +83,16 @@ def run(options: argparse.Namespace) -> int:
     for side, count in manifest["unreadable_rows"].items():
         if count:
             log.warning("%s rows of the %s hold no word that the encoder knows", f"{count:,}", side)
+    if weights := manifest.get("weights"):
+        log.info(
+            "weights of %s rows: %s; as varied as a draw from %s",
+            f"{weights['rows']:,}",
+            options.weights,
+            f"{weights['effective_rows']:,.0f}",
+        )
+    if "budgets" not in manifest:
+        log.info("report.md, manifest.json in %s", output.folder)
+        return
     log.info(
         "%s of %s candidates: %s; report.md, manifest.json, README.md in %s",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
@@ -78,12 +100,13 @@ def run(options: argparse.Namespace) -> int:
         ", ".join(manifest["files"]),
         output.folder if output.suffix else options.out,
     )
-    return 0
 
 
 def _amounts(options: argparse.Namespace) -> list[Amount]:
     if options.tokens is not None:
         return [parse_tokens(part, options.tokenizer) for part in options.tokens.split(",")]
+    if options.budget is None:
+        return [Amount(1)]  # weights alone: nothing is chosen
     if "%" in options.budget:
         return [parse_share(part) for part in options.budget.split(",")]
     return [Amount(rows) for rows in parse_budgets(options.budget)]
@@ -111,19 +134,39 @@ def _check_licence(given: str | None) -> None:
         raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
 
 
-def _check_removed(options: argparse.Namespace, output: Output, inputs: list[Path]) -> None:
-    """Check that --removed may be written: a new file, or one that --overwrite allows."""
-    path = options.removed
+def _check_outputs(options: argparse.Namespace) -> bool:
+    """Check what is to be written; return whether it is weights alone."""
+    chooses = options.budget is not None or options.tokens is not None
+    if options.weights is None and not chooses:
+        raise ValueError("how much to choose? give --budget or --tokens, or --weights alone")
+    if options.out is None and chooses:
+        raise ValueError("where to write the selection? give --out, or --weights alone")
+    if options.out is not None and not chooses:
+        raise ValueError("how much to choose for --out? give --budget or --tokens, or no --out")
+    if options.removed is not None and not chooses:
+        raise ValueError("--removed belongs to a selection; give --budget and --out, too")
+    if options.weights is not None:
+        file_suffix(options.weights, "--weights")
+    if options.weights == options.removed is not None:
+        raise ValueError("--weights and --removed name one file; choose another name")
+    return not chooses
+
+
+def _check_beside(
+    option: str, options: argparse.Namespace, output: Output, inputs: list[Path]
+) -> None:
+    """Check that a file beside the selection is new, or that --overwrite allows it."""
+    path = getattr(options, option.removeprefix("--"))
     if path is None:
         return
-    removed_suffix(path)
+    file_suffix(path, option)
     if path.exists() and not (options.overwrite and path.is_file()):
-        raise ValueError(f"--removed {path} exists; choose another name or give --overwrite")
+        raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")
     if output.holds(path):
-        raise ValueError(f"--removed {path} is in the place of --out; choose another name")
+        raise ValueError(f"{option} {path} is in the place of --out; choose another name")
     real = path.resolve()
     if real.is_relative_to(options.store.resolve()) or real in {one.resolve() for one in inputs}:
-        raise ValueError(f"--removed {path} is an input, or in the store; choose another name")
+        raise ValueError(f"{option} {path} is an input, or in the store; choose another name")
 
 
 def engine_of(options: argparse.Namespace) -> Engine:

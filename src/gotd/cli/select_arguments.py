@@ -41,11 +41,13 @@ def add_select(commands: Any, run: Any) -> None:
     add("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
     names = "files, folders, patterns, URLs (s3://…) or hub:namespace/name[:config][:split]"
     add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
-    amount = parser.add_mutually_exclusive_group(required=True).add_argument
+    amount = parser.add_mutually_exclusive_group().add_argument
     amount("--budget", metavar="N[,N]|P%", help="rows to choose, or a share of the pool")
     amount("--tokens", metavar="N[,N]", help="tokens to choose, such as 2M or 500k")
     out = "file of rows (.jsonl, .jsonl.gz, .parquet, .csv), .hf data set, or a folder"
-    add("--out", required=True, type=Path, metavar="PATH", help=out)
+    add("--out", type=Path, metavar="PATH", help=out)
+    weights = "write how often to draw each candidate, beside a selection or without one"
+    add("--weights", type=Path, metavar="FILE", help=weights)
 
     add = parser.add_argument_group("how").add_argument
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")

@@ -15,8 +15,9 @@ from typing import Any, Protocol, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.column_types import to_json
 from gotd.data.columns import Columns
-from gotd.data.original_rows import OriginalRows, to_json
+from gotd.data.original_rows import OriginalRows
 
 DATASET = ".hf"
 """Suffix of a folder as `datasets.Dataset.save_to_disk` writes it."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,13 +98,8 @@ class Prepared:
         if self.left_out:
             inputs["kept"] = self._keep()
         self.limit = self._check_limit()
-        scored = selections.scored(
-            request.method, request.method_name, inputs, self.limit, request.seed, engine
-        )
-        try:
-            self._run("scored", scored)
-        except NotConverged as error:
-            raise ValueError(str(error)) from error
+        self._scoring_inputs = inputs
+        self._score("scored", request.method)
 
     def folder(self, name: str) -> Path:
         """Return the folder of a step: a side, its embeddings, or ``scored``."""
@@ -122,6 +118,33 @@ class Prepared:
             max_per_domain=request.max_per_domain,
             min_per_domain=request.min_per_domain,
         )
+
+    def score_for_weights(self) -> Path:
+        """Score the candidates without random numbers in the scores; return the folder.
+
+        Raises:
+            ValueError: If the method makes a list, which leaves most rows without a score.
+        """
+        method = self.request.method
+        if not callable(getattr(method, "scores", None)):
+            raise ValueError(
+                f"--weights needs a method that scores every row, and {self.request.method_name} "
+                "makes a list; use got_d, dsir, nearest or another one"
+            )
+        if (without := method.for_weights()) == method:
+            return self.folder("scored")
+        self._score("scored_for_weights", without)
+        return self.folder("scored_for_weights")
+
+    def _score(self, name: str, method: Any) -> None:
+        request, inputs = self.request, self._scoring_inputs
+        scored = selections.scored(
+            method, request.method_name, inputs, self.limit, request.seed, self.engine
+        )
+        try:
+            self._run(name, scored)
+        except NotConverged as error:
+            raise ValueError(str(error)) from error
 
     def removed(self) -> Iterator[pa.Table]:
         """Yield ``id``, ``reason``, ``because`` and ``text`` of the rows that were left out.

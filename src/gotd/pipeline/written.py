@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,8 @@ from gotd.pipeline.formats import (
 from gotd.pipeline.output import CARD, KIND, MANIFEST, REPORT, Output
 from gotd.pipeline.ranked_pool import SelectedRows
 from gotd.pipeline.select import SIDES, Prepared, StepTime
-from gotd.selection_report.markdown import card, report
+from gotd.pipeline.weights import WeightedPool
+from gotd.selection_report.markdown import card, report, weights_report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
 from gotd.storage.files import atomic_write
@@ -42,6 +44,7 @@ def write_selection(
     explain: bool = False,
     licence: str | None = None,
     removed: Path | None = None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Write the rows of each budget, manifest, report and data card.
 
@@ -53,6 +56,7 @@ def write_selection(
         explain: Add to each row which target it serves.
         licence: Of the texts, where it is known.
         removed: File for the candidates that were left out, each with its reason.
+        weights: File for a weight of every candidate.
 
     Returns:
         The manifest.
@@ -64,7 +68,9 @@ def write_selection(
     began, files = time.perf_counter(), output.file_names(budgets.rows)
     summaries: dict[int, dict[str, Any]] = {}
     written: dict[str, dict[str, Any]] = {}
-    with output.filling(list(files.values())) as folder:
+    with ExitStack() as beside_it, output.filling(list(files.values())) as folder:
+        # It gets its name after the selection, so that it is not there without one.
+        weighted = _write_weights(prepared, weights, beside_it) if weights else {}
         rows = WrittenRows(prepared, max(files), folder, prefixed=output.suffix is not None)
         for budget, name in files.items():
             selected = prepared.select(budget, explain=explain)
@@ -84,6 +90,7 @@ def write_selection(
             "summaries": {str(budget): summary for budget, summary in summaries.items()},
             "columns": rows.names,
             "files": written,
+            **weighted,
         }
         write_json(folder / MANIFEST, manifest)
         (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
@@ -95,8 +102,49 @@ def write_selection(
     return manifest
 
 
-def removed_suffix(path: Path) -> str:
-    """Return the suffix of a file for candidates that are left out.
+def write_weights(prepared: Prepared, output: Output, *, command: str) -> dict[str, Any]:
+    """Write a weight for every candidate, manifest and report, without a selection.
+
+    Args:
+        prepared: The scored request.
+        output: The file and its folder.
+        command: What was typed.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: If a source has changed since it was read.
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    began, (name,) = time.perf_counter(), output.file_names([1]).values()
+    with output.filling([name]) as folder:
+        pool = WeightedPool(prepared)
+        pool.write(folder / name, file_suffix(output.out, "--weights"))
+        elapsed_s = time.perf_counter() - began
+        prepared.times.append(StepTime("weights", False, elapsed_s, elapsed_s, peak_memory_gib()))
+        files = {name: {"rows": pool.summary()["rows"], **_checksums(folder / name)}}
+        manifest = {**describe(prepared, command), "weights": pool.summary(), "files": files}
+        write_json(folder / MANIFEST, manifest)
+        (folder / REPORT).write_text(weights_report(manifest), "utf-8")
+    return manifest
+
+
+def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
+    """Write a file of weights that gets its name when the stack closes."""
+    pool = WeightedPool(prepared)
+    with _naming("--weights", path):
+        part = stack.enter_context(atomic_write(path))
+        pool.write(part, file_suffix(path, "--weights"))
+    return {"weights": {**pool.summary(), "file": path.name, "sha256": checksum(part)}}
+
+
+def file_suffix(path: Path, option: str) -> str:
+    """Return the suffix of a file that is written beside the selection.
+
+    Args:
+        path: The file.
+        option: Names it in an error.
 
     Raises:
         ValueError: If no such file is written.
@@ -104,17 +152,24 @@ def removed_suffix(path: Path) -> str:
     for suffix in FILE_SUFFIXES:
         if path.name.endswith(suffix) and suffix != DATASET:
             return suffix
-    raise ValueError(f"--removed {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
+    raise ValueError(f"{option} {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
 
 
 def _write_removed(prepared: Prepared, path: Path) -> None:
+    suffix, option = file_suffix(path, "--removed"), "--removed"
+    with _naming(option, path), atomic_write(path) as part, open_writer(part, suffix) as writer:
+        for table in prepared.removed():
+            writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+
+
+@contextmanager
+def _naming(option: str, path: Path) -> Iterator[None]:
+    """Name the option and its file in an error of the system."""
     try:
-        with atomic_write(path) as part, open_writer(part, removed_suffix(path)) as writer:
-            for table in prepared.removed():
-                writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"cannot write --removed {path}: {reason}; choose another name") from error
+        raise OSError(f"cannot write {option} {path}: {reason}; choose another name") from error
 
 
 def _checksums(rows: Path) -> dict[str, Any]:

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gotd.data.base import Part
+from gotd.data.column_types import to_json, type_of, values_of
 from gotd.data.files import first_line
 from gotd.data.json_lines import JSON_TEXT
 from gotd.data.left_out.record import FILTERED, LeftOut
-from gotd.data.original_rows import rows_with_ids, to_json, type_of, values_of
+from gotd.data.original_rows import rows_with_ids
 from gotd.data.unique_ids import hash_strings
 
 _COMPARE = {
