@@ -23,6 +23,7 @@ from gotd.data.row_shapes import Role
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
+from gotd.pipeline.replay import Replay
 from gotd.pipeline.request import Request
 from gotd.pipeline.select import Prepared
 from gotd.pipeline.selection import Selection
@@ -180,6 +181,8 @@ class GOTD:
         max_per_domain: int | None = None,
         min_per_domain: int | None = None,
         explain: bool = False,
+        replay: Any = None,
+        replay_share: float | None = None,
     ) -> Selection:
         """Take the best candidates; a smaller budget is a prefix of a larger.
 
@@ -190,6 +193,8 @@ class GOTD:
             max_per_domain: Most rows of a domain; ``None``: any.
             min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
             explain: Add to each row which target it serves.
+            replay: General rows to mix in, given as the candidates are.
+            replay_share: Their share of the rows of the selection, or of its tokens.
 
         Raises:
             RuntimeError: If nothing was fitted.
@@ -203,17 +208,25 @@ class GOTD:
         amount = _amount(budget, tokens, tokenizer)
         bounds = {"max_per_domain": max_per_domain, "min_per_domain": min_per_domain}
         bounds = {name: _integer(name, n) for name, n in bounds.items() if n is not None}
-        request = replace(self._request, **bounds)
+        mixed = self._replay(replay, replay_share)
+        request = replace(self._request, replay=mixed, **bounds)
         prepared, budgets = prepare(request, [amount], self._store, self._engine)
         (budget,) = budgets.rows
         selected = prepared.select(budget, explain=explain)
         with tempfile.TemporaryDirectory(prefix="gotd-") as folder:
-            rows = WrittenRows(prepared, budget, Path(folder), prefixed=False)
+            rows = WrittenRows(prepared, budgets, Path(folder), prefixed=False)
             table = pa.concat_tables([block.table for block in rows.blocks(selected)])
             rows.close()
         summary = selected.summary(self._seed) | budgets.summary(budget)
         manifest = describe(prepared, "gotd.GOTD") | {"budgets_stated": budgets.stated}
         return Selection(table, summary, manifest, pa.concat_tables(prepared.removed()))
+
+    def _replay(self, given: Any, share: float | None) -> Replay | None:
+        if given is None and share is None:
+            return None
+        if given is None or isinstance(share, bool) or not isinstance(share, Real):
+            raise TypeError("replay and replay_share, a number such as 0.2, belong together")
+        return Replay(self._parts(given, "replay", Columns()), float(share), Columns())
 
     def _make_request(
         self,

@@ -21,6 +21,7 @@ from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
 from gotd.pipeline.output import Output
+from gotd.pipeline.replay import parse_replay
 from gotd.pipeline.request import Request
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import file_suffix, write_selection, write_weights
@@ -42,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     _check_licence(options.license)
     request = _request(options)
     output = Output(options.weights if alone else options.out, options.overwrite)
-    parts = (*request.target, *request.candidates, *request.leave_out.exclude)
+    parts = [*request.target, *request.candidates, *request.leave_out.exclude]
+    parts += [] if request.replay is None else request.replay.parts
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
     for name in {options.encoder, options.model or "", options.tokenizer} - {*KNOWN, ""}:
@@ -93,6 +95,9 @@ def _log_result(manifest: dict[str, Any], output: Output, options: argparse.Name
     if "budgets" not in manifest:
         log.info("report.md, manifest.json in %s", output.folder)
         return
+    for file in manifest["files"].values():
+        if replayed := file.get("replay_rows"):
+            log.info("%s rows of replay beside %s", f"{replayed:,}", f"{file['rows']:,}")
     log.info(
         "%s of %s candidates: %s; report.md, manifest.json, README.md in %s",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
@@ -145,6 +150,8 @@ def _check_outputs(options: argparse.Namespace) -> bool:
         raise ValueError("how much to choose for --out? give --budget or --tokens, or no --out")
     if options.removed is not None and not chooses:
         raise ValueError("--removed belongs to a selection; give --budget and --out, too")
+    if options.replay is not None and not chooses:
+        raise ValueError("--replay belongs to a selection; give --budget and --out, too")
     if options.weights is not None:
         file_suffix(options.weights, "--weights")
     if options.weights == options.removed is not None:
@@ -230,6 +237,7 @@ def _request(options: argparse.Namespace) -> Request:
         leave_out=LeaveOut(
             options.where, named_parts(options.exclude, target_columns, record), options.dedup
         ),
+        replay=options.replay and parse_replay(options.replay, columns, record),
         model=options.model,
     )
 

@@ -64,6 +64,9 @@ def add_select(commands: Any, run: Any) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
     add("--explain", action="store_true", help="add which target each row serves")
 
+    mixed = "general rows to mix in, and their share of the output, such as general.jsonl:20%%"
+    add("--replay", metavar="FILE:SHARE", help=mixed)
+
     _add_rows(parser)
     _add_filters(parser)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -90,15 +91,18 @@ class Budgets:
         rows: Rows of each budget.
         stated: What was asked for, for the manifest (`Amount.described`).
         tokens: Tokens of each number of rows, where the budget is in tokens.
+        replay: Rows of replay beside each number of rows, where there is a replay.
     """
 
     rows: list[int]
     stated: list[dict[str, Any]]
     tokens: dict[int, int]
+    replay: dict[int, int]
 
     def summary(self, rows: int) -> dict[str, int]:
-        """Return what a summary states about the tokens of a budget, if they were counted."""
-        return {"tokens": self.tokens[rows]} if rows in self.tokens else {}
+        """Return what a summary states about a budget: its tokens and its rows of replay."""
+        stated = {"tokens": self.tokens, "replay_rows": self.replay}
+        return {name: values[rows] for name, values in stated.items() if rows in values}
 
 
 def prepare(
@@ -153,5 +157,26 @@ def prepare(
             if reached < wanted:
                 break
         else:
-            return prepared, Budgets(rows, [amount.described() for amount in amounts], tokens)
+            stated, replay = [amount.described() for amount in amounts], {}
+            for amount, count in zip(amounts, rows, strict=True):
+                counter = counters.get(amount.tokenizer)
+                replay |= {count: _replay_rows(prepared, count, tokens.get(count), counter)}
+            return prepared, Budgets(rows, stated, tokens, replay if prepared.replay else {})
         prepared = Prepared(request, min(prepared.competing, 2 * taken), store, engine)
+
+
+def _replay_rows(
+    prepared: Prepared,
+    rows: int,
+    tokens: int | None,
+    count: Callable[[Sequence[str]], Sequence[int]] | None,
+) -> int:
+    """Return the rows of replay beside so many rows, or tokens, that were selected."""
+    if prepared.replay is None:
+        return 0
+    share = prepared.replay.replay
+    if tokens is not None and count is not None:
+        return prepared.replay.rows_of(share.beside(tokens), count)
+    needed = share.beside(rows)
+    prepared.replay.first(needed)  # an error comes before anything is written
+    return needed

@@ -54,16 +54,20 @@ class Layout:
         prefixed: Name gotd's columns ``gotd_score`` and so on, after the original ones. If
             not, they come first and keep their names, and an original column with such a
             name becomes ``original_<name>``.
+        keeps_text: Write the text that was compared also where it is an original column,
+            which some rows lack.
     """
 
     columns: Columns
     prefixed: bool
+    keeps_text: bool = False
 
     def own(self, block: pa.Table, originals: OriginalRows | None) -> pa.Table:
         """Return gotd's columns of a block of selected rows."""
         if not self.prefixed or originals is None:
             return block
-        if self.columns.text in [(name,) for name in originals.schema.names]:
+        theirs = [(name,) for name in originals.schema.names]
+        if self.columns.text in theirs and not self.keeps_text:
             block = block.drop_columns("text")  # it is among the original columns
         return block.rename_columns([PREFIX + name for name in block.column_names])
 

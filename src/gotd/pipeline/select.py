@@ -23,11 +23,12 @@ import pyarrow as pa
 from gotd.config.schemas import Chunking
 from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
-from gotd.embedding.coverage import SAMPLE_ROWS, coverage_warning
+from gotd.embedding.coverage import coverage_warning, spaced_texts
 from gotd.embedding.embedders import Embedder
 from gotd.embedding.encoders import FittedEncoder, TransformerEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
+from gotd.pipeline.replay import ReplayRows
 from gotd.pipeline.request import Request
 from gotd.pipeline.steps import left_out, pools, selections
 from gotd.storage.artifacts import Step, Store
@@ -87,9 +88,10 @@ class Prepared:
         elif request.embeds:
             request.encoder.width()  # an encoder that does not exist is an error at once
         for side in SIDES:
-            self._run(side, self._pool(side))
+            self.run_step(side, self._pool(side))
         self._leave_out()
         self._check_limit()
+        self.replay = None if request.replay is None else ReplayRows(self, request.replay)
         inputs = {side: self.steps[side] for side in SIDES}
         if request.reads_model:
             inputs |= self._read_model(announce)
@@ -142,7 +144,7 @@ class Prepared:
             method, request.method_name, inputs, self.limit, request.seed, self.engine
         )
         try:
-            self._run(name, scored)
+            self.run_step(name, scored)
         except NotConverged as error:
             raise ValueError(str(error)) from error
 
@@ -191,7 +193,7 @@ class Prepared:
         """List the candidates that are left out; without any, no step depends on the list."""
         rules, pool = self.request.leave_out, self.steps["candidates"]
         if rules.parameters:
-            self._run("left_out", left_out.left_out(pool, rules, self.request.candidates))
+            self.run_step("left_out", left_out.left_out(pool, rules, self.request.candidates))
             self.left_out = reasons(self.folder("left_out"))
 
     def _keep(self) -> Step:
@@ -199,7 +201,7 @@ class Prepared:
         inputs = {"pool": self.steps["candidates"], "left_out": self.steps["left_out"]}
         if "candidates_embeddings" in self.steps:
             inputs["embeddings"] = self.steps["candidates_embeddings"]
-        self._run("kept", left_out.kept(inputs))
+        self.run_step("kept", left_out.kept(inputs))
         return self.steps["kept"]
 
     def _pool(self, side: str) -> Step:
@@ -221,7 +223,7 @@ class Prepared:
         from gotd.pipeline.steps.base_model_reads import named_model
 
         assert self.request.model is not None
-        self._run("base", named_model(self.request.model))
+        self.run_step("base", named_model(self.request.model))
 
     def _read_model(self, announce: Announce) -> dict[str, Step]:
         """Run the model over the pool, as the method requires it.
@@ -244,7 +246,7 @@ class Prepared:
         read = {self.steps[name].key for name in ("base", *SIDES)}
         announce([step for key, step in steps.items() if key not in read])
         for name, step in files.items():
-            self._run(name, step)
+            self.run_step(name, step)
         return files
 
     def _embedding(self, side: str) -> Step:
@@ -265,7 +267,7 @@ class Prepared:
         step = self._embedding(side)
         if not self.store.is_done(step):
             self._warn_of_scripts(side)
-        self._run(f"{side}_embeddings", step)
+        self.run_step(f"{side}_embeddings", step)
         return step
 
     def _warn_of_scripts(self, side: str) -> None:
@@ -273,10 +275,7 @@ class Prepared:
         encoder, length = self.request.encoder, self.request.length_chars
         if not isinstance(encoder, TransformerEncoder) or encoder.model_from_step is not None:
             return  # the user trains that model, whatever it covers
-        shards = open_pool(self.folder(side))
-        rows = sum(map(len, shards))
-        step = -(-rows // SAMPLE_ROWS)
-        texts = [text.as_py()[:length] for shard in shards for text in shard.texts[::step]]
+        texts = spaced_texts(open_pool(self.folder(side)), length)
         warning = coverage_warning(encoder.lost_shares(texts), side, encoder.name)
         if warning is not None:
             log.warning("%s", warning)
@@ -289,10 +288,10 @@ class Prepared:
         if "encoder" not in self.steps:
             sides = {side: self.steps[side] for side in SIDES}
             fitted = pools.fitted_encoder(encoder, sides, self.request.length_chars)
-            self._run("encoder", fitted)
+            self.run_step("encoder", fitted)
         return self.steps["encoder"]
 
-    def _run(self, name: str, step: Step) -> None:
+    def run_step(self, name: str, step: Step) -> None:
         """Build a step if it is not there, and note what it took."""
         began = time.perf_counter()
         found = self.store.is_done(step)

@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from gotd.data.columns import Columns
 from gotd.data.original_rows import OriginalRows
 from gotd.data.pool import pool_facts
@@ -66,30 +68,19 @@ def write_selection(
         OSError: If the folder cannot be written or the disk is full.
     """
     began, files = time.perf_counter(), output.file_names(budgets.rows)
-    summaries: dict[int, dict[str, Any]] = {}
-    written: dict[str, dict[str, Any]] = {}
     with ExitStack() as beside_it, output.filling(list(files.values())) as folder:
         # It gets its name after the selection, so that it is not there without one.
         weighted = _write_weights(prepared, weights, beside_it) if weights else {}
-        rows = WrittenRows(prepared, max(files), folder, prefixed=output.suffix is not None)
-        for budget, name in files.items():
-            selected = prepared.select(budget, explain=explain)
-            with open_writer(folder / name, output.suffix or FOLDER_FORMAT) as writer:
-                for block in rows.blocks(selected):
-                    writer.write(block)
-            measured = selected.summary(prepared.request.seed)
-            summaries[budget] = measured | budgets.summary(budget)
-            written[name] = {"rows": budget, **_checksums(folder / name)}
-        rows.close()
+        written = _write_budgets(prepared, budgets, folder, output, explain)
         elapsed_s = time.perf_counter() - began
         prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
+        summaries = written.pop("summaries")
         manifest = {
             **describe(prepared, command),
             "budgets": list(files),
             "budgets_stated": budgets.stated,
             "summaries": {str(budget): summary for budget, summary in summaries.items()},
-            "columns": rows.names,
-            "files": written,
+            **written,
             **weighted,
         }
         write_json(folder / MANIFEST, manifest)
@@ -100,6 +91,27 @@ def write_selection(
     if removed is not None:  # last, so that it is not there without a selection
         _write_removed(prepared, removed)
     return manifest
+
+
+def _write_budgets(
+    prepared: Prepared, budgets: Budgets, folder: Path, output: Output, explain: bool
+) -> dict[str, Any]:
+    """Write the rows of each budget; return ``columns``, ``files`` and ``summaries``."""
+    summaries: dict[int, dict[str, Any]] = {}
+    written: dict[str, dict[str, Any]] = {}
+    files = output.file_names(budgets.rows)
+    rows = WrittenRows(prepared, budgets, folder, prefixed=output.suffix is not None)
+    for budget, name in files.items():
+        selected = prepared.select(budget, explain=explain)
+        with open_writer(folder / name, output.suffix or FOLDER_FORMAT) as writer:
+            for block in rows.blocks(selected):
+                writer.write(block)
+        measured = selected.summary(prepared.request.seed)
+        summaries[budget] = measured | budgets.summary(budget)
+        replayed = {"replay_rows": budgets.replay[budget]} if budgets.replay else {}
+        written[name] = {"rows": budget, **replayed, **_checksums(folder / name)}
+    rows.close()
+    return {"columns": rows.names, "files": written, "summaries": summaries}
 
 
 def write_weights(prepared: Prepared, output: Output, *, command: str) -> dict[str, Any]:
@@ -179,11 +191,11 @@ def _checksums(rows: Path) -> dict[str, Any]:
 
 
 class WrittenRows:
-    """The selected rows with the columns that are written.
+    """The selected rows, and those of replay after them, with the columns that are written.
 
     Args:
         prepared: The scored request.
-        limit: The largest budget.
+        budgets: What to take.
         folder: Receives copies of the original rows, until `close`.
         prefixed: As for `gotd.pipeline.formats.Layout`.
 
@@ -191,29 +203,49 @@ class WrittenRows:
         ValueError: If a source has changed since it was read.
     """
 
-    def __init__(self, prepared: Prepared, limit: int, folder: Path, *, prefixed: bool) -> None:
+    def __init__(
+        self, prepared: Prepared, budgets: Budgets, folder: Path, *, prefixed: bool
+    ) -> None:
         request = prepared.request
-        self._copies, self._originals = folder / "originals", None
+        self._replay, self._replay_rows = prepared.replay, budgets.replay
+        self._copies = folder / "originals"
+        self._originals: OriginalRows | None = None
+        self._replayed: OriginalRows | None = None
         if request.unit == "whole":  # a chunk of ``fixed`` is no original row
-            self._copies.mkdir()
+            chosen, general = self._copies / "chosen", self._copies / "replay"
+            chosen.mkdir(parents=True)
             identities = prepared.steps["candidates"].parameters["parts"]
-            ids = prepared.ranked.best.ids[:limit]
-            self._originals = OriginalRows(request.candidates, identities, ids, self._copies)
-        self._layout = Layout(request.columns, prefixed)
+            ids = prepared.ranked.best.ids[: max(budgets.rows)]
+            self._originals = OriginalRows(request.candidates, identities, ids, chosen)
+            if self._replay is not None:
+                general.mkdir()
+                self._replayed = self._replay.originals(max(budgets.replay.values()), general)
+                # One file has one type for each column.
+                self._originals.types.add(self._replayed.types)
+                self._replayed.types = self._originals.types
+        self._layout = Layout(request.columns, prefixed, keeps_text=self._replay is not None)
         self.names: list[str] = []
 
     def blocks(self, selected: SelectedRows) -> Iterator[Block]:
-        """Yield the rows of a budget, best first, with all columns."""
-        start = 0
+        """Yield the rows of a budget, best first, and then those of replay."""
+        start, schema = 0, None
         for table in selected.blocks():
+            if self._replay is not None:
+                table = table.append_column("replay", pa.repeat(pa.scalar(False), len(table)))
             block = Block(table, start, self._originals, self._layout)
-            self.names = block.names
+            self.names, schema = block.names, table.schema
             yield block
+            start += len(table)
+        if self._replay is None or schema is None:
+            return
+        start = 0
+        for table in self._replay.blocks(self._replay_rows[selected.budget], schema):
+            yield Block(table, start, self._replayed, self._layout)
             start += len(table)
 
     def close(self) -> None:
         """Delete the copies."""
-        self._originals = None
+        self._originals = self._replayed = None
         shutil.rmtree(self._copies, ignore_errors=True)
 
 
@@ -248,6 +280,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
         "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
         "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},
         "left_out_rows": prepared.left_out,
+        **({} if prepared.replay is None else {"replay": prepared.replay.stated()}),
         "keys": {name: step.key for name, step in prepared.steps.items()},
         **prepared.ranked.outcome,
         "steps": [asdict(time) for time in prepared.times],

@@ -175,7 +175,7 @@ class ScoringSelector(Selector):
 
     weight: ClassVar[str] = (
         "sampling probability, exp(-score / s) with s the standard deviation of the scores: a row "
-        "that is better by one standard deviation is drawn 2.7 times as often"
+        "that is better by one standard deviation is sampled 2.7 times as often"
     )
     """What the weight of a row means (`gotd.selectors.weights`)."""
     weight_scale: ClassVar[float | None] = None
