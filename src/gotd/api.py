@@ -28,9 +28,11 @@ from gotd.pipeline.request import Request
 from gotd.pipeline.select import Prepared
 from gotd.pipeline.selection import Selection
 from gotd.pipeline.steps.left_out import LeaveOut
-from gotd.pipeline.written import WrittenRows, describe
+from gotd.pipeline.weights import WeightedPool
+from gotd.pipeline.written import WrittenRows, describe, file_suffix
 from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
+from gotd.storage.files import atomic_write
 
 
 class GOTD:
@@ -220,6 +222,27 @@ class GOTD:
         summary = selected.summary(self._seed) | budgets.summary(budget)
         manifest = describe(prepared, "gotd.GOTD") | {"budgets_stated": budgets.stated}
         return Selection(table, summary, manifest, pa.concat_tables(prepared.removed()))
+
+    def write_weights(self, path: str | Path) -> dict[str, Any]:
+        """Write how often to draw each candidate, with all its columns.
+
+        Args:
+            path: File to write or replace: ``.jsonl``, ``.jsonl.gz``, ``.csv`` or ``.parquet``.
+
+        Returns:
+            What the weights mean and how they vary (`gotd.pipeline.weights.WeightedPool.summary`).
+
+        Raises:
+            RuntimeError: If nothing was fitted.
+            ValueError: If the method makes a list, or the name has another suffix.
+        """
+        if self._request is None:
+            raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
+        suffix = file_suffix(Path(path), "weights")
+        pool = WeightedPool(Prepared(self._request, 1, self._store, self._engine))
+        with atomic_write(Path(path)) as part:
+            pool.write(part, suffix)
+        return pool.summary()
 
     def _replay(self, given: Any, share: float | None) -> Replay | None:
         if given is None and share is None:

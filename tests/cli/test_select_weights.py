@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gotd import GOTD
 from gotd.cli.main import main
 from gotd.data.rows import Rows
 from gotd.engine.local import LocalEngine
@@ -107,6 +108,17 @@ def test_chunks_have_weights_too_and_a_uniform_draw_has_equal_ones(given, tmp_pa
     table = pq.read_table(tmp_path / "w.parquet")
     assert table["weight"].unique().to_pylist() == [1.0]
     assert table.num_rows > 100
+
+
+def test_python_writes_the_same_weights(given, pool, tmp_path):
+    path, _ = pool
+    weigh(given, path, tmp_path / "w.jsonl", "--method", "dsir")
+    fitted = GOTD(method="dsir").fit(given.target, path)
+    stated = fitted.write_weights(tmp_path / "python.jsonl")
+    assert (tmp_path / "python.jsonl").read_bytes() == (tmp_path / "w.jsonl").read_bytes()
+    assert stated["competing_rows"] == 360
+    with pytest.raises(RuntimeError, match="nothing is fitted"):
+        GOTD(method="dsir").write_weights(tmp_path / "a.jsonl")
 
 
 def test_a_row_behind_all_others_has_no_weight_and_huge_ratios_no_overflow():

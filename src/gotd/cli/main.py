@@ -8,12 +8,12 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gotd.cli.select_arguments import add_diff, add_select
+from gotd.storage.printable import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,16 +40,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"gotd {options.command}: interrupted; run it again to resume", file=sys.stderr)
         return 130
-
-
-def printable(text: str) -> str:
-    """Return a text whose control characters are escaped, so that no data steers a terminal."""
-
-    def shown(char: str) -> str:
-        is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
-        return ascii(char)[1:-1] if is_control else char
-
-    return "".join(map(shown, text))
 
 
 class _Formatter(logging.Formatter):

@@ -12,22 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gotd.data.base import Part
 from gotd.data.columns import both_columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, check_role, named_parts
+from gotd.data.remote import is_remote
 from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
+from gotd.pipeline.formats import row_suffix
 from gotd.pipeline.output import Output
+from gotd.pipeline.push import check_push, parse_push, push
 from gotd.pipeline.replay import parse_replay
 from gotd.pipeline.request import Request
 from gotd.pipeline.steps.left_out import LeaveOut
-from gotd.pipeline.written import file_suffix, write_selection, write_weights
+from gotd.pipeline.written import file_suffix, rows_to_write, write_selection, write_weights
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
+
+SHOWN_BYTES = 2**30
+"""Files of so many bytes take seconds to read."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,7 +49,19 @@ def run(options: argparse.Namespace) -> int:
     alone = _check_outputs(options)
     _check_licence(options.license)
     request = _request(options)
+    if options.plan:
+        from gotd.cli.select_plan import print_selection_plan
+
+        suffix = row_suffix(options.weights if alone else options.out)
+        weighted = options.weights is not None
+        engine = engine_of(options)
+        print_selection_plan(request, amounts, suffix, engine, options.store, weighted)
+        return 0
+    pushed = options.push and parse_push(options.push)
+    if pushed:
+        check_push(pushed)
     output = Output(options.weights if alone else options.out, options.overwrite)
+    _check_not_among_inputs(options)
     parts = [*request.target, *request.candidates, *request.leave_out.exclude]
     parts += [] if request.replay is None else request.replay.parts
     inputs = [part.path for part in parts if isinstance(part, File)]
@@ -53,13 +72,15 @@ def run(options: argparse.Namespace) -> int:
     for option in ("--removed",) if alone else ("--removed", "--weights"):
         _check_beside(option, options, output, inputs)
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
+        _read_checksums(parts)
         store, engine = Store(options.store), engine_of(options)
         announce = partial(_announce, request=request)
         prepared, budgets = prepare(request, amounts, store, engine, announce)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
         command = shlex.join(["gotd", *sys.argv[1:]])
-        with progress.step("selecting and writing"):
+        rows = rows_to_write(prepared, budgets, options.weights is not None)
+        with progress.step("selecting and writing", rows):
             if alone:
                 manifest = write_weights(prepared, output, command=command)
             else:
@@ -73,8 +94,24 @@ def run(options: argparse.Namespace) -> int:
                     removed=options.removed,
                     weights=options.weights,
                 )
+        if pushed:
+            with progress.step(f"pushing to {pushed}"):
+                address = push(pushed, output, manifest, options.license)
     _log_result(manifest, output, options)
+    if pushed:
+        logging.getLogger(__name__).info("pushed to %s", address)
     return 0
+
+
+def _read_checksums(parts: Sequence[Part]) -> None:
+    """Compute the checksums of files, which are kept; shown where it takes a while."""
+    size = sum(part.path.stat().st_size for part in parts if isinstance(part, File))
+    if size < SHOWN_BYTES:
+        return
+    with progress.step("checksums of files", len(parts)):
+        for part in parts:
+            part.identity()
+            progress.tick()
 
 
 def _log_result(manifest: dict[str, Any], output: Output, options: argparse.Namespace) -> None:
@@ -127,7 +164,7 @@ def parse_budgets(given: str) -> list[int]:
         budgets = [int(part.replace("_", "")) for part in given.split(",")]
     except ValueError as error:
         raise ValueError(
-            f"--budget must be a whole number, or several with commas, not {given!r}"
+            f"--budget must be a whole number, or several with commas, not {given[:40]!r}"
         ) from error
     if min(budgets) < 1:
         raise ValueError(f"--budget must be at least 1, not {min(budgets)}")
@@ -150,13 +187,28 @@ def _check_outputs(options: argparse.Namespace) -> bool:
         raise ValueError("how much to choose for --out? give --budget or --tokens, or no --out")
     if options.removed is not None and not chooses:
         raise ValueError("--removed belongs to a selection; give --budget and --out, too")
-    if options.replay is not None and not chooses:
-        raise ValueError("--replay belongs to a selection; give --budget and --out, too")
+    for name in ("replay", "push"):
+        if getattr(options, name) is not None and not chooses:
+            raise ValueError(f"--{name} belongs to a selection; give --budget and --out, too")
     if options.weights is not None:
         file_suffix(options.weights, "--weights")
     if options.weights == options.removed is not None:
         raise ValueError("--weights and --removed name one file; choose another name")
     return not chooses
+
+
+def _check_not_among_inputs(options: argparse.Namespace) -> None:
+    """Check that nothing is written into a folder of inputs, where it would be read next time."""
+    names = [*options.target, *options.candidates, *options.exclude]
+    folders = [Path(name).resolve() for name in names if Path(name).is_dir()]
+    for option in ("out", "weights", "removed"):
+        path = getattr(options, option)
+        for folder in folders:
+            if path is not None and path.resolve().is_relative_to(folder):
+                raise ValueError(
+                    f"--{option} {path} is inside the input {folder}, so that the next run would "
+                    "read it; choose a place outside"
+                )
 
 
 def _check_beside(
@@ -167,6 +219,8 @@ def _check_beside(
     if path is None:
         return
     file_suffix(path, option)
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}; create it first")
     if path.exists() and not (options.overwrite and path.is_file()):
         raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")
     if output.holds(path):
@@ -217,6 +271,9 @@ def _request(options: argparse.Namespace) -> Request:
         role=options.role,
     )
     record = options.store / HUB_RECORD
+    names = [*options.target, *options.candidates, *options.exclude]
+    if options.plan and (remote := [name for name in names if is_remote(name)]):
+        raise ValueError(f"--plan: {remote[0]} would be copied first; plan with files")
     target = named_parts(options.target, target_columns, record)
     candidates = named_parts(options.candidates, columns, record)
     check_role(options.role, [*target, *candidates])

@@ -78,6 +78,8 @@ def add_select(commands: Any, run: Any) -> None:
     device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
     add("--device", default="auto", help=device)
     add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
+    add("--push", metavar="hub:OWNER/NAME", help="upload what was written, as a private data set")
+    add("--plan", action="store_true", help="print what it would cost; nothing is written")
     add("--overwrite", action="store_true", help="replace what is in --out")
     parser.set_defaults(run=run)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,9 @@ import pyarrow as pa
 
 from gotd.data.files import is_utf8
 from gotd.data.json_lines import JSON_TEXT
+
+MOST_DEPTH = 32
+"""Values that are nested deeper are JSON text; Arrow cannot write types of some 60 levels."""
 
 
 class ColumnTypes:
@@ -88,10 +92,21 @@ def type_of(values: list[Any]) -> pa.DataType | None:
         kind = pa.array(values).type
     except (pa.ArrowException, OverflowError, UnicodeEncodeError, TypeError):
         return None
+    if _depth(kind) > MOST_DEPTH:
+        return None
     # A column for which Arrow would change a value: 2**53 + 1 beside 0.5.
     if pa.types.is_floating(kind) and any(type(v) is int and abs(v) > 2**53 for v in values):
         return None
     return kind
+
+
+def _depth(kind: pa.DataType) -> int:
+    """Return how many types are nested in one another, up to one more than `MOST_DEPTH`."""
+    depth, kinds = 1, [kind]
+    while kinds and depth <= MOST_DEPTH:
+        kinds = [one.field(n).type for one in kinds for n in range(one.num_fields)]
+        depth += bool(kinds)
+    return depth
 
 
 def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType | None:
@@ -113,15 +128,20 @@ def _has_empty_struct(kind: pa.DataType) -> bool:
     return any(_has_empty_struct(kind.field(i).type) for i in range(kind.num_fields))
 
 
-def to_json(value: Any) -> str:
+def to_json(value: Any, on_odd: Callable[[], None] = lambda: None) -> str:
     """Return a value as JSON on one line.
 
     Dates become ISO text, bytes base64, NaN and infinities null. Half a surrogate pair stays
     an escape.
+
+    Args:
+        value: The value.
+        on_odd: Called where NaN or an infinity becomes null.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=_as_text)
     except ValueError:
+        on_odd()
         text = json.dumps(_finite(value), ensure_ascii=False, default=_as_text)
     return text if is_utf8(text) else json.dumps(_finite(value), default=_as_text)
 

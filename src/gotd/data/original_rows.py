@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from gotd.data.base import SCHEMA, Part
 from gotd.data.column_types import ColumnTypes, records_of
 from gotd.data.readers import original_rows
+from gotd.storage.progress import tick
 
 
 class OriginalRows:
@@ -91,6 +92,7 @@ class OriginalRows:
         writer, batches = None, 0
         try:
             for ids, rows in rows_with_ids(part):
+                tick(rows.num_rows)
                 index = pc.index_in(ids, value_set=wanted)
                 chosen = np.flatnonzero(index.is_valid())
                 if not len(chosen):

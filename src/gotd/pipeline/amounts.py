@@ -13,6 +13,7 @@ from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.pipeline.request import Request
 from gotd.pipeline.select import Announce, Prepared
 from gotd.pipeline.token_budget import rows_reaching, token_counter
+from gotd.storage import progress
 from gotd.storage.model_files import model_identity
 
 if TYPE_CHECKING:
@@ -50,6 +51,18 @@ class Amount:
             return max(1, round(self.value * rows))
         guess = 1.5 * self.value * CHARS_PER_TOKEN / max(1.0, mean_chars)
         return min(rows, max(1, math.ceil(guess)))
+
+    @property
+    def label(self) -> str:
+        """Return the amount as it is in the name of a file: ``2M``, ``500k`` or ``5%``."""
+        if self.unit == "share":
+            return f"{100 * self.value:g}%"
+        if self.unit == "rows":
+            return f"{int(self.value)}"
+        for power, sign in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+            if self.value % power == 0:
+                return f"{int(self.value // power)}{sign}"
+        return f"{int(self.value)}"
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest states: ``unit``, ``amount`` and the tokenizer's identity."""
@@ -92,12 +105,14 @@ class Budgets:
         stated: What was asked for, for the manifest (`Amount.described`).
         tokens: Tokens of each number of rows, where the budget is in tokens.
         replay: Rows of replay beside each number of rows, where there is a replay.
+        labels: What is in the name of the file of each number of rows.
     """
 
     rows: list[int]
     stated: list[dict[str, Any]]
     tokens: dict[int, int]
     replay: dict[int, int]
+    labels: dict[int, str]
 
     def summary(self, rows: int) -> dict[str, int]:
         """Return what a summary states about a budget: its tokens and its rows of replay."""
@@ -146,7 +161,8 @@ def prepare(
                 rows.append(amount.first_limit(prepared.competing, 1.0))
                 continue
             wanted, count = int(amount.value), counters[amount.tokenizer]
-            taken, reached = rows_reaching(wanted, prepared.ranked.texts(), count)
+            with progress.step("counting tokens"):
+                taken, reached = rows_reaching(wanted, prepared.ranked.texts(), count)
             if reached < wanted and prepared.limit >= prepared.competing:
                 raise ValueError(
                     f"all {taken:,} candidates that can be chosen have {reached:,} tokens, fewer "
@@ -157,11 +173,17 @@ def prepare(
             if reached < wanted:
                 break
         else:
+            tokens_alone = all(amount.unit == "tokens" for amount in amounts)
+            labels = {
+                count: amount.label if tokens_alone else str(count)
+                for amount, count in zip(amounts, rows, strict=True)
+            }
             stated, replay = [amount.described() for amount in amounts], {}
             for amount, count in zip(amounts, rows, strict=True):
                 counter = counters.get(amount.tokenizer)
                 replay |= {count: _replay_rows(prepared, count, tokens.get(count), counter)}
-            return prepared, Budgets(rows, stated, tokens, replay if prepared.replay else {})
+            replay = replay if prepared.replay else {}
+            return prepared, Budgets(rows, stated, tokens, replay, labels)
         prepared = Prepared(request, min(prepared.competing, 2 * taken), store, engine)
 
 

@@ -37,7 +37,6 @@ from gotd.transport import NotConverged
 
 log = logging.getLogger(__name__)
 
-
 Announce = Callable[[Sequence[Step]], None]
 """Called with the steps that run a model, before the first of them runs."""
 
@@ -206,14 +205,9 @@ class Prepared:
 
     def _pool(self, side: str) -> Step:
         """Return the step that reads the rows of a side."""
-        request = self.request
-        chunks, parts, columns = Chunking("whole"), request.target, request.target_columns
-        if side == "candidates":
-            chunks = Chunking(request.unit, request.length_chars, request.min_chars)
-            parts, columns = request.candidates, request.columns
         # What a model will take follows from the rows, once they are counted.
-        count = partial(self._count, side) if request.reads_model else None
-        return pools.pool(side, parts, chunks, columns, count)
+        count = partial(self._count, side) if self.request.reads_model else None
+        return pool_step(self.request, side, count)
 
     def _count(self, side: str) -> int:
         return sum(pool_facts(self.folder(side))["rows"])
@@ -339,3 +333,18 @@ class Prepared:
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed as much of each text as the encoder reads of the pool."""
         return self._embedder.embed([text[: self.request.length_chars] for text in texts])
+
+
+def pool_step(request: Request, side: str, count: Callable[[], int] | None = None) -> Step:
+    """Return the step that reads the rows of a side.
+
+    Args:
+        request: What to select.
+        side: ``target`` or ``candidates``.
+        count: Returns the expected rows, where they are known before.
+    """
+    chunks, parts, columns = Chunking("whole"), request.target, request.target_columns
+    if side == "candidates":
+        chunks = Chunking(request.unit, request.length_chars, request.min_chars)
+        parts, columns = request.candidates, request.columns
+    return pools.pool(side, parts, chunks, columns, count)

@@ -35,6 +35,7 @@ from gotd.storage.environment import code, hardware, peak_memory_gib, versions
 from gotd.storage.files import atomic_write
 from gotd.storage.keys import identity
 from gotd.storage.model_files import model_identity
+from gotd.storage.progress import tick
 
 
 def write_selection(
@@ -67,7 +68,7 @@ def write_selection(
         ValueError: If a source has changed since it was read.
         OSError: If the folder cannot be written or the disk is full.
     """
-    began, files = time.perf_counter(), output.file_names(budgets.rows)
+    began, files = time.perf_counter(), output.file_names(budgets.labels)
     with ExitStack() as beside_it, output.filling(list(files.values())) as folder:
         # It gets its name after the selection, so that it is not there without one.
         weighted = _write_weights(prepared, weights, beside_it) if weights else {}
@@ -99,7 +100,7 @@ def _write_budgets(
     """Write the rows of each budget; return ``columns``, ``files`` and ``summaries``."""
     summaries: dict[int, dict[str, Any]] = {}
     written: dict[str, dict[str, Any]] = {}
-    files = output.file_names(budgets.rows)
+    files = output.file_names(budgets.labels)
     rows = WrittenRows(prepared, budgets, folder, prefixed=output.suffix is not None)
     for budget, name in files.items():
         selected = prepared.select(budget, explain=explain)
@@ -129,7 +130,7 @@ def write_weights(prepared: Prepared, output: Output, *, command: str) -> dict[s
         ValueError: If a source has changed since it was read.
         OSError: If the folder cannot be written or the disk is full.
     """
-    began, (name,) = time.perf_counter(), output.file_names([1]).values()
+    began, (name,) = time.perf_counter(), output.file_names({1: "1"}).values()
     with output.filling([name]) as folder:
         pool = WeightedPool(prepared)
         pool.write(folder / name, file_suffix(output.out, "--weights"))
@@ -140,6 +141,13 @@ def write_weights(prepared: Prepared, output: Output, *, command: str) -> dict[s
         write_json(folder / MANIFEST, manifest)
         (folder / REPORT).write_text(weights_report(manifest), "utf-8")
     return manifest
+
+
+def rows_to_write(prepared: Prepared, budgets: Budgets, weights: bool) -> int:
+    """Return the rows that are read and written, which count as progress."""
+    candidates = sum(pool_facts(prepared.folder("candidates"))["rows"])
+    general = 0 if prepared.replay is None else sum(pool_facts(prepared.folder("replay"))["rows"])
+    return candidates * (2 if weights else 1) + general + sum(set(budgets.rows))
 
 
 def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
@@ -235,6 +243,7 @@ class WrittenRows:
             block = Block(table, start, self._originals, self._layout)
             self.names, schema = block.names, table.schema
             yield block
+            tick(len(table))
             start += len(table)
         if self._replay is None or schema is None:
             return

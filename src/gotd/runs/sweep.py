@@ -36,6 +36,7 @@ from gotd.runs.expand import (
     variant,
 )
 from gotd.storage.artifacts import ArtifactError
+from gotd.storage.printable import printable
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run_missing(experiment, overrides)
     except (ValueError, OSError, ArtifactError) as error:
-        print(f"{experiment}: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"{experiment}: {error}"), file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print(f"{experiment}: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
@@ -82,10 +83,11 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     # The arm without a selection is the same cell at every budget of a sweep.
     cells = list({cell.record.key: cell for cell in expanded}.values())
     pending = sum(not cell.is_done for cell in cells)
-    left_out = f"; skipped, not in the source: {', '.join(skipped)}" if skipped else ""
+    names = printable(", ".join(skipped))
+    left_out = f"; skipped, not in the source: {names}" if skipped else ""
     if pending:
         _check_writable(cells[0].store.root)
-        print(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}")  # noqa: T201
+        print(printable(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}"))  # noqa: T201
         _launch(overrides)
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     _add_overlaps(outcomes)
@@ -152,7 +154,7 @@ def _report(
     for record in failed:
         axes, message = record["axes"], record["error"]["message"]
         line = f"failed: {axes['task']} {axes['arm']} seed {axes['seed']}: {message}"
-        console.print(line, markup=False)
+        console.print(printable(line), markup=False)
     missing = cells - len(records)
     console.print(
         f"{len(records) - len(failed)} cells done, {len(failed)} failed, {missing} missing"

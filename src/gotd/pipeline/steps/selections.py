@@ -28,7 +28,7 @@ from gotd.pipeline.ranked_pool import (
     scores_file,
 )
 from gotd.pipeline.token_budget import TokenBudget
-from gotd.selectors.base import Selector, check_request
+from gotd.selectors.base import Scores, Selector, check_request, fill
 from gotd.selectors.domains import TYPICAL_DOMAINS, screen, screen_work
 from gotd.storage.artifacts import Step, write_json
 from gotd.storage.keys import identity
@@ -125,7 +125,11 @@ def scored(
                 create_array(folder / scores_file(number), (len(shard),), "<f8")
                 for number, shard in enumerate(candidates)
             ]
-            outcome, repeats = method.scores(target, candidates, seed, watched, out), False
+            repeats = False
+            if sum(map(len, candidates)) == 1:  # no method is needed, and some need two rows
+                outcome = Scores(fill(out, (np.zeros(len(shard)) for shard in candidates)))
+            else:
+                outcome = method.scores(target, candidates, seed, watched, out)
             for array in out:
                 array.flush()
             if outcome.target_potential is not None:
