@@ -138,9 +138,6 @@ def test_a_row_behind_all_others_has_no_weight_and_huge_ratios_no_overflow():
     [
         (["--weights", "w.jsonl", "--method", "round_robin"], "a method that scores every row"),
         (["--weights", "w.txt"], "--weights w.txt: the name must end in"),
-        (["--weights", "w.jsonl", "--budget", "9"], "where to write the selection? give --out"),
-        (["--out", "a.jsonl"], "how much to choose? give --budget or --tokens"),
-        (["--weights", "w.csv", "--out", "a.csv"], "how much to choose for --out?"),
         (["--weights", "w.csv", "--removed", "r.csv"], "--removed belongs to a selection"),
         (["--weights", "a.csv", "--out", "a.csv", "--budget", "9"], "in the place of --out"),
     ],
@@ -150,3 +147,18 @@ def test_what_cannot_be_done_is_one_line(given, tmp_path, capsys, monkeypatch, m
     assert main(given.arguments(*more)) == 2
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--weights", "w.jsonl", "--budget", "9"], "give --out for the selection"),
+        (["--out", "a.jsonl"], "give --budget or --tokens, or --weights alone"),
+        (["--weights", "w.csv", "--out", "a.csv"], "give --budget or --tokens for --out"),
+    ],
+)
+def test_what_is_missing_is_named(given, capsys, more, says):
+    with pytest.raises(SystemExit) as stopped:
+        main(given.arguments(*more))
+    assert stopped.value.code == 2
+    assert says in capsys.readouterr().err

@@ -180,11 +180,11 @@ def _check_outputs(options: argparse.Namespace) -> bool:
     """Check what is to be written; return whether it is weights alone."""
     chooses = options.budget is not None or options.tokens is not None
     if options.weights is None and not chooses:
-        raise ValueError("how much to choose? give --budget or --tokens, or --weights alone")
+        options.usage_error("give --budget or --tokens, or --weights alone")
     if options.out is None and chooses:
-        raise ValueError("where to write the selection? give --out, or --weights alone")
+        options.usage_error("give --out for the selection, or --weights alone")
     if options.out is not None and not chooses:
-        raise ValueError("how much to choose for --out? give --budget or --tokens, or no --out")
+        options.usage_error("give --budget or --tokens for --out, or no --out")
     if options.removed is not None and not chooses:
         raise ValueError("--removed belongs to a selection; give --budget and --out, too")
     for name in ("replay", "push"):
