@@ -50,12 +50,7 @@ def run(options: argparse.Namespace) -> int:
     _check_licence(options.license)
     request = _request(options)
     if options.plan:
-        from gotd.cli.select_plan import print_selection_plan
-
-        suffix = row_suffix(options.weights if alone else options.out)
-        weighted = options.weights is not None
-        engine = engine_of(options)
-        print_selection_plan(request, amounts, suffix, engine, options.store, weighted)
+        _print_plan(options, request, amounts)
         return 0
     pushed = options.push and parse_push(options.push)
     if pushed:
@@ -101,6 +96,14 @@ def run(options: argparse.Namespace) -> int:
     if pushed:
         logging.getLogger(__name__).info("pushed to %s", address)
     return 0
+
+
+def _print_plan(options: argparse.Namespace, request: Request, amounts: list[Amount]) -> None:
+    from gotd.cli.select_plan import print_selection_plan
+
+    weighted, out = options.weights is not None, options.out or options.weights
+    engine = engine_of(options)
+    print_selection_plan(request, amounts, row_suffix(out), engine, options.store, weighted)
 
 
 def _read_checksums(parts: Sequence[Part]) -> None:

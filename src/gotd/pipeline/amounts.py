@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -173,18 +173,26 @@ def prepare(
             if reached < wanted:
                 break
         else:
-            tokens_alone = all(amount.unit == "tokens" for amount in amounts)
-            labels = {
-                count: amount.label if tokens_alone else str(count)
-                for amount, count in zip(amounts, rows, strict=True)
-            }
-            stated, replay = [amount.described() for amount in amounts], {}
-            for amount, count in zip(amounts, rows, strict=True):
-                counter = counters.get(amount.tokenizer)
-                replay |= {count: _replay_rows(prepared, count, tokens.get(count), counter)}
-            replay = replay if prepared.replay else {}
-            return prepared, Budgets(rows, stated, tokens, replay, labels)
+            return prepared, _budgets(prepared, amounts, rows, tokens, counters)
         prepared = Prepared(request, min(prepared.competing, 2 * taken), store, engine)
+
+
+def _budgets(
+    prepared: Prepared,
+    amounts: Sequence[Amount],
+    rows: list[int],
+    tokens: dict[int, int],
+    counters: Mapping[str, Callable[[Sequence[str]], Sequence[int]]],
+) -> Budgets:
+    """Return the budgets with the rows of replay beside them, and their labels."""
+    tokens_alone = all(amount.unit == "tokens" for amount in amounts)
+    labels, replay = {}, {}
+    for amount, count in zip(amounts, rows, strict=True):
+        labels[count] = amount.label if tokens_alone else str(count)
+        if prepared.replay is not None:
+            counter = counters.get(amount.tokenizer)
+            replay[count] = _replay_rows(prepared, count, tokens.get(count), counter)
+    return Budgets(rows, [amount.described() for amount in amounts], tokens, replay, labels)
 
 
 def _replay_rows(
