@@ -207,7 +207,7 @@ def _check_not_among_inputs(options: argparse.Namespace) -> None:
     for option in ("out", "weights", "removed"):
         path = getattr(options, option)
         for folder in folders:
-            if path is not None and path.resolve().is_relative_to(folder):
+            if path is not None and folder in path.resolve().parents:
                 raise ValueError(
                     f"--{option} {path} is inside the input {folder}, so that the next run would "
                     "read it; choose a place outside"
