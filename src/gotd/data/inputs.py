@@ -194,6 +194,8 @@ def _with_rows(found: Sequence[Found], columns: Columns) -> list[Part]:
     shapes: dict[str, list[Path]] = {}
     kept = []
     for file in found:
+        if not is_utf8(str(file.path)):
+            raise ValueError(f"{str(file.path)!r}: the name of the file is not UTF-8; rename it")
         try:
             shape = shape_of(file.path, columns)
         except NoRows as error:

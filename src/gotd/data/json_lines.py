@@ -113,6 +113,21 @@ JSON_TEXT = pa.json_(pa.string())
 """Type of a column whose values no plain Arrow type holds unchanged: each value as JSON."""
 
 
+MOST_LEVELS = 32
+"""Values that are nested deeper are kept as JSON: Arrow writes types of some 60 levels at most."""
+
+
+def _nested_deeper(values: Sequence[Any], levels: int) -> bool:
+    """Return whether a value has lists or objects nested deeper than so many levels."""
+    inside = [value for value in values if isinstance(value, list | dict)]
+    for _ in range(levels):
+        if not inside:
+            return False
+        held = (v for one in inside for v in (one.values() if isinstance(one, dict) else one))
+        inside = [value for value in held if isinstance(value, list | dict)]
+    return bool(inside)
+
+
 def table_of(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return all fields of some rows, values unchanged.
 
@@ -130,6 +145,8 @@ def _unchanged(values: list[Any]) -> pa.Array:
     if len({type(value) for value in values if value is not None}) <= 1:
         try:
             array = pa.array(values)
+            if _nested_deeper(values, MOST_LEVELS):
+                raise pa.ArrowInvalid("too deep")
             if not pa.types.is_nested(array.type) or array.to_pylist() == values:
                 return array
         except _UNFIT:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from gotd.data.base import Part
 from gotd.data.columns import ORIGIN, Columns, NoShape, strings
-from gotd.data.files import SUFFIXES, check_file, kind_of, no_rows, stem, text_lines
+from gotd.data.files import SUFFIXES, check_file, is_utf8, kind_of, no_rows, stem, text_lines
 from gotd.data.json_lines import json_records, read_json_lines, table_of, text_rows
 from gotd.data.row_text import Missing, PlainText, Row, TextOf
 from gotd.data.table_files import grouped, names_of, read_parquet, table_pieces
@@ -203,9 +203,18 @@ def all_columns(path: Path) -> Iterator[pa.Table]:
     """Yield all columns of a file, in the order of `stream`; see `original_rows`."""
     check_file(path)
     if kind_of(path) in JSON_KINDS:
-        records = (record for _, record in json_records(path))
+        records = _named_fields(path)
         return map(table_of, grouped(records, lambda record: len(str(record))))
     return _lines(path, "text") if kind_of(path) == "text" else table_pieces(path)
+
+
+def _named_fields(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file, after a check of the names of their fields."""
+    for where, record in json_records(path):
+        for name in record:
+            if not name.isascii() and not is_utf8(name):
+                raise ValueError(f"{where}: the name of field {name!r} is not UTF-8; rename it")
+        yield record
 
 
 # Tables ---------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gotd.storage.artifacts import Step
-from gotd.storage.model_files import locate, model_identity
+from gotd.storage.model_files import hub_commit, is_known, locate, model_identity
 
 if TYPE_CHECKING:
     from gotd.pipeline.ranked_pool import RankedPool
@@ -115,6 +115,8 @@ def token_counter(
 
     try:
         name = locate(tokenizer)
+        if not Path(name).is_dir() and not is_known(name):
+            raise FileNotFoundError(f"{option} {name!r} is no folder, and not known on the Hub")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; or name another tokenizer ({option})") from error
     try:

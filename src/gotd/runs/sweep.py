@@ -90,10 +90,11 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     # The arm without a selection is the same cell at every budget of a sweep.
     cells = list({cell.record.key: cell for cell in expanded}.values())
     pending = sum(not cell.is_complete for cell in cells)
-    left_out = f"; skipped, not in the source: {', '.join(skipped)}" if skipped else ""
+    names = printable(", ".join(skipped))
+    left_out = f"; skipped, not in the source: {names}" if skipped else ""
     if pending:
         _check_writable(cells[0].store.root)
-        print(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}")  # noqa: T201
+        print(printable(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}"))  # noqa: T201
         _launch(overrides)
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     _add_overlaps(outcomes)

@@ -185,4 +185,4 @@ def plain_excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:
     text = text[: 100 * length_chars]  # a row may be a book
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     cut = line if len(line) <= length_chars else line[: length_chars - 1].rstrip() + "…"
-    return html.escape(cut)
+    return html.escape(cut, quote=False)

@@ -173,6 +173,18 @@ class Selector(ABC):
 class ScoringSelector(Selector):
     """A selector whose ranking is the order of one number per candidate, ties by id."""
 
+    weight: ClassVar[str] = (
+        "sampling probability, exp(-score / s) with s the standard deviation of the scores: a row "
+        "that is better by one standard deviation is sampled 2.7 times as often"
+    )
+    """What the weight of a row means (`gotd.selectors.weights`)."""
+    weight_scale: ClassVar[float | None] = None
+    """The weight is exp(-score / scale); ``None``: the standard deviation of the scores."""
+
+    def for_weights(self) -> Self:
+        """Return the selector whose scores give weights: without random numbers in them."""
+        return self
+
     def scores(
         self,
         target: Rows,
