@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gotd.storage.artifacts import Step
-from gotd.storage.model_files import hub_commit, is_known, locate, model_identity
+from gotd.storage.model_files import is_known, locate, model_identity
 
 if TYPE_CHECKING:
     from gotd.pipeline.ranked_pool import RankedPool

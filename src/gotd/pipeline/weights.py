@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.data.base import check_unchanged
 from gotd.data.column_types import ColumnTypes, records_of
-from gotd.data.original_rows import check_unchanged, read_with_originals
+from gotd.data.original_rows import read_with_originals
 from gotd.data.pool import open_pool
 from gotd.data.readers import original_rows
 from gotd.pipeline.formats import Block, Layout, open_writer
