@@ -13,19 +13,24 @@ BENCH  ?= transport dsir tsds embedding engines training toxicity selection
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PIP   := $(PY) -m pip install --quiet --disable-pip-version-check
+UV    := $(VENV)/bin/uv
+GOTD  := DATA='$(DATA)' $(VENV)/bin/gotd
 TORCH_VERSION := 2.13.0
-# Index to take torch from: PyTorch's own CPU index saves gigabytes where there is no GPU.
+# Index to take torch from; empty: uv finds the build for this machine's GPU or processor.
 TORCH_INDEX ?=
+# Seconds that one request to PyTorch's index may take, before torch is taken from PyPI.
+TORCH_TIMEOUT ?= 60
+LOCK := .ci/lock.txt
 
 .PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
   reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
-  reproduce-gap plan-gap reproduce-all report bench clean
+  reproduce-gap plan-gap reproduce-all report bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 	@echo
 	@echo "SCALE=micro|folder|paper  DATA=folder of rows and passages  ARGS='any Hydra override'"
-	@echo "TORCH_INDEX=index to take torch from (PyTorch's CPU index saves gigabytes without a GPU)"
+	@echo "TORCH_INDEX=index to take torch from, instead of the one that uv finds for this machine"
 
 setup: $(STAMP) ## make .venv with torch (for CUDA or the CPU) and the package
 
@@ -34,7 +39,11 @@ $(STAMP): pyproject.toml constraints.txt
 	  { echo 'gotd needs Python 3.11 or newer; choose one: make PYTHON=python3.12 …'; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	@$(PY) -c 'import torch' 2>/dev/null || test '$(TORCH)' = skip || { echo 'installing torch'; \
-	  $(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==$(TORCH_VERSION); }
+	  $(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch==$(TORCH_VERSION), \
+	  $(PIP) -c constraints.txt uv && UV_HTTP_TIMEOUT=$(TORCH_TIMEOUT) UV_HTTP_RETRIES=1 \
+	  $(UV) pip install --quiet --python $(PY) --torch-backend=auto torch==$(TORCH_VERSION) || { \
+	  echo "PyTorch's index cannot be reached; taking torch from PyPI, with CUDA on Linux"; \
+	  $(PIP) torch==$(TORCH_VERSION); }); }
 	@echo 'installing gotd and what it needs: two or three minutes'
 	@$(PIP) -c constraints.txt -e '.[demo,dev]'
 	@$(PY) -m pip check
@@ -56,40 +65,40 @@ format: $(STAMP) ## apply ruff's fixes and format
 	$(VENV)/bin/ruff format src tests experiments
 
 reproduce-glue: $(STAMP) ## run Table 4: GLUE, two stages, every task, arm and seed
-	DATA='$(DATA)' $(PY) experiments/glue.py scale=$(SCALE) $(ARGS)
+	$(GOTD) run experiment=glue scale=$(SCALE) $(ARGS)
 
 plan-glue: $(STAMP) ## print what reproduce-glue would run, what is done, hours, memory, disk
-	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=glue scale=$(SCALE) $(ARGS)
+	$(GOTD) plan experiment=glue scale=$(SCALE) $(ARGS)
 
 reproduce-domain: $(STAMP) ## run Table 2: domain tasks (SCALE=paper_few_labels: Table 3)
-	DATA='$(DATA)' $(PY) experiments/domain.py scale=$(SCALE) $(ARGS)
+	$(GOTD) run experiment=domain scale=$(SCALE) $(ARGS)
 
 plan-domain: $(STAMP) ## print what reproduce-domain would run
-	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=domain scale=$(SCALE) $(ARGS)
+	$(GOTD) plan experiment=domain scale=$(SCALE) $(ARGS)
 
 reproduce-labels: $(STAMP) ## run Figure 1: labels that a selection saves
-	DATA='$(DATA)' $(PY) experiments/labels.py scale=$(SCALE) $(ARGS)
+	$(GOTD) run experiment=labels scale=$(SCALE) $(ARGS)
 
 plan-labels: $(STAMP) ## print what reproduce-labels would run
-	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=labels scale=$(SCALE) $(ARGS)
+	$(GOTD) plan experiment=labels scale=$(SCALE) $(ARGS)
 
 reproduce-zeroshot: $(STAMP) ## run Tables 16 to 18: answers of a causal model without fine-tuning
-	DATA='$(DATA)' $(PY) experiments/zeroshot.py scale=$(SCALE) $(ARGS)
+	$(GOTD) run experiment=zeroshot scale=$(SCALE) $(ARGS)
 
 plan-zeroshot: $(STAMP) ## print what reproduce-zeroshot would run
-	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=zeroshot scale=$(SCALE) $(ARGS)
+	$(GOTD) plan experiment=zeroshot scale=$(SCALE) $(ARGS)
 
 reproduce-toxicity: $(STAMP) ## run Table 1: detoxification of a causal model
-	DATA='$(DATA)' $(PY) experiments/toxicity.py scale=$(SCALE) $(ARGS)
+	$(GOTD) run experiment=toxicity scale=$(SCALE) $(ARGS)
 
 plan-toxicity: $(STAMP) ## print what reproduce-toxicity would run
-	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=toxicity scale=$(SCALE) $(ARGS)
+	$(GOTD) plan experiment=toxicity scale=$(SCALE) $(ARGS)
 
 reproduce-gap: $(STAMP) ## run a target whose second half the base model lacks, at a known mix
-	DATA='$(DATA)' $(PY) experiments/gap.py scale=$(SCALE) $(ARGS)
+	$(GOTD) run experiment=gap scale=$(SCALE) $(ARGS)
 
 plan-gap: $(STAMP) ## print what reproduce-gap would run
-	DATA='$(DATA)' $(VENV)/bin/gotd plan experiment=gap scale=$(SCALE) $(ARGS)
+	$(GOTD) plan experiment=gap scale=$(SCALE) $(ARGS)
 
 reproduce-all: $(STAMP) ## run every experiment; if one fails, the others still run
 	@$(MAKE) --no-print-directory --keep-going reproduce-glue reproduce-domain \
@@ -105,6 +114,13 @@ $(VENV)/.bench: $(STAMP)
 bench: $(VENV)/.bench ## compare speed with other packages (BENCH='transport dsir …', ARGS=--quick)
 	@for name in $(BENCH); do \
 	  DATA='$(DATA)' $(PY) experiments/benchmarks/$$name.py $(ARGS) || exit 1; done
+
+lock: $(STAMP) ## write versions and hashes of all that is installed (no addresses)
+	@echo torch==$(TORCH_VERSION) > $(VENV)/torch.txt
+	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	  --extra demo --extra dev --extra harness --extra ray --extra remote --extra slurm \
+	  -c constraints.txt -c $(VENV)/torch.txt --no-emit-index-url --no-header --no-annotate \
+	  -o $(LOCK)
 
 clean: ## remove caches; artifacts and .venv stay
 	rm -rf .pytest_cache .ruff_cache .hypothesis build dist

@@ -29,6 +29,29 @@ def test_help_imports_nothing_heavy():
     assert printed.splitlines()[-1] == "imported []"
 
 
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"gotd {gotd.__version__}\n"
+
+
+def test_a_shell_is_told_what_can_follow():
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(Path(gotd.__file__).parents[1]),
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_STDOUT_FILENAME": "/dev/stdout",
+        "_ARGCOMPLETE_SHELL": "bash",
+        "COMP_LINE": "gotd select --ex",
+        "COMP_POINT": "16",
+    }
+    said = subprocess.check_output(
+        [sys.executable, "-m", "gotd.cli.main"], env=environment, text=True, timeout=60
+    )
+    assert said.replace("\x0b", "\n").split() == ["--explain", "--exclude"]
+
+
 def test_run_passes_experiment_and_overrides_on(monkeypatch):
     calls = []
     monkeypatch.setattr(sweep, "run", lambda *given: calls.append(given) or 7)

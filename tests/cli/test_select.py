@@ -433,7 +433,7 @@ def test_a_repeated_id_is_named_with_both_places(capsys, given, tmp_path):
 def test_without_ray_its_engine_is_refused_at_once(capsys, given, monkeypatch):
     monkeypatch.setattr("gotd.engine.build.find_spec", lambda _: None)
     said = refused(capsys, given, "--budget", "9", "--engine", "ray")
-    assert "needs the extra `ray`: pip install 'gotd[ray]'" in said
+    assert "needs the package ray: pip install 'ray>=2.50,<3'" in said
 
 
 def test_scores_that_are_not_there_are_named(capsys, given):

@@ -7,11 +7,12 @@ import pytest
 
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import plan_cell, run_cell
-from gotd.runs.expand import expand
+from gotd.runs.expand import OWN, expand
 
 EXPERIMENTS = sorted(
     str(path.relative_to(conf_folder() / "experiment").with_suffix(""))
     for path in (conf_folder() / "experiment").glob("*/*.yaml")
+    if path.parent.name != OWN  # tests/cli/test_compare.py runs it
 )
 WORLD = [
     "experiment=glue/micro",

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from gotd.cli.main import main
-from gotd.cli.plan import print_plan
+from gotd.cli.plan import print_missing, print_plan
 from gotd.config.discovery import conf_folder
 from gotd.data.base import SourceUnavailable
 from gotd.data.folder import Folder
@@ -501,6 +501,17 @@ class TestPrinting:
         assert "GFLOP/s measured now" in text
         assert "…" not in text  # fits 80 columns
 
+    def test_every_line_fits_80_columns(self, cells, tmp_path):
+        """Words are not broken, and neither are titles at the width of a small table."""
+        given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "tracker=none"]
+        given += ["selector=none,random", "model=gpt2", "model.spec.pretrained=null"]
+        large, _ = expand_cells([*given, "pre_fine_tune=gpt2"])
+        for planned in (cells, large):
+            text = self.printed(planned)
+            assert max(map(len, text.splitlines())) <= 80
+        titles = ("cells done / all seeds", "memory of pre-fine-tuning gpt2 by rows of")
+        assert all(any(title in line for line in text.splitlines()) for title in titles)
+
     def test_a_sweep_of_budgets_has_a_row_for_each(self, cells):
         text = self.printed(cells)
         assert "14 cells" in text
@@ -527,13 +538,16 @@ class TestPrinting:
             raise SourceUnavailable("task cola needs the data set 'nyu-mll/glue'")
 
         monkeypatch.setattr(Hub, "identity", unreachable)
-        cells, missing, _ = lay_out([*SMALL, "scale=paper"])
-        assert missing is not None
-        text = self.printed(cells, missing)
+        announced: list[str] = []
+        cells, missing, _ = lay_out([*SMALL, "scale=paper"], announced.append)
+        assert announced == [missing]
+        text = self.printed(cells)
         assert "6 cells: 0 done, 0 failed, 6 pending" in text
-        (line,) = [line for line in text.splitlines() if "cannot run here" in line]
-        assert "task cola needs the data set 'nyu-mll/glue'" in line
-        assert text.rstrip().endswith(line)
+        out = io.StringIO()
+        print_missing(announced[0], Console(file=out, width=40))
+        said = out.getvalue()
+        assert max(map(len, said.splitlines())) <= 40
+        assert "cannot run here yet: task cola needs the data set" in " ".join(said.split())
         pools = {s.key: s for c in cells for s in c.record.ancestors() if s.kind == "pool"}
         (pool,) = pools.values()
         assert pool.stated.rows == 2_100_000  # seven domains of 3e8 characters

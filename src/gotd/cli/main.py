@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line ``gotd``: one subcommand for each task.
 
 Each command imports what it needs when it runs, so ``gotd --help`` stays fast.
@@ -7,12 +8,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gotd._version import __version__
+from gotd.cli.compare_arguments import add_compare
 from gotd.cli.select_arguments import add_diff, add_select
 from gotd.storage.printing import printable
 
@@ -27,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:  # a broken file or entry point of a selector
         print(f"gotd: {error}", file=sys.stderr)
         return 2
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what can follow
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(message)s"))
@@ -66,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_select(commands, _select)
     add_diff(commands, _diff)
+    add_compare(commands, _compare)
     add("run", _run, "run an experiment, or any sweep of it", argparse.REMAINDER)
     add("plan", _plan, "what a sweep would run, what is done, hours, memory, disk", "*")
     add("fetch", _fetch, "download an experiment's rows from the Hub, to run it offline", "*")
@@ -92,6 +100,12 @@ def _select(options: argparse.Namespace) -> int:
     return run(options)
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from gotd.cli.compare import run
+
+    return run(options)
+
+
 def _diff(options: argparse.Namespace) -> None:
     from gotd.selection_report.diff import compare
 
@@ -106,10 +120,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> None:
-    from gotd.cli.plan import print_plan
+    from gotd.cli.plan import print_missing, print_plan
     from gotd.planning.plan import lay_out
 
-    print_plan(*lay_out(options.overrides))
+    cells, _, skipped = lay_out(options.overrides, print_missing)
+    print_plan(cells, skipped)
 
 
 def _fetch(options: argparse.Namespace) -> None:

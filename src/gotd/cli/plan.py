@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -28,24 +28,38 @@ GAP = 3
 """Characters between the columns of a printed table."""
 
 
+def print_missing(missing: str, console: Console | None = None) -> None:
+    """Print what keeps a sweep from running here.
+
+    Args:
+        missing: What is missing.
+        console: Where to print; the standard output by default.
+    """
+    _say(
+        console or Console(),
+        f"cannot run here yet: {missing} (counted from the configuration alone; what is done is "
+        "not known without the rows)",
+    )
+
+
 def print_plan(
     cells: Sequence[Cell],
-    missing: str | None = None,
     skipped: Sequence[str] = (),
     console: Console | None = None,
 ) -> None:
-    """Print the cells, the steps to build with what they will take, and what is missing.
+    """Print the cells, and the steps to build with what they will take.
+
+    Lines are broken at blanks where the console ends: at 80 columns in a pipe.
 
     Args:
         cells: The cells of one sweep.
-        missing: What keeps the sweep from running here, if anything.
         skipped: Tasks that the source does not have.
         console: Where to print; the standard output by default.
     """
     # Arms without a budget are the same cell at every budget of a sweep.
     cells = list({cell.record.key: cell for cell in cells}.values())
     console = console or Console()
-    say = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+    say = partial(_say, console)
     machine, store = this_machine(), cells[0].store
     lines = plan_steps(cells, read_past(store), machine)
     states = Counter(map(state, cells))
@@ -67,14 +81,13 @@ def print_plan(
             "to train, 2 x weights x tokens to embed or predict, a selection as its selector "
             "states; downloads not counted"
         )
-    if missing is not None:
-        say(
-            f"cannot run here yet: {missing} (counted from the configuration alone; what is done "
-            "is not known without the rows)"
-        )
 
 
-def _grids(cells: Sequence[Cell], width: int) -> list[Table]:
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+
+def _grids(cells: Sequence[Cell], width: int) -> list[Group]:
     """Count done / all: arm by task, or setting by arm where more than one is swept.
 
     Columns that do not fit into ``width`` characters go into a table of their own below, so
@@ -118,17 +131,18 @@ def _count(states: Counter[str]) -> Text:
     return Text(f"{states['done']}/{states.total()}{failed}" if states else "", style)
 
 
-def _table(title: str, header: Sequence[str | Text], *rows: Sequence[str | Text]) -> Table:
-    """Return a table whose first column is aligned left, the others right."""
-    table = Table(title=title, box=SIMPLE)
+def _table(title: str, header: Sequence[str | Text], *rows: Sequence[str | Text]) -> Group:
+    """Return a title, and a table whose first column is aligned left, the others right."""
+    table = Table(box=SIMPLE)
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
         table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table
+    # Not the table's own title, which is broken at the width of the table.
+    return Group(Text(title, "bold"), table)
 
 
-def _step_table(lines: Sequence[Line]) -> Table:
+def _step_table(lines: Sequence[Line]) -> Group:
     header = ("step", "to build", "built", "hours", "memory", "disk", "based on")
     rows = []
     for line in lines:
@@ -138,7 +152,7 @@ def _step_table(lines: Sequence[Line]) -> Table:
         ]
         numbers = _sums([line]) if line.estimates else ("", "", "")
         counts = str(len(line.estimates)), str(line.built)
-        rows.append((line.kind, *counts, *numbers, ", ".join(shown)))
+        rows.append((line.kind, *counts, *numbers, "\n".join(shown)))
     return _table("steps that unfinished cells need, each counted once (GiB)", header, *rows)
 
 
@@ -152,7 +166,7 @@ def _sums(lines: Sequence[Line]) -> tuple[str, str, str]:
     )
 
 
-def _memory_tables(cells: Sequence[Cell]) -> list[Table]:
+def _memory_tables(cells: Sequence[Cell]) -> list[Group]:
     """Return a table for each large model that is pre-fine-tuned: what other ways would take.
 
     The rows that a device processes at once, like recomputation, are in no step's key.

@@ -67,7 +67,7 @@ def add_select(commands: Any, run: Any) -> None:
     mixed = "general rows to mix in, and their share of the output, such as general.jsonl:20%%"
     add("--replay", metavar="FILE:SHARE", help=mixed)
 
-    _add_rows(parser)
+    add_rows(parser)
     _add_filters(parser)
 
     add = parser.add_argument_group("where").add_argument
@@ -84,8 +84,8 @@ def add_select(commands: Any, run: Any) -> None:
     parser.set_defaults(run=run, usage_error=parser.error)
 
 
-def _add_rows(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how rows are read."""
+def add_rows(parser: argparse.ArgumentParser) -> Any:
+    """Add the options that say how rows are read; return what adds more of them."""
     add = parser.add_argument_group("rows").add_argument
     text = "column of the text; several are joined (text)"
     add("--text-column", default="text", metavar="NAME[,NAME]", help=text)
@@ -104,6 +104,7 @@ def _add_rows(parser: argparse.ArgumentParser) -> None:
     add("--unit", choices=("whole", "fixed"), default="whole", help=unit)
     length = "length of a fixed piece, and what the encoder reads of a row (1000)"
     add("--length-chars", type=int, default=1000, metavar="N", help=length)
+    return add
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:

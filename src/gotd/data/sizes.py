@@ -48,8 +48,11 @@ def expected_chunks(source: Source, chunking: Chunking) -> int:
     return rows * 1_000 // chunking.length_chars  # the Hub counts a row for 1,000 characters
 
 
-def task_tokens(source: Source, task: str) -> int:
+def task_tokens(source: Source, task: str) -> float:
     """Return how many tokens a labelled text, or pair, of a task has."""
+    counted = getattr(source, "text_tokens", None)  # a source of files that are read anyway
+    if counted is not None:
+        return counted
     return GENERATED_TASK_TOKENS if source.generated else TASK_TOKENS.get(task, OTHER_TASK_TOKENS)
 
 
@@ -57,6 +60,12 @@ def chunk_tokens(chunking: Chunking) -> float:
     """Return how many tokens a chunk has."""
     whole = chunking.unit == "whole"
     return DOCUMENT_TOKENS if whole else chunking.length_chars / CHARS_PER_TOKEN
+
+
+def row_tokens(source: Source, chunking: Chunking) -> float:
+    """Return how many tokens a chunk of a source has, counted where it knows that."""
+    counted = getattr(source, "row_tokens", None) if chunking.unit == "whole" else None
+    return counted or chunk_tokens(chunking)
 
 
 @cache

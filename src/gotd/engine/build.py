@@ -33,7 +33,7 @@ def build_engine(
             raise ValueError("a Ray address is for the engine ray; choose it, or drop the address")
         return LocalEngine(workers)
     if find_spec("ray") is None:
-        raise ValueError("the engine ray needs the extra `ray`: pip install 'gotd[ray]'")
+        raise ValueError("the engine ray needs the package ray: pip install 'ray>=2.50,<3'")
     from gotd.engine.ray import RayEngine
 
     return RayEngine(workers, ray_address, gpus_per_worker=gpus_per_worker)

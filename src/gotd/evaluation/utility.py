@@ -244,7 +244,7 @@ def _ask(
         from lm_eval.tasks import TaskManager
     except ImportError as error:
         raise ImportError(
-            "the utility tasks need lm-evaluation-harness: pip install 'gotd[harness]'"
+            "the utility tasks need lm-evaluation-harness: pip install 'lm-eval>=0.4.11,<0.5'"
         ) from error
     import torch
 

@@ -25,7 +25,7 @@ from omegaconf import DictConfig
 from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
-from gotd.data.sizes import expected_chunks
+from gotd.data.sizes import expected_chunks, row_tokens
 from gotd.embedding.encoders import Encoder, FittedEncoder, named_encoder
 from gotd.engine.build import build_engine
 from gotd.pipeline.published import as_published, starts_from_mnli
@@ -183,7 +183,8 @@ def _selection(
     if not takes_target:
         parts, chunking = source.candidates(), typed(config.candidate_chunks)
         rows_in_pool = partial(expected_chunks, source, chunking)
-        candidates = pools.pool("candidates", parts, chunking, count=rows_in_pool)
+        tokens = row_tokens(source, chunking)
+        candidates = pools.pool("candidates", parts, chunking, count=rows_in_pool, tokens=tokens)
     sides = {"target": target, "candidates": candidates}
     model = embedding_model(sides)
     embedded = sides | {

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +52,14 @@ class _AnyTask(list[str]):
         return True
 
 
-def lay_out(overrides: Sequence[str]) -> tuple[list[Cell], str | None, list[str]]:
+def lay_out(
+    overrides: Sequence[str], announce: Callable[[str], None] | None = None
+) -> tuple[list[Cell], str | None, list[str]]:
     """Plan every cell of a command line, with or without the rows of its source.
+
+    Args:
+        overrides: Hydra overrides, with ``experiment=…``.
+        announce: Called with what is missing, before the cells are planned.
 
     Returns:
         The cells; what is missing, ``None`` if the source can be read; the tasks that it does
@@ -64,12 +70,14 @@ def lay_out(overrides: Sequence[str]) -> tuple[list[Cell], str | None, list[str]
     """
     configs = expand(overrides)
     try:
-        return _lay_out(configs)
+        return _lay_out(configs, announce)
     except OmegaConfBaseException as error:
         raise incomplete(error) from error
 
 
-def _lay_out(configs: Sequence[Configured]) -> tuple[list[Cell], str | None, list[str]]:
+def _lay_out(
+    configs: Sequence[Configured], announce: Callable[[str], None] | None
+) -> tuple[list[Cell], str | None, list[str]]:
     try:
         held, skipped = part_held(configs)
         return [plan_cell(config, name) for config, name in held], None, skipped
@@ -78,6 +86,8 @@ def _lay_out(configs: Sequence[Configured]) -> tuple[list[Cell], str | None, lis
         if build(configs[0][0].source).name == "folder":
             names = dict.fromkeys(c.task.get("rated", c.task.name) for c, _ in configs)
             missing += f"; this sweep reads candidates/ and the tasks {', '.join(names)}"
+    if announce is not None:
+        announce(missing)
     return [plan_cell(_without_rows(config), name) for config, name in configs], missing, []
 
 

@@ -134,6 +134,16 @@ def console_table(records: Sequence[Record]) -> RichTable:
     return to_terminal([*scores, *(Section(f"{n}: {t.title}", (t,)) for n, t in swept)])
 
 
+def console_tests(records: Sequence[Record]) -> RichTable | None:
+    """Build the registered comparisons of all blocks for the terminal; ``None`` without any."""
+    sections = [
+        Section(f"{_title(block)}: {table.title}", (table,))
+        for block in blocks(merge(records))
+        if (table := comparisons.average_comparisons_table(block)) is not None
+    ]
+    return to_terminal(sections) if sections else None
+
+
 def _title(block: Block) -> str:
     return f"{block.experiment}: {block.label}"
 

@@ -29,6 +29,9 @@ from gotd.storage.keys import RUN_ONLY
 AXES = {"task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale"}
 """Overrides with a column of their own in the tables; any other one is part of the variant."""
 
+OWN = "compare"
+"""The experiment on files of one's own."""
+
 Choice = tuple[str, ...]
 """One ``group=option`` of each group that a sweep changes."""
 
@@ -79,7 +82,7 @@ def resolve(overrides: Sequence[str]) -> list[str]:
                 f"{override}: an experiment changes model, budget and tasks together, so it is "
                 "not an axis of a sweep; run one after the other"
             )
-        if key == "source.path" and _is_sweep(override):
+        if key == "source.path" and is_sweep(override):
             raise SweepError(
                 f"{override}: the path of the rows is in no record, so it is not an axis of a "
                 "sweep; run one after the other, each with another store=…"
@@ -90,7 +93,7 @@ def resolve(overrides: Sequence[str]) -> list[str]:
                 f"{override}: a list in brackets chooses the last entry alone; write "
                 f"{key}={value.strip('[]').replace(' ', '')}"
             )
-        if is_run_only(override) and not key.startswith("hydra") and _is_sweep(override):
+        if is_run_only(override) and not key.startswith("hydra") and is_sweep(override):
             raise SweepError(
                 f"{override}: {key} changes no result, so it is not an axis of a sweep; give one "
                 "value"
@@ -127,7 +130,7 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
     overrides = resolve([o for o in overrides if not o.startswith("-")])
     try:
         with _configured():
-            plain = [o for o in overrides if not _is_sweep(o)]
+            plain = [o for o in overrides if not is_sweep(o)]
             root = compose("config", overrides=plain, return_hydra_config=True)
             params = root.hydra.sweeper.params or {}
             texts = [f"{k}={v}" for k, v in params.items()] + list(overrides)
@@ -262,7 +265,8 @@ def _plain(config: DictConfig) -> dict:
     return OmegaConf.to_container(config)  # type: ignore[return-value]
 
 
-def _is_sweep(override: str) -> bool:
+def is_sweep(override: str) -> bool:
+    """Return whether an override has several values."""
     return bool(OverridesParser.create().parse_override(override).is_sweep_override())
 
 
@@ -294,6 +298,10 @@ def _key(override: str) -> str:
 
 
 def experiments() -> list[str]:
-    """Return the experiments in conf/experiment with their scales."""
+    """Return the experiments in conf/experiment with their scales.
+
+    `OWN` is left out: its source is files that ``gotd compare`` names.
+    """
     folder = conf_folder() / "experiment"
-    return sorted(f"{path.parent.name} scale={path.stem}" for path in folder.glob("*/*.yaml"))
+    paths = [path for path in folder.glob("*/*.yaml") if path.parent.name != OWN]
+    return sorted(f"{path.parent.name} scale={path.stem}" for path in paths)

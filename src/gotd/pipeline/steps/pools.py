@@ -40,6 +40,7 @@ def pool(
     chunking: Chunking,
     columns: Columns | None = None,
     count: Callable[[], int] | None = None,
+    tokens: float | None = None,
 ) -> Step:
     """Cut rows into chunks with unique ids, in shards.
 
@@ -49,6 +50,7 @@ def pool(
         chunking: How rows become chunks.
         columns: The columns that are read.
         count: Returns the expected rows, where they can be known before anything is read.
+        tokens: Expected tokens of a chunk; ``None``: by its length.
     """
 
     def parameters() -> dict[str, Any]:
@@ -66,7 +68,7 @@ def pool(
 
     def work() -> Work:
         assert count is not None
-        return _pool_work(count(), chunk_tokens(chunking))
+        return _pool_work(count(), tokens or chunk_tokens(chunking))
 
     return Step("pool", 2, role, stated, build, work=work if count else None, again=parameters)
 
