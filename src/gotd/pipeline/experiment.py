@@ -36,7 +36,7 @@ from gotd.pipeline.record import (
     write_cost,
 )
 from gotd.pipeline.token_budget import TokenBudget
-from gotd.selectors.base import FULL_TARGET
+from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.seeds import derive_seeds
@@ -108,6 +108,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     seeds, model_config = derive_seeds(config.seed), typed(config.model)
 
     _check_candidates(source, config.candidates)
+    amount, config = config.budget, _in_rows(config, source)
     rows = task_rows(source, task, limits, config.protocol_name, seeds["data"])
     if selector is not None and _starts_from_mnli(config, task.name):
         start, revision = config.model.mnli_start, config.model.mnli_start_revision
@@ -120,15 +121,16 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         selection = _selection(
             config, source, task, selector, rows, encoder, embeds, evaluation, base, warm_up
         )
-        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
+        pairs = _pairs(source, task, rows) if warm_up.reads_pairs else None
+        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds, pairs)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
     losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
-    takes_target = selector is not None and FULL_TARGET in selector.requires
+    takes_all = selector is not None and selector.requires & {FULL_TARGET, FULL_POOL}
     axes = {
         "task": task.name,
         "arm": config.selector.arm,
         "model": config.model.name,
-        "budget": None if selector is None or takes_target else config.budget,
+        "budget": None if selector is None or takes_all else amount,
         "seed": config.seed,
         "tuning": warm_up.tuning,
         "source": source.name,
@@ -161,7 +163,8 @@ def _selection(
     from gotd.pipeline.steps.toxicity import pool_toxicity
 
     takes_target = FULL_TARGET in selector.requires
-    budget, limit = (None, None) if takes_target else (config.budget, config.rank_rows)
+    takes_all = takes_target or FULL_POOL in selector.requires
+    budget, limit = (None, None) if takes_all else (config.budget, config.rank_rows)
     seeds = derive_seeds(config.seed)
     seed = seeds["selection"]
     engine = build_engine(config.engine, config.workers, config.ray_address)
@@ -194,9 +197,18 @@ def _selection(
     inputs |= base_model_reads.files_of(selector, base, target, candidates, warm_up, seeds)
     scored = selections.scored(selector, config.selector.arm, inputs, limit, seed, engine)
     tokens, gaps = None, source.under_covered
-    if config.budget_unit == "tokens" and not takes_target:
+    if config.budget_unit == "tokens" and not takes_all:
         tokens = TokenBudget(config.budget, config.rank_rows, base, config.budget_tokenizer)
     return selections.selection(scored, selector, embedded, budget, gaps, seed, engine, tokens)
+
+
+def _pairs(source: Source, task: Any, rows: Step) -> Any:
+    """Plan where prompts and responses of selected rows come from: the pool, or the examples."""
+    from gotd.pipeline.steps import instructions
+    from gotd.pipeline.steps.models import Pairs
+
+    steps = {"instructions": instructions.instruction_rows(source, task.name), "rows": rows}
+    return Pairs(steps, instructions.selected_pairs)
 
 
 def _target_losses(
@@ -233,6 +245,31 @@ def _as_published(config: DictConfig) -> DictConfig:
     return config
 
 
+def _in_rows(config: DictConfig, source: Source) -> DictConfig:
+    """Return the configuration with a budget in thousandths of the pool turned into rows.
+
+    Raises:
+        ValueError: If the source does not know how many candidates it has.
+    """
+    if config.budget_unit != "permille":
+        return config
+    pool = source.count("candidates")
+    if pool is None:
+        raise ValueError(
+            f"budget_unit=permille: source={source.name} does not know its number of candidates; "
+            "give the budget in rows"
+        )
+    rows = max(1, round(pool * config.budget / 1000))
+    if config.budget > 1000:
+        raise ValueError(f"a budget of {config.budget} thousandths is more than the pool; lower it")
+    config = config.copy()
+    # One ranking serves all smaller budgets.
+    ranked = config.budget if config.rank_rows == config.budget else config.rank_rows
+    config.rank_rows = max(1, round(pool * ranked / 1000))
+    config.budget = rows
+    return config
+
+
 def _check(config: DictConfig) -> None:
     """Validate values that no schema of a single field can check."""
     if config.protocol_name not in PROTOCOLS:
@@ -240,8 +277,8 @@ def _check(config: DictConfig) -> None:
             f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
         )
     check_at_least(config, 1, "budget", "workers", "threads")
-    check_choice(config, "budget_unit", ("rows", "tokens"))
-    if config.budget_unit == "rows" and config.rank_rows < config.budget:
+    check_choice(config, "budget_unit", ("rows", "tokens", "permille"))
+    if config.budget_unit != "tokens" and config.rank_rows < config.budget:
         raise ValueError(
             f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
         )
