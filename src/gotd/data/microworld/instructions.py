@@ -19,7 +19,7 @@ import pyarrow as pa
 from gotd.data.base import GeneratedPart, Part
 from gotd.data.instructions import text_of
 from gotd.data.microworld.grammar import SPECIALS, invented
-from gotd.storage.checks import check_at_least
+from gotd.storage.checks import check_at_least, check_share
 
 KINDS: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
     "colour": (
@@ -46,7 +46,13 @@ KINDS: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
 """Of each kind its verb, its values, and its questions; targets ask by the last one."""
 NOUNS, SENTENCES = 16, 8
 """Nouns of a domain, and sentences of a document."""
+QUESTION_EVERY = 4
+"""One of so many sentences of a document is a question with its answer."""
 PUNCTUATION = ("the", ".", ",", "?", "or")
+FIRST, LAST = ("please", "well", "so", "hello"), ("now", "today", "thanks", "quickly")
+"""Words that an edited copy of a question may have in front, and at its end."""
+COPY = "~"
+"""Between the id of a row and the number of its copy."""
 TARGET = (("common_0", "colour"), ("rare_0", "place"), ("rare_1", "food"))
 """The parts of the one target: a domain and a kind each."""
 TASK = "skills"
@@ -82,11 +88,16 @@ class InstructionWorld:
     """Share of each of the two rare domains among documents and in the pool."""
     common_domains: int = 4
     """Well-covered domains."""
+    repeated_share: float = 0.0
+    """Share of the pool's rows of which there are edited copies, in addition to ``pool_rows``."""
+    repeats: int = 100
+    """Copies of each of these rows."""
 
     def __post_init__(self) -> None:
         check_at_least(self, 0, "seed", prefix="source ")
         sizes = ("pretraining_documents", "pool_rows", "examples", "evaluation_rows")
-        check_at_least(self, 1, *sizes, "common_domains", prefix="source ")
+        check_at_least(self, 1, *sizes, "common_domains", "repeats", prefix="source ")
+        check_share(self, "repeated_share", "source ")
         if not 0 < self.rare_share < 0.5:
             raise ValueError(f"source rare_share must lie between 0 and .5, not {self.rare_share}")
 
@@ -113,24 +124,34 @@ class InstructionWorld:
 
     @cached_property
     def _facts(self) -> dict[tuple[str, str], str]:
-        """Return the value of each noun and kind; every value of a kind equally often."""
+        """Return the value of each noun and kind.
+
+        Of a kind every domain has two values, each for half of its nouns. So a few rows teach a
+        model the two, and more rows teach which noun has which.
+        """
         facts = {}
         for domain, nouns in self._nouns.items():
             for kind, (_, values, _) in KINDS.items():
-                order = self._generator(f"facts/{domain}/{kind}").permutation(len(nouns))
-                facts |= {(nouns[i], kind): values[n % len(values)] for n, i in enumerate(order)}
+                generator = self._generator(f"facts/{domain}/{kind}")
+                two = generator.permutation(values)[:2]
+                order = generator.permutation(len(nouns))
+                facts |= {(nouns[i], kind): str(two[n % 2]) for n, i in enumerate(order)}
         return facts
 
     def vocabulary(self) -> list[str]:
         """List the words, special tokens first; the same for every seed."""
-        words = [*PUNCTUATION]
+        words = [*PUNCTUATION, *FIRST, *LAST]
         for verb, values, questions in KINDS.values():
             words += [*verb.split(), *values, *" ".join(questions).split()]
         words += [noun for nouns in self._nouns.values() for noun in nouns]
         return [*SPECIALS, *dict.fromkeys(words)]
 
     def pretraining(self) -> list[Part]:
-        """Return the documents of the base model: statements, no question."""
+        """Return the documents of the base model: statements, and some questions with answers.
+
+        So a base knows what an answer looks like, as a published model does. The questions are
+        none of a target.
+        """
         return self._parts("pretraining", self._documents)
 
     def held_out(self) -> list[Part]:
@@ -151,7 +172,7 @@ class InstructionWorld:
     def count(self, role: str) -> int | None:
         """Return the rows of a role (see `Source.count`)."""
         rows = {
-            "candidates": self.pool_rows,
+            "candidates": self.pool_rows + self._repeated * self.repeats,
             "pretraining": self.pretraining_documents,
             f"{TASK}/examples": self.examples,
             f"{TASK}/test": self.evaluation_rows,
@@ -202,7 +223,23 @@ class InstructionWorld:
             row = self._row(domain, kind, int(generator.integers(3)), generator)
             name = f"{self.name}-{self.seed}/pool/{number:06d}"
             rows.append({"id": name, "domain": domain, **row})
-        return pa.Table.from_pylist(rows)
+        return pa.Table.from_pylist([*rows, *self._copies(rows)])
+
+    @property
+    def _repeated(self) -> int:
+        """Return the rows of which there are copies."""
+        return round(self.repeated_share * self.pool_rows)
+
+    def _copies(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return edited copies of some rows, with a word more at either end or at both."""
+        generator, copies = self._generator("copies"), []
+        for number in generator.permutation(len(rows))[: self._repeated]:
+            for copy in range(self.repeats):
+                first, last = generator.integers(5, size=2)
+                words = [*FIRST[:first][-1:], rows[number]["prompt"], *LAST[:last][-1:]]
+                name = f"{rows[number]['id']}{COPY}{copy:03d}"
+                copies.append({**rows[number], "id": name, "prompt": " ".join(words)})
+        return copies
 
     def _row(
         self, domain: str, kind: str, wording: int, generator: np.random.Generator
@@ -230,14 +267,19 @@ class InstructionWorld:
         for domain in domains:
             nouns = generator.choice(self._nouns[domain], SENTENCES)
             asked = [kinds[n] for n in generator.integers(len(kinds), size=SENTENCES)]
-            texts.append(
-                " ".join(
-                    f"the {noun} {KINDS[kind][0]} {self._facts[str(noun), kind]} ."
-                    for noun, kind in zip(nouns, asked, strict=True)
-                )
-            )
+            wordings = generator.integers(3 * QUESTION_EVERY, size=SENTENCES)
+            said = zip(nouns, asked, wordings, strict=True)
+            texts.append(" ".join(self._sentence(str(n), kind, int(w)) for n, kind, w in said))
         ids = [f"{self.name}-{self.seed}/pretraining/{n:06d}" for n in range(len(texts))]
         return pa.table({"id": ids, "text": texts, "domain": domains})
+
+    def _sentence(self, noun: str, kind: str, wording: int) -> str:
+        """Return a fact as a statement, or for the first wordings as a question with its answer."""
+        verb, _, questions = KINDS[kind]
+        value = self._facts[noun, kind]
+        if wording < len(questions) - 1:
+            return f"{questions[wording]} {noun} ? {value} ."
+        return f"the {noun} {verb} {value} ."
 
     def _deal(self, rows: int, generator: np.random.Generator) -> list[str]:
         """Return the domain of each row; the rare domains have an exact share of them."""
