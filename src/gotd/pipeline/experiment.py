@@ -28,6 +28,7 @@ from gotd.data.base import Source
 from gotd.data.sizes import expected_rows
 from gotd.embedding.encoders import Encoder, FittedEncoder, named_encoder
 from gotd.engine.build import build_engine
+from gotd.pipeline.permille import in_rows
 from gotd.pipeline.record import (
     failed_record,
     read_record,
@@ -96,7 +97,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         ValueError: If a value is refused; the message names the field.
     """
     # Not above: a command line that does not compose is refused before training code loads.
-    from gotd.pipeline.steps import measures, models
+    from gotd.pipeline.steps import instructions, measures, models
     from gotd.pipeline.steps.rows import task_rows
 
     config = _as_published(config)
@@ -108,7 +109,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     seeds, model_config = derive_seeds(config.seed), typed(config.model)
 
     _check_candidates(source, config.candidates)
-    amount, config = config.budget, _in_rows(config, source)
+    amount, config = config.budget, in_rows(config, source)
     rows = task_rows(source, task, limits, config.protocol_name, seeds["data"])
     if selector is not None and _starts_from_mnli(config, task.name):
         start, revision = config.model.mnli_start, config.model.mnli_start_revision
@@ -121,7 +122,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         selection = _selection(
             config, source, task, selector, rows, encoder, embeds, evaluation, base, warm_up
         )
-        pairs = _pairs(source, task, rows) if warm_up.reads_pairs else None
+        pairs = instructions.pairs(source, task, rows) if warm_up.reads_pairs else None
         model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds, pairs)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
     losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
@@ -202,15 +203,6 @@ def _selection(
     return selections.selection(scored, selector, embedded, budget, gaps, seed, engine, tokens)
 
 
-def _pairs(source: Source, task: Any, rows: Step) -> Any:
-    """Plan where prompts and responses of selected rows come from: the pool, or the examples."""
-    from gotd.pipeline.steps import instructions
-    from gotd.pipeline.steps.models import Pairs
-
-    steps = {"instructions": instructions.instruction_rows(source, task.name), "rows": rows}
-    return Pairs(steps, instructions.selected_pairs)
-
-
 def _target_losses(
     settings: Any, model: Step, base: Step, rows: Step, task: Any, spec: Any
 ) -> dict[str, Step]:
@@ -242,31 +234,6 @@ def _as_published(config: DictConfig) -> DictConfig:
         for name, value in getattr(build(config[group]), "published", {}).items():
             if name not in kept:
                 config[group][name] = value
-    return config
-
-
-def _in_rows(config: DictConfig, source: Source) -> DictConfig:
-    """Return the configuration with a budget in thousandths of the pool turned into rows.
-
-    Raises:
-        ValueError: If the source does not know how many candidates it has.
-    """
-    if config.budget_unit != "permille":
-        return config
-    pool = source.count("candidates")
-    if pool is None:
-        raise ValueError(
-            f"budget_unit=permille: source={source.name} does not know its number of candidates; "
-            "give the budget in rows"
-        )
-    rows = max(1, round(pool * config.budget / 1000))
-    if config.budget > 1000:
-        raise ValueError(f"a budget of {config.budget} thousandths is more than the pool; lower it")
-    config = config.copy()
-    # One ranking serves all smaller budgets.
-    ranked = config.budget if config.rank_rows == config.budget else config.rank_rows
-    config.rank_rows = max(1, round(pool * ranked / 1000))
-    config.budget = rows
     return config
 
 

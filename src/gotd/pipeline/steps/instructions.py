@@ -14,7 +14,7 @@ from gotd.data.sizes import CHARS_PER_TOKEN, expected_rows, task_tokens
 from gotd.evaluation.instruction import RESPONSES, Instructed, respond
 from gotd.evaluation.likelihood import load_for_scoring
 from gotd.evaluation.ranges import by_range
-from gotd.pipeline.steps.models import measurement, scoring_work
+from gotd.pipeline.steps.models import Pairs, measurement, scoring_work
 from gotd.storage.artifacts import WORK, Step
 from gotd.storage.keys import source_identity
 from gotd.storage.work import Work
@@ -49,6 +49,17 @@ def instruction_rows(source: Any, task: str) -> Step:
 
     parameters = {"source": source_identity(source, "candidates")}
     return Step("instructions", 1, source.name, parameters, build, work=work)
+
+
+def pairs(source: Any, task: Any, rows: Step) -> Pairs:
+    """Plan where the pairs of a selection come from: the pool, or the target's examples.
+
+    Raises:
+        ValueError: As `instruction_rows`.
+    """
+    return Pairs(
+        {"instructions": instruction_rows(source, task.name), "rows": rows}, selected_pairs
+    )
 
 
 def selected_pairs(selected: pa.Table, folders: Mapping[str, Path]) -> list[tuple[str, str]]:
