@@ -157,7 +157,7 @@ class TSDS(Selector):
         density, most = None, min(self.prefetch, cap)
         counted = min(self.kde_neighbours, cap)
         if self.variant == "kde" and self.density_over == "looked_up":
-            # Which rows are looked up decides the density, so no list is shorter.
+            # The density depends on the lists, so they are never shorter than `most`.
             near = nearest_neighbours(target, candidates, most, engine)
             among = looked_up_density(near, candidates, self.sigma, counted)
             return near, knn_kde(np.sqrt(near.distances), among, self.alpha, self.C)
