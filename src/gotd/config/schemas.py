@@ -151,7 +151,8 @@ class Config:
     budget: int = MISSING
     """How much to select, in ``budget_unit``."""
     budget_unit: str = "rows"
-    """``rows``, or ``tokens``: rows in rank order until their tokens reach the budget."""
+    """``rows``; ``permille``: thousandths of the pool, also of ``rank_rows``; or ``tokens``: rows
+    in rank order until their tokens reach the budget."""
     budget_tokenizer: str | None = None
     """Model whose tokenizer counts the tokens: a folder, a Hub name or ``minilm``; null: the
     base model's own."""

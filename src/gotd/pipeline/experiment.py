@@ -28,6 +28,7 @@ from gotd.data.base import Source
 from gotd.data.sizes import expected_chunks, row_tokens
 from gotd.embedding.encoders import Encoder, FittedEncoder, named_encoder
 from gotd.engine.build import build_engine
+from gotd.pipeline.permille import in_rows
 from gotd.pipeline.published import as_published, starts_from_mnli
 from gotd.pipeline.record import (
     failed_record,
@@ -38,7 +39,7 @@ from gotd.pipeline.record import (
     write_cost,
 )
 from gotd.pipeline.token_budget import TokenBudget
-from gotd.selectors.base import FULL_TARGET
+from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.files import check_name
@@ -105,7 +106,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         ValueError: If a value is refused; the message names the field.
     """
     # Not above: a command line that does not compose is refused before training code loads.
-    from gotd.pipeline.steps import measures, models
+    from gotd.pipeline.steps import instructions, measures, models
     from gotd.pipeline.steps.rows import task_rows
 
     config = as_published(config)
@@ -117,6 +118,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     seeds, model_config = derive_seeds(config.seed), typed(config.model)
 
     _check_candidates(source, config.candidates)
+    amount, config = config.budget, in_rows(config, source)
     rows = task_rows(source, task, limits, config.protocol_name, seeds["data"])
     if selector is not None and starts_from_mnli(config, task.name):
         start, revision = config.model.mnli_start, config.model.mnli_start_revision
@@ -129,15 +131,16 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         selection = _selection(
             config, source, task, selector, rows, encoder, embeds, evaluation, base, warm_up
         )
-        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
+        pairs = instructions.pairs(source, task, rows) if warm_up.reads_pairs else None
+        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds, pairs)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
     losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
-    takes_target = selector is not None and FULL_TARGET in selector.requires
+    takes_all = selector is not None and selector.requires & {FULL_TARGET, FULL_POOL}
     axes = {
         "task": task.name,
         "arm": config.selector.arm,
         "model": config.model.name,
-        "budget": None if selector is None or takes_target else config.budget,
+        "budget": None if selector is None or takes_all else amount,
         "seed": config.seed,
         "tuning": warm_up.tuning,
         "source": source.name,
@@ -170,7 +173,8 @@ def _selection(
     from gotd.pipeline.steps.toxicity import pool_toxicity
 
     takes_target = FULL_TARGET in selector.requires
-    budget, limit = (None, None) if takes_target else (config.budget, config.rank_rows)
+    takes_all = takes_target or FULL_POOL in selector.requires
+    budget, limit = (None, None) if takes_all else (config.budget, config.rank_rows)
     seeds = derive_seeds(config.seed)
     seed = seeds["selection"]
     engine = build_engine(config.engine, config.workers, config.ray_address)
@@ -204,7 +208,7 @@ def _selection(
     inputs |= base_model_reads.files_of(selector, base, target, candidates, warm_up, seeds)
     scored = selections.scored(selector, config.selector.arm, inputs, limit, seed, engine)
     tokens, gaps = None, source.under_covered
-    if config.budget_unit == "tokens" and not takes_target:
+    if config.budget_unit == "tokens" and not takes_all:
         tokens = TokenBudget(config.budget, config.rank_rows, base, config.budget_tokenizer)
     return selections.selection(scored, selector, embedded, budget, gaps, seed, engine, tokens)
 
@@ -238,8 +242,8 @@ def _check(config: DictConfig) -> None:
     for field, name in names.items():
         check_name(str(name), field)
     check_at_least(config, 1, "budget", "workers", "threads")
-    check_choice(config, "budget_unit", ("rows", "tokens"))
-    if config.budget_unit == "rows" and config.rank_rows < config.budget:
+    check_choice(config, "budget_unit", ("rows", "tokens", "permille"))
+    if config.budget_unit != "tokens" and config.rank_rows < config.budget:
         raise ValueError(
             f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
         )

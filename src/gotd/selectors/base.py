@@ -32,6 +32,9 @@ Out = Sequence[np.ndarray]
 FULL_TARGET = "full_target"
 """Requirement: the candidates are the target's own texts, and no budget cuts them."""
 
+FULL_POOL = "full_pool"
+"""Requirement: all candidates are taken, and no budget cuts them."""
+
 FILES = frozenset({"scores", "losses", "tuned_losses"})
 """Requirements that are fields of the selector, paths of files that a step of the pipeline writes.
 
@@ -39,7 +42,7 @@ FILES = frozenset({"scores", "losses", "tuned_losses"})
 trained, ``tuned_losses`` under that model after training on the target's texts.
 """
 
-REQUIREMENTS = FILES | {"embeddings", "texts", "domains", "labels", "model", FULL_TARGET}
+REQUIREMENTS = FILES | {"embeddings", "texts", "domains", "labels", "model", FULL_TARGET, FULL_POOL}
 """What a selector can require.
 
 ``embeddings``, ``texts``, ``domains`` and ``labels`` are fields of the rows. ``model`` is the model

@@ -5,8 +5,8 @@
 over the nearest rows of the pool, the row itself included, so that ``rho_j >= 1``. It
 depends on the pool and not on a target, so it is computed once and cached.
 
-Source: TSDS (NeurIPS 2024), section on near-duplicates; the published code measures it
-among the rows that any target looked up, which is nearly the pool.
+Source: TSDS (NeurIPS 2024), section on near-duplicates. Deviation D31: the published code
+measures it among the rows that any target looked up; `gotd.selectors.tsds.TSDS.density_over`.
 """
 
 from __future__ import annotations

@@ -169,6 +169,8 @@ def files_of(
     if "losses" in selector.requires & FILES:
         steps["losses"] = pool_losses(base, candidates)
     if "tuned_losses" in selector.requires & FILES:
-        tuned = tuned_on_target(base, target, tuning, seeds)
+        # Losses are those of texts, so it is trained on texts where the warm-up reads pairs.
+        of_texts = tuning.of_texts if tuning.reads_pairs else tuning
+        tuned = tuned_on_target(base, target, of_texts, seeds)
         steps["tuned_losses"] = pool_losses(tuned, candidates)
     return steps

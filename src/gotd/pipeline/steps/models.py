@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,19 @@ from gotd.training.randomness import TrainingSeeds
 
 REPORT = "report.json"
 """What training reports, written when it is done."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Prompts and responses of selected rows.
+
+    Args:
+        steps: The steps that hold them, by role.
+        of: Returns the pairs of a selection, from it and the folders of the steps.
+    """
+
+    steps: Mapping[str, Step]
+    of: Callable[[pa.Table, Mapping[str, Path]], list[Any]]
 
 
 def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) -> Step:
@@ -146,18 +159,36 @@ def tuned_encoder(
 
 
 def pre_fine_tuned(
-    base: Step, selection: Step, settings: Any, arm: str, seeds: Mapping[str, int]
+    base: Step,
+    selection: Step,
+    settings: Any,
+    arm: str,
+    seeds: Mapping[str, int],
+    pairs: Pairs | None = None,
 ) -> Step:
-    """Train the base model's language-model objective on the selected texts."""
+    """Train the base model's language-model objective on the selected texts.
+
+    Args:
+        base: The model to train.
+        selection: The selected rows.
+        settings: Settings of the training.
+        arm: Name of the selector.
+        seeds: The seed of each role.
+        pairs: Steps of the pairs of prompt and response that ``settings`` read instead of texts,
+            and what returns the pairs of a selection.
+    """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
+        selected = pq.read_table(inputs["selection"] / "selection.parquet")
+        texts = pairs.of(selected, inputs) if pairs else selected["text"].to_pylist()
         train_model(inputs["base"], texts, settings, seeds, folder)
 
     def work() -> Work:
         return settings.work(model_shape(base), selection.stated.rows, selection.stated.tokens)
 
     parameters, inputs = training_key(settings, seeds), {"base": base, "selection": selection}
+    if pairs:
+        inputs |= pairs.steps
     return Step("pre_fine_tuned", 1, f"{base.name}-{arm}", parameters, build, inputs, work)
 
 
@@ -228,14 +259,14 @@ def _tuning_work(shape: Shape, rows: Step, settings: Any, evaluated: float = 0.0
 
 
 def train_model(
-    model: Path | str, texts: list[str], settings: Any, seeds: Mapping[str, int], out: Path
+    model: Path | str, texts: list[Any], settings: Any, seeds: Mapping[str, int], out: Path
 ) -> None:
     """Train a language model on texts and write its folder, with the report of the training."""
     write_report(out, _train(model, texts, settings, seeds, out))
 
 
 def _train(
-    model: Path | str, texts: list[str], settings: Any, seeds: Mapping[str, int], out: Path
+    model: Path | str, texts: list[Any], settings: Any, seeds: Mapping[str, int], out: Path
 ) -> dict[str, Any]:
     """Train a language model by the objective whose settings these are."""
     return pre_fine_tune(model, texts, settings, _training_seeds(seeds), out / WORK / "train", out)
