@@ -24,7 +24,8 @@ LOCK := .ci/lock.txt
 
 .PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
   reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
-  reproduce-gap plan-gap reproduce-all report bench lock clean
+  reproduce-gap plan-gap reproduce-instruction plan-instruction reproduce-all report bench lock \
+  clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -100,9 +101,15 @@ reproduce-gap: $(STAMP) ## run a target whose second half the base model lacks, 
 plan-gap: $(STAMP) ## print what reproduce-gap would run
 	$(GOTD) plan experiment=gap scale=$(SCALE) $(ARGS)
 
+reproduce-instruction: $(STAMP) ## run TSDS's instruction tuning on selected prompts and responses
+	$(GOTD) run experiment=instruction scale=$(SCALE) $(ARGS)
+
+plan-instruction: $(STAMP) ## print what reproduce-instruction would run
+	$(GOTD) plan experiment=instruction scale=$(SCALE) $(ARGS)
+
 reproduce-all: $(STAMP) ## run every experiment; if one fails, the others still run
 	@$(MAKE) --no-print-directory --keep-going reproduce-glue reproduce-domain \
-	  reproduce-toxicity reproduce-zeroshot reproduce-labels reproduce-gap
+	  reproduce-toxicity reproduce-zeroshot reproduce-labels reproduce-gap reproduce-instruction
 
 report: $(STAMP) ## write tables, figures and page again from records
 	$(VENV)/bin/gotd report $(ARGS)

@@ -15,7 +15,7 @@ import pytest
 from gotd.cli.main import main
 from gotd.config.discovery import EXTENSIBLE
 from gotd.runs.expand import expand
-from gotd.selectors.base import FULL_TARGET
+from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.selectors.registry import entries, entry, selector_class
 
 TOP = Path(__file__).parents[1]
@@ -232,6 +232,6 @@ def test_the_page_of_selectors_says_what_each_one_needs():
         if "oracle" in one.name:  # its domains come from the task
             fields |= {"domains": ("a",), "fill": () if one.name == "oracle" else ("b",)}
         built = selector_class(one.name)(**fields)
-        needed = built.requires - {"losses", "tuned_losses", FULL_TARGET}
+        needed = built.requires - {"losses", "tuned_losses", FULL_TARGET, FULL_POOL}
         named = set(row[2].split(", ")) - {"nothing"}
         assert named == needed, one.name

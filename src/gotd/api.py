@@ -23,13 +23,16 @@ from gotd.data.row_shapes import Role
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
+from gotd.pipeline.replay import Replay
 from gotd.pipeline.request import Request
 from gotd.pipeline.select import Prepared
 from gotd.pipeline.selection import Selection
 from gotd.pipeline.steps.left_out import LeaveOut
-from gotd.pipeline.written import WrittenRows, describe
+from gotd.pipeline.weights import WeightedPool
+from gotd.pipeline.written import WrittenRows, describe, file_suffix
 from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
+from gotd.storage.files import atomic_write
 
 
 class GOTD:
@@ -180,6 +183,8 @@ class GOTD:
         max_per_domain: int | None = None,
         min_per_domain: int | None = None,
         explain: bool = False,
+        replay: Any = None,
+        replay_share: float | None = None,
     ) -> Selection:
         """Take the best candidates; a smaller budget is a prefix of a larger.
 
@@ -190,6 +195,8 @@ class GOTD:
             max_per_domain: Most rows of a domain; ``None``: any.
             min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
             explain: Add to each row which target it serves.
+            replay: General rows to mix in, given as the candidates are.
+            replay_share: Their share of the rows of the selection, or of its tokens.
 
         Raises:
             RuntimeError: If nothing was fitted.
@@ -203,17 +210,46 @@ class GOTD:
         amount = _amount(budget, tokens, tokenizer)
         bounds = {"max_per_domain": max_per_domain, "min_per_domain": min_per_domain}
         bounds = {name: _integer(name, n) for name, n in bounds.items() if n is not None}
-        request = replace(self._request, **bounds)
+        mixed = self._replay(replay, replay_share)
+        request = replace(self._request, replay=mixed, **bounds)
         prepared, budgets = prepare(request, [amount], self._store, self._engine)
         (budget,) = budgets.rows
         selected = prepared.select(budget, explain=explain)
         with tempfile.TemporaryDirectory(prefix="gotd-") as folder:
-            rows = WrittenRows(prepared, budget, Path(folder), prefixed=False)
+            rows = WrittenRows(prepared, budgets, Path(folder), prefixed=False)
             table = pa.concat_tables([block.table for block in rows.blocks(selected)])
             rows.close()
         summary = selected.summary(self._seed) | budgets.summary(budget)
         manifest = describe(prepared, "gotd.GOTD") | {"budgets_stated": budgets.stated}
         return Selection(table, summary, manifest, pa.concat_tables(prepared.removed()))
+
+    def write_weights(self, path: str | Path) -> dict[str, Any]:
+        """Write how often to draw each candidate, with all its columns.
+
+        Args:
+            path: File to write or replace: ``.jsonl``, ``.jsonl.gz``, ``.csv`` or ``.parquet``.
+
+        Returns:
+            What the weights mean and how they vary (`gotd.pipeline.weights.WeightedPool.summary`).
+
+        Raises:
+            RuntimeError: If nothing was fitted.
+            ValueError: If the method makes a list, or the name has another suffix.
+        """
+        if self._request is None:
+            raise RuntimeError("nothing is fitted yet; call fit(target, candidates) first")
+        suffix = file_suffix(Path(path), "weights")
+        pool = WeightedPool(Prepared(self._request, 1, self._store, self._engine))
+        with atomic_write(Path(path)) as part:
+            pool.write(part, suffix)
+        return pool.summary()
+
+    def _replay(self, given: Any, share: float | None) -> Replay | None:
+        if given is None and share is None:
+            return None
+        if given is None or isinstance(share, bool) or not isinstance(share, Real):
+            raise TypeError("replay and replay_share, a number such as 0.2, belong together")
+        return Replay(self._parts(given, "replay", Columns()), float(share), Columns())
 
     def _make_request(
         self,

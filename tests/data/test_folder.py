@@ -19,6 +19,7 @@ from gotd.data.folder import Folder
 from gotd.data.inputs import File, file_parts
 from gotd.data.readers import read_table
 from gotd.data.sampling import limited, subsample
+from gotd.storage.files import known_checksum
 
 DATA = os.environ.get("DATA", "")
 real_data = pytest.mark.skipif(not DATA, reason="DATA names no folder with the public data")
@@ -152,15 +153,15 @@ def test_how_rows_without_ids_are_numbered_is_in_the_identity(tmp_path):
     source = Folder(str(tmp_path), held_out_share=0)
     content = source.identity()["candidates"]["files"]
     assert content["plain.jsonl"]["ids"] == "<file>#<row>"
-    assert content["named.jsonl"] == files.checksum(tmp_path / "candidates" / "named.jsonl")
+    assert content["named.jsonl"] == known_checksum(tmp_path / "candidates" / "named.jsonl")
     assert ids(source.candidates()) == ["1", "2", "plain#1", "plain#2"]
 
 
 def test_checksum_is_computed_once_per_state_of_a_file(folder, monkeypatch):
     path = folder / "candidates" / "cats-a.parquet"
-    first = files.checksum(path)
+    first = known_checksum(path)
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("hashed again"))
-    assert files.checksum(path) == first
+    assert known_checksum(path) == first
 
 
 def test_own_data_needs_only_text(tmp_path):

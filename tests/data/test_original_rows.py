@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gotd.data.column_types import to_json
 from gotd.data.columns import Columns
 from gotd.data.inputs import File, InMemory
-from gotd.data.original_rows import OriginalRows, to_json
+from gotd.data.original_rows import OriginalRows
 
 
 def opened(folder: Path, parts, ids) -> OriginalRows:

@@ -122,7 +122,7 @@ def test_first_rows_are_plain_text():
     shown = summary(5, 1)["first_rows"]
     assert (shown[0]["rank"], shown[0]["id"], shown[0]["domain"]) == (1, "c05", "law")
     excerpt = shown[0]["excerpt"]
-    assert excerpt.startswith("&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt; [31m &amp; é")
+    assert excerpt.startswith('&lt;script&gt;alert("x")&lt;/script&gt; [31m &amp; é')
     assert excerpt.endswith("…")
     assert plain_excerpt("a\u202eb\tc") == "a b c"
 

@@ -28,6 +28,7 @@ VARIANTS = {
     "tsds_spread": TSDS(alpha=0.01),
     "tsds_kde_wide": TSDS(variant="kde", sigma=2.0),
     "tsds_multinomial": TSDS(variant="kde", sampling="multinomial"),
+    "tsds_looked_up": TSDS(variant="kde", density_over="looked_up"),
     "nearest_cosine": Nearest(cost="cosine"),
     "got_d_dense": GotD(solver="dense"),
     "got_d_debiased": GotD(debias=True, epsilon=0.2),
@@ -36,7 +37,7 @@ VARIANTS = {
     "got_d_few_clusters": GotDClusters(clusters=4, whiten=True),
 }
 REGISTERED = [one.name for one in entries() if one.target]
-SEEDED = {"random", "all_domains", "oracle", "half_oracle", "dsir", "perplexity"}
+SEEDED = {"random", "full_pool", "all_domains", "oracle", "half_oracle", "dsir", "perplexity"}
 SEEDED |= {"ensemble", "tsds_multinomial"}
 NARROW = {"random_in_domain", "random_in_one_domain", "oracle"} | {
     f"{share}_oracle" for share in ("quarter", "half", "three_quarters")

@@ -170,6 +170,47 @@ def test_densities_of_files_are_kept_beside_them(monkeypatch, tmp_path):
         pool_density(stored(), 0.6, 30)
 
 
+def published_masses(queries, rows, arm):
+    """Masses by row as the published script computes them, with exact distances in float64."""
+    wide = np.sqrt(np.square(queries[:, None] - rows[None]).sum(axis=2))
+    cap = len(rows) // 10
+    k, counted = min(arm.prefetch, cap), min(arm.kde_neighbours, cap)
+    order = np.argsort(wide, axis=1)[:, :k]
+    union = np.unique(order)
+    gaps = np.square(rows[union][:, None] - rows[union][None]).sum(axis=2)
+    nearest = np.sort(gaps, axis=1)[:, :counted]
+    crowd = dict(zip(union, np.maximum(0, 1 - nearest / arm.sigma**2).sum(axis=1), strict=True))
+    density = np.vectorize(crowd.get)(order)
+    distances = np.take_along_axis(wide, order, axis=1)
+    mass = heap_of_the_published_code(distances, density, arm.alpha, arm.C)
+    return np.bincount(order.ravel(), weights=mass.ravel(), minlength=len(rows)), density
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.6])
+@pytest.mark.parametrize("prefetch", [7, 5000])
+def test_the_density_of_looked_up_rows_is_that_of_the_published_code(alpha, prefetch):
+    rng = np.random.default_rng(5)
+    pool_rows = rng.normal(size=(300, 3))
+    pool_rows[40:60] = pool_rows[40] + 0.01 * rng.normal(size=(20, 3))
+    queries = 0.5 * rng.normal(size=(6, 3))
+    ids = pa.array([f"c{i:03d}" for i in rng.permutation(300)])
+    pool = Rows(ids, ids, None, pool_rows.astype(np.float32))
+    target = Rows(pa.array([f"t{i}" for i in range(6)]), ids[:6], None, queries.astype(np.float32))
+    settings = {"variant": "kde", "alpha": alpha, "sigma": 0.9, "C": 2.0, "prefetch": prefetch}
+    arm = TSDS(**settings, density_over="looked_up")
+    found = arm.rank(target, [pool.slice(0, 90), pool.slice(90)], 300, 0, ENGINE)
+    wanted, density = published_masses(
+        target.embeddings.astype(float), pool.embeddings.astype(float), arm
+    )
+    by_id = dict(zip(ids.to_pylist(), wanted, strict=True))
+    scores = [-by_id[name] for name in found.ids.to_pylist()]
+    np.testing.assert_allclose(found.scores, scores, atol=1e-12)
+    # It differs from the density of the pool, which has rows that no target looked up.
+    assert density.max() > 1.5
+    whole = TSDS(**settings).rank(target, [pool], 300, 0, ENGINE)
+    assert not np.allclose(np.sort(whole.scores), np.sort(found.scores), atol=1e-9)
+
+
 @pytest.mark.parametrize("variant", ["uniform", "kde"])
 @pytest.mark.parametrize("alpha", [0.5, 0.05, 0.01])
 def test_looking_up_no_more_neighbours_than_needed_changes_nothing(monkeypatch, variant, alpha):
@@ -241,6 +282,7 @@ def test_rows_without_mass_fill_the_budget_by_distance():
         {"sigma": -1.0},
         {"prefetch": 1},
         {"kde_neighbours": 0},
+        {"density_over": "nothing"},
     ],
 )
 def test_a_field_that_makes_no_sense_is_named(fields):

@@ -49,13 +49,14 @@ def run(options: argparse.Namespace) -> int:
     with progress.watch(watch_terminal()):
         if takes_budget(own):
             _count_pool(own, configs)
-        cells = [plan_cell(config, name) for config, name in configs]
-        distinct = {cell.record.key: number for number, cell in enumerate(cells)}
-        cells, configs = ([each[n] for n in distinct.values()] for each in (cells, configs))
+        planned = [(plan_cell(config, name), config, name) for config, name in configs]
+        # Methods without a budget are the same cell at each of several budgets.
+        distinct = list({each[0].record.key: each for each in planned}.values())
+        cells = [cell for cell, _, _ in distinct]
         pending = sum(not cell.is_done for cell in cells)
         if pending:
             print_plan(cells)
-        for number, (cell, (config, name)) in enumerate(zip(cells, configs, strict=True), 1):
+        for number, (cell, config, name) in enumerate(distinct, 1):
             if not cell.is_done:
                 run_cell(config, name)
                 log.info("%s: cell %d of %d", _words(cell), number, len(cells))

@@ -10,7 +10,6 @@ import argparse
 import logging
 import os
 import sys
-import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from gotd._version import __version__
 from gotd.cli.compare_arguments import add_compare
 from gotd.cli.select_arguments import add_diff, add_select
+from gotd.storage.printing import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,16 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"gotd {options.command}: interrupted; run it again to resume", file=sys.stderr)
         return 130
-
-
-def printable(text: str) -> str:
-    """Return a text whose control characters are escaped, so that no data steers a terminal."""
-
-    def shown(char: str) -> str:
-        is_control = unicodedata.category(char) in ("Cc", "Cs") and char not in "\n\t"
-        return ascii(char)[1:-1] if is_control else char
-
-    return "".join(map(shown, text))
 
 
 class _Formatter(logging.Formatter):

@@ -12,21 +12,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gotd.data.base import Part
 from gotd.data.columns import both_columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, check_role, named_parts
+from gotd.data.remote import is_remote
 from gotd.embedding.encoders import KNOWN, check_device, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
+from gotd.pipeline.formats import row_suffix
 from gotd.pipeline.output import Output
+from gotd.pipeline.push import check_push, parse_push, push
+from gotd.pipeline.replay import parse_replay
 from gotd.pipeline.request import Request
 from gotd.pipeline.steps.left_out import LeaveOut
-from gotd.pipeline.written import removed_suffix, write_selection
+from gotd.pipeline.written import file_suffix, rows_to_write, write_selection, write_weights
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
+
+SHOWN_BYTES = 2**30
+"""Files of so many bytes take seconds to read."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,32 +46,78 @@ def run(options: argparse.Namespace) -> int:
     """
     logging.getLogger("gotd.storage.artifacts").setLevel(logging.WARNING)
     amounts = _amounts(options)
+    alone = _check_outputs(options)
     _check_licence(options.license)
     request = _request(options)
-    output = Output(options.out, options.overwrite)
-    parts = (*request.target, *request.candidates, *request.leave_out.exclude)
+    if options.plan:
+        _print_plan(options, request, amounts)
+        return 0
+    pushed = options.push and parse_push(options.push)
+    if pushed:
+        check_push(pushed)
+    output = Output(options.weights if alone else options.out, options.overwrite)
+    _check_not_among_inputs(options)
+    parts = [*request.target, *request.candidates, *request.leave_out.exclude]
+    parts += [] if request.replay is None else request.replay.parts
     inputs = [part.path for part in parts if isinstance(part, File)]
     inputs += [value for value in vars(request.method).values() if isinstance(value, Path)]
     for name in {options.encoder, options.model or "", options.tokenizer} - {*KNOWN, ""}:
         if Path(name).is_dir():  # else it is the name of a model on the Hub
             inputs += Path(name).iterdir()
-    _check_removed(options, output, inputs)
+    for option in ("--removed",) if alone else ("--removed", "--weights"):
+        _check_beside(option, options, output, inputs)
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
+        _read_checksums(parts)
         store, engine = Store(options.store), engine_of(options)
         announce = partial(_announce, request=request)
         prepared, budgets = prepare(request, amounts, store, engine, announce)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
-        with progress.step("selecting and writing"):
-            manifest = write_selection(
-                prepared,
-                budgets,
-                output,
-                command=shlex.join(["gotd", *sys.argv[1:]]),
-                explain=options.explain,
-                licence=options.license,
-                removed=options.removed,
-            )
+        command = shlex.join(["gotd", *sys.argv[1:]])
+        rows = rows_to_write(prepared, budgets, options.weights is not None)
+        with progress.step("selecting and writing", rows):
+            if alone:
+                manifest = write_weights(prepared, output, command=command)
+            else:
+                manifest = write_selection(
+                    prepared,
+                    budgets,
+                    output,
+                    command=command,
+                    explain=options.explain,
+                    licence=options.license,
+                    removed=options.removed,
+                    weights=options.weights,
+                )
+        if pushed:
+            with progress.step(f"pushing to {pushed}"):
+                address = push(pushed, output, manifest, options.license)
+    _log_result(manifest, output, options)
+    if pushed:
+        logging.getLogger(__name__).info("pushed to %s", address)
+    return 0
+
+
+def _print_plan(options: argparse.Namespace, request: Request, amounts: list[Amount]) -> None:
+    from gotd.cli.select_plan import print_selection_plan
+
+    weighted, out = options.weights is not None, options.out or options.weights
+    engine = engine_of(options)
+    print_selection_plan(request, amounts, row_suffix(out), engine, options.store, weighted)
+
+
+def _read_checksums(parts: Sequence[Part]) -> None:
+    """Compute the checksums of files, which are kept; shown where it takes a while."""
+    size = sum(part.path.stat().st_size for part in parts if isinstance(part, File))
+    if size < SHOWN_BYTES:
+        return
+    with progress.step("checksums of files", len(parts)):
+        for part in parts:
+            part.identity()
+            progress.tick()
+
+
+def _log_result(manifest: dict[str, Any], output: Output, options: argparse.Namespace) -> None:
     log = logging.getLogger(__name__)
     if left_out := manifest["left_out_rows"]:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items())
@@ -71,6 +125,19 @@ def run(options: argparse.Namespace) -> int:
     for side, count in manifest["unreadable_rows"].items():
         if count:
             log.warning("%s rows of the %s hold no word that the encoder knows", f"{count:,}", side)
+    if weights := manifest.get("weights"):
+        log.info(
+            "weights of %s rows: %s; as varied as a draw from %s",
+            f"{weights['rows']:,}",
+            options.weights,
+            f"{weights['effective_rows']:,.0f}",
+        )
+    if "budgets" not in manifest:
+        log.info("report.md, manifest.json in %s", output.folder)
+        return
+    for file in manifest["files"].values():
+        if replayed := file.get("replay_rows"):
+            log.info("%s rows of replay beside %s", f"{replayed:,}", f"{file['rows']:,}")
     log.info(
         "%s of %s candidates: %s; report.md, manifest.json, README.md in %s",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
@@ -78,12 +145,13 @@ def run(options: argparse.Namespace) -> int:
         ", ".join(manifest["files"]),
         output.folder if output.suffix else options.out,
     )
-    return 0
 
 
 def _amounts(options: argparse.Namespace) -> list[Amount]:
     if options.tokens is not None:
         return [parse_tokens(part, options.tokenizer) for part in options.tokens.split(",")]
+    if options.budget is None:
+        return [Amount(1)]  # weights alone: nothing is chosen
     if "%" in options.budget:
         return [parse_share(part) for part in options.budget.split(",")]
     return [Amount(rows) for rows in parse_budgets(options.budget)]
@@ -99,7 +167,7 @@ def parse_budgets(given: str) -> list[int]:
         budgets = [int(part.replace("_", "")) for part in given.split(",")]
     except ValueError as error:
         raise ValueError(
-            f"--budget must be a whole number, or several with commas, not {given!r}"
+            f"--budget must be a whole number, or several with commas, not {given[:40]!r}"
         ) from error
     if min(budgets) < 1:
         raise ValueError(f"--budget must be at least 1, not {min(budgets)}")
@@ -111,19 +179,58 @@ def _check_licence(given: str | None) -> None:
         raise ValueError(f"--license takes an identifier such as cc-by-4.0, not {given!r}")
 
 
-def _check_removed(options: argparse.Namespace, output: Output, inputs: list[Path]) -> None:
-    """Check that --removed may be written: a new file, or one that --overwrite allows."""
-    path = options.removed
+def _check_outputs(options: argparse.Namespace) -> bool:
+    """Check what is to be written; return whether it is weights alone."""
+    chooses = options.budget is not None or options.tokens is not None
+    if options.weights is None and not chooses:
+        options.usage_error("give --budget or --tokens, or --weights alone")
+    if options.out is None and chooses:
+        options.usage_error("give --out for the selection, or --weights alone")
+    if options.out is not None and not chooses:
+        options.usage_error("give --budget or --tokens for --out, or no --out")
+    if options.removed is not None and not chooses:
+        raise ValueError("--removed belongs to a selection; give --budget and --out, too")
+    for name in ("replay", "push"):
+        if getattr(options, name) is not None and not chooses:
+            raise ValueError(f"--{name} belongs to a selection; give --budget and --out, too")
+    if options.weights is not None:
+        file_suffix(options.weights, "--weights")
+    if options.weights == options.removed is not None:
+        raise ValueError("--weights and --removed name one file; choose another name")
+    return not chooses
+
+
+def _check_not_among_inputs(options: argparse.Namespace) -> None:
+    """Check that nothing is written into a folder of inputs, where it would be read next time."""
+    names = [*options.target, *options.candidates, *options.exclude]
+    folders = [Path(name).resolve() for name in names if Path(name).is_dir()]
+    for option in ("out", "weights", "removed"):
+        path = getattr(options, option)
+        for folder in folders:
+            if path is not None and folder in path.resolve().parents:
+                raise ValueError(
+                    f"--{option} {path} is inside the input {folder}, so that the next run would "
+                    "read it; choose a place outside"
+                )
+
+
+def _check_beside(
+    option: str, options: argparse.Namespace, output: Output, inputs: list[Path]
+) -> None:
+    """Check that a file beside the selection is new, or that --overwrite allows it."""
+    path = getattr(options, option.removeprefix("--"))
     if path is None:
         return
-    removed_suffix(path)
+    file_suffix(path, option)
+    if not path.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {path.parent}; create it first")
     if path.exists() and not (options.overwrite and path.is_file()):
-        raise ValueError(f"--removed {path} exists; choose another name or give --overwrite")
+        raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")
     if output.holds(path):
-        raise ValueError(f"--removed {path} is in the place of --out; choose another name")
+        raise ValueError(f"{option} {path} is in the place of --out; choose another name")
     real = path.resolve()
     if real.is_relative_to(options.store.resolve()) or real in {one.resolve() for one in inputs}:
-        raise ValueError(f"--removed {path} is an input, or in the store; choose another name")
+        raise ValueError(f"{option} {path} is an input, or in the store; choose another name")
 
 
 def engine_of(options: argparse.Namespace) -> Engine:
@@ -167,6 +274,9 @@ def _request(options: argparse.Namespace) -> Request:
         role=options.role,
     )
     record = options.store / HUB_RECORD
+    names = [*options.target, *options.candidates, *options.exclude]
+    if options.plan and (remote := [name for name in names if is_remote(name)]):
+        raise ValueError(f"--plan: {remote[0]} would be copied first; plan with files")
     target = named_parts(options.target, target_columns, record)
     candidates = named_parts(options.candidates, columns, record)
     check_role(options.role, [*target, *candidates])
@@ -187,6 +297,7 @@ def _request(options: argparse.Namespace) -> Request:
         leave_out=LeaveOut(
             options.where, named_parts(options.exclude, target_columns, record), options.dedup
         ),
+        replay=options.replay and parse_replay(options.replay, columns, record),
         model=options.model,
     )
 

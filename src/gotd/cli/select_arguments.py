@@ -41,11 +41,13 @@ def add_select(commands: Any, run: Any) -> None:
     add("--target", nargs="+", required=True, metavar="FILE", help="texts to serve")
     names = "files, folders, patterns, URLs (s3://…) or hub:namespace/name[:config][:split]"
     add("--candidates", nargs="+", required=True, metavar="FILE", help=names)
-    amount = parser.add_mutually_exclusive_group(required=True).add_argument
+    amount = parser.add_mutually_exclusive_group().add_argument
     amount("--budget", metavar="N[,N]|P%", help="rows to choose, or a share of the pool")
     amount("--tokens", metavar="N[,N]", help="tokens to choose, such as 2M or 500k")
     out = "file of rows (.jsonl, .jsonl.gz, .parquet, .csv), .hf data set, or a folder"
-    add("--out", required=True, type=Path, metavar="PATH", help=out)
+    add("--out", type=Path, metavar="PATH", help=out)
+    weights = "write how often to draw each candidate, beside a selection or without one"
+    add("--weights", type=Path, metavar="FILE", help=weights)
 
     add = parser.add_argument_group("how").add_argument
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")
@@ -62,6 +64,9 @@ def add_select(commands: Any, run: Any) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of what is random (0)")
     add("--explain", action="store_true", help="add which target each row serves")
 
+    mixed = "general rows to mix in, and their share of the output, such as general.jsonl:20%%"
+    add("--replay", metavar="FILE:SHARE", help=mixed)
+
     add_rows(parser)
     _add_filters(parser)
 
@@ -73,8 +78,10 @@ def add_select(commands: Any, run: Any) -> None:
     device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
     add("--device", default="auto", help=device)
     add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
+    add("--push", metavar="hub:OWNER/NAME", help="upload what was written, as a private data set")
+    add("--plan", action="store_true", help="print what it would cost; nothing is written")
     add("--overwrite", action="store_true", help="replace what is in --out")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, usage_error=parser.error)
 
 
 def add_rows(parser: argparse.ArgumentParser) -> Any:

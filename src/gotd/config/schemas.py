@@ -7,8 +7,11 @@ from typing import Any
 
 from omegaconf import II, MISSING
 
-from gotd.storage.checks import check_at_least, check_choice
+from gotd.storage.checks import check_at_least, check_at_most, check_choice
 from gotd.storage.keys import added_later
+
+MOST_CHARS = 2**31 - 1
+"""Longest text that a column of Arrow can cut."""
 
 
 @dataclass
@@ -28,6 +31,7 @@ class Chunking:
         check_choice(self, "unit", ("fixed", "whole"), "chunks ")
         check_at_least(self, 1, "length_chars", prefix="chunks ")
         check_at_least(self, 0, "min_chars", prefix="chunks ")
+        check_at_most(self, MOST_CHARS, "length_chars", "min_chars", prefix="chunks ")
         if self.unit == "fixed" and self.min_chars > self.length_chars:
             raise ValueError(
                 f"chunks min_chars {self.min_chars} is more than length_chars {self.length_chars}; "
@@ -147,7 +151,8 @@ class Config:
     budget: int = MISSING
     """How much to select, in ``budget_unit``."""
     budget_unit: str = "rows"
-    """``rows``, or ``tokens``: rows in rank order until their tokens reach the budget."""
+    """``rows``; ``permille``: thousandths of the pool, also of ``rank_rows``; or ``tokens``: rows
+    in rank order until their tokens reach the budget."""
     budget_tokenizer: str | None = None
     """Model whose tokenizer counts the tokens: a folder, a Hub name or ``minilm``; null: the
     base model's own."""

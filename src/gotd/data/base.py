@@ -73,6 +73,47 @@ class FilteredPart:
             yield table.filter(pa.array(self.keep(table["id"])))
 
 
+def check_unchanged(part: Part, identity: dict[str, Any]) -> None:
+    """Raise `ValueError` if a source is no longer what it was when the pool was written."""
+    if part.identity() != identity:
+        raise ValueError(
+            f"{part.label} has changed since it was read; run the same command again, and leave "
+            "the candidates alone until it is done"
+        )
+
+
+@dataclass(frozen=True)
+class PinnedPart:
+    """A part whose rows are given out only while it is what its identity says.
+
+    Args:
+        part: The part.
+        stated: Its identity when the key was computed.
+    """
+
+    part: Part
+    stated: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Return the name of the part."""
+        return self.part.label
+
+    def identity(self) -> dict[str, Any]:
+        """Return the identity that was stated."""
+        return self.stated
+
+    def pieces(self) -> Iterator[pa.Table]:
+        """Yield the pieces of the part; each is checked before it is given out.
+
+        Raises:
+            ValueError: If the part has changed.
+        """
+        for table in self.part.pieces():
+            check_unchanged(self.part, self.stated)
+            yield table
+
+
 @dataclass(frozen=True)
 class GeneratedPart:
     """A table that is made when it is read.
@@ -260,7 +301,9 @@ def repeated_id(parts: Sequence[Part], name: str) -> ValueError:
     """Return the error for an id that occurs twice; reads the parts again to name the rows."""
     rows = []
     for part in parts:
-        unfiltered = part.part if isinstance(part, FilteredPart) else part
+        unfiltered = part
+        while isinstance(unfiltered, FilteredPart | PinnedPart):
+            unfiltered = unfiltered.part
         first = 1
         for table in unfiltered.pieces():
             positions = np.flatnonzero(pc.equal(table["id"], name))
@@ -269,5 +312,5 @@ def repeated_id(parts: Sequence[Part], name: str) -> ValueError:
     where = f": {rows[0]} and {rows[1]}" if len(rows) > 1 else ""
     return ValueError(
         f"id {name!r} occurs twice{where}; ids must be unique over all files: "
-        "drop a row, or name another --id-column"
+        "drop a row, name another --id-column, or give --id-column none to number the rows"
     )

@@ -17,6 +17,8 @@ from gotd.data.row_text import PlainText, Row, Template, TextOf
 from gotd.storage.keys import added_later
 
 ORIGIN = b"origin"
+NUMBERED = "none"
+"""The column of ids that stands for no column: rows are numbered, whatever they have."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Columns:
         text: Columns that hold the text; several are joined with a space. Rows without a
             column ``text`` may be of another shape.
         id: Column of unique ids (strings or integers); ``None``: ``id`` where there is
-            one, else rows are numbered ``<file>#<row>``.
+            one, else rows are numbered ``<file>#<row>``. ``none``: they are numbered in any case.
         domain: Column of the domain; ``None``: ``domain`` where there is one, else the
             file's name.
         format: Shape of the rows, one of `FORMATS`; ``None``: found in the first rows.
@@ -47,6 +49,11 @@ class Columns:
     template: str | None = added_later(None)
 
     def __post_init__(self) -> None:
+        for option, names in (("--text-column", self.text), ("--id-column", (self.id or "id",))):
+            if not all(names) or len(set(names)) < len(names):
+                raise ValueError(
+                    f"{option} takes the names of columns, each once, not {','.join(names)!r}"
+                )
         if self.format is not None and self.format not in FORMATS:
             raise ValueError(f"--format must be one of {', '.join(FORMATS)}, not {self.format!r}")
         if self.role not in ROLES:
@@ -63,9 +70,9 @@ class Columns:
             raise ValueError(f"{' and '.join(names)} contradict each other; give one of them")
 
     @property
-    def id_name(self) -> str:
-        """Return the name of the column of ids, if there is one."""
-        return self.id or "id"
+    def id_name(self) -> str | None:
+        """Return the name of the column of ids, if there is one; ``None``: rows are numbered."""
+        return None if self.id == NUMBERED else self.id or "id"
 
     @property
     def domain_name(self) -> str:
@@ -120,9 +127,10 @@ class Columns:
         if text is None:
             _check_there(self.text, present, where, "text")
         for role, name in {"id": self.id, "domain": self.domain}.items():
-            if name is not None:
+            if name is not None and (role, name) != ("id", NUMBERED):
                 _check_there([name], present, where, role)
-        wanted = dict.fromkeys((*(text or self.text), self.id_name, self.domain_name))
+        names = (*(text or self.text), self.id_name, self.domain_name)
+        wanted = dict.fromkeys(name for name in names if name is not None)
         for name in wanted:
             if (count := present.count(name)) > 1:
                 raise ValueError(f"{where} has {count} columns {name!r}; rename all but one")
@@ -160,15 +168,17 @@ def both_columns(
     Raises:
         ValueError: As `Columns`.
     """
-    columns = Columns(
-        tuple(text_column.split(",")), id_column, domain_column, format, role, template
-    )
+    columns = Columns(_names(text_column), id_column, domain_column, format, role, template)
     own = (target_text_column, target_format, target_template)
     if own == (None, None, None):
         return columns, Columns(columns.text, None, None, format, role, template)
     target_text, target_format, target_template = own
-    text = tuple(target_text.split(",")) if target_text else ("text",)
+    text = _names(target_text) if target_text else ("text",)
     return columns, Columns(text, None, None, target_format, role, target_template)
+
+
+def _names(given: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in given.split(","))
 
 
 class NoShape(ValueError):  # noqa: N818 - it is caught to look at more rows

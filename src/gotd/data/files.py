@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import logging
 import lzma
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from typing import IO
 
 import pyarrow as pa
 
-from gotd.storage import files
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv")
 """Ends of the names of files that may hold a split of a task."""
@@ -61,7 +62,21 @@ def row_files(folder: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
     """List the files in a folder that can be read, by name; empty if there is no folder."""
     if not folder.is_dir():
         return []
-    return sorted(f for f in folder.iterdir() if f.is_file() and f.name.endswith(suffixes))
+    found = []
+    for path in sorted(folder.iterdir()):
+        if not path.is_file():
+            continue
+        if path.name.endswith(suffixes) and not path.name.startswith((".", "_")):
+            found.append(path)
+        else:
+            _report_once(path)
+    return found
+
+
+@functools.cache
+def _report_once(path: Path) -> None:
+    """Log that a folder holds something that is not read: once, since folders are read often."""
+    log.warning("%s is left out: it is no file of rows, or its name begins with . or _", path)
 
 
 def check_file(path: Path, suffixes: tuple[str, ...] = INPUT_SUFFIXES) -> None:
@@ -81,17 +96,6 @@ def check_file(path: Path, suffixes: tuple[str, ...] = INPUT_SUFFIXES) -> None:
         raise NoRows(f"{path} is empty (0 bytes); write its rows again or leave it out")
 
 
-def checksum(path: Path) -> str:
-    """Return a file's SHA-256, computed once per (path, size, time of change)."""
-    status = path.stat()
-    return _checksum(str(path.resolve()), status.st_size, status.st_mtime_ns)
-
-
-@functools.cache
-def _checksum(path: str, size: int, modified_ns: int) -> str:
-    return files.checksum(Path(path))
-
-
 def open_bytes(path: Path) -> IO[bytes]:
     """Open a file for reading, decompressed as the end of its name says."""
     if path.name.endswith(".xz"):
@@ -107,7 +111,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     ):
         for number, line in enumerate(file, start=1):
             try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                text = line.decode("utf-8-sig")  # joined files have marks in the middle, too
             except UnicodeDecodeError as error:
                 raise ValueError(
                     f"{path} line {number} is not UTF-8 (byte {error.start}); save it as UTF-8"

@@ -22,11 +22,12 @@ import pyarrow as pa
 
 from gotd.data.base import FilteredPart, Part
 from gotd.data.columns import Columns
-from gotd.data.files import checksum, row_files, stem
+from gotd.data.files import row_files, stem
 from gotd.data.inputs import file_parts
 from gotd.data.readers import column_names, read_table
 from gotd.data.sampling import SPLIT_SEED, limited, uniform_by_id
 from gotd.data.sizes import count_rows
+from gotd.storage.files import known_checksum
 
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
 ONE_FILE_GROUPS = ("toxicity",)
@@ -94,7 +95,7 @@ class Folder:
                 "limit": self.limit,
             },
             "tasks": {
-                task: {file.relative_to(root).as_posix(): checksum(file) for file in files}
+                task: {file.relative_to(root).as_posix(): known_checksum(file) for file in files}
                 for task, files in sorted(self._task_files().items())
             },
         }
@@ -248,8 +249,8 @@ def _columns_of(path: Path) -> list[str]:
 def _passages_identity(path: Path) -> str | dict[str, str]:
     """Return a file's checksum; without ids, also how its rows are numbered."""
     if "id" in _columns_of(path):
-        return checksum(path)
-    return {"sha256": checksum(path), "ids": "<file>#<row>"}
+        return known_checksum(path)
+    return {"sha256": known_checksum(path), "ids": "<file>#<row>"}
 
 
 def _names(names: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from glob import glob
 from pathlib import Path
 
 from gotd.data.files import INPUT_SUFFIXES, first_line
+from gotd.storage.files import check_path
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ def input_files(name: str, store: Path | None = None) -> list[Found]:
         ValueError: If it is a saved data set with several splits, or a damaged one.
     """
     path = Path(name)
+    check_path(path, "the input")
     if path.is_dir():
         files = list(_walk(path, store and store.resolve()))
         if not files:
@@ -62,7 +64,8 @@ def input_files(name: str, store: Path | None = None) -> list[Found]:
     # Not Path.glob, which knows no absolute pattern.
     matched = sorted(filter(Path.is_file, map(Path, glob(name, recursive=True))))  # noqa: PTH207
     if not matched:
-        raise FileNotFoundError(f"no file matches {name!r}; check the pattern")
+        hint = ", and write [[] for a bracket that is part of a name" if "[" in name else ""
+        raise FileNotFoundError(f"no file matches {name!r}; check the pattern{hint}")
     return [Found(file) for file in matched]
 
 
@@ -83,6 +86,7 @@ def _walk(folder: Path, store: Path | None) -> Iterator[Found]:
         yield from _saved(folder)
         return
     for path in sorted(folder.iterdir()):
+        check_path(path, "the input")
         if path.is_dir():
             if path.is_symlink():
                 report_left_out(path, "it is a link to a folder")

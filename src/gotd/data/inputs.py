@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from gotd.data.base import Part
 from gotd.data.columns import Columns, NoShape
 from gotd.data.files import (
     NoRows,
-    checksum,
     first_line,
     is_utf8,
     kind_of,
@@ -39,6 +39,7 @@ from gotd.data.row_shapes import SHAPES_VERSION, Role, Turns
 from gotd.data.row_text import TextOf
 from gotd.data.table_files import sliced
 from gotd.data.uniform import rows_of, uniform_tables
+from gotd.storage.files import known_checksum
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class File:
             read = {"format": kind}
         if self.shape.name != "text":
             read |= {"shape": self.shape.name, "shape_version": SHAPES_VERSION}
-        return {"file": self.label, "sha256": checksum(self.path), **read}
+        return {"file": self.label, "sha256": known_checksum(self.path), **read}
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the file's order."""
@@ -110,6 +111,10 @@ class InMemory:
 
     def identity(self) -> dict[str, Any]:
         """Return a checksum of ids, texts and domains."""
+        return {"table": self.label, "sha256": self._sha256}
+
+    @cached_property
+    def _sha256(self) -> str:
         digest = hashlib.sha256()
         for piece in self.pieces():
             for column in piece.columns:
@@ -117,7 +122,7 @@ class InMemory:
                     # Through IPC, because equal arrays may have different offsets.
                     batch = pa.record_batch([pa.concat_arrays([part])], names=["v"])
                     digest.update(batch.serialize())
-        return {"table": self.label, "sha256": digest.hexdigest()}
+        return digest.hexdigest()
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``, in the rows' order."""
@@ -189,6 +194,8 @@ def _with_rows(found: Sequence[Found], columns: Columns) -> list[Part]:
     shapes: dict[str, list[Path]] = {}
     kept = []
     for file in found:
+        if not is_utf8(str(file.path)):
+            raise ValueError(f"{str(file.path)!r}: the name of the file is not UTF-8; rename it")
         try:
             shape = shape_of(file.path, columns)
         except NoRows as error:
@@ -226,6 +233,13 @@ def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
         TypeError: If it is none of these, or a text is no string; names the row.
         ValueError: If there is no row, or a text is not UTF-8.
     """
+    if hasattr(rows, "with_format") and isinstance(rows, dict):
+        splits = ", ".join(map(str, rows))
+        raise TypeError(f"{label}: give one split of the DatasetDict, such as {splits}, not all")
+    if isinstance(rows, pa.RecordBatch):
+        rows = pa.Table.from_batches([rows])
+    if isinstance(rows, pa.ChunkedArray | pa.Array):
+        rows = rows.to_pylist()
     if hasattr(rows, "with_format") and hasattr(rows, "column_names"):
         rows = rows.with_format("arrow")[:]
     elif hasattr(rows, "iloc") and hasattr(rows, "columns"):

@@ -38,14 +38,18 @@ def text_rows(
     has_ids = None
     for where, record in records:
         if has_ids is None:
-            has_ids = columns.id is not None or "id" in record
-        elif "id" in record and not has_ids:
+            has_ids = columns.id_name is not None and (
+                columns.id is not None or columns.id_name in record
+            )
+        elif columns.id_name in record and not has_ids:
             raise ValueError(
                 f"{where} has an id and the first line has none; give every line one, or name "
                 "the field that holds it (--id-column)"
             )
         missing.add_row(record)
-        name = _string(where, columns.id_name, record, is_id=True) if has_ids else None
+        name = None
+        if has_ids and columns.id_name is not None:
+            name = _string(where, columns.id_name, record, is_id=True)
         text = checked_text(shape, record, where)
         yield name, text, _string(where, columns.domain_name, record)
 
@@ -109,6 +113,21 @@ JSON_TEXT = pa.json_(pa.string())
 """Type of a column whose values no plain Arrow type holds unchanged: each value as JSON."""
 
 
+MOST_LEVELS = 32
+"""Values that are nested deeper are kept as JSON: Arrow writes types of some 60 levels at most."""
+
+
+def _nested_deeper(values: Sequence[Any], levels: int) -> bool:
+    """Return whether a value has lists or objects nested deeper than so many levels."""
+    inside = [value for value in values if isinstance(value, list | dict)]
+    for _ in range(levels):
+        if not inside:
+            return False
+        held = (v for one in inside for v in (one.values() if isinstance(one, dict) else one))
+        inside = [value for value in held if isinstance(value, list | dict)]
+    return bool(inside)
+
+
 def table_of(records: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Return all fields of some rows, values unchanged.
 
@@ -126,6 +145,8 @@ def _unchanged(values: list[Any]) -> pa.Array:
     if len({type(value) for value in values if value is not None}) <= 1:
         try:
             array = pa.array(values)
+            if _nested_deeper(values, MOST_LEVELS):
+                raise pa.ArrowInvalid("too deep")
             if not pa.types.is_nested(array.type) or array.to_pylist() == values:
                 return array
         except _UNFIT:

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gotd.data.files import checksum
 from gotd.data.folder import Folder
 from gotd.data.passages import DrawnPart, Files, Passages, Role, read_domains, rows_of
 from gotd.data.sizes import CHARS_PER_TOKEN, PASSAGE_TOKENS
 from gotd.storage.checks import check_at_least
+from gotd.storage.files import known_checksum
 
 HELD_OUT_SHARE = 0.1
 """Held-out text for perplexity, as a share of the characters of the pre-training text."""
@@ -258,7 +258,7 @@ class Mix:
     def _files(self) -> Files:
         folder = Path(self.path).expanduser() / "candidates"
         names = self._folder_identity["candidates"]["files"]  # raises if there are none
-        return tuple((str(folder / name), checksum(folder / name)) for name in names)
+        return tuple((str(folder / name), known_checksum(folder / name)) for name in names)
 
     @cached_property
     def _folder_identity(self) -> dict[str, Any]:

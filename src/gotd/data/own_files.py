@@ -70,8 +70,11 @@ class OwnFiles:
     name: ClassVar[str] = "files"
     generated: ClassVar[bool] = False
     candidate_options: ClassVar[frozenset[str]] = frozenset()
-    under_covered: ClassVar[list[str]] = []
-    """Which domains they lack is not known."""
+
+    @property
+    def under_covered(self) -> list[str]:
+        """Return no domain: which of them the files lack is not known."""
+        return []
 
     @property
     def is_labelled(self) -> bool:

@@ -21,6 +21,7 @@ from gotd.data.columns import Columns
 from gotd.data.files import stem
 from gotd.data.inputs import File
 from gotd.data.sampling import SPLIT_SEED, uniform_by_id
+from gotd.storage.files import known_checksum
 
 Role = Literal["pretraining", "pool", "target"]
 
@@ -144,8 +145,11 @@ class DrawnPart:
         return self.passages.first(self.seed, self.chars, self.skip)
 
     def identity(self) -> dict[str, Any]:
-        """Return what determines the rows."""
-        return self.content
+        """Return what determines the rows, with the files as they are now."""
+        if "files" not in self.content:
+            return self.content
+        files = {path.name: known_checksum(path) for path in self.passages.files}
+        return {**self.content, "files": files}
 
     def pieces(self) -> Iterator[pa.Table]:
         """Yield tables of ``id``, ``text`` and ``domain``."""

@@ -30,6 +30,26 @@ from gotd.storage.progress import tick
 
 Tables = Iterable[pa.Table]
 
+INVISIBLE = "".join(
+    chr(code)
+    for first, last in (
+        *(
+            (0x0, 0x20),
+            (0x7F, 0xA0),
+            (0xAD, 0xAD),
+            (0x34F, 0x34F),
+            (0x61C, 0x61C),
+            (0x1680, 0x1680),
+        ),
+        *((0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2000, 0x200F)),
+        *((0x2028, 0x202F), (0x205F, 0x206F), (0x2800, 0x2800), (0x3000, 0x3000)),
+        *((0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0)),
+        *((0xFFF0, 0xFFFB), (0xE0000, 0xE0FFF)),
+    )
+    for code in range(first, last + 1)
+)
+"""White space, and what Unicode shows as nothing: Default_Ignorable, Cf, fillers."""
+
 SHARD_ROWS = 1 << 15
 SHARD_BYTES = 128 * 2**20
 """A shard ends at so many rows or bytes of text, whichever comes first."""
@@ -137,7 +157,7 @@ class _Writer:
     def _visible(self, pieces: Tables) -> Iterator[pa.Table]:
         """Filter out blank rows and count them."""
         for table in pieces:
-            visible = table.filter(pc.not_equal(pc.utf8_trim_whitespace(table["text"]), ""))
+            visible = table.filter(pc.not_equal(visible_ends(table["text"]), ""))
             self.blank += table.num_rows - visible.num_rows
             yield visible
 
@@ -181,6 +201,11 @@ class _Writer:
         tick(self._now.rows)
         self.written += 1
         self._held, self._now.rows, self._bytes = [], 0, 0
+
+
+def visible_ends(texts: Any) -> Any:
+    """Return texts without what shows nothing at their ends: white space, or invisible signs."""
+    return pc.utf8_trim(pc.utf8_trim_whitespace(texts), INVISIBLE)
 
 
 def distributions(shards: Sequence[Rows]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from gotd.data.base import Part
 from gotd.data.columns import ORIGIN, Columns, NoShape, strings
-from gotd.data.files import SUFFIXES, check_file, kind_of, no_rows, stem, text_lines
+from gotd.data.files import SUFFIXES, check_file, is_utf8, kind_of, no_rows, stem, text_lines
 from gotd.data.json_lines import json_records, read_json_lines, table_of, text_rows
 from gotd.data.row_text import Missing, PlainText, Row, TextOf
 from gotd.data.table_files import grouped, names_of, read_parquet, table_pieces
@@ -78,11 +78,12 @@ def shape_of(path: Path, columns: Columns) -> TextOf:
     """
     check_file(path)
     status = path.stat()
-    return _shape_of(str(path), status.st_size, status.st_mtime_ns, columns)
+    state = status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+    return _shape_of(str(path), state, columns)
 
 
 @cache
-def _shape_of(path: str, size: int, modified_ns: int, columns: Columns) -> TextOf:
+def _shape_of(path: str, state: tuple[int, ...], columns: Columns) -> TextOf:
     problem = None
     if kind_of(Path(path)) == "text":
         return _lines_shape(path, columns)
@@ -165,9 +166,18 @@ def _json_stream(
 
 
 def _lines(path: Path, name: str) -> Iterator[pa.Table]:
-    lines = (line.rstrip("\r\n") for _, line in text_lines(path))
-    for group in grouped(lines, len):
+    for group in grouped(_passages(path), len):
         yield pa.table({name: pa.array(group, pa.large_string())})
+
+
+def _passages(path: Path) -> Iterator[str]:
+    for number, line in text_lines(path):
+        if "\0" in line:
+            raise ValueError(
+                f"{path} line {number} holds a zero byte, so it is no text in UTF-8 (UTF-16 or a "
+                "binary file); save it as UTF-8"
+            )
+        yield line.rstrip("\r\n")
 
 
 def original_rows(part: Part) -> Iterator[pa.Table]:
@@ -193,9 +203,18 @@ def all_columns(path: Path) -> Iterator[pa.Table]:
     """Yield all columns of a file, in the order of `stream`; see `original_rows`."""
     check_file(path)
     if kind_of(path) in JSON_KINDS:
-        records = (record for _, record in json_records(path))
+        records = _named_fields(path)
         return map(table_of, grouped(records, lambda record: len(str(record))))
     return _lines(path, "text") if kind_of(path) == "text" else table_pieces(path)
+
+
+def _named_fields(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file, after a check of the names of their fields."""
+    for where, record in json_records(path):
+        for name in record:
+            if not name.isascii() and not is_utf8(name):
+                raise ValueError(f"{where}: the name of field {name!r} is not UTF-8; rename it")
+        yield record
 
 
 # Tables ---------------------------------------------------------------------------------

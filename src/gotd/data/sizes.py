@@ -40,6 +40,14 @@ def expected_rows(source: Source, role: str, most: int | None = None) -> int:
     return min(rows, most or rows)
 
 
+def expected_chunks(source: Source, chunking: Chunking) -> int:
+    """Return how many chunks the candidates of a source make."""
+    rows = expected_rows(source, "candidates")
+    if source.name != "hub" or chunking.unit == "whole":
+        return rows
+    return rows * 1_000 // chunking.length_chars  # the Hub counts a row for 1,000 characters
+
+
 def task_tokens(source: Source, task: str) -> float:
     """Return how many tokens a labelled text, or pair, of a task has."""
     counted = getattr(source, "text_tokens", None)  # a source of files that are read anyway

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,15 @@ def _ipc(source: pa.MemoryMappedFile) -> Any:
 
 
 def _csv(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
+    rows = 0
+    for table in _csv_rows(path, names):
+        yield table
+        rows += table.num_rows
+    if rows:
+        _check_quotes(path, rows)
+
+
+def _csv_rows(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
     converting = pa_csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.binary()),
         include_columns=list(names),
@@ -164,6 +174,21 @@ def _csv(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
             except pa.ArrowInvalid as error:
                 if not _too_long(error, block):
                     raise
+
+
+def _check_quotes(path: Path, rows: int) -> None:
+    """Raise if the last row holds the rest of the file, after a quote that is never closed."""
+    with open_bytes(path) as file:
+        quotes = sum(part.count(b'"') for part in iter(lambda: file.read(2**20), b""))
+    if quotes % 2 == 0:
+        return
+    (last,) = deque(_csv_rows(path, names_of(path)), maxlen=1)
+    # A quote in the middle of a text hides nothing.
+    if any("\n" in column[-1].as_py() for column in last.columns):
+        raise ValueError(
+            f"{path} row {rows}: a double quote is opened and never closed, so all lines after it "
+            "are one text; close it, or write it twice inside a text"
+        )
 
 
 def _too_long(error: pa.ArrowInvalid, block: int) -> bool:

@@ -86,7 +86,7 @@ def _uniform(
     counted = [name for name in shape.required if name in raw.column_names]
     missing.add(raw.num_rows, {name: raw[name].null_count for name in counted})
     ids = numbered_ids(label, first_row, raw.num_rows)
-    if columns.id_name in present:
+    if columns.id_name is not None and columns.id_name in present:
         ids = string_ids(raw, columns.id_name, where, first_row)
     domains = pa.repeat(domain, raw.num_rows)
     if columns.domain_name in present and raw[columns.domain_name].null_count < raw.num_rows:

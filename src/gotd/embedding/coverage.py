@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gotd.data.rows import Rows
+
 LOST_SHARE = 0.5
 """Share of lost tokens from which a text is not covered.
 
@@ -66,3 +68,9 @@ def coverage_warning(shares: np.ndarray, side: str, encoder: str) -> str | None:
         f"not cover ({len(shares):,} rows looked at), so their scores say little; use the encoder "
         "tfidf_svd, which reads every language, or a multilingual one"
     )
+
+
+def spaced_texts(shards: Sequence[Rows], length_chars: int) -> list[str]:
+    """Return the beginnings of about `SAMPLE_ROWS` texts, evenly spaced over a pool."""
+    step = -(-sum(map(len, shards)) // SAMPLE_ROWS)
+    return [text.as_py()[:length_chars] for shard in shards for text in shard.texts[::step]]

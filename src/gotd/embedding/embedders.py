@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from gotd.storage.checks import check_choices
-from gotd.storage.model_files import hub_commit
 
 Pooling = Literal["mean_masked", "mean_weighted", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
@@ -75,28 +74,22 @@ class TransformerEmbedder:
         check_choices(self, "embedder ")
         check_sizes(max_length_tokens=self.max_length_tokens, batch_tokens=self.batch_tokens)
         import torch
-        from transformers import AutoModel, AutoTokenizer
+        from transformers import AutoModel
+
+        from gotd.training.loading import load_any_tokenizer, load_network
 
         if self.device == "auto":
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.device == "cpu":
             self.batch_tokens = min(self.batch_tokens, CPU_BATCH_TOKENS)
-        commit = hub_commit(str(self.model)) or "main"
-        self._tokenizer = AutoTokenizer.from_pretrained(self.model, revision=commit)
-        network, loading = AutoModel.from_pretrained(
+        self._tokenizer = load_any_tokenizer(self.model)
+        network, _ = load_network(
+            AutoModel,
             self.model,
-            revision=commit,
+            ("pooler.",),  # which is not read; any other absent weight would be random
             dtype=torch.bfloat16 if self.precision == "bf16" else torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
+            attn_implementation=None,  # the library's own choice
         )
-        # The pooler is not read; any other absent weight would silently be random.
-        absent = sorted(key for key in loading["missing_keys"] if not key.startswith("pooler."))
-        if absent:
-            raise ValueError(
-                f"{self.model} lacks {len(absent)} weights of its encoder, for instance "
-                f"{absent[0]!r}; the file is damaged or belongs to another configuration"
-            )
         if self.pooling != "token_mean":  # which runs no layer, so has no positions to run out of
             self.max_length_tokens = int(min(self.max_length_tokens, _positions(network)))
         self._network = network.eval().requires_grad_(False).to(self.device)

@@ -27,7 +27,7 @@ from gotd.embedding.gradient import GradientEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
 from gotd.storage.checks import check_choices, check_device_name
-from gotd.storage.model_files import hub_commit, locate, model_identity
+from gotd.storage.model_files import locate, model_identity
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
 
@@ -179,18 +179,19 @@ class TransformerEncoder:
 
         Raises:
             FileNotFoundError: If there is no such model on this machine or the Hub.
+            ValueError: If it is damaged, or needs code of its own.
         """
-        from transformers import AutoConfig
+        from gotd.training.loading import load_config
 
         model = str(folder or locate(self.model))
         if not Path(model).is_dir():
             self._ask_hub()
         try:
-            config = AutoConfig.from_pretrained(model)
+            config = load_config(model)
             if self.pooling == "token_mean":  # ALBERT's input embeddings are narrower
                 return int(getattr(config, "embedding_size", config.hidden_size))
             return int(config.hidden_size)
-        except (OSError, ValueError, AttributeError) as error:
+        except (OSError, AttributeError) as error:
             raise self._absent(error) from error
 
     def work(self, rows: float, tokens: float, model: Shape | None) -> Work:
@@ -218,10 +219,9 @@ class TransformerEncoder:
 
     def lost_shares(self, texts: Sequence[str]) -> np.ndarray:
         """Return the share of each text's tokens that are lost: see `coverage.lost_shares`."""
-        from transformers import AutoTokenizer
+        from gotd.training.loading import load_any_tokenizer
 
-        name = str(locate(self.model))
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=hub_commit(name) or "main")
+        tokenizer = load_any_tokenizer(str(locate(self.model)))
         return coverage.lost_shares(tokenizer, texts, self.max_length_tokens)
 
     def _ask_hub(self) -> None:

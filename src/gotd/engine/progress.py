@@ -28,11 +28,21 @@ def bars(label: str, total: int | None) -> Iterator[progress.Tick]:
     """Show the rows of the step that runs in a progress bar."""
     from rich import progress as rich
     from rich.console import Console
+    from rich.text import Text
+
+    class Rate(rich.ProgressColumn):
+        """Rows in a second."""
+
+        def render(self, task: rich.Task) -> Text:
+            """Return the rate once it is known."""
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f}/s", style="progress.data.speed")
 
     columns = (
         rich.TextColumn("{task.description:<28}"),
         rich.BarColumn(),
         rich.MofNCompleteColumn(),
+        Rate(),
         rich.TimeElapsedColumn(),
         rich.TimeRemainingColumn(),
     )

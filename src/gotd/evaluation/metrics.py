@@ -95,7 +95,7 @@ BUILT_IN = (
     ),
     *(
         Metric(name, higher_is_better=False, unit="nats")
-        for name in ("loss", "target_loss", "target_loss_base")
+        for name in ("loss", "target_loss", "target_loss_base", "response_loss")
     ),
     *(
         Metric(name, higher_is_better=False, unit="count")

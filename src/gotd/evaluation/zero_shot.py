@@ -14,6 +14,7 @@ EleutherAI's lm-evaluation-harness, multiple choice.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ BATCH_TOKENS = 4096
 
 BLANK = "_"
 """The gap of a question, which the choice fills."""
+GAP = re.compile(r"(?<!\w)_+(?!\w)")
+"""A gap: one sign or a run of them, and no part of a name such as ``my_name``."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +87,13 @@ class Prompt:
     def fill(
         self, text: str, text_pair: str | None, choices: Sequence[str]
     ) -> list[tuple[str, str]]:
-        """Fill in a row: context and continuation of each choice."""
-        before, _, after = text.partition(BLANK)
+        """Fill in a row: context and continuation of each choice.
+
+        Raises:
+            ValueError: If the template names what is before or after a gap, and the text has
+                no gap or several.
+        """
+        before, after = self._around_gap(text)
         filled = []
         for choice in choices:
             fields = {
@@ -100,6 +108,20 @@ class Prompt:
             moved = context[len(bare) :]
             filled.append((bare, moved + self.continuation.format(**fields)))
         return filled
+
+    def _around_gap(self, text: str) -> tuple[str, str]:
+        """Return what is before and after the gap of a text, where the template asks for it."""
+        if not any(
+            f"{{{name}}}" in self.context + self.continuation for name in ("before", "after")
+        ):
+            return text, ""
+        gaps = list(GAP.finditer(text))
+        if len(gaps) != 1:
+            raise ValueError(
+                f"a question must have one gap, written {BLANK}, and {text[:80]!r} has "
+                f"{len(gaps) or 'none'}; repair the question or drop it"
+            )
+        return text[: gaps[0].start()], text[gaps[0].end() :]
 
 
 def score_choices(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +13,7 @@ from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.pipeline.request import Request
 from gotd.pipeline.select import Announce, Prepared
 from gotd.pipeline.token_budget import rows_reaching, token_counter
+from gotd.storage import progress
 from gotd.storage.model_files import model_identity
 
 if TYPE_CHECKING:
@@ -49,6 +51,18 @@ class Amount:
             return max(1, round(self.value * rows))
         guess = 1.5 * self.value * CHARS_PER_TOKEN / max(1.0, mean_chars)
         return min(rows, max(1, math.ceil(guess)))
+
+    @property
+    def label(self) -> str:
+        """Return the amount as it is in the name of a file: ``2M``, ``500k`` or ``5%``."""
+        if self.unit == "share":
+            return f"{100 * self.value:g}%"
+        if self.unit == "rows":
+            return f"{int(self.value)}"
+        for power, sign in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+            if self.value % power == 0:
+                return f"{int(self.value // power)}{sign}"
+        return f"{int(self.value)}"
 
     def described(self) -> dict[str, Any]:
         """Return what a manifest states: ``unit``, ``amount`` and the tokenizer's identity."""
@@ -90,15 +104,20 @@ class Budgets:
         rows: Rows of each budget.
         stated: What was asked for, for the manifest (`Amount.described`).
         tokens: Tokens of each number of rows, where the budget is in tokens.
+        replay: Rows of replay beside each number of rows, where there is a replay.
+        labels: What is in the name of the file of each number of rows.
     """
 
     rows: list[int]
     stated: list[dict[str, Any]]
     tokens: dict[int, int]
+    replay: dict[int, int]
+    labels: dict[int, str]
 
     def summary(self, rows: int) -> dict[str, int]:
-        """Return what a summary states about the tokens of a budget, if they were counted."""
-        return {"tokens": self.tokens[rows]} if rows in self.tokens else {}
+        """Return what a summary states about a budget: its tokens and its rows of replay."""
+        stated = {"tokens": self.tokens, "replay_rows": self.replay}
+        return {name: values[rows] for name, values in stated.items() if rows in values}
 
 
 def prepare(
@@ -142,7 +161,8 @@ def prepare(
                 rows.append(amount.first_limit(prepared.competing, 1.0))
                 continue
             wanted, count = int(amount.value), counters[amount.tokenizer]
-            taken, reached = rows_reaching(wanted, prepared.ranked.texts(), count)
+            with progress.step("counting tokens"):
+                taken, reached = rows_reaching(wanted, prepared.ranked.texts(), count)
             if reached < wanted and prepared.limit >= prepared.competing:
                 raise ValueError(
                     f"all {taken:,} candidates that can be chosen have {reached:,} tokens, fewer "
@@ -153,5 +173,40 @@ def prepare(
             if reached < wanted:
                 break
         else:
-            return prepared, Budgets(rows, [amount.described() for amount in amounts], tokens)
+            return prepared, _budgets(prepared, amounts, rows, tokens, counters)
         prepared = Prepared(request, min(prepared.competing, 2 * taken), store, engine)
+
+
+def _budgets(
+    prepared: Prepared,
+    amounts: Sequence[Amount],
+    rows: list[int],
+    tokens: dict[int, int],
+    counters: Mapping[str, Callable[[Sequence[str]], Sequence[int]]],
+) -> Budgets:
+    """Return the budgets with the rows of replay beside them, and their labels."""
+    tokens_alone = all(amount.unit == "tokens" for amount in amounts)
+    labels, replay = {}, {}
+    for amount, count in zip(amounts, rows, strict=True):
+        labels[count] = amount.label if tokens_alone else str(count)
+        if prepared.replay is not None:
+            counter = counters.get(amount.tokenizer)
+            replay[count] = _replay_rows(prepared, count, tokens.get(count), counter)
+    return Budgets(rows, [amount.described() for amount in amounts], tokens, replay, labels)
+
+
+def _replay_rows(
+    prepared: Prepared,
+    rows: int,
+    tokens: int | None,
+    count: Callable[[Sequence[str]], Sequence[int]] | None,
+) -> int:
+    """Return the rows of replay beside so many rows, or tokens, that were selected."""
+    if prepared.replay is None:
+        return 0
+    share = prepared.replay.replay
+    if tokens is not None and count is not None:
+        return prepared.replay.rows_of(share.beside(tokens), count)
+    needed = share.beside(rows)
+    prepared.replay.first(needed)  # an error comes before anything is written
+    return needed

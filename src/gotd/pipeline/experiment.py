@@ -25,20 +25,25 @@ from omegaconf import DictConfig
 from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
-from gotd.data.sizes import expected_rows, row_tokens
+from gotd.data.sizes import expected_chunks, row_tokens
 from gotd.embedding.encoders import Encoder, FittedEncoder, named_encoder
 from gotd.engine.build import build_engine
+from gotd.pipeline.permille import in_rows
+from gotd.pipeline.published import as_published, starts_from_mnli
 from gotd.pipeline.record import (
     failed_record,
+    has_cost,
     read_record,
     record_step,
     recorded_config,
     write_cost,
 )
 from gotd.pipeline.token_budget import TokenBudget
-from gotd.selectors.base import FULL_TARGET
+from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.checks import check_at_least, check_choice
+from gotd.storage.files import check_name
+from gotd.storage.printing import printable
 from gotd.storage.seeds import derive_seeds
 from gotd.training.causal_models import CausalSpec
 from gotd.training.tracking import tracking
@@ -72,6 +77,11 @@ class Cell:
         return self.store.is_done(self.record)
 
     @property
+    def is_complete(self) -> bool:
+        """Return whether the record exists, with its cost."""
+        return self.is_done and has_cost(self.store, self.record)
+
+    @property
     def failure_path(self) -> Path:
         """Return the path of the record of a failed run."""
         return self.store.root / "failed" / f"{self.record.name}-{self.record.key[:12]}.json"
@@ -96,10 +106,10 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         ValueError: If a value is refused; the message names the field.
     """
     # Not above: a command line that does not compose is refused before training code loads.
-    from gotd.pipeline.steps import measures, models
+    from gotd.pipeline.steps import instructions, measures, models
     from gotd.pipeline.steps.rows import task_rows
 
-    config = _as_published(config)
+    config = as_published(config)
     _check(config)
     source, task, selector = build(config.source), build(config.task), build(config.selector.method)
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
@@ -108,8 +118,9 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     seeds, model_config = derive_seeds(config.seed), typed(config.model)
 
     _check_candidates(source, config.candidates)
+    amount, config = config.budget, in_rows(config, source)
     rows = task_rows(source, task, limits, config.protocol_name, seeds["data"])
-    if selector is not None and _starts_from_mnli(config, task.name):
+    if selector is not None and starts_from_mnli(config, task.name):
         start, revision = config.model.mnli_start, config.model.mnli_start_revision
         spec = replace(spec, pretrained=start, revision=revision)
     model = base = models.base_model(source, model_config, spec, pretraining, model_config.seed)
@@ -120,15 +131,16 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
         selection = _selection(
             config, source, task, selector, rows, encoder, embeds, evaluation, base, warm_up
         )
-        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds)
+        pairs = instructions.pairs(source, task, rows) if warm_up.reads_pairs else None
+        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds, pairs)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
     losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
-    takes_target = selector is not None and FULL_TARGET in selector.requires
+    takes_all = selector is not None and selector.requires & {FULL_TARGET, FULL_POOL}
     axes = {
         "task": task.name,
         "arm": config.selector.arm,
         "model": config.model.name,
-        "budget": None if selector is None or takes_target else config.budget,
+        "budget": None if selector is None or takes_all else amount,
         "seed": config.seed,
         "tuning": warm_up.tuning,
         "source": source.name,
@@ -161,7 +173,8 @@ def _selection(
     from gotd.pipeline.steps.toxicity import pool_toxicity
 
     takes_target = FULL_TARGET in selector.requires
-    budget, limit = (None, None) if takes_target else (config.budget, config.rank_rows)
+    takes_all = takes_target or FULL_POOL in selector.requires
+    budget, limit = (None, None) if takes_all else (config.budget, config.rank_rows)
     seeds = derive_seeds(config.seed)
     seed = seeds["selection"]
     engine = build_engine(config.engine, config.workers, config.ray_address)
@@ -172,8 +185,8 @@ def _selection(
     target = pools.target(rows, chunks, limits, config.protocol_name, side)
     candidates = target
     if not takes_target:
-        parts, rows_in_pool = source.candidates(), partial(expected_rows, source, "candidates")
-        chunking = typed(config.candidate_chunks)
+        parts, chunking = source.candidates(), typed(config.candidate_chunks)
+        rows_in_pool = partial(expected_chunks, source, chunking)
         tokens = row_tokens(source, chunking)
         candidates = pools.pool("candidates", parts, chunking, count=rows_in_pool, tokens=tokens)
     sides = {"target": target, "candidates": candidates}
@@ -195,7 +208,7 @@ def _selection(
     inputs |= base_model_reads.files_of(selector, base, target, candidates, warm_up, seeds)
     scored = selections.scored(selector, config.selector.arm, inputs, limit, seed, engine)
     tokens, gaps = None, source.under_covered
-    if config.budget_unit == "tokens" and not takes_target:
+    if config.budget_unit == "tokens" and not takes_all:
         tokens = TokenBudget(config.budget, config.rank_rows, base, config.budget_tokenizer)
     return selections.selection(scored, selector, embedded, budget, gaps, seed, engine, tokens)
 
@@ -214,35 +227,23 @@ def _target_losses(
     }
 
 
-def _as_published(config: DictConfig) -> DictConfig:
-    """Return the configuration with the settings of the published code, for protocol=published."""
-    if config.protocol_name != "published":
-        return config
-    config = config.copy()
-    # Deviation D2. Of a space that no layer makes (token_mean) nothing was published.
-    if config.embedder.get("pooling") == "mean_masked":
-        config.embedder.pooling = "mean_all_positions"
-    for side in ("candidate_chunks", "target_chunks"):
-        config[side].min_chars = 0  # Deviation D29
-    config.dsir.target_smoothing = 0.0  # Deviation D30
-    # Deviation D9 is GLUE's: with a split to choose on, the published code chooses (D19).
-    kept = {"choose"} if config.task.get("choice_split") is not None else set()
-    for group in ("pre_fine_tune", "fine_tune", "evaluation"):
-        for name, value in getattr(build(config[group]), "published", {}).items():
-            if name not in kept:
-                config[group][name] = value
-    return config
-
-
 def _check(config: DictConfig) -> None:
     """Validate values that no schema of a single field can check."""
     if config.protocol_name not in PROTOCOLS:
         raise ValueError(
             f"protocol must be one of {', '.join(PROTOCOLS)}, not {config.protocol_name!r}"
         )
+    names = {
+        "experiment_name": config.experiment_name,
+        "scale_name": config.scale_name,
+        "selector.arm": config.selector.arm,
+        "model.name": config.model.name,
+    }
+    for field, name in names.items():
+        check_name(str(name), field)
     check_at_least(config, 1, "budget", "workers", "threads")
-    check_choice(config, "budget_unit", ("rows", "tokens"))
-    if config.budget_unit == "rows" and config.rank_rows < config.budget:
+    check_choice(config, "budget_unit", ("rows", "tokens", "permille"))
+    if config.budget_unit != "tokens" and config.rank_rows < config.budget:
         raise ValueError(
             f"rank_rows {config.rank_rows} is less than the budget {config.budget}; raise it"
         )
@@ -275,20 +276,23 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     cell = plan_cell(config, variant)
     began = time.perf_counter()
     try:
-        if not cell.is_done:
+        if not cell.is_complete:
             run = cell.record.key, config.experiment_name, cell.axes, recorded_config(config)
             with tracking(cell.tracker, *run) as tracked:
-                if any(not cell.store.is_done(base) for base in _bases(cell)):
-                    # Labels that cannot be read must not cost a base model.
-                    cell.store.get(cell.rows)
-                cell.store.get(cell.record)
+                elapsed_s = None  # of a run that was killed after its record
+                if not cell.is_done:
+                    if any(not cell.store.is_done(base) for base in _bases(cell)):
+                        # Labels that cannot be read must not cost a base model.
+                        cell.store.get(cell.rows)
+                    cell.store.get(cell.record)
+                    elapsed_s = time.perf_counter() - began
                 cell.failure_path.unlink(missing_ok=True)
                 # Another process may have built it meanwhile; its cost is the true one.
-                if write_cost(cell.store, cell.record, time.perf_counter() - began):
+                if write_cost(cell.store, cell.record, elapsed_s):
                     tracked.finish(read_record(cell.store, cell.record))
         return read_record(cell.store, cell.record)
     except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
-        log.error("%s failed: %s", cell.record.name, error)
+        log.error("%s failed: %s", cell.record.name, printable(str(error)))
         log.debug("", exc_info=error)
         elapsed_s = time.perf_counter() - began
         record = failed_record(config, cell.axes, cell.record, error, elapsed_s)
@@ -332,14 +336,3 @@ def _embedding_model(
         seeds = derive_seeds(config.seed)
         return models.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
     return base_model_reads.model_of(encoder, base, sides["candidates"])
-
-
-def _starts_from_mnli(config: DictConfig, task: str) -> bool:
-    """Return whether the published code starts from a model tuned on MNLI."""
-    # Deviation D3: `if data_size == 50000 and task in (rte, mrpc)`; the vanilla arm keeps BERT.
-    return (
-        config.protocol_name == "published"
-        and config.model.mnli_start is not None
-        and task in ("rte", "mrpc")
-        and config.budget == 50_000
-    )

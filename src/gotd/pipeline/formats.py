@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,11 @@ from typing import Any, Protocol, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.column_types import to_json
 from gotd.data.columns import Columns
-from gotd.data.original_rows import OriginalRows, to_json
+from gotd.data.original_rows import OriginalRows
+
+log = logging.getLogger(__name__)
 
 DATASET = ".hf"
 """Suffix of a folder as `datasets.Dataset.save_to_disk` writes it."""
@@ -53,16 +57,20 @@ class Layout:
         prefixed: Name gotd's columns ``gotd_score`` and so on, after the original ones. If
             not, they come first and keep their names, and an original column with such a
             name becomes ``original_<name>``.
+        keeps_text: Write the text that was compared also where it is an original column,
+            which some rows lack.
     """
 
     columns: Columns
     prefixed: bool
+    keeps_text: bool = False
 
     def own(self, block: pa.Table, originals: OriginalRows | None) -> pa.Table:
         """Return gotd's columns of a block of selected rows."""
         if not self.prefixed or originals is None:
             return block
-        if self.columns.text in [(name,) for name in originals.schema.names]:
+        theirs = [(name,) for name in originals.schema.names]
+        if self.columns.text in theirs and not self.keeps_text:
             block = block.drop_columns("text")  # it is among the original columns
         return block.rename_columns([PREFIX + name for name in block.column_names])
 
@@ -170,9 +178,13 @@ def _parquet(path: Path) -> Iterator[Writer]:
 @dataclass
 class _JsonLines:
     file: TextIO
+    odd_rows: int = 0
 
     def write(self, block: Block) -> None:
-        self.file.writelines(to_json(record) + "\n" for record in block.records)
+        self.file.writelines(to_json(record, self._count) + "\n" for record in block.records)
+
+    def _count(self) -> None:
+        self.odd_rows += 1
 
 
 @contextmanager
@@ -185,7 +197,14 @@ def _json_lines(path: Path, compressed: bool) -> Iterator[Writer]:
             lines = files.enter_context(io.TextIOWrapper(packed, "utf-8", newline="\n"))
         else:
             lines = files.enter_context(path.open("w", encoding="utf-8", newline="\n"))
-        yield _JsonLines(lines)
+        writer = _JsonLines(lines)
+        yield writer
+        if writer.odd_rows:
+            log.warning(
+                "%s: NaN or Infinity of %s rows is null, since JSON has neither; .parquet keeps it",
+                path.name,
+                f"{writer.odd_rows:,}",
+            )
 
 
 @dataclass
@@ -227,12 +246,47 @@ class _Stream:
     file: pa.RecordBatchStreamWriter | None = None
 
     def write(self, block: Block) -> None:
-        table = block.table
+        table = without_maps(block.table)
         file = self.file
         if file is None:
             file = self.file = pa.ipc.new_stream(str(self.path), table.schema)
             self.open_files.callback(file.close)
         file.write_table(table)
+
+
+def without_maps(table: pa.Table) -> pa.Table:
+    """Return a table in which each map is a list of ``key`` and ``value``, as `datasets` has it."""
+    for number, field in enumerate(table.schema):
+        kind = _listed(field.type)
+        if kind != field.type:
+            values = [_as_listed(v, field.type) for v in table[field.name].to_pylist()]
+            table = table.set_column(number, field.name, pa.array(values, kind))
+    return table
+
+
+def _listed(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_map(kind):
+        pair = [("key", _listed(kind.key_type)), ("value", _listed(kind.item_type))]
+        return pa.list_(pa.struct(pair))
+    if pa.types.is_struct(kind):
+        return pa.struct([(one.name, _listed(one.type)) for one in kind.fields])
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        inner = _listed(kind.value_type)
+        return kind if inner == kind.value_type else pa.list_(inner)
+    return kind
+
+
+def _as_listed(value: Any, kind: pa.DataType) -> Any:
+    if value is None:
+        return None
+    if pa.types.is_map(kind):
+        both = kind.key_type, kind.item_type
+        return [{"key": _as_listed(k, both[0]), "value": _as_listed(v, both[1])} for k, v in value]
+    if pa.types.is_struct(kind):
+        return {one.name: _as_listed(value[one.name], one.type) for one in kind.fields}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return [_as_listed(one, kind.value_type) for one in value]
+    return value
 
 
 @contextmanager

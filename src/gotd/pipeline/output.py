@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
-from gotd.storage.files import locked
+from gotd.storage.files import check_path, locked
 
 MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
 
@@ -39,27 +40,31 @@ class Output:
             self.out, self.overwrite = out.resolve(), overwrite
         except RuntimeError as error:
             raise ValueError(f"{out} is a link that leads to itself; remove it") from error
+        check_path(self.out, "--out")
         self.suffix = row_suffix(self.out)
         self._stem = self.out.name.removesuffix(self.suffix or "")
         self.folder = self.out
         if self.suffix:
             self.folder = self.out.with_name(f"{self._stem}.gotd")
 
-    def file_names(self, budgets: Sequence[int]) -> dict[int, str]:
-        """Return the file of each budget; several budgets are part of the names."""
+    def file_names(self, budgets: Mapping[int, str]) -> dict[int, str]:
+        """Return the file of each budget; where there are several, its name has their labels.
+
+        Args:
+            budgets: Label of each number of rows.
+        """
         stem, suffix = (self._stem, self.suffix) if self.suffix else ("selected", FOLDER_FORMAT)
-        if len(set(budgets)) == 1:
-            return {budgets[0]: f"{stem}{suffix}"}
-        return {budget: f"{stem}-{budget}{suffix}" for budget in sorted(set(budgets))}
+        if len(budgets) == 1:
+            return dict.fromkeys(budgets, f"{stem}{suffix}")
+        return {rows: f"{stem}-{label}{suffix}" for rows, label in sorted(budgets.items())}
 
     def _is_rows(self, path: Path) -> bool:
         """Return whether a path is a file of rows that this output may write."""
-        form = rf"{re.escape(self._stem)}(-\d+)?{re.escape(self.suffix or '')}"
-        return (
-            bool(self.suffix)
-            and path.parent == self.out.parent
-            and re.fullmatch(form, path.name) is not None
-        )
+        return bool(self.suffix) and path.parent == self.out.parent and self._has_name(path.name)
+
+    def _has_name(self, name: str) -> bool:
+        form = rf"{re.escape(self._stem)}(-\d+[kMB]?)?{re.escape(self.suffix or '')}"
+        return re.fullmatch(form, name) is not None
 
     def holds(self, path: Path) -> bool:
         """Return whether a path is in the place of this output, whatever the budgets."""
@@ -111,6 +116,12 @@ class Output:
 
     def _check_replaceable(self, files: Sequence[str]) -> None:
         """Check that the folder, and the files of rows beside it, may be replaced."""
+        others = [name for name in self._written().get("files", {}) if not self._has_name(name)]
+        if self.suffix and (kept := [n for n in others if self.out.with_name(n).exists()]):
+            raise ValueError(
+                f"{self.folder} has the reports of {self.out.with_name(kept[0])}; choose an --out "
+                "that differs in more than its suffix, or delete both first"
+            )
         refused = [self.folder] if self.folder.exists() and not self._may_replace() else []
         beside = [self.out.with_name(name) for name in files]
         refused += [path for path in beside if path.exists() and not self._may_replace_rows(path)]
@@ -174,9 +185,19 @@ class Output:
             part.rename(self.folder)
             shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
-            raise _named(error, self.folder) from error
+            raise self._explained(error) from error
         finally:
             shutil.rmtree(part, ignore_errors=True)
+
+    def _explained(self, error: OSError) -> OSError:
+        """Return an error of this output by name and remedy; that of an input as it is."""
+        if error.errno is None and "No space left" not in str(error):
+            return error
+        if isinstance(error.filename, str) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            place = Path(error.filename).absolute()
+            if not place.is_relative_to(self.folder.parent):
+                return error
+        return _named(error, self.folder)
 
     def _move(self, rows: Path, place: Path) -> None:
         """Move finished rows to their place; a folder's old one is removed last."""
@@ -194,5 +215,7 @@ def _named(error: OSError, folder: Path) -> OSError:
         return OSError(
             f"no space left for {folder}; free some space and run the same command again"
         )
-    reason = error.strerror or str(error)
+    reason, own = error.strerror or str(error), folder.parent
+    if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(own):
+        return OSError(f"{os.fsdecode(error.filename)}: {reason}; nothing was written")
     return OSError(f"cannot write {folder}: {reason}; choose another --out")

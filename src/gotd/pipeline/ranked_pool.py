@@ -23,6 +23,7 @@ from gotd.selection_report.rows import blocks, embeddings_of, locate
 from gotd.selectors.domains import only_domains
 from gotd.selectors.topk import Best, bounded, smallest_rows
 from gotd.storage.memmap import open_array
+from gotd.storage.progress import tick
 from gotd.transport import Geometry, Whitening
 from gotd.transport.proof import count_proven
 
@@ -168,6 +169,7 @@ class RankedPool:
     def texts(self) -> Iterator[list[str]]:
         """Yield the texts of the first ``limit`` rows, best first, block by block."""
         for block in blocks(self.best, self.candidates, self.limit):
+            tick(len(block))
             yield block["text"].to_pylist()
 
     def explainer(self, selector: Any, target: Rows | None = None) -> Explainer:

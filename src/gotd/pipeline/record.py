@@ -7,7 +7,7 @@ cost is a file beside it, because no two runs take the same time.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,8 @@ def record_step(
         model: The model that was measured.
     """
 
+    parents = (*measured.values(), *losses.values(), model)
+
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         results = evaluation.results(inputs, task)
         curves, selected = dict(results.curves), None
@@ -86,8 +88,8 @@ def record_step(
             "selection": selected,
             "curves": curves,
             "seeds": derive_seeds(config.seed) | own | {"rows": rows.parameters.get("seed")},
-            "data": source.identity() | _label_mapping(task, source),
-            "parents": sorted({s.key for s in (*measured.values(), *losses.values(), model)}),
+            "data": source.identity() | _label_mapping(task, source) | _hub_models(parents),
+            "parents": sorted({step.key for step in parents}),
         }
         # Here, because a sweep plans many cells and a whole configuration takes a while.
         write_json(folder / RECORD, _blank(config, axes) | record)
@@ -109,6 +111,21 @@ def _label_mapping(task: Any, source: Source) -> dict[str, Any]:
     """Return the class of each label, where labels are no classes."""
     mapped = task.label_mapping(source) if hasattr(task, "label_mapping") else None
     return {"labels": {str(label): number for label, number in mapped.items()}} if mapped else {}
+
+
+def _hub_models(steps: Sequence[Step]) -> dict[str, Any]:
+    """Return the commits of the models of the Hub that some steps depend on, by name."""
+    found: dict[str, Any] = {}
+    waiting: list[Any] = [step.parameters for last in steps for step in last.ancestors()]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            if isinstance(value.get("hub"), str) and "revision" in value:
+                found[value["hub"]] = value["revision"]
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+    return {"models": dict(sorted(found.items()))} if found else {}
 
 
 def _target_losses(folders: Mapping[str, Path], losses: Mapping[str, Step]) -> dict[str, Any]:
@@ -155,13 +172,19 @@ def _selection(folder: Path, selection: Step, generated: bool) -> dict[str, Any]
     return {"key": selection.key, **report}
 
 
-def write_cost(store: Store, step: Step, elapsed_s: float) -> bool:
+def has_cost(store: Store, step: Step) -> bool:
+    """Return whether the cost of a finished cell is written."""
+    return (store.folder(step) / COST).exists()
+
+
+def write_cost(store: Store, step: Step, elapsed_s: float | None) -> bool:
     """Write the cost of this run beside the record, unless it is there.
 
     Args:
         store: The store of artifacts.
         step: The step of the record.
-        elapsed_s: Seconds of this run, without artifacts that existed before.
+        elapsed_s: Seconds of this run, without artifacts that existed before; ``None``: not
+            known, since it was killed, so those of all steps.
 
     Returns:
         Whether it was written.
@@ -174,7 +197,7 @@ def write_cost(store: Store, step: Step, elapsed_s: float) -> bool:
     return True
 
 
-def _cost(store: Store, step: Step, elapsed_s: float) -> dict[str, Any]:
+def _cost(store: Store, step: Step, elapsed_s: float | None) -> dict[str, Any]:
     # A user may have deleted artifacts that a finished cell no longer needs.
     built = [ancestor for ancestor in step.ancestors() if store.is_done(ancestor)]
     manifests = [store.manifest(ancestor) for ancestor in built]
@@ -182,6 +205,8 @@ def _cost(store: Store, step: Step, elapsed_s: float) -> dict[str, Any]:
     for manifest in manifests:
         kind = manifest["kind"]
         seconds[kind] = round(seconds.get(kind, 0.0) + manifest["cost"]["elapsed_s"], 3)
+    if elapsed_s is None:
+        elapsed_s = sum(seconds.values())
     return {
         "started_at": manifests[-1]["cost"]["started_at"],
         "elapsed_s": round(elapsed_s, 3),
@@ -196,7 +221,8 @@ def _cost(store: Store, step: Step, elapsed_s: float) -> dict[str, Any]:
 def read_record(store: Store, step: Step) -> dict[str, Any]:
     """Read the record of a finished cell, with its key and its cost.
 
-    A cell that was killed between its record and its cost has an empty ``cost``.
+    A cell that was killed between its record and its cost has an empty ``cost`` until it is run
+    again.
 
     Raises:
         ArtifactError: If the record is not what its manifest says.

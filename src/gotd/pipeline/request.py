@@ -12,6 +12,7 @@ from gotd.data.columns import Columns
 from gotd.data.inputs import Part
 from gotd.embedding.encoders import Encoder, named_encoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
+from gotd.pipeline.replay import Replay
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.storage.checks import check_at_least
 
@@ -37,6 +38,7 @@ class Request:
         leave_out: Which candidates are left out before they are scored.
         max_per_domain: Most rows of a domain that are selected; ``None``: any.
         min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
+        replay: General rows that are mixed into the output; ``None``: none.
         model: Name or folder of the language model that will be trained, for a method or an
             encoder that reads it. A method with a space of its own replaces the encoder.
 
@@ -58,6 +60,7 @@ class Request:
     leave_out: LeaveOut = field(default_factory=LeaveOut)
     max_per_domain: int | None = None
     min_per_domain: int | None = None
+    replay: Replay | None = None
     model: str | None = None
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +23,12 @@ import pyarrow as pa
 from gotd.config.schemas import Chunking
 from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
-from gotd.embedding.coverage import SAMPLE_ROWS, coverage_warning
+from gotd.embedding.coverage import coverage_warning, spaced_texts
 from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import FittedEncoder, TransformerEncoder
+from gotd.embedding.encoders import FittedEncoder, TransformerEncoder, check_device
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
+from gotd.pipeline.replay import ReplayRows
 from gotd.pipeline.request import Request
 from gotd.pipeline.steps import left_out, pools, selections
 from gotd.storage.artifacts import Step, Store
@@ -34,7 +36,6 @@ from gotd.storage.seeds import derive_seeds
 from gotd.transport import NotConverged
 
 log = logging.getLogger(__name__)
-
 
 Announce = Callable[[Sequence[Step]], None]
 """Called with the steps that run a model, before the first of them runs."""
@@ -81,14 +82,17 @@ class Prepared:
         self.times: list[StepTime] = []
         self.steps: dict[str, Step] = {}
         self.left_out: dict[str, int] = {}
+        if isinstance(engine, LocalEngine):
+            check_device(getattr(request.method, "device", "auto"))
         if request.reads_model:
             self._find_model()
         elif request.embeds:
             request.encoder.width()  # an encoder that does not exist is an error at once
         for side in SIDES:
-            self._run(side, self._pool(side))
+            self.run_step(side, self._pool(side))
         self._leave_out()
         self._check_limit()
+        self.replay = None if request.replay is None else ReplayRows(self, request.replay)
         inputs = {side: self.steps[side] for side in SIDES}
         if request.reads_model:
             inputs |= self._read_model(announce)
@@ -97,13 +101,8 @@ class Prepared:
         if self.left_out:
             inputs["kept"] = self._keep()
         self.limit = self._check_limit()
-        scored = selections.scored(
-            request.method, request.method_name, inputs, self.limit, request.seed, engine
-        )
-        try:
-            self._run("scored", scored)
-        except NotConverged as error:
-            raise ValueError(str(error)) from error
+        self._scoring_inputs = inputs
+        self._score("scored", request.method)
 
     def folder(self, name: str) -> Path:
         """Return the folder of a step: a side, its embeddings, or ``scored``."""
@@ -122,6 +121,33 @@ class Prepared:
             max_per_domain=request.max_per_domain,
             min_per_domain=request.min_per_domain,
         )
+
+    def score_for_weights(self) -> Path:
+        """Score the candidates without random numbers in the scores; return the folder.
+
+        Raises:
+            ValueError: If the method makes a list, which leaves most rows without a score.
+        """
+        method = self.request.method
+        if not callable(getattr(method, "scores", None)):
+            raise ValueError(
+                f"--weights needs a method that scores every row, and {self.request.method_name} "
+                "makes a list; use got_d, dsir, nearest or another one"
+            )
+        if (without := method.for_weights()) == method:
+            return self.folder("scored")
+        self._score("scored_for_weights", without)
+        return self.folder("scored_for_weights")
+
+    def _score(self, name: str, method: Any) -> None:
+        request, inputs = self.request, self._scoring_inputs
+        scored = selections.scored(
+            method, request.method_name, inputs, self.limit, request.seed, self.engine
+        )
+        try:
+            self.run_step(name, scored)
+        except NotConverged as error:
+            raise ValueError(str(error)) from error
 
     def removed(self) -> Iterator[pa.Table]:
         """Yield ``id``, ``reason``, ``because`` and ``text`` of the rows that were left out.
@@ -168,7 +194,7 @@ class Prepared:
         """List the candidates that are left out; without any, no step depends on the list."""
         rules, pool = self.request.leave_out, self.steps["candidates"]
         if rules.parameters:
-            self._run("left_out", left_out.left_out(pool, rules, self.request.candidates))
+            self.run_step("left_out", left_out.left_out(pool, rules, self.request.candidates))
             self.left_out = reasons(self.folder("left_out"))
 
     def _keep(self) -> Step:
@@ -176,19 +202,14 @@ class Prepared:
         inputs = {"pool": self.steps["candidates"], "left_out": self.steps["left_out"]}
         if "candidates_embeddings" in self.steps:
             inputs["embeddings"] = self.steps["candidates_embeddings"]
-        self._run("kept", left_out.kept(inputs))
+        self.run_step("kept", left_out.kept(inputs))
         return self.steps["kept"]
 
     def _pool(self, side: str) -> Step:
         """Return the step that reads the rows of a side."""
-        request = self.request
-        chunks, parts, columns = Chunking("whole"), request.target, request.target_columns
-        if side == "candidates":
-            chunks = Chunking(request.unit, request.length_chars, request.min_chars)
-            parts, columns = request.candidates, request.columns
         # What a model will take follows from the rows, once they are counted.
-        count = partial(self._count, side) if request.reads_model else None
-        return pools.pool(side, parts, chunks, columns, count)
+        count = partial(self._count, side) if self.request.reads_model else None
+        return pool_step(self.request, side, count)
 
     def _count(self, side: str) -> int:
         return sum(pool_facts(self.folder(side))["rows"])
@@ -198,7 +219,7 @@ class Prepared:
         from gotd.pipeline.steps.base_model_reads import named_model
 
         assert self.request.model is not None
-        self._run("base", named_model(self.request.model))
+        self.run_step("base", named_model(self.request.model))
 
     def _read_model(self, announce: Announce) -> dict[str, Step]:
         """Run the model over the pool, as the method requires it.
@@ -221,7 +242,7 @@ class Prepared:
         read = {self.steps[name].key for name in ("base", *SIDES)}
         announce([step for key, step in steps.items() if key not in read])
         for name, step in files.items():
-            self._run(name, step)
+            self.run_step(name, step)
         return files
 
     def _embedding(self, side: str) -> Step:
@@ -242,7 +263,7 @@ class Prepared:
         step = self._embedding(side)
         if not self.store.is_done(step):
             self._warn_of_scripts(side)
-        self._run(f"{side}_embeddings", step)
+        self.run_step(f"{side}_embeddings", step)
         return step
 
     def _warn_of_scripts(self, side: str) -> None:
@@ -250,10 +271,7 @@ class Prepared:
         encoder, length = self.request.encoder, self.request.length_chars
         if not isinstance(encoder, TransformerEncoder) or encoder.model_from_step is not None:
             return  # the user trains that model, whatever it covers
-        shards = open_pool(self.folder(side))
-        rows = sum(map(len, shards))
-        step = -(-rows // SAMPLE_ROWS)
-        texts = [text.as_py()[:length] for shard in shards for text in shard.texts[::step]]
+        texts = spaced_texts(open_pool(self.folder(side)), length)
         warning = coverage_warning(encoder.lost_shares(texts), side, encoder.name)
         if warning is not None:
             log.warning("%s", warning)
@@ -266,10 +284,10 @@ class Prepared:
         if "encoder" not in self.steps:
             sides = {side: self.steps[side] for side in SIDES}
             fitted = pools.fitted_encoder(encoder, sides, self.request.length_chars)
-            self._run("encoder", fitted)
+            self.run_step("encoder", fitted)
         return self.steps["encoder"]
 
-    def _run(self, name: str, step: Step) -> None:
+    def run_step(self, name: str, step: Step) -> None:
         """Build a step if it is not there, and note what it took."""
         began = time.perf_counter()
         found = self.store.is_done(step)
@@ -317,3 +335,18 @@ class Prepared:
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed as much of each text as the encoder reads of the pool."""
         return self._embedder.embed([text[: self.request.length_chars] for text in texts])
+
+
+def pool_step(request: Request, side: str, count: Callable[[], int] | None = None) -> Step:
+    """Return the step that reads the rows of a side.
+
+    Args:
+        request: What to select.
+        side: ``target`` or ``candidates``.
+        count: Returns the expected rows, where they are known before.
+    """
+    chunks, parts, columns = Chunking("whole"), request.target, request.target_columns
+    if side == "candidates":
+        chunks = Chunking(request.unit, request.length_chars, request.min_chars)
+        parts, columns = request.candidates, request.columns
+    return pools.pool(side, parts, chunks, columns, count)

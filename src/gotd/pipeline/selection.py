@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gotd.data.original_rows import to_json
+from gotd.data.column_types import to_json
 from gotd.selection_report.markdown import report
 from gotd.storage.files import atomic_write
 

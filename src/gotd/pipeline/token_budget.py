@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gotd.storage.artifacts import Step
-from gotd.storage.model_files import hub_commit, locate, model_identity
+from gotd.storage.model_files import is_known, locate, model_identity
 
 if TYPE_CHECKING:
     from gotd.pipeline.ranked_pool import RankedPool
@@ -111,14 +111,16 @@ def token_counter(
     Raises:
         FileNotFoundError: If it is not there.
     """
-    from transformers import AutoTokenizer
+    from gotd.training.loading import load_any_tokenizer
 
     try:
         name = locate(tokenizer)
+        if not Path(name).is_dir() and not is_known(name):
+            raise FileNotFoundError(f"{option} {name!r} is no folder, and not known on the Hub")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; or name another tokenizer ({option})") from error
     try:
-        loaded = AutoTokenizer.from_pretrained(name, revision=hub_commit(name))
+        loaded = load_any_tokenizer(name)
     except (OSError, ValueError) as error:
         raise FileNotFoundError(
             f"{option} {name!r} is neither a folder with a tokenizer nor a model that "

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
 
 from gotd.data.columns import Columns
 from gotd.data.original_rows import OriginalRows
@@ -25,12 +28,14 @@ from gotd.pipeline.formats import (
 from gotd.pipeline.output import CARD, KIND, MANIFEST, REPORT, Output
 from gotd.pipeline.ranked_pool import SelectedRows
 from gotd.pipeline.select import SIDES, Prepared, StepTime
-from gotd.selection_report.markdown import card, report
+from gotd.pipeline.weights import WeightedPool
+from gotd.selection_report.markdown import card, report, weights_report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
 from gotd.storage.files import atomic_write
 from gotd.storage.keys import identity
 from gotd.storage.model_files import model_identity
+from gotd.storage.progress import tick
 
 
 def write_selection(
@@ -42,6 +47,7 @@ def write_selection(
     explain: bool = False,
     licence: str | None = None,
     removed: Path | None = None,
+    weights: Path | None = None,
 ) -> dict[str, Any]:
     """Write the rows of each budget, manifest, report and data card.
 
@@ -53,6 +59,7 @@ def write_selection(
         explain: Add to each row which target it serves.
         licence: Of the texts, where it is known.
         removed: File for the candidates that were left out, each with its reason.
+        weights: File for a weight of every candidate.
 
     Returns:
         The manifest.
@@ -61,29 +68,21 @@ def write_selection(
         ValueError: If a source has changed since it was read.
         OSError: If the folder cannot be written or the disk is full.
     """
-    began, files = time.perf_counter(), output.file_names(budgets.rows)
-    summaries: dict[int, dict[str, Any]] = {}
-    written: dict[str, dict[str, Any]] = {}
-    with output.filling(list(files.values())) as folder:
-        rows = WrittenRows(prepared, max(files), folder, prefixed=output.suffix is not None)
-        for budget, name in files.items():
-            selected = prepared.select(budget, explain=explain)
-            with open_writer(folder / name, output.suffix or FOLDER_FORMAT) as writer:
-                for block in rows.blocks(selected):
-                    writer.write(block)
-            measured = selected.summary(prepared.request.seed)
-            summaries[budget] = measured | budgets.summary(budget)
-            written[name] = {"rows": budget, **_checksums(folder / name)}
-        rows.close()
+    began, files = time.perf_counter(), output.file_names(budgets.labels)
+    with ExitStack() as beside_it, output.filling(list(files.values())) as folder:
+        # It gets its name after the selection, so that it is not there without one.
+        weighted = _write_weights(prepared, weights, beside_it) if weights else {}
+        written = _write_budgets(prepared, budgets, folder, output, explain)
         elapsed_s = time.perf_counter() - began
         prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
+        summaries = written.pop("summaries")
         manifest = {
             **describe(prepared, command),
             "budgets": list(files),
             "budgets_stated": budgets.stated,
             "summaries": {str(budget): summary for budget, summary in summaries.items()},
-            "columns": rows.names,
-            "files": written,
+            **written,
+            **weighted,
         }
         write_json(folder / MANIFEST, manifest)
         (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
@@ -95,8 +94,77 @@ def write_selection(
     return manifest
 
 
-def removed_suffix(path: Path) -> str:
-    """Return the suffix of a file for candidates that are left out.
+def _write_budgets(
+    prepared: Prepared, budgets: Budgets, folder: Path, output: Output, explain: bool
+) -> dict[str, Any]:
+    """Write the rows of each budget; return ``columns``, ``files`` and ``summaries``."""
+    summaries: dict[int, dict[str, Any]] = {}
+    written: dict[str, dict[str, Any]] = {}
+    files = output.file_names(budgets.labels)
+    rows = WrittenRows(prepared, budgets, folder, prefixed=output.suffix is not None)
+    for budget, name in files.items():
+        selected = prepared.select(budget, explain=explain)
+        with open_writer(folder / name, output.suffix or FOLDER_FORMAT) as writer:
+            for block in rows.blocks(selected):
+                writer.write(block)
+        measured = selected.summary(prepared.request.seed)
+        summaries[budget] = measured | budgets.summary(budget)
+        replayed = {"replay_rows": budgets.replay[budget]} if budgets.replay else {}
+        written[name] = {"rows": budget, **replayed, **_checksums(folder / name)}
+    rows.close()
+    return {"columns": rows.names, "files": written, "summaries": summaries}
+
+
+def write_weights(prepared: Prepared, output: Output, *, command: str) -> dict[str, Any]:
+    """Write a weight for every candidate, manifest and report, without a selection.
+
+    Args:
+        prepared: The scored request.
+        output: The file and its folder.
+        command: What was typed.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ValueError: If a source has changed since it was read.
+        OSError: If the folder cannot be written or the disk is full.
+    """
+    began, (name,) = time.perf_counter(), output.file_names({1: "1"}).values()
+    with output.filling([name]) as folder:
+        pool = WeightedPool(prepared)
+        pool.write(folder / name, file_suffix(output.out, "--weights"))
+        elapsed_s = time.perf_counter() - began
+        prepared.times.append(StepTime("weights", False, elapsed_s, elapsed_s, peak_memory_gib()))
+        files = {name: {"rows": pool.summary()["rows"], **_checksums(folder / name)}}
+        manifest = {**describe(prepared, command), "weights": pool.summary(), "files": files}
+        write_json(folder / MANIFEST, manifest)
+        (folder / REPORT).write_text(weights_report(manifest), "utf-8")
+    return manifest
+
+
+def rows_to_write(prepared: Prepared, budgets: Budgets, weights: bool) -> int:
+    """Return the rows that are read and written, which count as progress."""
+    candidates = sum(pool_facts(prepared.folder("candidates"))["rows"])
+    general = 0 if prepared.replay is None else sum(pool_facts(prepared.folder("replay"))["rows"])
+    return candidates * (2 if weights else 1) + general + sum(set(budgets.rows))
+
+
+def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
+    """Write a file of weights that gets its name when the stack closes."""
+    pool = WeightedPool(prepared)
+    with _naming("--weights", path):
+        part = stack.enter_context(atomic_write(path))
+        pool.write(part, file_suffix(path, "--weights"))
+    return {"weights": {**pool.summary(), "file": path.name, "sha256": checksum(part)}}
+
+
+def file_suffix(path: Path, option: str) -> str:
+    """Return the suffix of a file that is written beside the selection.
+
+    Args:
+        path: The file.
+        option: Names it in an error.
 
     Raises:
         ValueError: If no such file is written.
@@ -104,17 +172,24 @@ def removed_suffix(path: Path) -> str:
     for suffix in FILE_SUFFIXES:
         if path.name.endswith(suffix) and suffix != DATASET:
             return suffix
-    raise ValueError(f"--removed {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
+    raise ValueError(f"{option} {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
 
 
 def _write_removed(prepared: Prepared, path: Path) -> None:
+    suffix, option = file_suffix(path, "--removed"), "--removed"
+    with _naming(option, path), atomic_write(path) as part, open_writer(part, suffix) as writer:
+        for table in prepared.removed():
+            writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+
+
+@contextmanager
+def _naming(option: str, path: Path) -> Iterator[None]:
+    """Name the option and its file in an error of the system."""
     try:
-        with atomic_write(path) as part, open_writer(part, removed_suffix(path)) as writer:
-            for table in prepared.removed():
-                writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+        yield
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OSError(f"cannot write --removed {path}: {reason}; choose another name") from error
+        raise OSError(f"cannot write {option} {path}: {reason}; choose another name") from error
 
 
 def _checksums(rows: Path) -> dict[str, Any]:
@@ -124,11 +199,11 @@ def _checksums(rows: Path) -> dict[str, Any]:
 
 
 class WrittenRows:
-    """The selected rows with the columns that are written.
+    """The selected rows, and those of replay after them, with the columns that are written.
 
     Args:
         prepared: The scored request.
-        limit: The largest budget.
+        budgets: What to take.
         folder: Receives copies of the original rows, until `close`.
         prefixed: As for `gotd.pipeline.formats.Layout`.
 
@@ -136,29 +211,50 @@ class WrittenRows:
         ValueError: If a source has changed since it was read.
     """
 
-    def __init__(self, prepared: Prepared, limit: int, folder: Path, *, prefixed: bool) -> None:
+    def __init__(
+        self, prepared: Prepared, budgets: Budgets, folder: Path, *, prefixed: bool
+    ) -> None:
         request = prepared.request
-        self._copies, self._originals = folder / "originals", None
+        self._replay, self._replay_rows = prepared.replay, budgets.replay
+        self._copies = folder / "originals"
+        self._originals: OriginalRows | None = None
+        self._replayed: OriginalRows | None = None
         if request.unit == "whole":  # a chunk of ``fixed`` is no original row
-            self._copies.mkdir()
+            chosen, general = self._copies / "chosen", self._copies / "replay"
+            chosen.mkdir(parents=True)
             identities = prepared.steps["candidates"].parameters["parts"]
-            ids = prepared.ranked.best.ids[:limit]
-            self._originals = OriginalRows(request.candidates, identities, ids, self._copies)
-        self._layout = Layout(request.columns, prefixed)
+            ids = prepared.ranked.best.ids[: max(budgets.rows)]
+            self._originals = OriginalRows(request.candidates, identities, ids, chosen)
+            if self._replay is not None:
+                general.mkdir()
+                self._replayed = self._replay.originals(max(budgets.replay.values()), general)
+                # One file has one type for each column.
+                self._originals.types.add(self._replayed.types)
+                self._replayed.types = self._originals.types
+        self._layout = Layout(request.columns, prefixed, keeps_text=self._replay is not None)
         self.names: list[str] = []
 
     def blocks(self, selected: SelectedRows) -> Iterator[Block]:
-        """Yield the rows of a budget, best first, with all columns."""
-        start = 0
+        """Yield the rows of a budget, best first, and then those of replay."""
+        start, schema = 0, None
         for table in selected.blocks():
+            if self._replay is not None:
+                table = table.append_column("replay", pa.repeat(pa.scalar(False), len(table)))
             block = Block(table, start, self._originals, self._layout)
-            self.names = block.names
+            self.names, schema = block.names, table.schema
             yield block
+            tick(len(table))
+            start += len(table)
+        if self._replay is None or schema is None:
+            return
+        start = 0
+        for table in self._replay.blocks(self._replay_rows[selected.budget], schema):
+            yield Block(table, start, self._replayed, self._layout)
             start += len(table)
 
     def close(self) -> None:
         """Delete the copies."""
-        self._originals = None
+        self._originals = self._replayed = None
         shutil.rmtree(self._copies, ignore_errors=True)
 
 
@@ -188,11 +284,12 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
             "columns": asdict(request.columns),
             "target_columns": asdict(request.target_columns),
         },
-        "inputs": {side: [part.identity() for part in getattr(request, side)] for side in SIDES},
+        "inputs": {side: prepared.steps[side].parameters["parts"] for side in SIDES},
         "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
         "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
         "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},
         "left_out_rows": prepared.left_out,
+        **({} if prepared.replay is None else {"replay": prepared.replay.stated()}),
         "keys": {name: step.key for name, step in prepared.steps.items()},
         **prepared.ranked.outcome,
         "steps": [asdict(time) for time in prepared.times],

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from gotd.config.build import build
 from gotd.data.base import Part
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.planning.estimates import Estimate, Likeness, Machine, Past, estimate
-from gotd.runs.expand import expand, part_held
+from gotd.runs.expand import Configured, expand, incomplete, part_held
 from gotd.storage.artifacts import Step
 
 
@@ -68,6 +69,15 @@ def lay_out(
         ValueError: If an override does not compose or a value is invalid.
     """
     configs = expand(overrides)
+    try:
+        return _lay_out(configs, announce)
+    except OmegaConfBaseException as error:
+        raise incomplete(error) from error
+
+
+def _lay_out(
+    configs: Sequence[Configured], announce: Callable[[str], None] | None
+) -> tuple[list[Cell], str | None, list[str]]:
     try:
         held, skipped = part_held(configs)
         return [plan_cell(config, name) for config, name in held], None, skipped

@@ -32,7 +32,10 @@ SUITES = {
 TASK_ORDER = (*SUITES["glue"], *SUITES["domain"])  # other tasks follow by name
 VARIANT = "variant"  # overrides that are no axis of their own
 BASE = "base"  # those of them that change the base model
-WORLD_SOURCES = ("microworld",)  # sources in which a seed draws a new world
+WORLD_SOURCES = (
+    "microworld",
+    "microworld_instructions",
+)  # sources in which a seed draws a new world
 
 
 def order_arms(arms: Iterable[str]) -> tuple[str, ...]:

@@ -75,6 +75,17 @@ class _Selection(_Fields):
     domains: Domains = None
     target_domains: Domains = None
     under_covered_share: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    first_rows: list[dict] | None = None
+
+
+class _Cost(_Fields):
+    """What a cell took; the fields that the tables need."""
+
+    elapsed_s: FiniteFloat | None = None
+    peak_memory_gib: FiniteFloat | None = None
+    stages_s: dict[str, FiniteFloat] | None = None
+    hardware: dict | None = None
+    code: dict | None = None
 
 
 class _Record(_Fields, extra="forbid"):
@@ -96,7 +107,7 @@ class _Record(_Fields, extra="forbid"):
     data: dict
     parents: list
     error: Any
-    cost: dict
+    cost: _Cost
 
 
 class _Done(_Record):

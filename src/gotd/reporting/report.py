@@ -13,6 +13,7 @@ from rich.table import Table as RichTable
 
 from gotd.reporting import comparisons, tables
 from gotd.reporting.cells import Block, blocks
+from gotd.reporting.claims import claims_tables, read_claims
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
 from gotd.reporting.paper_rows import paper_table
@@ -85,6 +86,7 @@ def write_report(
     if not records:
         raise ValueError("no records to report; run an experiment first")
     published = [] if paper is None else read_published(paper)
+    claims = [] if paper is None else read_claims(paper)
     stamp = (
         f"made by: {without_places(one_line(command))}",
         f"from {len(records)} records with fingerprint {fingerprint(records)}",
@@ -97,6 +99,8 @@ def write_report(
     sections, details = [], []
     for experiment, members in experiments.items():
         main = _main_sections(members, published)
+        if claimed := claims_tables(claims, experiment):
+            main.append(Section(f"{experiment}: published claims", tuple(claimed)))
         files = {end: _sections(members, makers) for end, makers in _DETAILS.items()}
         texts |= _tables(experiment, {"": main, **files}, out / "tables", stamp)
         for picture in (picture for section in main for picture in section.pictures):

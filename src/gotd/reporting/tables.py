@@ -279,7 +279,9 @@ def failed_table(block: Block) -> Table | None:
 
 def cost_table(block: Block) -> Table | None:
     """Show what the cells of each arm cost, the failed ones included in the total."""
-    steps = sorted({name for r in block.cells.values() for name in r["cost"].get("stages_s", {})})
+    steps = sorted(
+        {name for r in block.cells.values() for name in (r["cost"].get("stages_s") or {})}
+    )
     rows = []
     for arm in block.arms:
         costs = [record["cost"] for (_, of, _), record in block.cells.items() if of == arm]
@@ -290,7 +292,7 @@ def cost_table(block: Block) -> Table | None:
             "done": str(len(done)),
             "failed": str(len(costs) - len(done)),
             "s per cell": _mean([c.get("elapsed_s") for c in done]),
-            **{f"{n}, s": _mean([c.get("stages_s", {}).get(n) for c in done]) for n in steps},
+            **{f"{n}, s": _mean([(c.get("stages_s") or {}).get(n) for c in done]) for n in steps},
             "total h": f"{sum(c.get('elapsed_s') or 0.0 for c in costs) / 3600:.3f}",
             "peak GiB": f"{max(memory):.2f}" if memory else "",
         }

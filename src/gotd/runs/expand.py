@@ -87,6 +87,17 @@ def resolve(overrides: Sequence[str]) -> list[str]:
                 f"{override}: the path of the rows is in no record, so it is not an axis of a "
                 "sweep; run one after the other, each with another store=…"
             )
+        group = key.partition("@")[0].lstrip("+~")
+        if value.startswith("[") and (conf_folder() / group).is_dir() and "." not in group:
+            raise SweepError(
+                f"{override}: a list in brackets chooses the last entry alone; write "
+                f"{key}={value.strip('[]').replace(' ', '')}"
+            )
+        if is_run_only(override) and not key.startswith("hydra") and is_sweep(override):
+            raise SweepError(
+                f"{override}: {key} changes no result, so it is not an axis of a sweep; give one "
+                "value"
+            )
         if key.startswith("+"):
             raise SweepError(f"{override}: no schema has this field; remove it or fix its name")
         if key in chosen:
@@ -145,7 +156,12 @@ def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
         held, skipped = part_held(expand(overrides))
         return [plan_cell(config, name) for config, name in held], skipped
     except OmegaConfBaseException as error:
-        raise SweepError(_one_line(error)) from error
+        raise incomplete(error) from error
+
+
+def incomplete(error: OmegaConfBaseException) -> SweepError:
+    """Return the error of a configuration in which a value is missing."""
+    return SweepError(f"{_one_line(error)}: an override with ~ may have removed it")
 
 
 def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str]]:

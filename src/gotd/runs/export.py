@@ -94,7 +94,8 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
         )
     if out.exists():
         raise FileExistsError(f"{out} exists; choose a new folder")
-    part = out.with_name(out.name + TEMPORARY)
+    # A name that nobody else has, since what is there is removed.
+    part = out.with_name(f".{out.name}.gotd{TEMPORARY}")
     shutil.rmtree(part, ignore_errors=True)  # of a killed run
     try:
         ignored = shutil.ignore_patterns(MANIFEST, "report.json")

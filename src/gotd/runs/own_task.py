@@ -227,7 +227,9 @@ def takes_budget(own: OwnTask) -> bool:
 
 def _node(value: Any) -> DictConfig:
     """Return the node from which `gotd.config.build.build` makes an equal object."""
-    return OmegaConf.create(_plain(value))
+    node = OmegaConf.create(_plain(value))
+    assert isinstance(node, DictConfig)
+    return node
 
 
 def _plain(value: Any) -> Any:

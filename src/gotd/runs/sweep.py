@@ -35,7 +35,9 @@ from gotd.runs.expand import (
     resolve,
     variant,
 )
+from gotd.runs.process import closed_output_ignored, stopped_as_interrupted
 from gotd.storage.artifacts import ArtifactError
+from gotd.storage.printing import printable
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,12 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
         is invalid (one line has the reason), 130 if it was interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    with stopped_as_interrupted(), closed_output_ignored():
+        return _run(experiment, given)
+
+
+def _run(experiment: str, given: Sequence[str]) -> int:
+    """Run an experiment; see `run`."""
     overrides = [f"experiment={experiment}", *given]
     if any(flag in given for flag in ("--help", "-h", "--hydra-help", "--info")):
         _launch(overrides)
@@ -66,7 +74,7 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
             return 0
         return _run_missing(experiment, overrides)
     except (ValueError, OSError, ArtifactError) as error:
-        print(f"{experiment}: {error}", file=sys.stderr)  # noqa: T201
+        print(printable(f"{experiment}: {error}"), file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         print(f"{experiment}: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
@@ -81,18 +89,22 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     expanded, skipped = expand_cells(overrides)
     # The arm without a selection is the same cell at every budget of a sweep.
     cells = list({cell.record.key: cell for cell in expanded}.values())
-    pending = sum(not cell.is_done for cell in cells)
-    left_out = f"; skipped, not in the source: {', '.join(skipped)}" if skipped else ""
+    pending = sum(not cell.is_complete for cell in cells)
+    names = printable(", ".join(skipped))
+    left_out = f"; skipped, not in the source: {names}" if skipped else ""
     if pending:
         check_writable(cells[0].store.root)
-        print(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}")  # noqa: T201
+        print(printable(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}"))  # noqa: T201
         _launch(overrides)
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     add_overlaps(outcomes)
     folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
     status = report(outcomes, len(cells), folder, f"gotd run {' '.join(overrides)}", left_out)
     if pending:
-        cells[0].tracker.tabulate([record for _, record in outcomes])
+        try:
+            cells[0].tracker.tabulate([record for _, record in outcomes])
+        except Exception as error:  # noqa: BLE001 - a tracker may come from any package
+            log.warning("the tracker has no tables: %s", error)
     return status
 
 
@@ -151,8 +163,15 @@ def report(
         console.print("no cell has run yet")
         return 1
     paper = conf_folder().parent / "results" / "paper"
-    write_jsonl(records, folder / "records.jsonl")
-    write_report(records, folder, paper=paper if paper.is_dir() else None, command=command)
+    try:
+        write_jsonl(records, folder / "records.jsonl")
+        write_report(records, folder, paper=paper if paper.is_dir() else None, command=command)
+    except (OSError, MemoryError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or "no memory"
+        raise OSError(
+            f"the report {folder} cannot be written ({reason}); the records are kept: free some "
+            "space and run the same command again"
+        ) from error
     console.print(console_table(records))
     if tests and (tested := console_tests(records)) is not None:
         console.print(tested)
@@ -160,7 +179,7 @@ def report(
     for record in failed:
         axes, message = record["axes"], record["error"]["message"]
         line = f"failed: {axes['task']} {axes['arm']} seed {axes['seed']}: {message}"
-        console.print(line, markup=False)
+        console.print(printable(line), markup=False)
     missing = cells - len(records)
     console.print(
         f"{len(records) - len(failed)} cells done, {len(failed)} failed, {missing} missing"

@@ -16,7 +16,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,9 @@ QUEUE_SIZE = 1000
 """Calls that wait for wandb; more are dropped."""
 FINISH_TIMEOUT_S = 10.0
 """Longest wait for a run to be written. Later calls may still succeed in the background."""
+
+_silent: set[str] = set()
+"""Folders of trackers whose server did not answer: each cell would wait for it again."""
 
 Call = Callable[[Any], None]
 """Work on an open wandb run."""
@@ -96,7 +99,7 @@ class WandbTracker:
             axes: Task, arm and so on; become the name, the tags and part of the config.
             config: The cell's configuration, JSON-able.
         """
-        if not _has_wandb():
+        if not _has_wandb() or self.directory in _silent:
             return NoTracker()
         name = "-".join(str(axes[n]) for n in RUN_NAME_AXES if n in axes)
         # The web page filters by them; it takes 64 characters at most.
@@ -133,7 +136,7 @@ class WandbTracker:
                 ),
             )
 
-        return WandbRun(open_run, name)
+        return WandbRun(open_run, name, partial(_silent.add, self.directory))
 
     def tabulate(self, records: Sequence[Record]) -> None:
         """Write the scores of a whole sweep as one ``wandb.Table`` for each block."""
@@ -153,10 +156,16 @@ class WandbRun:
     Args:
         open_run: Returns what ``wandb.init`` returns.
         name: Name in warnings.
+        on_silence: Called if wandb does not answer in time.
     """
 
-    def __init__(self, open_run: Callable[[], Any], name: str) -> None:
-        self.name = name
+    def __init__(
+        self,
+        open_run: Callable[[], Any],
+        name: str,
+        on_silence: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.name, self._on_silence = name, on_silence
         self._failed = self._closed = self._warned = False
         self._curves: set[str] = set()
         self._calls: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
@@ -187,7 +196,11 @@ class WandbRun:
         self._calls.put(None)
         self._thread.join(FINISH_TIMEOUT_S)
         if self._thread.is_alive():
-            self._warn(f"no answer within {FINISH_TIMEOUT_S:g} s")
+            self._warn(
+                f"no answer within {FINISH_TIMEOUT_S:g} s; the cells that follow in this process "
+                "are not tracked"
+            )
+            self._on_silence()
 
     def _send(self, call: Call) -> None:
         if self._calls.qsize() < QUEUE_SIZE:

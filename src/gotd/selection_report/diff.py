@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.data.columns import string_ids
@@ -99,6 +100,8 @@ def _columns(rows: pa.Table, file: Path) -> pd.DataFrame:
         table = dict(zip(rows.column_names, rows.columns, strict=True))
         own = {name.removeprefix(PREFIX): table[name] for name in table if name.startswith(PREFIX)}
         rows = pa.table(table | own)
+    if "replay" in rows.column_names and pa.types.is_boolean(rows["replay"].type):
+        rows = rows.filter(pc.invert(rows["replay"].fill_null(False)))  # they were not selected
     columns = {"id": string_ids(rows, "id", str(file)), "rank": pa.array(range(rows.num_rows))}
     for name in ("text", "domain"):
         if name in rows.column_names and rows[name].null_count < rows.num_rows:

@@ -37,6 +37,15 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
     return _render("report", manifest, summaries, **given)
 
 
+def weights_report(manifest: Mapping[str, Any]) -> str:
+    """Return the report on weights without a selection, as Markdown.
+
+    Args:
+        manifest: What `gotd.pipeline.written` records about the run.
+    """
+    return _templates().get_template("weights.md.jinja").render(**manifest, alone=True)
+
+
 def card(
     manifest: Mapping[str, Any],
     summaries: Mapping[int, Mapping[str, Any]],

@@ -182,6 +182,7 @@ def _readable(embeddings: np.ndarray) -> np.ndarray:
 
 def plain_excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:
     """Cut a text to one printable line in which no page or terminal interprets anything."""
+    text = text[: 100 * length_chars]  # a row may be a book
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     cut = line if len(line) <= length_chars else line[: length_chars - 1].rstrip() + "…"
-    return html.escape(cut)
+    return html.escape(cut, quote=False)

@@ -32,6 +32,9 @@ Out = Sequence[np.ndarray]
 FULL_TARGET = "full_target"
 """Requirement: the candidates are the target's own texts, and no budget cuts them."""
 
+FULL_POOL = "full_pool"
+"""Requirement: all candidates are taken, and no budget cuts them."""
+
 FILES = frozenset({"scores", "losses", "tuned_losses"})
 """Requirements that are fields of the selector, paths of files that a step of the pipeline writes.
 
@@ -39,7 +42,7 @@ FILES = frozenset({"scores", "losses", "tuned_losses"})
 trained, ``tuned_losses`` under that model after training on the target's texts.
 """
 
-REQUIREMENTS = FILES | {"embeddings", "texts", "domains", "labels", "model", FULL_TARGET}
+REQUIREMENTS = FILES | {"embeddings", "texts", "domains", "labels", "model", FULL_TARGET, FULL_POOL}
 """What a selector can require.
 
 ``embeddings``, ``texts``, ``domains`` and ``labels`` are fields of the rows. ``model`` is the model
@@ -172,6 +175,18 @@ class Selector(ABC):
 
 class ScoringSelector(Selector):
     """A selector whose ranking is the order of one number per candidate, ties by id."""
+
+    weight: ClassVar[str] = (
+        "sampling probability, exp(-score / s) with s the standard deviation of the scores: a row "
+        "that is better by one standard deviation is sampled 2.7 times as often"
+    )
+    """What the weight of a row means (`gotd.selectors.weights`)."""
+    weight_scale: ClassVar[float | None] = None
+    """The weight is exp(-score / scale); ``None``: the standard deviation of the scores."""
+
+    def for_weights(self) -> Self:
+        """Return the selector whose scores give weights: without random numbers in them."""
+        return self
 
     def scores(
         self,

@@ -8,7 +8,7 @@ DSIR estimates. Texts only, no model.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -58,6 +58,10 @@ class Classifier(ScoringSelector):
     key_name: ClassVar[str] = "Classifier"
     name: ClassVar[str] = "classifier"
     requires: ClassVar[frozenset[str]] = frozenset({"texts"})
+    weight: ClassVar[str] = (
+        "importance weight: the odds of a target text, an estimate of target over pool density"
+    )
+    weight_scale: ClassVar[float | None] = 1.0
 
     ngrams: int = 2
     buckets: int = 1 << 20
@@ -72,6 +76,10 @@ class Classifier(ScoringSelector):
         check_at_least(self, 2, "pool_rows", prefix=f"{self.name}: ")
         if not self.regularisation > 0:
             raise ValueError(f"{self.name}: regularisation must be positive")
+
+    def for_weights(self) -> Classifier:
+        """Return the selector without noise, whose scores are the negative log odds."""
+        return replace(self, noise=False)
 
     def compute_scores(
         self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out

@@ -5,8 +5,8 @@
 over the nearest rows of the pool, the row itself included, so that ``rho_j >= 1``. It
 depends on the pool and not on a target, so it is computed once and cached.
 
-Source: TSDS (NeurIPS 2024), section on near-duplicates; the published code measures it
-among the rows that any target looked up, which is nearly the pool.
+Source: TSDS (NeurIPS 2024), section on near-duplicates. Deviation D31: the published code
+measures it among the rows that any target looked up; `gotd.selectors.tsds.TSDS.density_over`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from gotd.data.rows import Rows
+from gotd.selectors.compiled import compiled
 from gotd.selectors.neighbours import gather
 from gotd.storage.files import atomic_write
 from gotd.storage.memmap import FileArray
@@ -156,7 +156,7 @@ def _every_pair_once(left: np.ndarray, right: np.ndarray, neighbours: int) -> np
     return np.where(used == count, total, part).sum(axis=1)
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _tally(kernel, start, other, count, total):
     """Add a tile's positive values to the histograms of the rows on both sides."""
     for i in range(kernel.shape[0]):

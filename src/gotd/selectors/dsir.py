@@ -7,7 +7,7 @@ Texts only, no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -67,6 +67,10 @@ class DSIR(ScoringSelector):
     key_name: ClassVar[str] = "DSIR"
     name: ClassVar[str] = "dsir"
     requires: ClassVar[frozenset[str]] = frozenset({"texts"})
+    weight: ClassVar[str] = (
+        "importance weight: how much likelier the row's n-grams are in the target than in the pool"
+    )
+    weight_scale: ClassVar[float | None] = 1.0
 
     hash: Literal["fast", "sha256"] = "fast"
     ngrams: int = 2
@@ -83,6 +87,10 @@ class DSIR(ScoringSelector):
             raise ValueError(f"dsir: buckets must be in [1, 2^32), not {self.buckets}")
         if self.target_smoothing < 0:
             raise ValueError(f"dsir: target_smoothing is negative: {self.target_smoothing}")
+
+    def for_weights(self) -> DSIR:
+        """Return the selector without noise, whose scores are the negative log weights."""
+        return replace(self, noise=False)
 
     def compute_scores(
         self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out

@@ -13,11 +13,11 @@ from heapq import heapify, heappop, heappush
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, Selector
+from gotd.selectors.compiled import compiled
 from gotd.selectors.neighbours import (
     Neighbours,
     nearest_neighbours,
@@ -133,7 +133,7 @@ def _first_free(near: Neighbours, free: np.ndarray, k: int) -> Neighbours:
     return Neighbours(*(part[mask].reshape(-1, k) for part in parts))
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def _greedy(
     similarity: np.ndarray, target: np.ndarray, starts: np.ndarray, n_target: int
 ) -> np.ndarray:

@@ -17,6 +17,7 @@ from itertools import count
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import regex
 
 from gotd.selectors.ngram_kernel import code_points, read_rows
@@ -125,6 +126,7 @@ class Sha256Ngrams(HashedNgrams):
 class FastNgrams(HashedNgrams):
     """The same tokens, hashed by a compiled kernel over the Arrow buffer.
 
+    Texts are compared in the composed normal form, which the published features do not have.
     Text that is not ASCII is decoded and classed by code point with the same pattern,
     so the tokens are those of ``Sha256Ngrams`` except for lower-casing that needs
     context or changes length (final sigma, dotted capital I), and for code points
@@ -134,7 +136,15 @@ class FastNgrams(HashedNgrams):
 
     def read(self, texts: pa.Array, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return counts by bucket and sums of weights by text."""
+        texts = composed(texts)
         return read_rows(*text_buffer(texts), *code_points(), self.ngrams, self.buckets, weights)
+
+
+def composed(texts: pa.Array) -> pa.Array:
+    """Return texts in the composed normal form (NFC), in which equal texts are equal bytes."""
+    if texts.null_count or pc.all(pc.string_is_ascii(texts)).as_py() is not False:
+        return texts
+    return pc.utf8_normalize(texts, form="NFC")
 
 
 def check_texts(texts: pa.Array) -> pa.Array:

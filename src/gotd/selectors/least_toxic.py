@@ -62,15 +62,31 @@ class LeastToxic(Selector):
             raise ValueError(f"{self.name}: the pool has no toxicity scores; set scores to a file")
         if not self.scores.is_file():
             raise FileNotFoundError(f"{self.name}: no file of scores at {self.scores}")
-        missing = {"id", "score"} - set(pq.read_schema(self.scores).names)
-        if missing:
-            raise ValueError(f"{self.name}: {self.scores} has no column {sorted(missing)[0]!r}")
-        table = pq.read_table(self.scores, columns=["id", "score"])
-        ids = table["id"].cast(pa.string()).to_pylist()
-        scores = pd.Series(table["score"].cast(pa.float64()).to_numpy(), index=ids)
+        table = self._table()
+        ids = table["id"].to_pylist()
+        scores = pd.Series(table["score"].to_numpy(), index=ids)
+        if np.isinf(scores.to_numpy()).any():
+            raise ValueError(f"{self.name}: {self.scores} holds an infinite score; score it again")
         if not scores.index.is_unique:
             raise ValueError(f"{self.name}: an id occurs twice in {self.scores}")
         return scores
+
+    def _table(self) -> pa.Table:
+        """Read ids as strings and scores as numbers."""
+        remedy = "give a Parquet file with a string `id` and a number `score` for each candidate"
+        try:
+            names = pq.read_schema(self.scores).names
+            missing = {"id", "score"} - set(names)
+            if missing:
+                raise ValueError(f"{self.name}: {self.scores} has no column {sorted(missing)[0]!r}")
+            table = pq.read_table(self.scores, columns=["id", "score"])
+            kinds = {"id": pa.string(), "score": pa.float64()}
+            if pa.types.is_string(table["score"].type) or pa.types.is_boolean(table["score"].type):
+                raise pa.ArrowInvalid(f"score holds {table['score'].type}")
+            return table.cast(pa.schema(kinds))
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{self.name}: {self.scores}: {reason}; {remedy}") from error
 
     def _join(self, shard: Rows, scores: pd.Series) -> np.ndarray:
         joined = scores.reindex(shard.ids.to_pylist())

@@ -41,6 +41,10 @@ class LossDrop(ScoringSelector):
     key_name: ClassVar[str] = "LossDrop"
     name: ClassVar[str] = "loss_drop"
     requires: ClassVar[frozenset[str]] = frozenset({"model", "losses", "tuned_losses"})
+    weight: ClassVar[str] = (
+        "importance weight of a mean token: its likelihood after learning the target over before"
+    )
+    weight_scale: ClassVar[float | None] = 1.0
 
     losses: Path | None = None
     tuned_losses: Path | None = None

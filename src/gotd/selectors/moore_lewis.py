@@ -51,6 +51,10 @@ class MooreLewis(ScoringSelector):
     key_name: ClassVar[str] = "MooreLewis"
     name: ClassVar[str] = "moore_lewis"
     requires: ClassVar[frozenset[str]] = frozenset({"texts"})
+    weight: ClassVar[str] = (
+        "importance weight of a mean word: its likelihood in the target over that in the pool"
+    )
+    weight_scale: ClassVar[float | None] = 1.0
 
     buckets: int = 1 << 26
     prior: float = 5.0

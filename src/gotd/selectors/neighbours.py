@@ -14,10 +14,10 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numba import njit
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
+from gotd.selectors.compiled import compiled
 from gotd.storage.work import Work
 from gotd.transport import reference
 
@@ -245,7 +245,7 @@ def _order_by_id(rows: np.ndarray, ids: pa.Array | pa.ChunkedArray) -> np.ndarra
 
 
 # Sums may be reordered by the compiler, but alike for every pair.
-@njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
+@compiled(nogil=True, fastmath={"reassoc", "nsz"})
 def _pair_distances(target: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """Compute float64 distances of target ``i`` to ``rows[pairs[i, j]]``."""
     width = target.shape[1]

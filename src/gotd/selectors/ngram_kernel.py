@@ -10,7 +10,8 @@ from functools import cache
 
 import numpy as np
 import regex
-from numba import njit
+
+from gotd.selectors.compiled import compiled
 
 SPACE, WORD, PUNCTUATION = np.uint8(0), np.uint8(1), np.uint8(2)
 
@@ -43,7 +44,7 @@ def code_points() -> tuple[np.ndarray, np.ndarray]:
     return kind, lower
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def row_buckets(data, start, stop, kind, lower, ngrams, buckets, history, found):
     """Write the buckets of one text into ``found`` and return their number.
 
@@ -93,7 +94,7 @@ def row_buckets(data, start, stop, kind, lower, ngrams, buckets, history, found)
     return n_found
 
 
-@njit(nogil=True, cache=True)
+@compiled(nogil=True)
 def read_rows(data, offsets, kind, lower, ngrams, buckets, weights):
     """Count the n-grams of all rows per bucket, and sum their buckets' weights by row."""
     longest = np.int64(0)

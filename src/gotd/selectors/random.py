@@ -28,6 +28,8 @@ class Random(ScoringSelector):
 
     key_name: ClassVar[str] = "Random"
     name: ClassVar[str] = "random"
+    weight: ClassVar[str] = "1 for every row: a uniform draw"
+    weight_scale: ClassVar[float | None] = np.inf
 
     def compute_scores(
         self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out

@@ -105,6 +105,11 @@ class TransportSettings(Comparison):
             value = getattr(self, field)
             if not 0 < value < math.inf:
                 raise ValueError(f"{self.name}: {field} must be positive and finite, not {value}")
+        if self.tolerance >= 1:
+            raise ValueError(
+                f"{self.name}: tolerance must be below 1, not {self.tolerance}: half of the mass "
+                "could then be misplaced"
+            )
         check_at_least(self, 1, "max_passes", "reference_rows", prefix=f"{self.name}: ")
 
     def problem(self, target: Rows, candidates: Sequence[Rows]) -> Problem:

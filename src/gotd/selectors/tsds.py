@@ -25,14 +25,17 @@ import pyarrow.compute as pc
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Ranking, Selector, smallest
-from gotd.selectors.density import density_work, pool_density
+from gotd.selectors.density import density_work, kernel_density, pool_density
 from gotd.selectors.neighbours import (
     Neighbours,
     enough_neighbours,
+    gather,
     nearest_distances,
+    nearest_neighbours,
     neighbours_work,
     take_ids,
 )
+from gotd.storage.keys import added_later
 from gotd.storage.work import Work
 
 # Neighbours in the first search. The plan mostly needs no more, and a list of thousands takes
@@ -78,6 +81,9 @@ class TSDS(Selector):
         kde_neighbours: The most neighbours that a density counts, the row itself
             included; never more than a tenth of the pool.
         sampling: ``"top"`` or ``"multinomial"``.
+        density_over: Rows among which a density counts: the ``"pool"``, or as in the published
+            code the rows ``"looked_up"``, those among the ``prefetch`` nearest of any target
+            (Deviation D31). Only for ``"kde"``.
     """
 
     key_name: ClassVar[str] = "TSDS"
@@ -92,6 +98,7 @@ class TSDS(Selector):
     prefetch: int = 5000
     kde_neighbours: int = 1000
     sampling: Literal["top", "multinomial"] = "top"
+    density_over: Literal["pool", "looked_up"] = added_later("pool")
 
     def __post_init__(self) -> None:
         self.check_choices()
@@ -136,7 +143,10 @@ class TSDS(Selector):
         search = neighbours_work(n_candidates, n_targets, width, min(FIRST_SEARCH, self.prefetch))
         if self.variant == "uniform":
             return search
-        density = density_work(n_candidates, width)
+        counted = n_candidates
+        if self.density_over == "looked_up":
+            counted = min(n_candidates, n_targets * min(self.prefetch, max(2, n_candidates // 10)))
+        density = density_work(counted, width)
         held = max(search.memory_bytes, density.memory_bytes)
         return Work(flops=search.flops + density.flops, memory_bytes=held)
 
@@ -144,10 +154,15 @@ class TSDS(Selector):
         self, target: Rows, candidates: Sequence[Rows], cap: int, engine: Engine
     ) -> tuple[Neighbours, Assignment]:
         """Search for neighbours until the plan needs no more of them."""
-        density = None
+        density, most = None, min(self.prefetch, cap)
+        counted = min(self.kde_neighbours, cap)
+        if self.variant == "kde" and self.density_over == "looked_up":
+            # The density depends on the lists, so they are never shorter than `most`.
+            near = nearest_neighbours(target, candidates, most, engine)
+            among = looked_up_density(near, candidates, self.sigma, counted)
+            return near, knn_kde(np.sqrt(near.distances), among, self.alpha, self.C)
         if self.variant == "kde":
-            density = pool_density(candidates, self.sigma, min(self.kde_neighbours, cap))
-        most = min(self.prefetch, cap)
+            density = pool_density(candidates, self.sigma, counted)
 
         def attempt(near: Neighbours) -> Assignment | None:
             distances = np.sqrt(near.distances)
@@ -158,6 +173,27 @@ class TSDS(Selector):
             return None if plan.exhausted and near.k < most else plan
 
         return enough_neighbours(target, candidates, FIRST_SEARCH, engine, attempt, most=most)
+
+
+def looked_up_density(
+    near: Neighbours, candidates: Sequence[Rows], sigma: float, neighbours: int
+) -> np.ndarray:
+    """Compute the density of each looked-up row among all looked-up rows.
+
+    Args:
+        near: The lists of all targets.
+        candidates: Shards with embeddings.
+        sigma: Width of the kernel.
+        neighbours: The most rows that count, the row itself included.
+
+    Returns:
+        ``[m, k]`` float64, at least 1.
+
+    Source: the published code of TSDS.
+    """
+    _, first = np.unique(near.order, return_index=True)  # by id, as `near.order` counts
+    rows = gather(candidates, near.rows.ravel()[first])
+    return kernel_density(rows, sigma, neighbours)[near.order]
 
 
 def knn_uniform(distances: np.ndarray, alpha: float, scale: float) -> Assignment:

@@ -27,7 +27,10 @@ from gotd.storage.environment import peak_memory_gib, reset_peak_memory
 from gotd.storage.files import (
     TEMPORARY,
     canonical_json,
+    check_name,
+    check_path,
     checksum,
+    first_difference,
     flush,
     locked,
     rename_durably,
@@ -63,6 +66,8 @@ class Step:
         work: Returns the expected work; ``None`` if the step does not state it. It may fail
             where nothing is known of the rows, for instance without their source.
         rows: Counts the rows to be ticked, from the folders of ``inputs``; ``None`` if unknown.
+        again: Returns the parameters again, for a step that reads files from outside the store.
+            They are compared when it is built, so what is stored is what was hashed.
     """
 
     kind: str
@@ -75,6 +80,10 @@ class Step:
     rows: Callable[[Mapping[str, Path]], int] | None = field(
         default=None, repr=False, compare=False
     )
+    again: Callable[[], Mapping[str, Any]] | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_name(self.name, f"the {self.kind} of the name")
 
     @cached_property
     def key(self) -> str:
@@ -97,6 +106,19 @@ class Step:
         if self.work is None:
             raise ValueError(f"the step {self.kind} {self.name} does not state its work")
         return self.work()
+
+    def changed_input(self) -> str | None:
+        """Return the name of what has changed since the key was computed, ``None`` if nothing.
+
+        Raises:
+            OSError: If a file is no longer there.
+        """
+        if self.again is None:
+            return None
+        old, new = (canonical_json(fields) for fields in (self.parameters, self.again()))
+        if old == new:
+            return None
+        return first_difference(json.loads(old), json.loads(new), f"the input of {self.name}")
 
     def work_or_none(self) -> Work | None:
         """Return the work that the step states, ``None`` where it cannot be stated."""
@@ -123,6 +145,7 @@ class Store:
     """
 
     def __init__(self, root: Path) -> None:
+        check_path(root, "the store")
         self.root = root.absolute()
         self._verified: set[Path] = set()
 
@@ -182,6 +205,12 @@ class Store:
             log.info("resuming %s", label)
         with progress.step(label, step.rows(inputs) if step.rows else None):
             step.build(part, inputs)
+        if (changed := step.changed_input()) is not None:
+            shutil.rmtree(part)  # else the next run would go on with its rows
+            raise ValueError(
+                f"{changed} changed while it was read, so nothing of it is kept; run the same "
+                "command again, and leave the input alone until it is done"
+            )
         files = {}
         for path in sorted(part.rglob("*")):
             name = path.relative_to(part).as_posix()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -18,6 +19,40 @@ log = logging.getLogger(__name__)
 
 TEMPORARY = ".part"
 """Suffix of a file or folder that is not finished."""
+MOST_NAME_BYTES = 200
+"""Longest name; the systems have 255 bytes, and names here get endings."""
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise if a name cannot be one file or folder inside another.
+
+    Args:
+        name: The name.
+        what: What it is, for the message.
+
+    Raises:
+        ValueError: If it leads elsewhere, is hidden, too long, or no UTF-8.
+    """
+    check_path(Path(name), what)
+    if name.startswith(".") or set(name) & set("/\\\0") or not name.isprintable():
+        raise ValueError(
+            f"{what} {name!r} cannot name a folder; leave out slashes, control characters and a "
+            "dot at its beginning"
+        )
+
+
+def check_path(path: Path, what: str) -> None:
+    """Raise if a path holds a name that no file can have, or that is not UTF-8.
+
+    Raises:
+        ValueError: If there is such a name.
+    """
+    try:
+        longest = max((len(part.encode()) for part in path.parts), default=0)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{what} {str(path)!r} is not UTF-8; choose another name") from error
+    if longest > MOST_NAME_BYTES:
+        raise ValueError(f"{what} has a name of {longest} bytes; {MOST_NAME_BYTES} are the most")
 
 
 @contextmanager
@@ -83,6 +118,39 @@ def checksum(path: Path) -> str:
     """Return the SHA-256 of a file as hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_checksum(path: Path) -> str:
+    """Return the SHA-256 of a file, computed once as long as the file is the same.
+
+    A file that is written, replaced or moved is another one, even with the same size and time.
+
+    Raises:
+        OSError: If there is no such file.
+    """
+    status = path.stat()
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return _known_checksum(str(path.resolve()), status.st_ino, status.st_size, *times)
+
+
+@functools.cache
+def _known_checksum(path: str, *state: int) -> str:
+    return checksum(Path(path))
+
+
+def first_difference(old: Any, new: Any, name: str = "") -> str:
+    """Return the name of what differs first in two identities: of a file, else of a field."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        own = old.get("file") or old.get("table") or old.get("folder")
+        name = own if isinstance(own, str) else name
+        for key in {**old, **new}:
+            if old.get(key) != new.get(key):
+                inner = name if key in ("sha256", "file", "files", "revision") and name else key
+                return first_difference(old.get(key), new.get(key), inner)
+    if isinstance(old, list | tuple) and isinstance(new, list | tuple) and len(old) == len(new):
+        pairs = zip(old, new, strict=True)
+        return next((first_difference(a, b, name) for a, b in pairs if a != b), name)
+    return name
 
 
 def flush(path: Path) -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gotd.storage.files import checksum
+from gotd.storage.files import known_checksum
 
 RUN_ONLY = frozenset(
     {
@@ -52,7 +52,7 @@ def key_fields(value: Any) -> dict[str, Any]:
         unset = "added_later" in field.metadata and content == field.default
         if field.init and field.name not in RUN_ONLY and not unset:
             is_file = isinstance(content, Path) and content.is_file()
-            fields[field.name] = {"sha256": checksum(content)} if is_file else content
+            fields[field.name] = {"sha256": known_checksum(content)} if is_file else content
     return json.loads(json.dumps(fields))
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from gotd.storage.files import checksum
+from gotd.storage.files import known_checksum
+from gotd.storage.hub_requests import asked
 
 HUB_TIMEOUT_S = 10.0
 """Seconds to wait for the Hub when the commit of a model is looked up."""
@@ -49,8 +50,50 @@ def model_identity(model: str, revision: str | None = None) -> dict[str, Any]:
     folder = Path(model)
     if folder.is_dir():
         files = sorted(path for path in folder.iterdir() if path.is_file())
-        return {"folder": folder.name, "files": {path.name: checksum(path) for path in files}}
+        return {"folder": folder.name, "files": {path.name: known_checksum(path) for path in files}}
     return {"hub": model, "revision": hub_commit(model, revision)}
+
+
+PUBLISHERS = {
+    "albert-base-v2": "albert",
+    "bert-base-uncased": "google-bert",
+    "distilbert-base-uncased": "distilbert",
+    "gpt2": "openai-community",
+    "roberta-base": "FacebookAI",
+    "xlm-roberta-base": "FacebookAI",
+}
+"""Who publishes the models that once had a name without an owner."""
+
+
+def published_name(model: str) -> str:
+    """Return the Hub name of a model, with its publisher unless the cache has it without."""
+    if "/" in model or model not in PUBLISHERS or _cached(model, None):
+        return model
+    return f"{PUBLISHERS[model]}/{model}"
+
+
+def _cached(model: str, revision: str | None) -> str | None:
+    """Return the commit of a model in the local cache of the Hub, if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        cached = try_to_load_from_cache(model, "config.json", revision=revision)
+    except ValueError:  # no name of the Hub's
+        return None
+    return Path(cached).parent.name if isinstance(cached, str) else None
+
+
+def is_known(model: str) -> bool:
+    """Return whether a name is in the local cache of the Hub, or on the Hub if it answers soon."""
+    from huggingface_hub import try_to_load_from_cache
+
+    try:
+        files = ("config.json", "tokenizer_config.json", "tokenizer.json")
+        if any(isinstance(try_to_load_from_cache(model, file), str) for file in files):
+            return True
+    except ValueError:  # no name of the Hub's
+        return False
+    return hub_commit(model) is not None
 
 
 def config_file(model: str) -> Path:
@@ -87,13 +130,13 @@ def hub_commit(model: str, revision: str | None = None) -> str | None:
     """
     if Path(model).is_dir():
         return revision
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi
 
+    if (cached := _cached(model, revision)) is not None:
+        return cached
     try:
-        cached = try_to_load_from_cache(model, "config.json", revision=revision)
-        if isinstance(cached, str):
-            return Path(cached).parent.name  # …/snapshots/<commit>/config.json
-        return HfApi().model_info(model, revision=revision, timeout=HUB_TIMEOUT_S).sha
+        info = partial(HfApi().model_info, model, revision=revision, timeout=HUB_TIMEOUT_S)
+        return asked(info, f"the commit of {model}").sha
     except Exception:  # noqa: BLE001 - network errors have many classes
         # Offline, no such model, or no name of the Hub's.
         return revision

@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GPT2Config,
     GPTNeoConfig,
     PreTrainedModel,
@@ -19,7 +17,8 @@ from transformers import (
 )
 
 from gotd.storage.shapes import Shape
-from gotd.training.models import ModelSpec, load_network
+from gotd.training.loading import load_any_tokenizer, load_config, load_network
+from gotd.training.models import ModelSpec
 from gotd.training.tokenizers import byte_level_bpe, causal_tokenizer, causal_word_level
 
 EAGER_ONLY = ("gpt_neo",)
@@ -128,7 +127,7 @@ def load_causal_lm(
         OSError: If there is no such model.
         ValueError: If a weight is absent.
     """
-    config = AutoConfig.from_pretrained(model)
+    config = load_config(model)
     options: dict[str, Any] = {"dtype": dtype}
     if not training:
         options["attn_implementation"] = None  # the library's own choice
@@ -145,7 +144,7 @@ def load_causal_tokenizer(model: Path | str) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: If it has no token that ends a text.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer = load_any_tokenizer(model)
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {model} has no token that ends a text (eos_token)")
     if tokenizer.pad_token_id is None:
@@ -157,4 +156,4 @@ def is_causal(model: Path | str) -> bool:
     """Return whether a model is a causal language model: it has no masked form."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
-    return AutoConfig.from_pretrained(model).model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    return load_config(model).model_type not in MODEL_FOR_MASKED_LM_MAPPING_NAMES

@@ -27,6 +27,8 @@ class LanguageModelSettings(TrainingSettings):
     """
 
     several_devices: ClassVar[bool] = True
+    reads_pairs: ClassVar[bool] = False
+    """Whether a row is a pair of a prompt and its response."""
     module: ClassVar[Any]
     """The `StepModule` that these settings are for, made of (folder, texts, settings, seeds)."""
 
@@ -44,7 +46,7 @@ class LanguageModelSettings(TrainingSettings):
 
 def pre_fine_tune(
     model: Path | str,
-    texts: Sequence[str],
+    texts: Sequence[Any],
     settings: LanguageModelSettings,
     seeds: TrainingSeeds,
     work: Path,
@@ -57,7 +59,8 @@ def pre_fine_tune(
 
     Args:
         model: Folder or Hub name of the base.
-        texts: The selection, one row each; repeated rows count repeatedly.
+        texts: The selection, one row each; repeated rows count repeatedly. For instruction
+            tuning each row is a pair of a prompt and its response.
         settings: Settings of masked or of causal language modelling; they set the objective.
         seeds: Seeds of order, masks and dropout, and of missing weights.
         work: Folder for the checkpoint of a long run.

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from gotd.training.models import check_length
@@ -13,6 +14,9 @@ from gotd.training.settings import TrainingSettings
 
 ADAPTER_FOLDER = "adapter"
 """Where the adapter lies inside a model folder whose weights it is merged into."""
+
+WEIGHTS = "adapter_model.safetensors"
+"""PEFT's name of the file of an adapter's weights."""
 
 UNKNOWN_TO_PEFT = {"distilbert": ["q_lin", "v_lin"]}
 """Adapted weights of architectures for which PEFT has no default."""
@@ -61,7 +65,28 @@ def merge_adapters(adapted: PeftModel, out: Path) -> None:
     folder = out / ADAPTER_FOLDER
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
     _remove_local_details(folder)
+    _add_trained_modules(adapted.get_base_model(), folder)
     adapted.merge_and_unload()  # pyright: ignore[reportCallIssue] -- forwarded by PEFT
+
+
+def _add_trained_modules(network: PreTrainedModel, folder: Path) -> None:
+    """Add to an adapter's folder the modules that were trained beside it, such as a head."""
+    names = {
+        name.partition(".")[0]
+        for name, weight in network.named_parameters()
+        if weight.requires_grad and "lora_" not in name
+    }
+    if not names:
+        return
+    weights = load_file(folder / WEIGHTS)
+    for name in sorted(names):
+        for key, weight in network.get_submodule(name).state_dict().items():
+            # A copy, since tied weights share their memory.
+            weights[f"base_model.model.{name}.{key}"] = weight.detach().cpu().clone()
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"modules_to_save": sorted(names)}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _remove_local_details(folder: Path) -> None:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
-    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     PreTrainedModel,
@@ -31,6 +30,7 @@ from gotd.storage.checks import check_at_least, check_choice, check_share
 from gotd.storage.model_files import hub_commit
 from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
+from gotd.training.loading import check_folder, load_any_tokenizer, load_network
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
 # Version 5 prints a table and a progress bar at every load; missing keys are checked below.
@@ -191,8 +191,10 @@ def copy_model(model: Path | str, revision: str | None, out: Path) -> None:
 
     Raises:
         FileNotFoundError: As :func:`resolve_folder`.
+        ValueError: If it is an adapter, or its configuration is damaged.
     """
     folder = resolve_folder(model, revision)
+    check_folder(folder)
     for pattern in FOLDER_FILES:
         for file in folder.glob(pattern):
             if file.name not in NOT_THE_MODELS:
@@ -205,7 +207,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: If it has no padding token (batches cannot be padded).
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = load_any_tokenizer(folder)
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {folder} has no padding token")
     return tokenizer
@@ -237,42 +239,6 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
         ValueError: If any other weight is absent.
     """
     return load_network(AutoModel, folder, ("pooler.",))
-
-
-def load_network(
-    network_class: Any, model: Path | str, may_be_missing: tuple[str, ...] = (), **options: Any
-) -> tuple[Any, bool]:
-    """Load a network from safetensors, in float32 and with the attention that trains fastest.
-
-    Args:
-        network_class: A class of `transformers`, such as ``AutoModel``.
-        model: A model folder or Hub name.
-        may_be_missing: Beginnings of the names of weights that the file may lack; they come
-            from the global generator.
-        options: Options of ``from_pretrained`` that differ.
-
-    Returns:
-        The network, and whether such weights were missing.
-
-    Raises:
-        OSError: If there is no such model.
-        ValueError: If any other weight is missing or has another shape.
-    """
-    # On CPU, SDPA is slow with dropout.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
-    options = {"dtype": torch.float32, "attn_implementation": attention, **options}
-    network, info = network_class.from_pretrained(
-        model, output_loading_info=True, use_safetensors=True, **options
-    )
-    missing = info["missing_keys"]
-    others = sorted(key for key in missing if not key.startswith(may_be_missing))
-    if others or info["mismatched_keys"]:
-        lacking = others or sorted(map(str, info["mismatched_keys"]))
-        raise ValueError(
-            f"{model} lacks {len(lacking)} weights of its architecture, for instance "
-            f"{lacking[0]!r}; the file is damaged or belongs to another configuration"
-        )
-    return network, bool(missing)
 
 
 def for_inference(network: Any) -> Any:

@@ -18,10 +18,10 @@ from transformers import BertForSequenceClassification
 
 from gotd.storage.files import atomic_write
 from gotd.training.data import Part, tokenise
+from gotd.training.loading import load_network
 from gotd.training.models import (
     ModelSpec,
     check_length,
-    load_network,
     load_tokenizer,
     resolve_folder,
 )

@@ -6,9 +6,11 @@ finds the run of the current cell in a context variable instead.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, Protocol
 
 LogLoss = Callable[[int, Mapping[str, float]], None]
@@ -62,7 +64,7 @@ def tracking(
         The run, to be finished with the record of the cell. Otherwise it is closed at the
         end of the block, as failed if the block raises.
     """
-    run = tracker.start(key, experiment, axes, config)
+    run = _Guarded(lambda: tracker.start(key, experiment, axes, config))
     token = current_logger.set(run.log)
     failed = True
     try:
@@ -71,6 +73,36 @@ def tracking(
     finally:
         current_logger.reset(token)
         run.finish(failed=failed)
+
+
+class _Guarded:
+    """A run whose errors are logged once and never reach the cell.
+
+    Args:
+        start: Opens the run.
+    """
+
+    def __init__(self, start: Callable[[], Run]) -> None:
+        self._run: Run | None = None
+        self._run = self._call(start)
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values; see `Run.log`."""
+        if self._run is not None:
+            self._call(partial(self._run.log, step, values))
+
+    def finish(self, record: Mapping[str, Any] | None = None, failed: bool = False) -> None:
+        """Close the run; see `Run.finish`."""
+        if self._run is not None:
+            self._call(partial(self._run.finish, record, failed))
+
+    def _call(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - a tracker may come from any package
+            logging.getLogger(__name__).warning("the tracker failed and is left out: %s", error)
+            self._run = None
+            return None
 
 
 def log_loss(step: int, values: Mapping[str, float]) -> None:

@@ -3,6 +3,7 @@
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import huggingface_hub
@@ -248,7 +249,9 @@ def copies(tmp_path, monkeypatch):
 
     def info(_, dataset, **__):
         if dataset in gone:
-            raise OSError("404")
+            error = OSError("404")
+            error.response = SimpleNamespace(status_code=404)
+            raise error
         return Info()
 
     monkeypatch.setattr(datasets, "load_dataset", load)
@@ -302,7 +305,7 @@ def test_every_domain_task_has_copies_and_counts():
 def test_zero_shot_tasks_come_from_their_own_sets(tmp_path, monkeypatch):
     asked = []
 
-    def load(dataset, config, *, split, revision):
+    def load(dataset, config, *, split, revision, **_):
         asked.append((dataset, config, split, revision))
         columns = {"question": ["q", "r"], "passage": ["p", "s"], "answer": [True, False]}
         return datasets.Dataset.from_dict(columns)

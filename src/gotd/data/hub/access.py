@@ -6,9 +6,11 @@ Rows that were fetched are cached as Parquet files, each with the recipe it was 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,15 @@ import pyarrow.parquet as pq
 
 from gotd.data.base import SourceUnavailable
 from gotd.storage.files import atomic_write, locked, write_json
+from gotd.storage.hub_requests import TIMEOUT_S, asked, cause_of
+
+log = logging.getLogger(__name__)
 
 RECIPE = b"gotd.recipe"
+
+
+class SourceAbsent(SourceUnavailable):  # noqa: N818 - a state, not a mistake
+    """Rows that the Hub does not have, or does not give to us."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +58,9 @@ class HubAccess:
         with self._reaching(what):
             from huggingface_hub import HfApi
 
-            newest = HfApi().dataset_info(dataset).sha
+            log.info("asking the Hub for the newest commit of %s", dataset)
+            info = partial(HfApi().dataset_info, dataset, timeout=TIMEOUT_S)
+            newest = asked(info, what).sha
         if newest is None:
             raise SourceUnavailable(f"the Hub has no commit of {dataset}; pin one")
         return remember(self.record, dataset, newest)
@@ -71,8 +82,12 @@ class HubAccess:
         """
         import datasets
 
+        # Row counts are checked here; those of a card may be stale.
+        options = {"verification_mode": "no_checks", **options}
         with self._reaching(what):
-            return datasets.load_dataset(*where, **options)  # type: ignore[arg-type]
+            # Not before: a test may put another one in its place.
+            load = partial(datasets.load_dataset, *where, **options)  # type: ignore[arg-type]
+            return asked(load, what)
 
     def each(self, what: str, rows: Iterator[Any]) -> Iterator[Any]:
         """Yield what a stream yields.
@@ -90,10 +105,18 @@ class HubAccess:
             yield
         except Exception as error:
             cause = " ".join(str(error).split())[:200] or "no reason given"
-            remedy = self.remedy
+            kind, remedy = cause_of(error), self.remedy
+            if kind == "disk":
+                raise OSError(
+                    f"{what} cannot be kept on this disk ({cause}); free some space and run the "
+                    "same command again"
+                ) from error
+            if kind == "temporary":
+                remedy = "the Hub did not answer; run the same command again later"
             if "script" in cause.lower():
                 remedy = "it is made by a script, which is never run: download its files"
-            raise SourceUnavailable(
+            unavailable = SourceAbsent if kind == "absent" else SourceUnavailable
+            raise unavailable(
                 f"{what} cannot be read from the Hub ({type(error).__name__}: {cause}); {remedy}"
             ) from error
 
@@ -147,10 +170,15 @@ def remember(path: Path, dataset: str, commit: str) -> str:
 
 def is_cached(path: Path, recipe: dict[str, Any]) -> bool:
     """Return whether a file holds what a recipe (data set, revision, sampling) describes."""
+    return cached_recipe(path) == recipe
+
+
+def cached_recipe(path: Path) -> dict[str, Any] | None:
+    """Return the recipe of a file; ``None`` if there is none."""
     if not path.is_file():
-        return False
+        return None
     metadata = pq.read_schema(path).metadata or {}
-    return json.loads(metadata.get(RECIPE, b"null")) == recipe
+    return json.loads(metadata.get(RECIPE, b"null"))
 
 
 def write_cached(

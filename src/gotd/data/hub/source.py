@@ -15,14 +15,23 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from gotd.data.base import SCHEMA, Part, SourceUnavailable
 from gotd.data.columns import Columns
-from gotd.data.hub.access import HubAccess, from_files, is_cached, write_cached
+from gotd.data.hub.access import (
+    HubAccess,
+    SourceAbsent,
+    cached_recipe,
+    from_files,
+    is_cached,
+    write_cached,
+)
 from gotd.data.hub.corpora import COPIES, CORPORA, DATASETS, GLUE, SUITES, sample_documents
 from gotd.data.hub.tasks import as_comments, as_rated, read_copy, title
 from gotd.data.readers import read_table, stream
 from gotd.storage.checks import check_at_least, check_choice
+from gotd.storage.files import locked
 
 VERSION = 1
 """Raise it when the same revision and parameters give other rows."""
@@ -174,14 +183,14 @@ class Hub:
         """Return the copy of a domain task to read: a known one, else the first there is.
 
         Raises:
-            SourceUnavailable: If no copy can be read; names the first.
+            SourceUnavailable: If no copy can be read (names the first), or the Hub does not answer.
         """
         access, unreached = self._access, []
         known = access.known()
         for dataset in sorted(COPIES[task], key=lambda dataset: dataset not in known):
             try:
                 revision = access.revision(dataset, title(task, dataset))
-            except SourceUnavailable as error:
+            except SourceAbsent as error:  # not for a moment: copies differ in their order
                 unreached.append(error)
             else:
                 return {"dataset": dataset, "revision": revision}
@@ -233,11 +242,26 @@ class Hub:
         }
 
     def domain_file(self, domain: str) -> Path:
-        """Return the file of a domain, fetched on first use: candidates, then text held out."""
+        """Return a file that begins with the candidates, then text held out; fetched if needed.
+
+        Documents are sampled in one order, so a larger sample serves all smaller ones.
+        """
         path = Path(self.path) / "candidates" / f"{domain}.parquet"
         recipe = self.corpus_recipe(domain)
-        if is_cached(path, recipe):
+        if self._covers(path, recipe):
             return path
+        with locked(Path(self.path) / ".locks" / domain, f"that fetches the domain {domain}"):
+            return path if self._covers(path, recipe) else self._fetch_domain(domain, path, recipe)
+
+    def _covers(self, path: Path, recipe: dict[str, Any]) -> bool:
+        """Return whether a file holds the documents of a recipe, and maybe more."""
+        cached = cached_recipe(path)
+        if cached is None or {**cached, **_SIZES} != {**recipe, **_SIZES}:
+            return False
+        return cached == recipe or _holds(path, self.chars_per_domain, self.held_out_chars)
+
+    def _fetch_domain(self, domain: str, path: Path, recipe: dict[str, Any]) -> Path:
+        """Stream the documents of a domain into its file."""
         rows = self._open_corpus(domain, recipe["revision"])
         rows = iter(rows.shuffle(seed=self.seed, buffer_size=SHUFFLE_BUFFER))
         texts = CORPORA[domain].texts(self._access.each(_domain(domain), rows), domain)
@@ -258,6 +282,21 @@ class Hub:
                 raise
         kind, options = from_files(corpus.dataset, revision, "train", corpus.files)
         return self._access.load(what, kind, **options, streaming=True)
+
+
+_SIZES = {"chars": None, "held_out_chars": None}
+"""The fields of a recipe that only say how many documents there are."""
+
+
+def _holds(path: Path, chars: int, held_out_chars: int) -> bool:
+    """Return whether a file has so many characters, and after those documents so many more."""
+    texts = pq.read_table(path, columns=["text"])["text"]
+    lengths = pc.utf8_length(texts).to_numpy().astype(np.int64)
+    ends = np.cumsum(lengths)
+    candidates = int(np.searchsorted(ends - lengths, chars))
+    return int(lengths[:candidates].sum()) >= chars and (
+        int(lengths[candidates:].sum()) >= held_out_chars
+    )
 
 
 def _domain(domain: str) -> str:
@@ -293,11 +332,17 @@ class DomainPart:
             SourceUnavailable: If the domain is not on this machine and the hub is out of reach.
             ValueError: If the corpus lacks a column or holds less text than asked for.
         """
-        chars = 0
+        chars = held = 0
         for table in stream(self.source.domain_file(self.label), Columns(), self.label):
             lengths = pc.utf8_length(table["text"]).to_numpy().astype(np.int64)
             ends = chars + np.cumsum(lengths)
             # A candidate begins before the limit; the last one ends at or after it.
             candidates = int(np.searchsorted(ends - lengths, self.source.chars_per_domain))
-            yield table.slice(candidates) if self.held_out else table.slice(0, candidates)
+            if self.held_out:
+                rest = lengths[candidates:]
+                begins = held + np.cumsum(rest) - rest
+                yield table.slice(candidates, int((begins < self.source.held_out_chars).sum()))
+                held += int(rest.sum())
+            else:
+                yield table.slice(0, candidates)
             chars = int(ends[-1])

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from gotd.data.pool import counted
 from gotd.data.rows import Rows
+from gotd.storage.progress import tick
 
 FILE = "left-out.parquet"
 FILTERED, OVERLAP, DUPLICATE, NEAR_DUPLICATE = "filtered", "overlap", "duplicate", "near duplicate"
@@ -62,6 +63,7 @@ class LeftOut:
         for end, shard in zip(self.ends, self.shards, strict=True):
             for start in range(0, len(shard), ROWS_AT_ONCE):
                 texts = shard.texts[start : start + ROWS_AT_ONCE].to_pylist()
+                tick(len(texts))
                 yield int(end) - len(shard) + start, texts
 
     def write(self, folder: Path) -> None:

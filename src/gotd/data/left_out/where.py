@@ -17,11 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gotd.data.base import Part
+from gotd.data.column_types import to_json, type_of, values_of
 from gotd.data.files import first_line
 from gotd.data.json_lines import JSON_TEXT
 from gotd.data.left_out.record import FILTERED, LeftOut
-from gotd.data.original_rows import rows_with_ids, to_json, type_of, values_of
+from gotd.data.original_rows import rows_with_ids
 from gotd.data.unique_ids import hash_strings
+from gotd.storage.progress import tick
 
 _COMPARE = {
     ast.Eq: operator.eq,
@@ -37,6 +39,10 @@ _ALLOWED = (
 )
 
 
+Path = tuple[str, ...]
+"""A column, and fields of its objects."""
+MOST_SHOWN = 80
+"""Characters of a condition in an error."""
 MOST_NODES = 2000
 """Parts of a condition; Arrow overflows its stack on far longer ones."""
 
@@ -54,12 +60,16 @@ class Where:
     def __init__(self, text: str) -> None:
         self.text = text
         self.columns: dict[str, None] = {}
-        self._numeric: set[str] = set()
-        self._types: dict[str, pa.DataType] = {}
+        self._paths: dict[Path, None] = {}
+        self._numeric: set[Path] = set()
+        self._types: dict[Path, pa.DataType] = {}
+        self._texts: dict[Path, list[int]] = {}  # values and numbers among them
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            raise ValueError(f"--where {text!r} cannot be read ({error}); {_ALLOWED}") from error
+            raise ValueError(
+                f"--where {shown(text)} cannot be read ({error}); {_ALLOWED}"
+            ) from error
         if sum(1 for _ in ast.walk(tree)) > MOST_NODES:
             raise ValueError(f"--where has more than {MOST_NODES:,} parts; make it shorter")
         try:
@@ -67,7 +77,7 @@ class Where:
         except RecursionError as error:
             raise ValueError(f"--where is too deep; {_ALLOWED}") from error
         if not self.columns:
-            raise ValueError(f"--where {text!r} names no column; {_ALLOWED}")
+            raise ValueError(f"--where {shown(text)} names no column; {_ALLOWED}")
 
     def holds(self, rows: pa.Table, label: str) -> np.ndarray:
         """Return where the condition holds: bool ``[n]``.
@@ -79,36 +89,52 @@ class Where:
         Raises:
             ValueError: If a column's type cannot be compared so.
         """
-        columns = {name: self._column(rows, name) for name in self.columns}
+        columns = {"\0".join(path): self._column(rows, path) for path in self._paths}
         columns["\0row"] = pa.array(np.arange(rows.num_rows))
         try:
             found = pa.table(columns).filter(self._condition)["\0row"].to_numpy()
         except (pa.ArrowException, KeyError) as error:
-            types = ", ".join(f"{n} ({columns[n].type})" for n in self.columns)
+            types = ", ".join(
+                f"{'.'.join(p)} ({columns[chr(0).join(p)].type})" for p in self._paths
+            )
             raise ValueError(
-                f"--where {self.text!r} does not fit the columns of {label}: {types} "
+                f"--where {shown(self.text)} does not fit the columns of {label}: {types} "
                 f"({first_line(error)})"
             ) from error
         mask = np.zeros(rows.num_rows, dtype=bool)
         mask[found] = True
         return mask
 
-    def _column(self, rows: pa.Table, name: str) -> Any:
-        # A column without any value has the type of what it is compared with.
-        absent = self._types.get(name, pa.bool_())
-        if name not in rows.column_names or pa.types.is_null(rows.schema.field(name).type):
-            return pa.nulls(rows.num_rows, absent)
-        column = rows[name].combine_chunks()
-        if column.type == JSON_TEXT:
-            values = values_of(column)
-            if type_of(values) is None:
-                values = [v if v is None or isinstance(v, str) else to_json(v) for v in values]
-            column = pa.array(values)
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-        if is_text and name in self._numeric:  # the columns of CSV are texts
-            column = pa.array(pd.to_numeric(column.to_pandas(), errors="coerce"), from_pandas=True)
+    def check_numbers(self) -> None:
+        """Check that a text that was compared with a number was one in some row.
+
+        Raises:
+            ValueError: If no value of such a column is a number.
+        """
+        for path, (texts, numbers) in self._texts.items():
+            if texts and not numbers:
+                raise ValueError(
+                    f"--where compares {'.'.join(path)!r} with a number, and none of its "
+                    f"{texts:,} values is one; put the number in quotes to compare texts"
+                )
+
+    def _column(self, rows: pa.Table, path: Path) -> pa.Array:
+        """Return the values of a column, or of a field of its objects, as they are compared."""
+        column = _values_at(rows, path)
+        if column is None or pa.types.is_null(column.type):
+            # Without any value it has the type of what it is compared with.
+            return pa.nulls(rows.num_rows, self._types.get(path, pa.bool_()))
+        column = comparable(column)
+        if pa.types.is_string(column.type):
+            wanted = self._types.get(path)
+            if path in self._numeric:  # the columns of CSV are texts
+                numbers = pd.to_numeric(column.to_pandas(), errors="coerce")
+                known = self._texts.setdefault(path, [0, 0])
+                known[0] += len(column) - column.null_count
+                known[1] += int(numbers.notna().sum())
+                return pa.array(numbers, pa.float64(), from_pandas=True)
+            if wanted == pa.bool_():
+                return _truth(column)
         return column
 
     def _parsed(self, node: ast.expr) -> pc.Expression:
@@ -164,9 +190,9 @@ class Where:
 
     def _note(self, column: ast.expr, values: Sequence[Any]) -> None:
         """Note the type of what a column is compared with."""
-        if not isinstance(column, ast.Name | ast.Call):
+        if not isinstance(column, ast.Name | ast.Call | ast.Attribute):
             return
-        name = self._path(column)[0]
+        name = tuple(self._path(column))
         for value in values:
             if isinstance(value, bool | str):
                 self._types[name] = pa.bool_() if isinstance(value, bool) else pa.string()
@@ -175,9 +201,9 @@ class Where:
                 self._numeric.add(name)
 
     def _field(self, node: ast.expr) -> pc.Expression:
-        path = self._path(node)
-        self.columns[path[0]] = None
-        return pc.field(*path) if len(path) > 1 else pc.field(path[0])
+        path = tuple(self._path(node))
+        self.columns[path[0]] = self._paths[path] = None
+        return pc.field("\0".join(path))
 
     def _path(self, node: ast.expr) -> list[str]:
         if isinstance(node, ast.Name):
@@ -192,7 +218,7 @@ class Where:
 
     def _refused(self, node: ast.expr) -> ValueError:
         part = ast.get_source_segment(self.text.strip(), node) or self.text
-        return ValueError(f"--where: {part!r} is not allowed here; {_ALLOWED}")
+        return ValueError(f"--where: {shown(part)} is not allowed here; {_ALLOWED}")
 
 
 def _constant(node: ast.expr) -> Any:
@@ -205,6 +231,60 @@ def _constant(node: ast.expr) -> Any:
             raise ValueError("--where: a number must have at most 63 bits")
         return node.value
     return None
+
+
+def _values_at(rows: pa.Table, path: Path) -> pa.Array | None:
+    """Return the values of a column or of a field in it; ``None`` where there is none."""
+    if path[0] not in rows.column_names:
+        return None
+    column, fields = rows[path[0]].combine_chunks(), path[1:]
+    if column.type == JSON_TEXT:
+        values = values_of(column)
+        for name in fields:
+            values = [v.get(name) if isinstance(v, dict) else None for v in values]
+        if type_of(values) is None:
+            values = [v if v is None or isinstance(v, str) else to_json(v) for v in values]
+        return pa.array(values)
+    for name in fields:
+        if not pa.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
+            return None
+        column = pc.struct_field(column, name)  # null where the object is
+    return column
+
+
+def comparable(column: pa.Array) -> pa.Array:
+    """Return values in a type that constants of a condition have.
+
+    Times become texts in ISO form up to the second, of UTC where they have a zone. Decimals
+    become floats.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        seconds = column.cast(pa.timestamp("s"), safe=False)
+        return pc.strftime(seconds, "%Y-%m-%dT%H:%M:%S")
+    if pa.types.is_date(kind):
+        return pc.strftime(column.cast(pa.timestamp("s")), "%Y-%m-%d")
+    if pa.types.is_time(kind):
+        return column.cast(pa.string())
+    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+        return column.cast(pa.float64())
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return column.cast(pa.string())
+    return column
+
+
+def _truth(column: pa.Array) -> pa.Array:
+    """Read the texts ``true`` and ``false`` of CSV, in any case; others are missing values."""
+    lower = pc.utf8_lower(pc.utf8_trim_whitespace(column))
+    known = pc.is_in(lower, value_set=pa.array(["true", "false"]))
+    return pc.if_else(known, pc.equal(lower, "true"), None)
+
+
+def shown(text: str) -> str:
+    """Return a text in quotes, cut where it is long."""
+    return repr(text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…")
 
 
 def leave_out_filtered(left_out: LeftOut, where: Where, parts: Sequence[Part]) -> None:
@@ -222,6 +302,7 @@ def leave_out_filtered(left_out: LeftOut, where: Where, parts: Sequence[Part]) -
     for part in parts:
         for ids, rows in rows_with_ids(part):
             names |= dict.fromkeys(rows.column_names)
+            tick(rows.num_rows)
             fails = ~where.holds(rows, part.label)
             refused.append(hash_strings(ids.filter(pa.array(fails))))
     missing = [name for name in where.columns if name not in names]
@@ -229,6 +310,7 @@ def leave_out_filtered(left_out: LeftOut, where: Where, parts: Sequence[Part]) -
         raise ValueError(
             f"--where: the candidates have no column {missing[0]!r}; they have {', '.join(names)}"
         )
+    where.check_numbers()
     hashes = np.sort(np.concatenate(refused))
     for end, shard in zip(left_out.ends, left_out.shards, strict=True):
         if len(hashes):

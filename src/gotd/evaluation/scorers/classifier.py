@@ -12,8 +12,9 @@ import torch
 
 from gotd.evaluation.batches import by_length
 from gotd.storage.checks import check_choice
-from gotd.storage.model_files import hub_commit, model_identity
-from gotd.training.models import for_inference, load_network
+from gotd.storage.model_files import model_identity
+from gotd.training.loading import load_any_tokenizer, load_network
+from gotd.training.models import for_inference
 
 BATCH_TOKENS = 8192
 """Positions read at once; bounds the memory of activations."""
@@ -59,16 +60,15 @@ class ClassifierScorer:
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
-        commit = hub_commit(self.model, self.revision)
         network, _ = load_network(
             AutoModelForSequenceClassification,
             self.model,
-            revision=commit,
+            revision=self.revision,
             attn_implementation=None,  # the library's own choice
         )
-        return for_inference(network), AutoTokenizer.from_pretrained(self.model, revision=commit)
+        return for_inference(network), load_any_tokenizer(self.model, self.revision)
 
 
 def class_scores(

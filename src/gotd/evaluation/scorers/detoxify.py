@@ -19,6 +19,8 @@ import torch
 
 from gotd.evaluation.scorers.classifier import class_scores
 from gotd.storage.artifacts import checksum
+from gotd.storage.model_files import published_name
+from gotd.training.loading import load_any_tokenizer, load_config
 from gotd.training.models import for_inference
 
 RELEASE = (
@@ -107,9 +109,10 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
     if not hasattr(transformers, kind) or not hasattr(transformers, reader):
         raise ValueError(f"{path} names {kind} and {reader}, which transformers does not have")
     local = path.parent / backbone
-    base = str(local if (local / "config.json").is_file() else backbone)
+    base = str(local) if (local / "config.json").is_file() else published_name(backbone)
     network_class: Any = getattr(transformers, kind)
-    config = network_class.config_class.from_pretrained(base, num_labels=len(classes))
+    config = load_config(base)
+    config.num_labels = len(classes)
     network = network_class(config)
     missing, left_over = network.load_state_dict(weights, strict=False)
     missing = [name for name in missing if not name.endswith(NO_WEIGHTS)]
@@ -119,7 +122,7 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
             f"{path} {what}: {len(missing)} weights missing, {len(left_over)} too many for {kind}; "
             "the file is damaged or of another architecture"
         )
-    tokenizer = getattr(transformers, reader).from_pretrained(base)
+    tokenizer = load_any_tokenizer(base)
     return (
         for_inference(network.float()),
         tokenizer,

@@ -51,8 +51,11 @@ def named_model(model: str) -> Step:
         shape = named_shape(model)
         return Work(disk_bytes=4 * shape.weights, shape=shape, rate="copy")
 
-    parameters = {"model": model_identity(model)}
-    return Step("named_model", 1, Path(model).name, parameters, build, work=work)
+    def parameters() -> dict[str, Any]:
+        return {"model": model_identity(model)}
+
+    name = Path(model).name
+    return Step("named_model", 1, name, parameters(), build, work=work, again=parameters)
 
 
 def default_tuning(model: Path) -> MaskedLMSettings | CausalLMSettings:
@@ -166,6 +169,8 @@ def files_of(
     if "losses" in selector.requires & FILES:
         steps["losses"] = pool_losses(base, candidates)
     if "tuned_losses" in selector.requires & FILES:
-        tuned = tuned_on_target(base, target, tuning, seeds)
+        # Losses are those of texts, so it is trained on texts where the warm-up reads pairs.
+        of_texts = tuning.of_texts if tuning.reads_pairs else tuning
+        tuned = tuned_on_target(base, target, of_texts, seeds)
         steps["tuned_losses"] = pool_losses(tuned, candidates)
     return steps

@@ -41,6 +41,12 @@ class LeaveOut:
             Where(self.where)
 
     @property
+    def passes(self) -> int:
+        """Return how often the candidates are read."""
+        texts = {"exact": 1, "near": 2, "off": 0}[self.dedup]
+        return (self.where is not None) + bool(self.exclude) + texts
+
+    @property
     def parameters(self) -> dict[str, Any]:
         """Return what enters a key; empty if nothing is left out."""
         stated: dict[str, Any] = {}
@@ -77,7 +83,14 @@ def left_out(pool: Step, rules: LeaveOut, parts: Sequence[Part]) -> Step:
             leave_out_near_duplicates(found, work)
         found.write(folder)
 
-    return Step("left_out", 1, pool.name, rules.parameters, build, {"pool": pool})
+    def again() -> dict[str, Any]:
+        return rules.parameters
+
+    def count(inputs: Mapping[str, Path]) -> int:
+        return rules.passes * sum(pool_facts(inputs["pool"])["rows"])
+
+    parts = {"pool": pool}
+    return Step("left_out", 1, pool.name, again(), build, parts, rows=count, again=again)
 
 
 def kept(inputs: Mapping[str, Step]) -> Step:

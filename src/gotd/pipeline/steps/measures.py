@@ -10,10 +10,12 @@ import pyarrow.parquet as pq
 
 from gotd.data.base import Source
 from gotd.evaluation.fine_tuned import FineTuned
+from gotd.evaluation.instruction import Instructed
 from gotd.evaluation.likelihood import Likelihood, load_for_scoring
 from gotd.evaluation.ranges import by_range
 from gotd.evaluation.toxicity import Toxicity
 from gotd.evaluation.zero_shot import OF_FULL_TEXT, Prompt, ZeroShot, score_choices
+from gotd.pipeline.steps.instructions import responses
 from gotd.pipeline.steps.models import measurement, predictions, scoring_work
 from gotd.pipeline.steps.toxicity import toxicity_measures
 from gotd.storage.artifacts import WORK, Step
@@ -56,6 +58,8 @@ def measured(
         return {"predictions": predictions(model, rows, task, tuning, seeds)}
     if isinstance(evaluation, ZeroShot):
         return {"answers": answers(evaluation, model, rows, task)}
+    if isinstance(evaluation, Instructed):
+        return {"responses": responses(evaluation, model, rows, task)}
     if isinstance(evaluation, Toxicity):
         return toxicity_measures(evaluation, model, rows, task, source, seeds["generation"])
     if not hasattr(evaluation, "steps"):

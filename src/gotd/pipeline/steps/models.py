@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from gotd.data.base import Source, read_all
+from gotd.data.base import PinnedPart, Source, read_all
 from gotd.data.sampling import SPLIT_SEED, limited
 from gotd.data.sizes import DOCUMENT_TOKENS, PASSAGE_TOKENS, expected_rows
 from gotd.evaluation.metrics import gain
@@ -35,6 +35,19 @@ REPORT = "report.json"
 """What training reports, written when it is done."""
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """Prompts and responses of selected rows.
+
+    Args:
+        steps: The steps that hold them, by role.
+        of: Returns the pairs of a selection, from it and the folders of the steps.
+    """
+
+    steps: Mapping[str, Step]
+    of: Callable[[pa.Table, Mapping[str, Path]], list[Any]]
+
+
 def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) -> Step:
     """Build the model that every arm starts from.
 
@@ -54,7 +67,7 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
             if rows is not None:
                 # By hash: the first rows of a folder are those of its first domains.
                 parts = limited(parts, rows, SPLIT_SEED, role="pretraining rows")
-            documents = read_all(parts)
+            documents = read_all([PinnedPart(part, part.identity()) for part in parts])
             if causal:
                 held_out = pc.is_in(documents["id"], value_set=read_all(source.held_out())["id"])
                 documents = documents.filter(pc.invert(held_out))
@@ -64,16 +77,18 @@ def base_model(source: Any, model: Any, spec: Any, pretraining: Any, seed: int) 
         if pretraining is not None:
             train_model(start, texts, pretraining, derive_seeds(seed), folder)
 
-    parameters = {
-        "source": source_identity(source, "pretraining") if needs_text or words else None,
-        "spec": spec_identity(spec),
-        "pretraining": identity(pretraining) if pretraining is not None else None,
-        "pretraining_rows": None if rows is None else {"rows": rows, "chosen": "by hash"},
-        "seed": seed,
-        **({"without": "held-out text"} if causal else {}),
-    }
+    def parameters() -> dict[str, Any]:
+        return {
+            "source": source_identity(source, "pretraining") if needs_text or words else None,
+            "spec": spec_identity(spec),
+            "pretraining": identity(pretraining) if pretraining is not None else None,
+            "pretraining_rows": None if rows is None else {"rows": rows, "chosen": "by hash"},
+            "seed": seed,
+            **({"without": "held-out text"} if causal else {}),
+        }
+
     work = partial(_base_work, source, rows, spec, pretraining)
-    return Step("base_model", 1, model.name, parameters, build, work=work)
+    return Step("base_model", 1, model.name, parameters(), build, work=work, again=parameters)
 
 
 def _has_word_tokens(spec: ModelSpec) -> bool:
@@ -136,23 +151,44 @@ def tuned_encoder(
         return _tuning_work(named_shape(model), rows, settings)
 
     name = f"{rows.name}-{Path(model).name}"
-    parameters = {"model": model_identity(model), **training_key(settings, seeds)}
-    return Step("encoder", 1, name, parameters, build, {"rows": rows}, work)
+
+    def parameters() -> dict[str, Any]:
+        return {"model": model_identity(model), **training_key(settings, seeds)}
+
+    return Step("encoder", 1, name, parameters(), build, {"rows": rows}, work, again=parameters)
 
 
 def pre_fine_tuned(
-    base: Step, selection: Step, settings: Any, arm: str, seeds: Mapping[str, int]
+    base: Step,
+    selection: Step,
+    settings: Any,
+    arm: str,
+    seeds: Mapping[str, int],
+    pairs: Pairs | None = None,
 ) -> Step:
-    """Train the base model's language-model objective on the selected texts."""
+    """Train the base model's language-model objective on the selected texts.
+
+    Args:
+        base: The model to train.
+        selection: The selected rows.
+        settings: Settings of the training.
+        arm: Name of the selector.
+        seeds: The seed of each role.
+        pairs: Steps of the pairs of prompt and response that ``settings`` read instead of texts,
+            and what returns the pairs of a selection.
+    """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        texts = pq.read_table(inputs["selection"] / "selection.parquet")["text"].to_pylist()
+        selected = pq.read_table(inputs["selection"] / "selection.parquet")
+        texts = pairs.of(selected, inputs) if pairs else selected["text"].to_pylist()
         train_model(inputs["base"], texts, settings, seeds, folder)
 
     def work() -> Work:
         return settings.work(model_shape(base), selection.stated.rows, selection.stated.tokens)
 
     parameters, inputs = training_key(settings, seeds), {"base": base, "selection": selection}
+    if pairs:
+        inputs |= pairs.steps
     return Step("pre_fine_tuned", 1, f"{base.name}-{arm}", parameters, build, inputs, work)
 
 
@@ -223,14 +259,14 @@ def _tuning_work(shape: Shape, rows: Step, settings: Any, evaluated: float = 0.0
 
 
 def train_model(
-    model: Path | str, texts: list[str], settings: Any, seeds: Mapping[str, int], out: Path
+    model: Path | str, texts: list[Any], settings: Any, seeds: Mapping[str, int], out: Path
 ) -> None:
     """Train a language model on texts and write its folder, with the report of the training."""
     write_report(out, _train(model, texts, settings, seeds, out))
 
 
 def _train(
-    model: Path | str, texts: list[str], settings: Any, seeds: Mapping[str, int], out: Path
+    model: Path | str, texts: list[Any], settings: Any, seeds: Mapping[str, int], out: Path
 ) -> dict[str, Any]:
     """Train a language model by the objective whose settings these are."""
     return pre_fine_tune(model, texts, settings, _training_seeds(seeds), out / WORK / "train", out)

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.config.schemas import Chunking, TaskLimits
+from gotd.data.base import PinnedPart
 from gotd.data.columns import Columns
 from gotd.data.inputs import InMemory, Part
 from gotd.data.kept import write_readable
@@ -52,20 +53,24 @@ def pool(
         tokens: Expected tokens of a chunk; ``None``: by its length.
     """
 
-    def build(folder: Path, _: Mapping[str, Path]) -> None:
-        write_pool(parts, folder, chunking)
+    def parameters() -> dict[str, Any]:
+        return {
+            "parts": [part.identity() for part in parts],
+            "columns": key_fields(columns or Columns()),
+            **_chunks(chunking),
+        }
 
-    parameters = {
-        "parts": [part.identity() for part in parts],
-        "columns": key_fields(columns or Columns()),
-        **_chunks(chunking),
-    }
+    stated = parameters()
+
+    def build(folder: Path, _: Mapping[str, Path]) -> None:
+        pinned = [PinnedPart(*one) for one in zip(parts, stated["parts"], strict=True)]
+        write_pool(pinned, folder, chunking)
 
     def work() -> Work:
         assert count is not None
         return _pool_work(count(), tokens or chunk_tokens(chunking))
 
-    return Step("pool", 2, role, parameters, build, work=work if count else None)
+    return Step("pool", 2, role, stated, build, work=work if count else None, again=parameters)
 
 
 def target(
@@ -186,10 +191,12 @@ def embeddings(
     def count(inputs: Mapping[str, Path]) -> int:
         return sum(pool_facts(inputs["pool"])["rows"])
 
-    parameters = {"encoder": encoder.identity(), "length_chars": length_chars}
+    def parameters() -> dict[str, Any]:
+        return {"encoder": encoder.identity(), "length_chars": length_chars}
+
     inputs = {"pool": pool} if model is None else {"pool": pool, "model": model}
     name = f"{encoder.name}-{pool.name}"
-    return Step("embeddings", 2, name, parameters, build, inputs, work, count)
+    return Step("embeddings", 2, name, parameters(), build, inputs, work, count, parameters)
 
 
 def _pool_work(rows: float, tokens: float) -> Work:

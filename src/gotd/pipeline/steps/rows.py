@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -32,5 +33,8 @@ def task_rows(source: Source, task: Task, limits: TaskLimits, protocol: str, see
         size = 0.5 * texts * tokens * CHARS_PER_TOKEN  # compressed
         return Work(texts, disk_bytes=size, rows=train, evaluated=evaluated, tokens=tokens)
 
-    parameters = task.key_fields(source, limits, protocol, seed)
-    return Step(task.rows_kind, 1, f"{source.name}-{task.name}", parameters, build, work=work)
+    def parameters() -> Mapping[str, Any]:
+        return task.key_fields(source, limits, protocol, seed)
+
+    name = f"{source.name}-{task.name}"
+    return Step(task.rows_kind, 1, name, parameters(), build, work=work, again=parameters)

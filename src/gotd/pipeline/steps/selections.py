@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from gotd.data.rows import Rows
 from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.engine.local import Engine
 from gotd.engine.progress import Watched
@@ -28,7 +29,7 @@ from gotd.pipeline.ranked_pool import (
     scores_file,
 )
 from gotd.pipeline.token_budget import TokenBudget
-from gotd.selectors.base import Selector, check_request
+from gotd.selectors.base import Out, Scores, Selector, check_request, fill
 from gotd.selectors.domains import TYPICAL_DOMAINS, screen, screen_work
 from gotd.storage.artifacts import Step, write_json
 from gotd.storage.keys import identity
@@ -125,7 +126,7 @@ def scored(
                 create_array(folder / scores_file(number), (len(shard),), "<f8")
                 for number, shard in enumerate(candidates)
             ]
-            outcome, repeats = method.scores(target, candidates, seed, watched, out), False
+            outcome, repeats = _scores(method, target, candidates, seed, watched, out), False
             for array in out:
                 array.flush()
             if outcome.target_potential is not None:
@@ -142,11 +143,26 @@ def scored(
         write_json(folder / FACTS, {"with_replacement": repeats, "diagnostics": diagnostics})
 
     kind, step_name = "pool_scores" if every else "pool_ranking", f"{name}-{inputs['target'].name}"
-    parameters = {"method": identity(selector), "seed": seed, **({} if every else {"limit": limit})}
-    if selector.members:
-        parameters["members"] = [identity(member) for member in selector.members]
+    parameters = partial(_scored_by, selector, seed, {} if every else {"limit": limit})
     work = partial(_scoring_work, selector, inputs, limit)
-    return Step(kind, 2, step_name, parameters, build, dict(inputs), work)
+    return Step(kind, 2, step_name, parameters(), build, dict(inputs), work, again=parameters)
+
+
+def _scored_by(selector: Any, seed: int, limit: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a step of scores."""
+    stated = {"method": identity(selector), "seed": seed, **limit}
+    if selector.members:
+        stated["members"] = [identity(member) for member in selector.members]
+    return stated
+
+
+def _scores(
+    method: Any, target: Rows, candidates: list[Rows], seed: int, engine: Engine, out: Out
+) -> Scores:
+    """Score the candidates; a single one needs no method, and some methods need two."""
+    if sum(map(len, candidates)) == 1:
+        return Scores(fill(out, (np.zeros(len(shard)) for shard in candidates)))
+    return method.scores(target, candidates, seed, engine, out)
 
 
 def _scoring_work(selector: Selector, inputs: Mapping[str, Step], limit: int | None) -> Work:

@@ -83,13 +83,15 @@ def scorer(settings: TrainedScorer, source: Any) -> Step:
         rows = expected_rows(source, f"{settings.comments}/train")
         return settings.settings.work(settings.spec.shape(), rows, COMMENT_TOKENS)
 
-    parameters = {
-        "source": source_identity(source, "tasks", settings.comments),
-        "spec": spec_identity(settings.spec),
-        "settings": identity(settings.settings),
-        "seed": settings.seed,
-    }
-    return Step("scorer", 1, source.name, parameters, build, work=work)
+    def parameters() -> dict[str, Any]:
+        return {
+            "source": source_identity(source, "tasks", settings.comments),
+            "spec": spec_identity(settings.spec),
+            "settings": identity(settings.settings),
+            "seed": settings.seed,
+        }
+
+    return Step("scorer", 1, source.name, parameters(), build, work=work, again=parameters)
 
 
 def pool_toxicity(settings: Any, source: Any, candidates: Step) -> Step:
@@ -222,25 +224,29 @@ def _utility(settings: UtilitySettings, model: Step, source: Any) -> Step:
     def work() -> Work:
         return scoring_work(model, "float32", texts, UTILITY_TOKENS)
 
-    rows = {name: source_identity(source, "tasks", name) for name in local}
-    parameters = {"settings": identity(settings), "rows": rows}
-    return Step("utility", 1, model.name, parameters, build, {"model": model}, work)
+    def parameters() -> dict[str, Any]:
+        rows = {name: source_identity(source, "tasks", name) for name in local}
+        return {"settings": identity(settings), "rows": rows}
+
+    inputs = {"model": model}
+    return Step("utility", 1, model.name, parameters(), build, inputs, work, again=parameters)
 
 
 def _scoring(kind: str, settings: Any, source: Any, inputs: dict[str, Step], build: Any) -> Step:
     """Return a step that scores the texts of its first input, by a scorer trained here or not."""
-    texts, parameters = next(iter(inputs.values())), {}
-    if isinstance(settings, TrainedScorer):
+    texts, trained = next(iter(inputs.values())), isinstance(settings, TrainedScorer)
+    if trained:
         inputs = {**inputs, "scorer": scorer(settings, source)}
-    else:
-        parameters = {"scorer": settings.identity()}
+
+    def parameters() -> dict[str, Any]:
+        return {} if trained else {"scorer": settings.identity()}
 
     def work() -> Work:
         # The published scorers are of BERT's size.
         shape = model_shape(inputs["scorer"]) if "scorer" in inputs else BERT_BASE
         return reading_work(shape, texts.stated.rows, texts.stated.tokens)
 
-    return Step(kind, 1, texts.name, parameters, build, inputs, work)
+    return Step(kind, 1, texts.name, parameters(), build, inputs, work, again=parameters)
 
 
 def _load(settings: Any, inputs: Mapping[str, Path]) -> Any:

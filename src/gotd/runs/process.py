@@ -1,0 +1,75 @@
+"""How a sweep behaves where its process is stopped, or nobody reads what it prints."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+
+@contextmanager
+def stopped_as_interrupted() -> Iterator[None]:
+    """Treat a request to terminate as an interrupt, so that the launcher ends its workers."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread alone
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Output(io.TextIOBase):
+    """The standard output, whose reader may go away without an end of the sweep.
+
+    Args:
+        stream: The stream; ``None`` if it was closed from the start.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Return the encoding of the stream."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def write(self, text: str) -> int:
+        """Write a text, or drop it where nobody reads it."""
+        with suppress(BrokenPipeError, ValueError, AttributeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush what was written."""
+        with suppress(BrokenPipeError, ValueError, AttributeError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Return whether it is a terminal."""
+        return bool(self._stream and not self._stream.closed and self._stream.isatty())
+
+    def fileno(self) -> int:
+        """Return the number of the stream's descriptor."""
+        return self._stream.fileno()
+
+
+@contextmanager
+def closed_output_ignored() -> Iterator[None]:
+    """Go on where nobody reads the standard output: the report is in a folder, too."""
+    before = sys.stdout
+    sys.stdout = _Output(before)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stdout = before

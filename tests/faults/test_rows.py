@@ -1,0 +1,146 @@
+"""Rows that a reader must not lose, invent or misread (K2, K6)."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pyarrow as pa
+import pytest
+
+from gotd.config.schemas import Chunking
+from gotd.data.columns import Columns
+from gotd.data.inputs import named_parts, table_parts
+from gotd.data.pool import pool_facts, write_pool
+from gotd.evaluation.zero_shot import Prompt
+from gotd.selection_report.measures import plain_excerpt
+from gotd.selectors.hashed_ngrams import FastNgrams
+from gotd.selectors.least_toxic import LeastToxic
+
+
+def read(path, columns: Columns | None = None):
+    (part,) = named_parts([str(path)], columns or Columns(), path.parent / "record")
+    return pa.concat_tables([table.cast(part_schema) for table in part.pieces()])
+
+
+part_schema = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("domain", pa.string())])
+
+INVISIBLE = ["\u200b", "\ufeff", "\u2060", "\u00ad", "\u115f", "\u2800", " \u200d\u3164 ", "\ufe0f"]
+
+
+def test_texts_of_invisible_characters_are_blank(tmp_path):
+    """A5: they were ranked first."""
+    parts = table_parts([*INVISIBLE, "a\u200b", "🙂", "ก็", "-"], "pool", Columns())
+    write_pool(parts, tmp_path, Chunking("whole"))
+    facts = pool_facts(tmp_path)
+    assert (facts["blank_rows"], sum(facts["rows"])) == (len(INVISIBLE), 4)
+
+
+@pytest.mark.parametrize("text", ["le café était fermé", "각 나라", "ở đây"])
+def test_dsir_reads_both_normal_forms_alike(text):
+    """A9: the same sentence counted as another one."""
+    forms = pa.array([unicodedata.normalize(form, text) for form in ("NFC", "NFD")])
+    counts = [FastNgrams(2, 1000).count(forms.slice(row, 1)) for row in (0, 1)]
+    assert (counts[0] == counts[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("the _ is red", ("the ", " is red")),
+        ("fill it with ___ and stir", ("fill it with ", " and stir")),
+        ("in my_name.txt the _ is red", ("in my_name.txt the ", " is red")),
+        ("it is the dog_s, not _'s", ("it is the dog_s, not ", "'s")),
+    ],
+)
+def test_a_gap_question_is_cut_at_its_gap(text, parts):
+    """A11: a name with an underscore was cut, and a long gap was scored."""
+    prompt = Prompt("{before}{choice}", " {after}")
+    (filled,) = prompt.fill(text, None, ["X"])
+    assert filled == (f"{parts[0]}X", f" {parts[1].strip()}")
+
+
+@pytest.mark.parametrize("text", ["the red one is blue", "a _ and a _", "only my_name"])
+def test_a_question_without_one_gap_is_refused(text):
+    with pytest.raises(ValueError, match="must have one gap"):
+        Prompt("{before}{choice}", " {after}").fill(text, None, ["X"])
+    assert Prompt("{text} {choice}").fill(text, None, ["X"])
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_quote_that_is_never_closed_is_refused(tmp_path, suffix):
+    """A15: 990 of 1,000 rows were lost."""
+    mark = "," if suffix == "csv" else "\t"
+    path = tmp_path / f"q.{suffix}"
+    rows = [f"{i}{mark}the dog {i}" for i in range(200)]
+    path.write_text("\n".join([f"id{mark}text", *rows[:10], f'10{mark}"unclosed', *rows[11:], ""]))
+    with pytest.raises(ValueError, match="row 11: a double quote is opened and never closed"):
+        read(path)
+
+
+def test_quotes_inside_texts_hide_nothing(tmp_path):
+    path = tmp_path / "q.csv"
+    path.write_text('id,text\n1,"two ""lines""\nof text"\n2,a 5" pipe\n')
+    assert read(path)["text"].to_pylist() == ['two "lines"\nof text', 'a 5" pipe']
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_text_of_another_encoding_is_refused(tmp_path, encoding):
+    """A16: texts full of zero bytes were read."""
+    (tmp_path / "u.txt").write_bytes("the dog barks\nthe cat\n".encode(encoding))
+    with pytest.raises(ValueError, match=r"line 1 (holds a zero byte|is not UTF-8)"):
+        read(tmp_path / "u.txt")
+
+
+def test_a_mark_between_joined_files_is_no_text(tmp_path):
+    """C1."""
+    (tmp_path / "b.txt").write_bytes("a\n\ufeffb\n".encode())
+    assert read(tmp_path / "b.txt")["text"].to_pylist() == ["a", "b"]
+
+
+@pytest.mark.parametrize("ids", [[0, 1], [0, 0], [1.5, 2.5], [None, "x"]])
+def test_rows_are_numbered_on_request_whatever_ids_they_have(here, ids):
+    """B2: shards that number their rows from 0 could not be read at all."""
+    files = []
+    for shard in "ab":
+        path = here.folder / f"{shard}.jsonl"
+        rows = [{"id": i, "text": f"the dog {shard} {n} barks"} for n, i in enumerate(ids)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        files.append(str(path))
+    arguments = ("--candidates", *files)
+    assert here.select(*arguments)[0] == 2
+    assert here.select(*arguments, "--id-column", "none")[0] == 0
+    assert {row["id"] for row in here.rows()} <= {"a#1", "a#2", "b#1", "b#2"}
+
+
+def test_an_excerpt_reads_the_beginning_alone():
+    """B36: 70 MB of text took 1.1 GB and 8 seconds for one line."""
+
+    class Book(str):
+        def __getitem__(self, part):
+            assert part.stop <= 100_000
+            return str("the dog barks " * 1000)
+
+    assert plain_excerpt(Book("the dog barks ")).startswith("the dog barks the dog")
+
+
+BAD_SCORES = {
+    "strings": pa.table({"id": ["a"], "score": ["high"]}),
+    "lists": pa.table({"id": ["a"], "score": [[1.0]]}),
+    "infinite": pa.table({"id": ["a"], "score": [float("inf")]}),
+    "list ids": pa.table({"id": [["a"]], "score": [1.0]}),
+}
+
+
+@pytest.mark.parametrize("name", [*BAD_SCORES, "truncated", "csv"])
+def test_bad_scores_are_one_line_that_names_the_file(tmp_path, name):
+    """B7: a traceback, or Arrow's words without a file."""
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "scores.parquet"
+    if name in BAD_SCORES:
+        pq.write_table(BAD_SCORES[name], path)
+    else:
+        path.write_bytes(b"id,score\na,1\n" if name == "csv" else b"PAR1abc")
+    with pytest.raises(ValueError, match=r"scores\.parquet"):
+        LeastToxic(path)._read()
