@@ -26,7 +26,8 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 COLUMNS = 104
 ROWS = 20_000
-SECTION = "s8"  # of the page: GLUE on generated text
+SECTION = '<h2 id="s8">glue: scale micro'
+"""The section of the page that is drawn: GLUE on generated text."""
 COMMAND = (
     "gotd select --target mine.jsonl --candidates chats.jsonl "
     "--where \"lang == 'en' and stars >= 2\" --dedup near "
@@ -118,11 +119,17 @@ def report(path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="gotd-") as profile:
         command = [chromium, "--headless", "--no-sandbox", f"--user-data-dir={profile}"]
         command += ["--hide-scrollbars", "--window-size=1000,900", f"--screenshot={path}"]
-        page = (TOP / "results" / "report.html").as_uri()
-        subprocess.run([*command, f"{page}#{SECTION}"], check=True, capture_output=True, timeout=300)
+        html = (TOP / "results" / "report.html").read_text("utf-8")
+        head, *sections = re.split(r'(?=<h2 id=")', html)
+        (section,) = [one for one in sections if one.startswith(SECTION)]
+        page = Path(profile) / "page.html"  # the browser draws the top of a page alone
+        page.write_text(head.partition("<body")[0] + "<body>" + section, encoding="utf-8")
+        command.append(page.as_uri())
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
     Image.open(path).quantize(64).save(path, optimize=True)
 
 
 if __name__ == "__main__":
-    terminal(HERE / "terminal.svg")
-    report(HERE / "report.png")
+    pictures = {"terminal.svg": terminal, "report.png": report}
+    for name in sys.argv[1:] or pictures:
+        pictures[name](HERE / name)
