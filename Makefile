@@ -22,7 +22,7 @@ TORCH_INDEX ?=
 TORCH_TIMEOUT ?= 60
 LOCK := .ci/lock.txt
 
-.PHONY: help setup test test-slow lint format reproduce-glue plan-glue reproduce-domain plan-domain \
+.PHONY: help setup test test-slow lint format docs pictures reproduce-glue plan-glue reproduce-domain plan-domain \
   reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
   reproduce-gap plan-gap reproduce-instruction plan-instruction reproduce-all report bench lock \
   clean
@@ -64,6 +64,16 @@ lint: $(STAMP) ## run ruff (lint and format) and pyright
 format: $(STAMP) ## apply ruff's fixes and format
 	$(VENV)/bin/ruff check --fix src tests experiments
 	$(VENV)/bin/ruff format src tests experiments
+
+$(VENV)/.docs: $(STAMP)
+	@$(PIP) -c constraints.txt -e '.[demo,dev,docs]'
+	@touch $@
+
+docs: $(VENV)/.docs ## build the site from docs/ into build/docs, with warnings as errors
+	$(PY) -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/docs
+
+pictures: $(STAMP) ## draw the pictures of docs/ again (the page needs Chromium)
+	$(PY) docs/pictures/make.py $(ARGS)
 
 reproduce-glue: $(STAMP) ## run Table 4: GLUE, two stages, every task, arm and seed
 	$(GOTD) run experiment=glue scale=$(SCALE) $(ARGS)
@@ -125,7 +135,7 @@ bench: $(VENV)/.bench ## compare speed with other packages (BENCH='transport dsi
 lock: $(STAMP) ## write versions and hashes of all that is installed (no addresses)
 	@echo torch==$(TORCH_VERSION) > $(VENV)/torch.txt
 	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	  --extra demo --extra dev --extra harness --extra ray --extra remote --extra slurm \
+	  --extra demo --extra dev --extra docs --extra harness --extra ray --extra remote --extra slurm \
 	  -c constraints.txt -c $(VENV)/torch.txt --no-emit-index-url --no-header --no-annotate \
 	  -o $(LOCK)
 

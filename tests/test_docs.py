@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 import shlex
@@ -19,10 +20,13 @@ from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.selectors.registry import entries, entry, selector_class
 
 TOP = Path(__file__).parents[1]
-PAGES = [TOP / "README.md", TOP / "results" / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+DOCS = TOP / "docs"
+PAGES = [TOP / "README.md", TOP / "results" / "README.md", *sorted(DOCS.rglob("*.md"))]
 ARCHITECTURE = TOP / "docs" / "architecture.md"
 WORDS_PER_SENTENCE, MOST_WORDS, WORDS_PER_CELL = 15, 25, 25
 
+FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+"""How a notebook begins: what runs it."""
 FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`[^`\n]*(?:\n[^`\n]*)?`")
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
@@ -45,7 +49,7 @@ def _old_words() -> re.Pattern[str]:
 def paragraphs(page: str) -> Iterator[str]:
     """Yield the prose of a page: no code blocks, tables, headings or pictures."""
     lines: list[str] = []
-    for line in [*FENCE.sub("\n", page).splitlines(), ""]:
+    for line in [*FENCE.sub("\n", FRONT.sub("", page)).splitlines(), ""]:
         item = re.match(r"\s*(?:[-*]|\d+\.)\s+", line)
         if item or not line.strip() or line.lstrip().startswith(("#", "|", "!", "<")):
             if lines:
@@ -184,20 +188,91 @@ def test_every_command_exists(page: Path, capsys):
         assert script is None or (TOP / script.group(1)).is_file(), code
 
 
+SWEEP = re.compile(r"(?:\.venv/bin/)?gotd (run|plan|fetch|export) experiment=(?!…)")
 SWEEPS = [
     shlex.split(code, comments=True)[2:]
-    for code in stretches(TOP / "README.md")
-    if re.match(r"\.venv/bin/gotd (run|plan|fetch|export) experiment=", code)
+    for page in ("README.md", "docs/sweeping.md", "docs/reproducing.md")
+    for code in stretches(TOP / page)
+    if SWEEP.match(code) and "…" not in code
 ]
 
 
 @pytest.mark.parametrize("overrides", SWEEPS, ids=" ".join)
-def test_every_sweep_of_the_readme_composes(overrides: list[str]):
+def test_every_sweep_composes(overrides: list[str]):
     """Compose one cell: the last value of each axis."""
     end = overrides.index("--out") if "--out" in overrides else len(overrides)
     last = dict(override.split("=", 1) for override in overrides[:end])
     cell = {"task": "rte", "selector": "got_d", "seed": "11"} | last
     assert len(expand([f"{name}={value.split(',')[-1]}" for name, value in cell.items()])) == 1
+
+
+# The site -----------------------------------------------------------------------------
+
+
+def in_trees() -> set[Path]:
+    """Return the pages that the tables of contents name, from the first page on."""
+    found, open_pages = set(), [DOCS / "index.md"]
+    while open_pages:
+        page = open_pages.pop()
+        found.add(page)
+        for tree in re.findall(r"^```\{toctree\}\n(.*?)^```$", page.read_text("utf-8"), re.S | re.M):
+            names = [line for line in tree.splitlines() if line and not line.startswith(":")]
+            pages = {one for name in names for one in page.parent.glob(f"{name}.md")}
+            assert all(list(page.parent.glob(f"{name}.md")) for name in names), names
+            open_pages += {one.resolve() for one in pages} - found
+    return found
+
+
+def test_every_page_is_in_a_table_of_contents():
+    assert set(PAGES) - in_trees() == set()
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that the headings of a page get."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", page.read_text("utf-8")), re.MULTILINE)
+    plain = [LINK.sub(r"\1", heading).lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(TOP)))
+def test_every_anchor_is_a_heading(page: Path):
+    links = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)[^)]*\)", page.read_text("utf-8"))
+    for target, anchor in links:
+        if not target.startswith("http"):
+            assert anchor in anchors(page.parent / target if target else page), (target, anchor)
+
+
+def messages() -> list[str]:
+    """Return the messages of the page on errors, with … for what varies."""
+    page = (DOCS / "troubleshooting.md").read_text("utf-8")
+    return re.findall(r"^\| `([^`]*)` \|", page, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def texts_of_the_code() -> list[str]:
+    """Return the texts in the code, with … for what is filled in."""
+    found = []
+    for module in sorted((TOP / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [one.value if isinstance(one, ast.Constant) else "…" for one in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_there_are_errors_to_explain():
+    assert len(messages()) >= 25
+
+
+@pytest.mark.parametrize("message", messages())
+def test_every_explained_error_is_one_of_the_code(message, texts_of_the_code):
+    assert any(message in text for text in texts_of_the_code)
+
+
+def test_the_readme_is_short():
+    assert len((TOP / "README.md").read_text("utf-8").splitlines()) <= 150
 
 
 # The page of selectors ----------------------------------------------------------------
