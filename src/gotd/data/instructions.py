@@ -21,13 +21,14 @@ import pyarrow.compute as pc
 
 from gotd.data.base import Part
 from gotd.data.columns import Columns
-from gotd.data.files import checksum, row_files, stem
+from gotd.data.files import row_files, stem
 from gotd.data.folder import Folder
 from gotd.data.inputs import file_parts
 from gotd.data.readers import column_names, read_table
 from gotd.data.sampling import SPLIT_SEED, limited, subsample
 from gotd.data.sizes import count_rows
 from gotd.storage.checks import check_at_least
+from gotd.storage.files import known_checksum
 
 SEPARATOR = "\n\n"
 """Between prompt and response in the text that selectors read."""
@@ -140,14 +141,14 @@ class InstructionFolder:
         Raises:
             FileNotFoundError: If there is no pool.
         """
-        pool = {file.name: checksum(file) for file in self._files}
+        pool = {file.name: known_checksum(file) for file in self._files}
         return {
             "name": self.name,
             "version": VERSION,
             "candidates": {"files": pool, "limit": self.pool_limit},
             "pretraining": self._folder.identity()["candidates"],
             "tasks": {
-                task: {split: checksum(file) for split, file in sorted(files.items())}
+                task: {split: known_checksum(file) for split, file in sorted(files.items())}
                 for task, files in self._targets.items()
             },
         }

@@ -2,9 +2,8 @@
 
     target, candidates -> pools -> embeddings -> scores -> rows
 
-Every arrow but the last is an artifact in the store, named by what decided its bytes: the
-same request with another budget finds all of them. `gotd select` and `gotd.GOTD` use it;
-an experiment uses the same steps.
+Every arrow but the last is an artifact in the store, named by what decided its bytes. So the
+same request with another budget finds all of them. An experiment uses the same steps.
 """
 
 from __future__ import annotations
@@ -64,8 +63,7 @@ class Prepared:
         announce: Told of the steps that run a model, before they do.
 
     Raises:
-        ValueError: If rows cannot be read, the budget exceeds the pool, or a solve misses
-            its tolerance.
+        ValueError: If rows cannot be read, the budget exceeds the pool, or a solve fails.
         ArtifactError: If the disk is full or an artifact is damaged.
     """
 

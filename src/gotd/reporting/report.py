@@ -13,7 +13,7 @@ from rich.table import Table as RichTable
 
 from gotd.reporting import comparisons, tables
 from gotd.reporting.cells import Block, blocks
-from gotd.reporting.claims import claims_tables, read_claims
+from gotd.reporting.claims import Claim, claims_tables, read_claims
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
 from gotd.reporting.paper_rows import paper_table
@@ -98,9 +98,7 @@ def write_report(
     texts: dict[Path, str] = {}
     sections, details = [], []
     for experiment, members in experiments.items():
-        main = _main_sections(members, published)
-        if claimed := claims_tables(claims, experiment):
-            main.append(Section(f"{experiment}: published claims", tuple(claimed)))
+        main = _main_sections(members, published, claims)
         files = {end: _sections(members, makers) for end, makers in _DETAILS.items()}
         texts |= _tables(experiment, {"": main, **files}, out / "tables", stamp)
         for picture in (picture for section in main for picture in section.pictures):
@@ -152,7 +150,9 @@ def _title(block: Block) -> str:
     return f"{block.experiment}: {block.label}"
 
 
-def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> list[Section]:
+def _main_sections(
+    members: Sequence[Block], published: Sequence[Published], claims: Sequence[Claim]
+) -> list[Section]:
     """Build the sections of an experiment: sweeps, blocks, published numbers."""
     sections = []
     curves: Counter[str] = Counter()
@@ -176,6 +176,9 @@ def _main_sections(members: Sequence[Block], published: Sequence[Published]) -> 
             sections.append(Section(title, loss_tables(losses), _pictures(of, names)))
     if compared := published_tables(published, members):
         sections.append(Section(f"{members[0].experiment}: published numbers", tuple(compared)))
+    experiment = members[0].experiment
+    if claimed := claims_tables(claims, experiment):
+        sections.append(Section(f"{experiment}: published claims", tuple(claimed)))
     return sections
 
 

@@ -42,7 +42,7 @@ class OwnModel:
 
     @classmethod
     def find(cls, name: str | None) -> OwnModel:
-        """Look a model up by its config.json; of a Hub name only this file is fetched.
+        """Find a model by its config.json; of a Hub name only this file is fetched.
 
         Raises:
             FileNotFoundError: If there is no such model.
@@ -97,7 +97,7 @@ class OwnModel:
         )
 
     def configure(self, config: DictConfig) -> None:
-        """Name the model in a composed configuration, and cut texts where its positions end."""
+        """Set the model of a composed configuration, and cut texts where its positions end."""
         if self.name is None:
             return
         config.model.name = Path(self.name).name

@@ -154,7 +154,7 @@ def lay_out(own: OwnTask) -> list[tuple[DictConfig, str]]:
 
 
 def with_counts(configs: Sequence[tuple[DictConfig, str]], rows: int, tokens: float) -> None:
-    """State how many candidates there are, and their mean tokens, once the pool is read."""
+    """Set how many candidates there are, and their mean tokens, once the pool is read."""
     for config, _ in configs:
         config.source.pool_rows, config.source.row_tokens = rows, tokens
 

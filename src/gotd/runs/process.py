@@ -13,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def stopped_as_interrupted() -> Iterator[None]:
-    """Treat a request to terminate as an interrupt, so that the launcher ends its workers."""
+    """Raise an interrupt on a request to terminate, so that the launcher ends its workers."""
 
     def interrupt(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -65,7 +65,7 @@ class _Output(io.TextIOBase):
 
 @contextmanager
 def closed_output_ignored() -> Iterator[None]:
-    """Go on where nobody reads the standard output: the report is in a folder, too."""
+    """Ignore a closed standard output: the report is in a folder, too."""
     before = sys.stdout
     sys.stdout = _Output(before)
     try:
