@@ -22,7 +22,8 @@ TORCH_INDEX ?=
 TORCH_TIMEOUT ?= 60
 LOCK := .ci/lock.txt
 
-.PHONY: help setup test test-slow lint format docs pictures reproduce-glue plan-glue reproduce-domain plan-domain \
+.PHONY: help setup test test-slow lint format docs pictures reproduce-glue plan-glue \
+  reproduce-domain plan-domain \
   reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
   reproduce-gap plan-gap reproduce-instruction plan-instruction reproduce-all report bench lock \
   clean
@@ -70,7 +71,7 @@ $(VENV)/.docs: $(STAMP)
 	@touch $@
 
 docs: $(VENV)/.docs ## build the site from docs/ into build/docs, with warnings as errors
-	$(PY) -m sphinx -W --keep-going -q -c docs -d build/doctrees . build/docs
+	$(PY) -m sphinx -W --keep-going -E -q -c docs -d build/doctrees . build/docs
 
 pictures: $(STAMP) ## draw the pictures of docs/ again (the page needs Chromium)
 	$(PY) docs/pictures/make.py $(ARGS)

@@ -28,6 +28,9 @@ html_theme = "furo"
 html_title = f"gotd {release}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+smartquotes = False  # options begin with two dashes
 
 # Pages -------------------------------------------------------------------------------
 # Anchors of headings are those of the repository's host, which tests/experiments use, too.
@@ -41,6 +44,7 @@ nb_execution_timeout = 300
 nb_execution_show_tb = True
 nb_execution_in_temp = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"
 
 # Reference --------------------------------------------------------------------------
 autodoc_member_order = "bysource"

@@ -39,15 +39,15 @@ WORDS = {
     "cooking": "oven flour butter simmer onion recipe dough salt pan broth pepper knife",
     "sports": "match goal league coach season striker referee final score team pitch medal",
 }
-COMMON = "the a of and in was for with that this on by from is are had were it has not".split()
+COMMON = "the a of and in was for with that this on by from is are had were it has not"
 
 
 def chat(draw: random.Random, topic: str) -> dict:
     """Return a chat of one question and one answer."""
 
     def text(words: int) -> str:
-        own = WORDS[topic].split()
-        return " ".join(draw.choice(own if draw.random() < 0.4 else COMMON) for _ in range(words))
+        own, other = WORDS[topic].split(), COMMON.split()
+        return " ".join(draw.choice(own if draw.random() < 0.4 else other) for _ in range(words))
 
     turns = [("user", text(draw.randint(8, 20))), ("assistant", text(draw.randint(20, 90)))]
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
@@ -100,7 +100,7 @@ def terminal(path: Path) -> None:
         shown = in_terminal(COMMAND, Path(name)).replace(f"{name}/", "")
         three = (Path(name) / "chosen.gotd" / "report.md").read_text("utf-8").splitlines()[2:5]
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    typed = COMMAND.replace(" --where", " \\\n    --where").replace(" --exclude", " \\\n    --exclude")
+    typed = re.sub(r" (--where|--exclude)", r" \\\n    \1", COMMAND)
     console.print(Text(f"$ {typed}", style="bold"))
     console.print(Text.from_ansi(shown.rstrip()))
     console.print(Text("$ sed -n 3,5p chosen.gotd/report.md", style="bold"))
