@@ -89,11 +89,12 @@ def run(options: argparse.Namespace) -> int:
                     removed=options.removed,
                     weights=options.weights,
                 )
+        address = None
         if pushed:
             with progress.step(f"pushing to {pushed}"):
                 address = push(pushed, output, manifest, options.license)
     _log_result(manifest, output, options)
-    if pushed:
+    if address is not None:
         logging.getLogger(__name__).info("pushed to %s", address)
     return 0
 

@@ -111,8 +111,8 @@ def _depth(kind: pa.DataType) -> int:
 
 def common_type(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType | None:
     """Return a type that holds the values of both; ``None`` if there is none."""
-    if one == other:
-        return one
+    if one is None or other is None or one == other:
+        return one if one == other else None
     plain = [t.value_type if pa.types.is_dictionary(t) else t for t in (one, other)]
     schemas = [pa.schema([("value", kind)]) for kind in plain]
     try:

@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 
 from gotd.data.column_types import to_json
 from gotd.data.columns import Columns
-from gotd.data.original_rows import OriginalRows
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +47,23 @@ def row_suffix(out: Path) -> str | None:
     return None
 
 
+class Originals(Protocol):
+    """Original rows of an output, in its order."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Return the columns of the output."""
+        ...
+
+    def records(self, start: int, stop: int) -> list[dict[str, Any]]:
+        """Return some rows as objects."""
+        ...
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        """Return some rows with the columns of `schema`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Layout:
     """The columns of an output: those of gotd, and those of the original rows.
@@ -65,7 +81,7 @@ class Layout:
     prefixed: bool
     keeps_text: bool = False
 
-    def own(self, block: pa.Table, originals: OriginalRows | None) -> pa.Table:
+    def own(self, block: pa.Table, originals: Originals | None) -> pa.Table:
         """Return gotd's columns of a block of selected rows."""
         if not self.prefixed or originals is None:
             return block
@@ -100,7 +116,7 @@ class Block:
 
     selected: pa.Table
     start: int
-    originals: OriginalRows | None
+    originals: Originals | None
     layout: Layout
 
     @property

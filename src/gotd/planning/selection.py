@@ -147,12 +147,8 @@ class Trials:
         seconds = {n: self._grown(n, "seconds", small, large, full) for n in names}
         stored = [self._grown(n, "stored_bytes", small, large, full) for n in names]
         n, shards = full["candidates"], SHARDS_HELD * SHARD_ROWS
-        held = _line(
-            *(trial.rows["candidates"] for trial in (small, large)),
-            small.memory_gib,
-            large.memory_gib,
-            min(n, shards),
-        )
+        few, more = small.rows["candidates"], large.rows["candidates"]
+        held = _line(few, more, small.memory_gib, large.memory_gib, min(n, shards))
         return SelectionPlan(
             self.sizes,
             seconds,

@@ -65,6 +65,7 @@ class DSIR(ScoringSelector):
     """
 
     key_name: ClassVar[str] = "DSIR"
+    version: ClassVar[int] = 2  # 2: n-grams of `fast` are those of the composed form (NFC)
     name: ClassVar[str] = "dsir"
     requires: ClassVar[frozenset[str]] = frozenset({"texts"})
     weight: ClassVar[str] = (

@@ -65,7 +65,9 @@ def merge_adapters(adapted: PeftModel, out: Path) -> None:
     folder = out / ADAPTER_FOLDER
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
     _remove_local_details(folder)
-    _add_trained_modules(adapted.get_base_model(), folder)
+    network = adapted.get_base_model()
+    assert isinstance(network, PreTrainedModel)
+    _add_trained_modules(network, folder)
     adapted.merge_and_unload()  # pyright: ignore[reportCallIssue] -- forwarded by PEFT
 
 

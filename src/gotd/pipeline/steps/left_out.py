@@ -89,8 +89,8 @@ def left_out(pool: Step, rules: LeaveOut, parts: Sequence[Part]) -> Step:
     def count(inputs: Mapping[str, Path]) -> int:
         return rules.passes * sum(pool_facts(inputs["pool"])["rows"])
 
-    steps = {"pool": pool}
-    return Step("left_out", 1, pool.name, again(), build, steps, rows=count, again=again)
+    inputs = {"pool": pool}
+    return Step("left_out", 1, pool.name, again(), build, inputs, rows=count, again=again)
 
 
 def kept(inputs: Mapping[str, Step]) -> Step:

@@ -70,7 +70,8 @@ def pool(
         assert count is not None
         return _pool_work(count(), tokens or chunk_tokens(chunking))
 
-    return Step("pool", 2, role, stated, build, work=work if count else None, again=parameters)
+    # 3: texts of invisible characters alone are blank
+    return Step("pool", 3, role, stated, build, work=work if count else None, again=parameters)
 
 
 def target(
