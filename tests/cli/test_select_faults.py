@@ -168,7 +168,7 @@ def test_an_error_of_an_input_names_the_input(tmp_path):
     [
         ("a.jsonl", '{"text": "one", "a\\ud800b": 1}', "a.jsonl line 1: the name of field"),
         ("b.jsonl", '{"text": "one", "d": ' + "[" * 99999 + "]" * 99999 + "}", "b.jsonl line 1"),
-        (os.fsdecode(b"bad\xff.jsonl"), '{"text": "one"}', "the name of the file is not UTF-8"),
+        (os.fsdecode(b"bad\xff.jsonl"), '{"text": "one"}', "is not UTF-8; choose another name"),
     ],
 )
 def test_what_cannot_be_read_is_named(given, tmp_path, capsys, name, row, says):

@@ -153,7 +153,7 @@ def published(tmp_path, monkeypatch):
     calls = []
     pq.write_table(ROWS, tmp_path / "published.parquet")
 
-    def load(dataset, config, *, split, revision, streaming):
+    def load(dataset, config, *, split, revision, streaming, **_):
         calls.append((dataset, config, split, revision, streaming))
         file = {split: str(tmp_path / "published.parquet")}
         cache = str(tmp_path / "cache")

@@ -99,4 +99,4 @@ def test_a_report_that_cannot_be_written_has_a_remedy(tmp_path, monkeypatch, err
     monkeypatch.setattr("gotd.reporting.records.write_jsonl", fail)
     record = {"status": "done"}
     with pytest.raises(OSError, match="the records are kept: free some space and run"):
-        sweep._report([(None, record)], 1, tmp_path / "report", "gotd run", "")
+        sweep.report([(None, record)], 1, tmp_path / "report", "gotd run", "")

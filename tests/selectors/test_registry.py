@@ -19,7 +19,8 @@ from gotd.selectors.registry import (
 
 def test_tables_list_the_usual_arms_first_and_those_that_know_the_answer_last():
     names = [one.name for one in entries()]
-    assert names[:5] == ["none", "random", "all_domains", "random_in_domain", "nearest"]
+    usual = ["none", "random", "full_pool", "all_domains", "random_in_domain", "nearest"]
+    assert names[:6] == usual
     mixes = ["quarter_oracle", "half_oracle", "three_quarters_oracle"]
     assert names[-4:] == [*mixes, "oracle"]
     mixed = ["unknown_b", "oracle", "tsds", "none", "unknown_a", "got_d"]

@@ -193,10 +193,6 @@ class Output:
         """Return an error of this output by name and remedy; that of an input as it is."""
         if error.errno is None and "No space left" not in str(error):
             return error
-        if isinstance(error.filename, str) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            place = Path(error.filename).absolute()
-            if not place.is_relative_to(self.folder.parent):
-                return error
         return _named(error, self.folder)
 
     def _move(self, rows: Path, place: Path) -> None:

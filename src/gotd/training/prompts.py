@@ -112,7 +112,7 @@ def _chat(tokenizer: Any, turns: list[dict[str, str]], answer: bool) -> Tokens:
 def _rest(tokenizer: Any, prompt: str, response: str, begin: Tokens) -> Tokens:
     turns = [_turn("user", prompt), _turn("assistant", response)]
     row = _chat(tokenizer, turns, False)
-    if row[: len(begin)] != begin:
+    if len(row) <= len(begin) or row[: len(begin)] != begin:
         raise ValueError(
             "the chat template does not write a prompt as the beginning of the prompt with its "
             "response, so the response cannot be told apart; set chat_template=false"
