@@ -141,7 +141,7 @@ def test_a_sweep_has_a_cell_for_every_combination(name):
         combined *= len(set(values))
     assert combined == len(cells)
     variants = {variant for _, variant in cells}
-    if experiment == "labels" or scale.endswith("_labels"):
+    if experiment == "labels" or scale in ("folder_labels", "paper_labels"):
         assert all(variant.startswith("limits.labels=") for variant in variants)
     else:
         assert variants == {""}
