@@ -75,7 +75,12 @@ def _html(report: str) -> tuple[Markup, Markup]:
     sections = (i for i, t in enumerate(tokens) if t.type == "heading_open" and t.tag == "h2")
     first = next(sections, len(tokens))
     parts = (tokens[:first], tokens[first:])
-    before, after = (parser.renderer.render(part, parser.options, {}) for part in parts)
+    before, after = (
+        parser.renderer.render(part, parser.options, {})
+        .replace("<table>", '<div class="scroll"><table>')  # a cell has no tag: it is escaped
+        .replace("</table>", "</table></div>")
+        for part in parts
+    )
     return Markup(before), Markup(after)
 
 
