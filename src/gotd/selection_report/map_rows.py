@@ -104,7 +104,7 @@ class _Sample:
 
         Args:
             places: ``[k, 2]`` places on the plane.
-            shown: ``[k]`` bool.
+            shown: Positions of the rows that are shown.
         """
         return tuple(
             Point(
@@ -114,7 +114,7 @@ class _Sample:
                 domain=self._domain(*self.where[i]),
                 rank=None if self.ranks is None else int(self.ranks[i]),
             )
-            for i in np.flatnonzero(shown)
+            for i in shown
         )
 
     def _excerpt(self, shard: int, row: int) -> str:
@@ -173,8 +173,8 @@ def selection_map(
         _Sample(candidates, best.where[chosen], chosen + 1),
     )
     vectors = [sample.vectors(embed, length_chars) for sample in samples]
-    shown = [rows.any(axis=1) for rows in vectors]
-    if not all(one.any() for one in shown):
+    shown = [np.flatnonzero(rows.any(axis=1)) for rows in vectors]
+    if not all(map(len, shown)):
         return None
     sides = [rows[one] for rows, one in zip(vectors[:2], shown[:2], strict=True)]
     centre, plane, explained = _principal_plane(sides)
@@ -183,7 +183,7 @@ def selection_map(
         for sample, rows, one in zip(samples, vectors, shown, strict=True)
     )
     totals = sum(map(len, candidates)), len(target), budget
-    hidden = sum(int((~one).sum()) for one in shown)
+    hidden = sum(map(len, vectors)) - sum(map(len, shown))
     return SelectionMap(pool, wanted, selected, totals, explained, hidden, space, domains)
 
 
