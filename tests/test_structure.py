@@ -34,6 +34,7 @@ ALLOWED: dict[str, set[str]] = {
         "training",
         "evaluation",
         "selection_report",
+        "reporting",
         "transport",
     },
     "runs": {

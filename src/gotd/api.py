@@ -23,6 +23,7 @@ from gotd.data.row_shapes import Role
 from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
+from gotd.pipeline.map import map_of
 from gotd.pipeline.replay import Replay
 from gotd.pipeline.request import Request
 from gotd.pipeline.select import Prepared
@@ -221,7 +222,8 @@ class GOTD:
             rows.close()
         summary = selected.summary(self._seed) | budgets.summary(budget)
         manifest = describe(prepared, "gotd.GOTD") | {"budgets_stated": budgets.stated}
-        return Selection(table, summary, manifest, pa.concat_tables(prepared.removed()))
+        removed = pa.concat_tables(prepared.removed())
+        return Selection(table, summary, manifest, removed, map_of(prepared, budget))
 
     def write_weights(self, path: str | Path) -> dict[str, Any]:
         """Write how often to draw each candidate, with all its columns.

@@ -67,6 +67,7 @@ def test_the_target_s_topic_is_chosen_with_its_own_rows(given, tmp_path):
     assert sorted(p.name for p in out.iterdir()) == [
         "README.md",
         "manifest.json",
+        "report.html",
         "report.md",
         "selected.parquet",
     ]

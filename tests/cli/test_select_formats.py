@@ -57,7 +57,8 @@ def test_every_column_is_in_the_file(given, rich, tmp_path, suffix):
     select(given, pool, out, "--budget", "360")
     reports = tmp_path / "chosen.gotd"
     manifest = json.loads((reports / "manifest.json").read_text("utf-8"))
-    assert sorted(p.name for p in reports.iterdir()) == ["README.md", "manifest.json", "report.md"]
+    written = ["README.md", "manifest.json", "report.html", "report.md"]
+    assert sorted(p.name for p in reports.iterdir()) == written
     assert list(manifest["files"]) == [out.name]
     if suffix != ".hf":
         assert manifest["files"][out.name]["sha256"] == checksum(out)

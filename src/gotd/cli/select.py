@@ -140,7 +140,7 @@ def _log_result(manifest: dict[str, Any], output: Output, options: argparse.Name
         if replayed := file.get("replay_rows"):
             log.info("%s rows of replay beside %s", f"{replayed:,}", f"{file['rows']:,}")
     log.info(
-        "%s of %s candidates: %s; report.md, manifest.json, README.md in %s",
+        "%s of %s candidates: %s; report.html, report.md, manifest.json, README.md in %s",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
         f"{manifest['rows']['candidates']:,}",
         ", ".join(manifest["files"]),

@@ -15,7 +15,7 @@ from typing import Any
 from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
 from gotd.storage.files import check_path, locked
 
-MANIFEST, REPORT, CARD = "manifest.json", "report.md", "README.md"
+MANIFEST, REPORT, PAGE, CARD = "manifest.json", "report.md", "report.html", "README.md"
 
 KIND = "selection"
 """Value of ``kind`` in the manifest of a folder that `gotd select` wrote."""
@@ -156,7 +156,7 @@ class Output:
         manifest = self._written()
         if not manifest:
             return False
-        ours = {MANIFEST, REPORT, CARD, *manifest.get("files", {})}
+        ours = {MANIFEST, REPORT, PAGE, CARD, *manifest.get("files", {})}
         return {path.name for path in inside} <= ours
 
     @contextmanager

@@ -186,7 +186,7 @@ class Prepared:
         folders = self.folder("target"), self.folder("target_embeddings")
         target = as_one(open_pool(*folders, only_readable=True))
         explainer = self.ranked.explainer(self.request.method, target)
-        return SelectedRows(self.ranked, budget, explainer, self._embed)
+        return SelectedRows(self.ranked, budget, explainer, self.embed)
 
     def _leave_out(self) -> None:
         """List the candidates that are left out; without any, no step depends on the list."""
@@ -330,7 +330,7 @@ class Prepared:
         model = self._embedding("target").inputs.get("model")
         return encoder.load(None if model is None else self.store.folder(model))
 
-    def _embed(self, texts: Sequence[str]) -> np.ndarray:
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed as much of each text as the encoder reads of the pool."""
         return self._embedder.embed([text[: self.request.length_chars] for text in texts])
 

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.data.column_types import to_json
+from gotd.reporting.selection_page import selection_page
+from gotd.selection_report.map_rows import SelectionMap
 from gotd.selection_report.markdown import report
 from gotd.storage.files import atomic_write
 
@@ -32,12 +34,14 @@ class Selection:
         summary: What was chosen, in numbers, beside what chance would have chosen.
         manifest: Everything needed to get it again.
         removed: Candidates that were left out: ``id``, ``reason``, ``because`` and ``text``.
+        map: Samples of pool, target and selection on a plane; ``None`` without vectors.
     """
 
     table: pa.Table
     summary: Mapping[str, Any]
     manifest: Mapping[str, Any]
     removed: pa.Table
+    map: SelectionMap | None = None
 
     def __len__(self) -> int:
         return self.table.num_rows
@@ -66,6 +70,11 @@ class Selection:
     def report(self) -> str:
         """Return the report on the selection, in Markdown."""
         return report(self.manifest, {len(self): self.summary})
+
+    @property
+    def page(self) -> str:
+        """Return the report with a map of the rows, as a page of HTML that loads nothing."""
+        return selection_page(self.report, self.manifest, self.summary, self.map)
 
     def __repr__(self) -> str:
         method, rows = self.manifest["request"]["method"], self.manifest["rows"]["candidates"]

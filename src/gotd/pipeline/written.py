@@ -25,10 +25,12 @@ from gotd.pipeline.formats import (
     Layout,
     open_writer,
 )
-from gotd.pipeline.output import CARD, KIND, MANIFEST, REPORT, Output
+from gotd.pipeline.map import map_of
+from gotd.pipeline.output import CARD, KIND, MANIFEST, PAGE, REPORT, Output
 from gotd.pipeline.ranked_pool import SelectedRows
 from gotd.pipeline.select import SIDES, Prepared, StepTime
 from gotd.pipeline.weights import WeightedPool
+from gotd.reporting.selection_page import selection_page
 from gotd.selection_report.markdown import card, report, weights_report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
@@ -49,7 +51,7 @@ def write_selection(
     removed: Path | None = None,
     weights: Path | None = None,
 ) -> dict[str, Any]:
-    """Write the rows of each budget, manifest, report and data card.
+    """Write the rows of each budget, manifest, report, its page and the data card.
 
     Args:
         prepared: The scored request.
@@ -73,6 +75,7 @@ def write_selection(
         # It gets its name after the selection, so that it is not there without one.
         weighted = _write_weights(prepared, weights, beside_it) if weights else {}
         written = _write_budgets(prepared, budgets, folder, output, explain)
+        sampled = map_of(prepared, max(files))
         elapsed_s = time.perf_counter() - began
         prepared.times.append(StepTime("select", False, elapsed_s, elapsed_s, peak_memory_gib()))
         summaries = written.pop("summaries")
@@ -85,7 +88,10 @@ def write_selection(
             **weighted,
         }
         write_json(folder / MANIFEST, manifest)
-        (folder / REPORT).write_text(report(manifest, summaries), "utf-8")
+        text = report(manifest, summaries)
+        (folder / REPORT).write_text(text, "utf-8")
+        page = selection_page(text, manifest, summaries[max(files)], sampled)
+        (folder / PAGE).write_text(page, "utf-8")
         beside = "../" if output.suffix else ""
         files = {budget: f"{beside}{name}" for budget, name in files.items()}
         (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")

@@ -180,9 +180,13 @@ def _readable(embeddings: np.ndarray) -> np.ndarray:
     return embeddings[embeddings.any(axis=1)]
 
 
-def plain_excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:
-    """Cut a text to one printable line in which no page or terminal interprets anything."""
+def excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:
+    """Cut a text to one printable line, which is not escaped for anything yet."""
     text = text[: 100 * length_chars]  # a row may be a book
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    cut = line if len(line) <= length_chars else line[: length_chars - 1].rstrip() + "…"
-    return html.escape(cut, quote=False)
+    return line if len(line) <= length_chars else line[: length_chars - 1].rstrip() + "…"
+
+
+def plain_excerpt(text: str, length_chars: int = EXCERPT_CHARS) -> str:
+    """Cut a text to one printable line in which no page or terminal interprets anything."""
+    return html.escape(excerpt(text, length_chars), quote=False)
