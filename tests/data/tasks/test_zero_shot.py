@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gotd.config.schemas import TaskLimits
 from gotd.data.folder import Folder
 from gotd.data.microworld.grammar import ATTRIBUTES
 from gotd.data.microworld.world import Microworld
@@ -51,6 +52,20 @@ def test_rows_that_are_answered_are_never_selected_for(folder):
     assert set(fewer) < set(selected_for(folder, task, 9)["id"].to_pylist())
     with pytest.raises(ValueError, match="none is left to select for"):
         selected_for(folder, make(), None)
+
+
+@pytest.mark.parametrize("train_split", ["test", "train"])
+def test_the_tables_of_a_task_share_no_row(folder, tmp_path, train_split):
+    """The rows to select for are never those to answer, from one split or from two."""
+    place = tmp_path / "zeroshot" / "quiz"
+    (place / "train.parquet").write_bytes((place / "test.parquet").read_bytes())
+    task = make(evaluated_rows=10, train_split=train_split)
+    tables = task.tables(folder, TaskLimits(), "clean", 1)
+    assert set(tables) == {"train", "reported-test"}
+    selected, answered = (set(tables[name]["id"].to_pylist()) for name in tables)
+    assert answered == set(evaluated(folder, task, "test")["id"].to_pylist())
+    assert len(selected) == (20 if train_split == "test" else 30)
+    assert not selected & answered
 
 
 @pytest.mark.parametrize(
