@@ -115,7 +115,9 @@ class Place:
     def reruns_equal(self, folder: Path) -> str:
         """Run it again undisturbed; return what is wrong, or nothing."""
         ended = self.run(folder)
-        if ended.status:
+        # A run that was killed after its last step has done its work, which is not replaced.
+        done = self.name == "export" and ended.is_clear("export")
+        if ended.status and not done:
             return f"the rerun ended with {ended.status}: {ended.printed[-300:]}"
         wrong = differences(self.left(folder), self.undisturbed)
         return f"the rerun differs in {wrong[:5]}" if wrong else ""
