@@ -8,6 +8,7 @@ TORCH  ?= install
 SCALE  ?= micro
 DATA   ?=
 ARGS   ?=
+SAMPLE ?= 200
 BENCH  ?= transport dsir tsds embedding engines training toxicity selection
 
 PY    := $(VENV)/bin/python
@@ -22,8 +23,8 @@ TORCH_INDEX ?=
 TORCH_TIMEOUT ?= 60
 LOCK := .ci/lock.txt
 
-.PHONY: help setup test test-slow lint format docs pictures reproduce-glue plan-glue \
-  reproduce-domain plan-domain \
+.PHONY: help setup test test-slow test-faults mutants lint format docs pictures reproduce-glue \
+  plan-glue reproduce-domain plan-domain \
   reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
   reproduce-gap plan-gap reproduce-instruction plan-instruction reproduce-all report bench lock \
   clean
@@ -55,7 +56,15 @@ test: $(STAMP) ## run the tests (under ten minutes on two cores)
 	$(PY) -m pytest -m "not slow" -n 2 $(ARGS)
 
 test-slow: $(STAMP) ## run the tests that take longer
-	$(PY) -m pytest -m slow -n 2 $(ARGS)
+	$(PY) -m pytest -m "slow and not faults" -n 2 $(ARGS)
+
+test-faults: $(STAMP) ## disturb runs at a sample of their file operations (FULL=1: at all)
+	@mkdir -p build && rm -f build/faults.jsonl
+	FAULTS_TABLE=build/faults.jsonl $(PY) -m pytest -m faults -n 2 --durations=0 $(ARGS); \
+	  status=$$?; $(PY) tests/support/fault_table.py build/faults.jsonl $(WRITE); exit $$status
+
+mutants: $(STAMP) ## change one place of the code at a time (SAMPLE=200) and run its tests
+	$(PY) tests/support/mutants.py --sample $(SAMPLE) $(ARGS)
 
 lint: $(STAMP) ## run ruff (lint and format) and pyright
 	$(VENV)/bin/ruff check src tests experiments

@@ -692,9 +692,9 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(given, tmp_path):
     assert pool.stat().st_mtime < began
 
 
-def test_the_readme_s_first_selection_works_as_typed(tmp_path, monkeypatch):
-    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
-    (block,) = [part for part in readme.split("```") if part.startswith("\nprintf")]
+def test_the_first_selection_of_the_docs_works_as_typed(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "first_selection.md").read_text("utf-8")
+    (block,) = [part[2:] for part in page.split("```") if part.startswith("sh\nprintf")]
     *files, command = block.strip().splitlines()
     monkeypatch.chdir(tmp_path)
     subprocess.run(["sh", "-c", "\n".join(files)], check=True)

@@ -59,6 +59,22 @@ def test_shared_prefixes_change_no_number(network, batch_tokens, whole):
             np.testing.assert_allclose(values, expected, atol=2e-5)
 
 
+def test_a_batch_of_choices_keeps_its_limit(gpt_folder):
+    """Only a row that is larger alone makes a batch of more tokens than allowed."""
+    likelihood = Likelihood(load_for_scoring(gpt_folder)[0], 200)
+    random = np.random.default_rng(4)
+    shared = [int(n) for n in random.integers(1, 30, size=25)]
+    prefixes = [draw(random, n) for n in shared]
+    rows = [[prefix + draw(random, 4), prefix + draw(random, 7)] for prefix in prefixes]
+    batches = list(likelihood._choice_batches(rows, shared))
+    assert sorted(i for batch in batches for i in batch) == [*range(25)]
+    assert 1 < len(batches) < 25
+    for batch in batches:
+        longest = max(shared[i] for i in batch)
+        # Prefixes are padded to the longest; the two tails of each row repeat its prefix.
+        assert len(batch) == 1 or len(batch) * longest + 2 * len(batch) * (longest + 6) <= 200
+
+
 def test_equal_choices_of_the_most_tokens_are_read(network):
     row = draw(np.random.default_rng(2), POSITIONS + 1)  # the last one is only predicted
     found = Likelihood(network, 5000).choice_losses([[row, list(row)]], [[1, 1]])

@@ -4,6 +4,7 @@ import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from gotd.evaluation.scorers.classifier import ClassifierScorer
-from gotd.evaluation.scorers.detoxify import DetoxifyScorer
+from gotd.evaluation.scorers.detoxify import DetoxifyScorer, load_checkpoint
 from gotd.evaluation.scorers.perspective import KEY, PerspectiveScorer
 from gotd.training.models import ModelSpec, build_model, load_tokenizer
 from gotd.training.randomness import TrainingSeeds
@@ -121,6 +122,16 @@ def test_incomplete_or_unsafe_checkpoints_are_refused(trained, tmp_path):
         DetoxifyScorer(path).score(["w1"])
 
 
+def test_only_the_release_may_hold_more_than_plain_values(trained):
+    """Its checksum was checked; another file with such values is refused."""
+    path = damaged(trained, lambda c: c.update(made_on=PurePosixPath("machine")))
+    with pytest.raises(ValueError, match="would run its code"):
+        load_checkpoint(Path(path), trusted=False)
+    network, _, classes = load_checkpoint(Path(path), trusted=True)
+    assert "toxicity" in classes
+    assert not network.training
+
+
 @pytest.fixture(scope="module")
 def classifier(bert, tmp_path_factory):
     folder = tmp_path_factory.mktemp("classifier")
@@ -132,6 +143,19 @@ def classifier(bert, tmp_path_factory):
     network.save_pretrained(folder)
     load_tokenizer(bert).save_pretrained(folder)
     return folder
+
+
+@pytest.mark.parametrize("cause", [OSError("unreachable"), RuntimeError("invalid hash value")])
+def test_a_release_that_cannot_be_downloaded_is_one_line(tmp_path, monkeypatch, cause):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def refuse(*_, **__):
+        raise cause
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+    with pytest.raises(FileNotFoundError, match=f"cannot be downloaded from .*{cause}") as error:
+        DetoxifyScorer().score(["a text"])
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

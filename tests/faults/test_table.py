@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from fault_cases import NAMES
+from fault_table import cases_in
 
 TOP = Path(__file__).parents[2]
 PAGE = TOP / "docs" / "testing.md"
@@ -24,6 +26,23 @@ def names_in(path: Path) -> set[str]:
     """Return the names of the functions and methods of a file that pytest collects."""
     nodes = ast.walk(ast.parse(path.read_text("utf-8")))
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+
+
+MUTANTS = [
+    match
+    for line in PAGE.read_text("utf-8").splitlines()
+    if (match := re.match(r"^\| M\d \| .+ \| `(.+)::(.+)` \|$", line))
+]
+
+
+def test_the_table_of_the_fault_suite_has_its_cases():
+    assert cases_in(PAGE.read_text("utf-8")) == NAMES
+
+
+def test_each_test_that_kills_a_mutant_exists():
+    assert len(MUTANTS) == 7
+    for row in MUTANTS:
+        assert row[2] in names_in(TOP / row[1])
 
 
 def test_every_fault_has_one_row():

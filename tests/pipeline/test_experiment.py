@@ -8,17 +8,25 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tokenizers.models import WordPiece
 from transformers import AutoTokenizer
 
+from gotd.config.build import build
+from gotd.data.base import read_all
+from gotd.data.pool import shard_files
 from gotd.pipeline.experiment import plan_cell, run_cell
+from gotd.pipeline.ranked_pool import scores_file
 from gotd.pipeline.record import write_cost
+from gotd.pipeline.steps import models as model_steps
 from gotd.reporting.records import validate
 from gotd.runs.expand import expand
 from gotd.runs.sweep import run
+from gotd.storage.memmap import open_array
 
 TINY = [
     "experiment=glue",
@@ -93,6 +101,90 @@ def test_selections_have_the_budget_and_know_their_domains(records):
     assert records["oracle"]["selection"]["under_covered_share"] == 1.0
     assert records["half_oracle"]["selection"]["under_covered_share"] == 0.5
     assert records["curated_tapt"]["selection"]["distinct_rows"] == 20
+
+
+def rows_of(pool: Path) -> dict[str, tuple[str, str]]:
+    """Return text and domain of each row of a pool by id."""
+    tables = [pa.ipc.open_file(path).read_all() for path, _ in shard_files(pool)]
+    rows = [row for table in tables for row in table.to_pylist()]
+    return {row["id"]: (row["text"], row["domain"]) for row in rows}
+
+
+@pytest.mark.parametrize("arm", ["got_d", "nearest", "random", "dsir"])
+def test_the_files_of_a_cell_hold_the_rows_of_the_source(records, store, arm):
+    """Selected rows are the best of the scores, with their own text; targets are train rows."""
+    (config,) = cells(store, f"selector={arm}")
+    cell = plan_cell(config)
+    assert records[arm]["status"] == "done"
+    selection = cell.record.inputs["selection"]
+    given = {role: cell.store.get(step) for role, step in selection.inputs.items()}
+    candidates, source = rows_of(given["candidates"]), build(config.source)
+    chosen = pq.read_table(cell.store.get(selection) / "selection.parquet").to_pylist()
+    assert len(chosen) == 20
+    for row in chosen:
+        assert candidates[row["id"]] == (row["text"], row["domain"])
+    documents = {row["id"]: row for row in read_all(source.candidates()).to_pylist()}
+    for name, (text, domain) in candidates.items():
+        document = documents.get(name) or documents[name.rpartition("#")[0]]
+        assert text in document["text"]
+        assert domain == document["domain"]
+    if selection.inputs["scored"].kind == "pool_scores":
+        ids, scores = [*candidates], []
+        for number, _ in enumerate(shard_files(given["candidates"])):
+            scores += open_array(given["scored"] / scores_file(number)).tolist()
+        best = sorted(range(len(ids)), key=lambda row: (scores[row], ids[row]))[:20]
+        assert [row["id"] for row in chosen] == [ids[row] for row in best]
+    else:
+        ranking = pq.read_table(given["scored"] / "ranking.parquet")["id"].to_pylist()
+        assert [row["id"] for row in chosen] == ranking[:20]
+
+
+def test_the_files_of_a_task_keep_its_splits_apart(records, store):
+    """The target is made of train rows; what is reported is in no other split."""
+    (config,) = cells(store, "selector=got_d")
+    cell = plan_cell(config)
+    (rows,) = [step for step in cell.record.ancestors() if step.kind == "task"]
+    tables = {
+        path.stem: pq.read_table(path)["id"].to_pylist()
+        for path in cell.store.get(rows).glob("*.parquet")
+    }
+    assert {"train", "validation"} < set(tables)
+    every = [one for ids in tables.values() for one in ids]
+    assert len(every) == len(set(every))
+    target = rows_of(cell.store.get(cell.record.inputs["selection"].inputs["target"]))
+    assert target
+    assert {name.partition("#")[0] for name in target} <= {*tables["train"]}
+
+
+def test_the_warm_up_reads_every_selected_text_in_order(records, store, tmp_path, monkeypatch):
+    (config,) = cells(store, "selector=got_d")
+    cell = plan_cell(config)
+    model = cell.record.inputs["model"]
+    given = {role: cell.store.get(step) for role, step in model.inputs.items()}
+    read = []
+    monkeypatch.setattr(model_steps, "_train", lambda _, texts, *__: read.append(texts) or {})
+    model.build(tmp_path, given)
+    wanted = pq.read_table(given["selection"] / "selection.parquet")["text"].to_pylist()
+    assert read == [wanted]
+    assert len(wanted) == 20
+
+
+def test_a_causal_base_reads_no_text_that_is_held_out(tmp_path, monkeypatch):
+    overrides = ["experiment=toxicity", "scale=micro", "selector=none", "seed=1", "tracker=none"]
+    overrides += [f"store={tmp_path / 'store'}", "source.pretraining_documents=60"]
+    config, _ = expand(overrides)[0]
+    source = build(config.source)
+    steps = plan_cell(config).record.ancestors()
+    (base,) = [one for one in steps if one.kind == "base_model"]
+    every = read_all(source.pretraining())
+    # This source holds other texts out; let them be a part of what is read.
+    part = SimpleNamespace(pieces=lambda: iter([every.slice(0, 20)]))
+    monkeypatch.setattr(type(source), "held_out", lambda _: [part])
+    read = []
+    monkeypatch.setattr(model_steps, "_train", lambda _, texts, *__: read.append(texts) or {})
+    base.build(tmp_path, {})
+    assert every.num_rows == 60
+    assert read == [every["text"].to_pylist()[20:]]
 
 
 def test_every_record_has_the_loss_on_held_out_texts(records, store):

@@ -158,3 +158,22 @@ def test_a_lock_file_may_be_removed_by_its_holder(tmp_path):
         with locked(tmp_path / "lock"):
             (tmp_path / "lock").unlink()
     assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
+    """Parts of processes that run, of other machines and of other files stay."""
+    path = tmp_path / "a[1].json"
+    code = (
+        "import os, sys; from pathlib import Path; from gotd.storage.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as part: part.touch(); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    (left,) = tmp_path.glob("*.part")
+    machine, dead, thread = left.name.removesuffix(".part").rpartition(".")[2].split("-")
+    mine = tmp_path / f"a[1].json.{machine}-{os.getpid()}-1.part"
+    other = tmp_path / f"a[1].json.00000000-{dead}-{thread}.part"
+    beside = tmp_path / f"b.json.{machine}-{dead}-{thread}.part"
+    for kept in (mine, other, beside):
+        kept.touch()
+    write_text(path, "whole")
+    assert {*tmp_path.iterdir()} == {path, mine, other, beside}

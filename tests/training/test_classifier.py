@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from gotd.training import trainer
-from gotd.training.classifier import FineTuneSettings, decide, fine_tune, predict
+from gotd.training.classifier import FineTuneSettings, FineTuning, decide, fine_tune, predict
 from gotd.training.heads import TextClassifier, load_classifier, mean_over
 from gotd.training.labels import LabelledTask, read_labels
 from gotd.training.language_model import pre_fine_tune
@@ -60,6 +60,22 @@ def with_pooler(tiny_base, tmp_path_factory):
     network.save_pretrained(folder)
     load_tokenizer(tiny_base).save_pretrained(folder)
     return folder
+
+
+def test_a_head_depends_on_its_own_seed_alone(tiny_base, with_pooler, labelled):
+    """Neither a base without a pooler, which draws one, nor another order moves the head."""
+
+    def head(base, seeds):
+        task = LabelledTask(labelled, labelled, 2, False, accuracy)
+        module = FineTuning(base, task, FineTuneSettings(**SETTINGS), seeds)
+        module.initialise()
+        return module.network.classifier.weight.detach()
+
+    wanted = head(tiny_base, SEEDS)
+    assert torch.equal(head(with_pooler, SEEDS), wanted)
+    torch.manual_seed(99)
+    assert torch.equal(head(tiny_base, TrainingSeeds(7, 7, SEEDS.initialisation)), wanted)
+    assert not torch.equal(head(tiny_base, TrainingSeeds(1, 1, 7)), wanted)
 
 
 @pytest.mark.parametrize("head", ["mean", "pooler"])

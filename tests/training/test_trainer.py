@@ -1,10 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from gotd.training.causal_lm import CausalLMSettings
 from gotd.training.devices import choose_strategy
-from gotd.training.masked_lm import MaskedLMSettings
+from gotd.training.masked_lm import MaskedLM, MaskedLMSettings
 from gotd.training.models import load_masked_lm
 from gotd.training.optimisation import group_parameters, linear_schedule, resolve_precision
 from gotd.training.randomness import TrainingSeeds, isolated_randomness, seed_generators
@@ -88,3 +90,37 @@ def test_fsdp_is_refused_where_it_cannot_run(tiny_base, monkeypatch):
 
 def test_one_process_shares_with_nobody(tiny_base):
     assert choose_strategy("ddp", load_masked_lm(tiny_base)[0]) == "auto"
+
+
+def test_devices_that_average_their_gradients_sum_them(calm_base, texts):
+    """Each device counts the terms of all, so its gradient is multiplied by their number.
+
+    AdamW hides a factor, and the limit of the norm hides a large one: gradients are compared.
+    """
+
+    def gradients(devices, monkeypatch):
+        sizes = {"global_batch_size": 8, "max_length_tokens": 48}
+        settings = MaskedLMSettings(learning_rate=1e-3, epochs=1, **sizes)
+        module = MaskedLM(calm_base, texts[:8], settings, SEEDS)
+        module.initialise()
+        optimizer = SimpleNamespace(param_groups=[], step=lambda: None, zero_grad=lambda **_: None)
+        found = {}
+        with monkeypatch.context() as patch:
+            patch.setattr(MaskedLM, "trainer", SimpleNamespace(world_size=devices))
+            patch.setattr(MaskedLM, "global_rank", 0)
+            patch.setattr(module, "optimizers", lambda: optimizer)
+            patch.setattr(module, "manual_backward", lambda loss: loss.backward())
+
+            def keep(_):
+                named = module.network.named_parameters()
+                found.update({n: p.grad.clone() for n, p in named if p.grad is not None})
+
+            patch.setattr(module, "before_update", keep)
+            module.training_step(module.collate(0, torch.arange(8).numpy()), 0)
+        return found
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        alone, shared = gradients(1, monkeypatch), gradients(2, monkeypatch)
+    assert any(gradient.abs().max() > 1e-4 for gradient in alone.values())
+    for name, gradient in alone.items():
+        torch.testing.assert_close(shared[name], 2 * gradient)

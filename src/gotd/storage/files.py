@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import glob
 import hashlib
 import json
 import logging
 import os
+import platform
 import threading
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,8 @@ from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
 
+_MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
+"""What tells the processes of this machine from those of others that share a disk."""
 TEMPORARY = ".part"
 """Suffix of a file or folder that is not finished."""
 MOST_NAME_BYTES = 200
@@ -69,13 +74,36 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be written or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{threading.get_native_id()}{TEMPORARY}")
+    _remove_abandoned(path)
+    owner = f"{_MACHINE}-{os.getpid()}-{threading.get_native_id()}"
+    part = path.with_name(f"{path.name}.{owner}{TEMPORARY}")
     try:
         yield part
         rename_durably(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete unfinished versions of a file that killed processes of this machine left."""
+    for part in path.parent.glob(f"{glob.escape(path.name)}.{_MACHINE}-*{TEMPORARY}"):
+        process = part.name.removesuffix(TEMPORARY).split("-")[-2]
+        if process.isdigit() and not _is_running(int(process)):
+            part.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    """Return whether a process may be running; where this cannot be asked, it may."""
+    if os.name != "posix":  # elsewhere the question would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def rename_durably(part: Path, path: Path) -> None:

@@ -2,6 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gotd.config.schemas import TaskLimits
 from gotd.data.folder import Folder
 from gotd.data.microworld.grammar import ATTRIBUTES
 from gotd.data.microworld.world import Microworld
@@ -70,6 +71,20 @@ def test_questions_on_one_passage_are_on_one_side(tmp_path):
     assert len(answered) == 3
     assert texts.num_rows == 40 - 12
     assert not answered & set(texts["text_pair"].to_pylist())
+
+
+@pytest.mark.parametrize("train_split", ["test", "train"])
+def test_the_tables_of_a_task_share_no_row(folder, tmp_path, train_split):
+    """The rows to select for are never those to answer, from one split or from two."""
+    place = tmp_path / "zeroshot" / "quiz"
+    (place / "train.parquet").write_bytes((place / "test.parquet").read_bytes())
+    task = make(evaluated_rows=10, train_split=train_split)
+    tables = task.tables(folder, TaskLimits(), "clean", 1)
+    assert set(tables) == {"train", "reported-test"}
+    selected, answered = (set(tables[name]["id"].to_pylist()) for name in tables)
+    assert answered == set(evaluated(folder, task, "test")["id"].to_pylist())
+    assert len(selected) == (20 if train_split == "test" else 30)
+    assert not selected & answered
 
 
 @pytest.mark.parametrize(
