@@ -26,7 +26,15 @@ WORLD = [
 ]
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def often(name: str) -> bool:
+    """Whether `make test` composes a scale: one that is used most, or the only one of its kind."""
+    return not name.endswith("_labels") and (name == "glue/paper" or not name.endswith("paper"))
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [pytest.param(e, marks=[] if often(e) else pytest.mark.slow) for e in EXPERIMENTS],
+)
 def test_every_experiment_composes_all_its_cells(experiment):
     # Every arm with one seed, and every seed with one arm: all cells of a sweep are thousands.
     cells = expand([f"experiment={experiment}", "seed=1"])

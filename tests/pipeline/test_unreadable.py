@@ -278,7 +278,7 @@ def test_a_method_without_embeddings_may_select_them_but_explains_them_by_no_tar
     assert not {"u", "v"} & set(ids)
     assert summary["targets"]["targets"] == len(TARGET)
     assert sum(target["rows"] for target in summary["targets"]["largest"]) <= 105
-    vectors = prepared._embed([*rows["text"].to_pylist(), *TEXTS])
+    vectors = prepared.embed([*rows["text"].to_pylist(), *TEXTS])
     nearest = (vectors[:120] @ vectors[120:].T).argmax(axis=1)
     assert ids == [f"t{best}" if known else None for best, known in zip(nearest, read, strict=True)]
 
