@@ -65,7 +65,10 @@ def test_run_passes_experiment_and_overrides_on(monkeypatch):
         (["run", "seed=1"], "gotd run: no experiment given; add experiment=…, one of: domain"),
         (["run", "experiment=nope"], "there is no experiment=nope scale=micro"),
         (["run", "experiment=glue", "budget=abc"], "budget=abc"),
-        (["fetch", "experiment=glue"], "gotd fetch: the source microworld has nothing to fetch"),
+        (
+            ["fetch", "experiment=glue", "task=cola", "selector=none", "seed=1"],
+            "gotd fetch: the source microworld has nothing to fetch",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(capsys, arguments, message):

@@ -159,7 +159,14 @@ def tiny_encoder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("experiment", SMALL)
+OFTEN = ("domain", "glue")
+"""The others take longer."""
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [pytest.param(e, marks=[] if e in OFTEN else pytest.mark.slow) for e in SMALL],
+)
 def test_the_rows_of_an_experiment_run_small(experiment, tiny_encoder, tmp_path):
     tables = {table for (table, _), o in COMMANDS.items() if o[0] == f"experiment={experiment}"}
     assert tables
