@@ -14,6 +14,7 @@ from gotd import GOTD
 from gotd.cli.main import main
 from gotd.data.rows import Rows
 from gotd.engine.local import LocalEngine
+from gotd.pipeline.weights import WeightedPool
 from gotd.selectors.dsir import DSIR
 from gotd.selectors.weights import Weighting
 
@@ -100,6 +101,25 @@ def test_weights_beside_a_selection_do_not_change_it(given, tmp_path):
     assert "## Weights" in (tmp_path / "b.gotd" / "report.md").read_text("utf-8")
     cells = sum(float(row["gotd_weight"]) for row in rows if row["domain"] == "cells")
     assert manifest["weights"]["domains"]["cells"] == pytest.approx(cells / 360)
+
+
+def test_a_pool_that_changes_before_the_weights_are_written_is_refused(
+    given, pool, tmp_path, capsys, monkeypatch
+):
+    path = tmp_path / "own.jsonl"
+    path.write_bytes(pool[0].read_bytes())
+    scored = WeightedPool.write
+
+    def write(self, *given):
+        rows = path.read_text("utf-8").splitlines()
+        path.write_text("\n".join([rows[1], rows[0], *rows[2:]]), "utf-8")
+        return scored(self, *given)
+
+    monkeypatch.setattr(WeightedPool, "write", write)
+    out = tmp_path / "w.jsonl"
+    assert main(given.arguments("--weights", str(out), pool=str(path))) == 2
+    assert "has changed since it was read" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_chunks_have_weights_too_and_a_uniform_draw_has_equal_ones(given, tmp_path):

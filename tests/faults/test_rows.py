@@ -11,6 +11,8 @@ import pytest
 from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
 from gotd.data.inputs import named_parts, table_parts
+from gotd.data.instructions import read_instructions
+from gotd.data.own_files import OwnFiles
 from gotd.data.pool import pool_facts, write_pool
 from gotd.evaluation.zero_shot import Prompt
 from gotd.selection_report.measures import plain_excerpt
@@ -34,6 +36,32 @@ def test_texts_of_invisible_characters_are_blank(tmp_path):
     write_pool(parts, tmp_path, Chunking("whole"))
     facts = pool_facts(tmp_path)
     assert (facts["blank_rows"], sum(facts["rows"])) == (len(INVISIBLE), 4)
+
+
+def test_labelled_rows_and_instructions_of_invisible_characters_are_blank(tmp_path):
+    """Siblings of A5: rows of gotd compare, and prompts."""
+    rows = [{"text": text, "label": "a"} for text in (*INVISIBLE, "one", "two")]
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = {"train": (str(path),), "test": (str(path),), "candidates": (str(path),)}
+    source = OwnFiles(given, "task", str(tmp_path / "store"))
+    assert source.split("task", "train")["text"].to_pylist() == ["one", "two"]
+    prompts = pa.table({"id": ["a", "b"], "prompt": ["hi", INVISIBLE[0]], "response": ["c", "d"]})
+    with pytest.raises(ValueError, match="row 2: field 'prompt' is empty"):
+        read_instructions(prompts, "rows")
+
+
+def test_a_held_out_row_with_the_text_of_a_target_row_is_not_measured(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    texts = [f"text {n % 40}" for n in range(400)]  # each ten times, so on both sides
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*texts, "one", "two"]))
+    given = {"target": (str(path),), "candidates": (str(path),)}
+    source = OwnFiles(given, "task", str(tmp_path / "store"), held_out_share=0.5)
+    target, held_out = (
+        source.split("task", name)["text"].to_pylist() for name in ("target", "held_out")
+    )
+    assert len(set(target)) >= 40
+    assert not {*target} & {*held_out}
 
 
 @pytest.mark.parametrize("text", ["le café était fermé", "각 나라", "ở đây"])

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from instruction_rows import CHOICE_ROWS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gotd.pipeline.experiment import plan_cell, run_cell
@@ -254,19 +255,8 @@ def rows_folder(tmp_path) -> Path:
     write(
         "instruction/targets/gsm8k/test", [{**r, "answer": r["response"][5:]} for r in answered[6:]]
     )
-    chosen = [
-        {
-            "id": f"m{n}",
-            "task": "birds",
-            "prompt": f"Is {n} even? (A) yes (B) no",
-            "response": "(A)" if n % 2 == 0 else "(B)",
-            "choices": ["yes", "no"],
-            "label": n % 2,
-        }
-        for n in range(10)
-    ]
-    write("instruction/targets/mmlu/examples", chosen[:4])
-    write("instruction/targets/mmlu/test", chosen[4:])
+    write("instruction/targets/mmlu/examples", CHOICE_ROWS[:4])
+    write("instruction/targets/mmlu/test", CHOICE_ROWS[4:])
     return tmp_path / "data"
 
 

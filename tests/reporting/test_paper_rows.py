@@ -76,6 +76,16 @@ def test_ours_is_paired_by_seed_and_its_status_says_what_ran(published, make_rec
     assert rows["4", "5k", "TAPT/c"]["here, real rows"].endswith(" *")
 
 
+def test_generated_worlds_are_in_a_column_of_their_own(published, make_records):
+    arms = ("none", "got_d", "curated_tapt")
+    rows = rows_of(published, make_records(seeds=3, arms=arms))
+    for method in ("GOT-D", "TAPT/c"):
+        row = rows["4", "5k", method]
+        assert row["status"] == "generated"
+        assert row["here, generated"]
+        assert not row["here, real rows"]
+
+
 def test_a_run_at_the_papers_setting_is_beside_that_setting_alone(published, make_records):
     records = at_paper(make_records, 5_000, budget=50_000, arms=("none", "got_d"))
     rows = rows_of(published, records)

@@ -14,8 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from gotd.cli.plan import print_plan
-from gotd.cli.select import parse_budgets
-from gotd.data.columns import both_columns
+from gotd.cli.select import named_columns, parse_budgets
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import check_role, named_parts
 from gotd.data.pool import pool_facts
@@ -75,17 +74,7 @@ def _own_task(options: argparse.Namespace) -> OwnTask:
                 f"--{role} is not read by --outcome {outcome}, which reads "
                 f"--{' and --'.join(wanted)}; leave it out"
             )
-    columns, target_columns = both_columns(
-        options.text_column,
-        options.target_text_column,
-        id_column=options.id_column,
-        domain_column=options.domain_column,
-        format=options.format,
-        target_format=options.target_format,
-        template=options.template,
-        target_template=options.target_template,
-        role=options.role,
-    )
+    columns, target_columns = named_columns(options)
     path = {role: tuple(given[role]) for role in wanted}
     path["candidates"] = tuple(options.candidates)
     record = options.store / HUB_RECORD

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd.data.base import Part
-from gotd.data.columns import both_columns
+from gotd.data.columns import Columns, both_columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, check_role, named_parts
 from gotd.data.remote import is_remote
@@ -158,6 +158,21 @@ def _amounts(options: argparse.Namespace) -> list[Amount]:
     return [Amount(rows) for rows in parse_budgets(options.budget)]
 
 
+def named_columns(options: argparse.Namespace) -> tuple[Columns, Columns]:
+    """Return the columns of candidates and target, as the options of the rows name them."""
+    return both_columns(
+        options.text_column,
+        options.target_text_column,
+        id_column=options.id_column,
+        domain_column=options.domain_column,
+        format=options.format,
+        target_format=options.target_format,
+        template=options.template,
+        target_template=options.target_template,
+        role=options.role,
+    )
+
+
 def parse_budgets(given: str) -> list[int]:
     """Read ``10000,50000``.
 
@@ -263,17 +278,7 @@ def _request(options: argparse.Namespace) -> Request:
     check_device(options.device)
     # A worker of a cluster has the GPU it was given; the machine that asks may have none.
     device = "auto" if options.engine == "ray" else options.device
-    columns, target_columns = both_columns(
-        options.text_column,
-        options.target_text_column,
-        id_column=options.id_column,
-        domain_column=options.domain_column,
-        format=options.format,
-        target_format=options.target_format,
-        template=options.template,
-        target_template=options.target_template,
-        role=options.role,
-    )
+    columns, target_columns = named_columns(options)
     record = options.store / HUB_RECORD
     names = [*options.target, *options.candidates, *options.exclude]
     if options.plan and (remote := [name for name in names if is_remote(name)]):

@@ -24,6 +24,7 @@ from gotd.data.columns import Columns
 from gotd.data.files import row_files, stem
 from gotd.data.folder import Folder
 from gotd.data.inputs import file_parts
+from gotd.data.pool import visible_ends
 from gotd.data.readers import column_names, read_table
 from gotd.data.sampling import SPLIT_SEED, limited, subsample
 from gotd.data.sizes import count_rows
@@ -73,7 +74,7 @@ def read_instructions(rows: pa.Table, where: str) -> pa.Table:
             )
         if not (pa.types.is_string(rows[name].type) or pa.types.is_large_string(rows[name].type)):
             raise ValueError(f"{where}: column {name!r} holds {rows[name].type}, not strings")
-        visible = pc.not_equal(pc.utf8_trim_whitespace(rows[name]), "")
+        visible = pc.not_equal(visible_ends(rows[name]), "")
         bad = pc.invert(pc.fill_null(visible, False))
         if pc.any(bad).as_py():
             row = pc.index(bad, True).as_py() + 1

@@ -21,6 +21,7 @@ from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, InMemory, named_parts
 from gotd.data.left_out.duplicates import normalised
 from gotd.data.left_out.overlap import NGRAM_WORDS, WithoutOverlap
+from gotd.data.pool import visible_ends
 from gotd.data.readers import original_rows
 from gotd.data.sampling import SPLIT_SEED, uniform_by_id
 from gotd.data.sizes import CHARS_PER_TOKEN
@@ -225,7 +226,7 @@ def _texts(parts: Sequence[Part]) -> pa.Table:
 
 
 def _with_text(rows: pa.Table, where: str) -> pa.Table:
-    filled = pc.not_equal(pc.utf8_trim_whitespace(rows["text"]), "")
+    filled = pc.not_equal(visible_ends(rows["text"]), "")
     if blank := rows.num_rows - pc.sum(filled).as_py():
         log.warning("%s: %s rows without text are left out", where, f"{blank:,}")
     if blank == rows.num_rows:

@@ -190,7 +190,7 @@ def _write_removed(prepared: Prepared, path: Path) -> None:
 
 @contextmanager
 def _naming(option: str, path: Path) -> Iterator[None]:
-    """Name the option and its file in an error of the system."""
+    """Add the option and its file to an error of the system."""
     try:
         yield
     except OSError as error:

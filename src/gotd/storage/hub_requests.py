@@ -26,10 +26,10 @@ _BROKEN = ("ConnectError", "ReadError", "RemoteProtocolError", "ProtocolError", 
 
 
 def asked(request: Callable[[], Answer], what: str) -> Answer:
-    """Make a request, again where the cause of its failure is temporary.
+    """Run a request, and repeat it where the cause of its failure is temporary.
 
     Args:
-        request: Makes it; whatever it raises at last is raised.
+        request: Sends it; what its last try raises is raised.
         what: What is asked for, for the log.
     """
     from huggingface_hub import get_session

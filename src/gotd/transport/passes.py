@@ -31,7 +31,7 @@ from gotd.transport.reference import gather
 from gotd.transport.stored import StoredPlan, fits
 
 # Largest share of a reported error that rounding may contribute. The sample's estimate is
-# itself uncertain, by a factor of two in one of 200 problems, and the promise is a tenth.
+# itself uncertain, and the promise is a tenth.
 ROUNDING_SHARE = 0.025
 
 # Rows whose rounding is measured in float64.

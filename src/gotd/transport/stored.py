@@ -6,10 +6,10 @@ A pass computes the plan ``P_ij = softmax_j(gamma_j - C_ij / eps)`` block by blo
     s_i = sum_j P_ij exp(delta_j),   f_i' = f_i - eps log s_i,
     r_j' = exp(delta_j) sum_i a_i P_ij / s_i
 
-are two matrix-vector products. The entries are stored in float16. Its rounding would be an
-error of ``r'`` that no marginal shows. So only *changes* are taken from the stored plan: ``r'``
-is the mass of the pass plus the difference of two sums over the same rounded entries. The
-error that is left falls with ``delta``. It is measured like that of any pass, see
+are two matrix-vector products. The entries are stored in float16, and the marginal error does
+not show an error of ``r'`` that comes from their rounding. So only *changes* are taken from the
+stored plan: ``r'`` is the mass of the pass plus the difference of two sums over the same rounded
+entries. The error that is left falls with ``delta``. It is measured like that of any pass, see
 `gotd.transport.passes`.
 """
 
@@ -23,10 +23,10 @@ from torch import Tensor
 
 from gotd.transport.blocks import Block
 
-# Largest number of stored entries, two bytes each: half a GiB. It depends on nothing but the
-# problem, so a ranking does not depend on the machine.
+# Largest number of stored entries, two bytes each: half a GiB. It is the same on all machines, so
+# a ranking does not depend on the machine.
 MOST_ENTRIES = 2**28
-# Bytes that a stored row needs beside its entries, in entries.
+# A row has 16 bytes beside its entries, its potential and its mass: as much as eight entries.
 ROW_ENTRIES = 8
 
 # Entries below 6e-8 are stored as 0. After a change of exp(6) they are still below 3e-5, and what

@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from instruction_rows import CHOICE_ROWS
 
 from gotd.config.schemas import TaskLimits
 from gotd.data.base import read_all
@@ -14,18 +15,6 @@ from gotd.data.instructions import InstructionFolder
 from gotd.data.microworld.instructions import COPY, KINDS, InstructionWorld
 from gotd.data.microworld.world import Microworld
 from gotd.data.tasks.instruction import InstructionTask
-
-CHOSEN = [
-    {
-        "id": f"m{n}",
-        "task": "birds",
-        "prompt": f"Is {n} even? (A) yes (B) no",
-        "response": "(A)" if n % 2 == 0 else "(B)",
-        "choices": ["yes", "no"],
-        "label": n % 2,
-    }
-    for n in range(10)
-]
 
 
 def write(root: Path, name: str, rows: list[dict]) -> None:
@@ -39,8 +28,8 @@ def folder(tmp_path) -> InstructionFolder:
     rows = [{"id": f"p{n}", "prompt": f"Ask {n}?", "response": f"Say {n}."} for n in range(60)]
     write(tmp_path, "pool/train-a", rows[:40])
     write(tmp_path, "pool/train-b", rows[40:])
-    write(tmp_path, "targets/mmlu/examples", CHOSEN[:4])
-    write(tmp_path, "targets/mmlu/test", CHOSEN[4:])
+    write(tmp_path, "targets/mmlu/examples", CHOICE_ROWS[:4])
+    write(tmp_path, "targets/mmlu/test", CHOICE_ROWS[4:])
     sums = [
         {"id": "s0", "prompt": "One and one?", "response": "1+1=2 #### 2", "answer": "2"},
         {"id": "s1", "prompt": "Two and two?", "response": "2+2=4 #### 4", "answer": "4"},
@@ -88,7 +77,7 @@ def test_rows_to_answer_have_references_and_choices(folder):
     ],
 )
 def test_rows_that_cannot_be_answered_are_named(folder, row, says):
-    write(Path(folder.path), "targets/mmlu/test", [{**CHOSEN[4], **row}, *CHOSEN[5:]])
+    write(Path(folder.path), "targets/mmlu/test", [{**CHOICE_ROWS[4], **row}, *CHOICE_ROWS[5:]])
     with pytest.raises(ValueError, match=f"mmlu/test {says}"):
         tables(folder, "mmlu")
 
