@@ -72,11 +72,11 @@ class Chats:
         for row, topic in enumerate(topics):
             chance = self.random.random() if kept else 1.0
             if chance < COPIED + CHANGED:
-                turns = json.loads(json.dumps(kept[self.random.integers(len(kept))]))
+                turns = json.loads(json.dumps(kept[int(self.random.integers(len(kept)))]))
                 if chance >= COPIED:
                     turns[-1]["content"] += " changed"
             elif chance < COPIED + CHANGED + LEAKED:
-                turns = test[self.random.integers(len(test))]
+                turns = test[int(self.random.integers(len(test)))]
             else:
                 turns = self.chat(topic)
                 kept.append(turns)

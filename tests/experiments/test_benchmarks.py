@@ -222,6 +222,17 @@ def test_contenders_take_turns_and_explain_their_absence(side_by_side, tmp_path)
     assert side_by_side.ratio(outcomes["c"], outcomes["a"]) is None
 
 
+@pytest.mark.slow
+def test_the_selection_of_the_readme_runs_and_is_planned(tmp_path):
+    result, page = run_quickly("selecting", tmp_path)
+    (one,) = result["selections"].values()
+    assert one["candidates"] == result["chats"] == 2_000
+    assert one["left_out"] > 400  # another language, few stars, copies, chats of the test set
+    assert 0 < one["selected"] < one["candidates"] - one["left_out"]
+    assert min(one["core_s"], one["planned_core_s"]) > 0
+    assert "| README, chats | 2,000 |" in page
+
+
 def test_peak_memory_is_above_what_was_held(side_by_side):
     held = np.ones(2**22)  # 32 MiB
 
