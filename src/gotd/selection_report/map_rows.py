@@ -211,8 +211,6 @@ def _principal_plane(
         The centre ``[d]``, the components ``[d, 2]``, and the share of the variance that they
         have; if nothing varies, components of zeros and ``None``.
     """
-    from sklearn.utils.extmath import randomized_svd
-
     centre = np.mean([rows.mean(axis=0) for rows in sides], axis=0)
     weighted = np.concatenate([(rows - centre) / np.sqrt(len(rows)) for rows in sides])
     plane = np.zeros((weighted.shape[1], 2))
@@ -220,8 +218,8 @@ def _principal_plane(
     # What rounding leaves of equal rows is no variance.
     if variance <= np.finfo(np.float32).eps ** 2 * max(1.0, float(np.square(centre).sum())):
         return centre, plane, None
-    rank = min(2, *weighted.shape)
-    decompose: Any = randomized_svd  # its inferred types know no number of iterations
-    _, values, axes = decompose(weighted, rank, n_iter=7, random_state=0)
-    plane[:, :rank] = axes.T
-    return centre, plane, float(np.square(values).sum()) / variance
+    # The two largest of d eigenvalues: a decomposition of the rows would cost more.
+    values, axes = np.linalg.eigh(weighted.T @ weighted)
+    rank = min(2, len(values))
+    plane[:, :rank] = axes[:, ::-1][:, :rank]
+    return centre, plane, float(values[::-1][:rank].sum()) / variance

@@ -149,7 +149,7 @@ def coverage(
     """
     if target.embeddings is None or any(shard.embeddings is None for shard in candidates):
         return None
-    from sklearn.metrics import pairwise_distances_argmin_min
+    import torch  # not sklearn, whose import costs as much as a small selection
 
     rows = min(budget, COVERAGE_ROWS)
     positions = np.linspace(0, budget - 1, rows).astype(np.int64)
@@ -165,7 +165,11 @@ def coverage(
     ]
     if not all(map(len, (wanted, *chosen))):
         return None
-    selected, at_random = (pairwise_distances_argmin_min(wanted, rows)[1] for rows in chosen)
+    parts = torch.from_numpy(wanted).split(COVERAGE_TARGETS // 8)
+    selected, at_random = (
+        torch.cat([torch.cdist(part, torch.from_numpy(rows)).amin(1) for part in parts]).numpy()
+        for rows in chosen
+    )
     return {
         "mean_distance": float(selected.mean()),
         "mean_distance_random": float(at_random.mean()),

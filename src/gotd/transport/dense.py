@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.special import softmax
 from torch import Tensor
 
 from gotd.transport.problem import NotConverged, Potentials, Problem, potentials_of
@@ -138,7 +137,7 @@ def solve_pot(
     )
     f = epsilon * (np.asarray(log["log_u"]) - np.log(a))
     g = epsilon * (np.asarray(log["log_v"]) - np.log(b))
-    received = a @ softmax(np.log(b) + (g - cost) / epsilon, axis=1)
+    received = a @ torch.softmax(torch.from_numpy(np.log(b) + (g - cost) / epsilon), 1).numpy()
     return _checked(
         problem,
         f,
