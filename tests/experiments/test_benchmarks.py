@@ -233,6 +233,17 @@ def test_the_selection_of_the_readme_runs_and_is_planned(tmp_path):
     assert "| README, chats | 2,000 |" in page
 
 
+@pytest.mark.slow
+def test_growth_is_measured_on_selections_that_find_the_target(tmp_path):
+    result, page = run_quickly("growth", tmp_path)
+    assert [size["rows"] for size in result["sizes"]] == [2_000, 6_000]
+    for size in result["sizes"]:
+        assert size["share_of_target_topics"] > 0.9
+        assert min(size["core_s"], size["peak_anonymous_gib"]) > 0
+    assert (tmp_path / result["figure"]).is_file()
+    assert "| 6,000 |" in page
+
+
 def test_peak_memory_is_above_what_was_held(side_by_side):
     held = np.ones(2**22)  # 32 MiB
 
