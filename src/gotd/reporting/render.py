@@ -26,7 +26,7 @@ from rich.text import Text
 # Headings of columns of text, the first column of every table apart.
 _TEXT = {
     *("against", "arm", "domain", "error", "id", "message", "method", "metric", "task", "text"),
-    *("value", "verdict", "where", "who"),
+    *("command", "value", "verdict", "where", "who"),
 }
 
 

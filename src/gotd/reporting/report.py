@@ -16,6 +16,7 @@ from gotd.reporting.cells import Block, blocks
 from gotd.reporting.claims import Claim, claims_tables, read_claims
 from gotd.reporting.drawing import to_svg
 from gotd.reporting.figures import block_figures
+from gotd.reporting.leaderboard import leaderboard
 from gotd.reporting.paper_rows import paper_table
 from gotd.reporting.published import Published, published_tables, read_published
 from gotd.reporting.records import Record, fingerprint, merge
@@ -64,10 +65,10 @@ def write_report(
     """Write every table and figure that the records support, and a page that holds all.
 
     Below ``out``: ``tables/<experiment>`` with sweeps, scores and comparisons, the same with
-    ``_by_task``, ``_selections`` and ``_cost`` (only this one depends on more than the
-    fingerprint), each as ``.md`` and ``.tex``; ``tables/paper`` with each row of the paper's
-    tables; ``figures/<experiment>_…svg``; ``report.html``. Files of earlier reports that
-    this one does not write stay.
+    ``_by_task``, ``_selections`` and ``_cost``, each as ``.md`` and ``.tex``; ``tables/paper``
+    with each row of the paper's tables; ``figures/<experiment>_…svg``; ``leaderboard.md``
+    where five selectors or more ran; ``report.html``. Only costs depend on more than the
+    fingerprint. Files of earlier reports that this one does not write stay.
 
     Args:
         records: Validated records, of one experiment or several, repeats allowed.
@@ -110,6 +111,10 @@ def write_report(
         section = Section("GOT-D: published beside measured", (paper_table(published, every),))
         texts |= _tables("paper", {"": [section]}, out / "tables", stamp)
         sections.append(section)
+    if ranked := leaderboard(every):
+        text = render("tables.md", "Leaderboard", ranked, stamp=stamp)
+        texts[out / "leaderboard.md"] = text
+        sections = ranked + sections
     details.append(Section("All records", (tables.provenance_table(records),)))
     title = "Report: " + ", ".join(experiments)
     page = render("page.html", title, sections, details=details, stamp=stamp)
