@@ -92,10 +92,13 @@ def measured(command: Sequence[str], store: Path) -> dict[str, float]:
 
 
 def _watch(process: subprocess.Popen[bytes], peak: list[float]) -> None:
+    last = 0.0
     while process.poll() is None:
-        kib = sum(map(_anonymous_kib, _family(process.pid)))
-        peak[0] = max(peak[0], round(kib / 2**20, 3))
-        time.sleep(0.1)
+        gib = round(sum(map(_anonymous_kib, _family(process.pid))) / 2**20, 3)
+        # For an instant a new child counts the memory of its parent, so one sample is no peak.
+        peak[0] = max(peak[0], min(last, gib))
+        last = gib
+        time.sleep(0.05)
 
 
 def _family(pid: int) -> list[int]:
