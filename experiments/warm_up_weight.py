@@ -122,33 +122,6 @@ def interval(changes: Sequence[Change]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def best_shares(target: Sequence[float], pool: Sequence[float], weight: float) -> list[float]:
-    """Compute the shares of a selection that minimise the target's loss under the mixture.
-
-    It minimises ``-sum_d t_d log((1 - weight) p_d + weight u_d)`` over shares u. The solution
-    fills up: ``weight u_d = max(0, level t_d - (1 - weight) p_d)``.
-
-    Args:
-        target: Shares t of the target.
-        pool: Shares p of the pool, of the same domains.
-        weight: Weight of the selection, in (0, 1].
-
-    Returns:
-        Shares u, which sum to 1.
-    """
-    t, p = np.asarray(target, float), (1 - weight) * np.asarray(pool, float)
-    served = t > 0
-    order = sorted(np.flatnonzero(served), key=lambda d: p[d] / t[d])
-    for count in range(len(order), 0, -1):  # the domains that are filled up
-        filled = order[:count]
-        level = (weight + p[filled].sum()) / t[filled].sum()
-        if level * t[filled[-1]] >= p[filled[-1]]:
-            break
-    u = np.zeros(len(t))
-    u[filled] = (level * t[filled] - p[filled]) / weight
-    return [float(share) for share in u]
-
-
 def changes_of(record: dict[str, Any]) -> list[Change]:
     """Read the change of both parts of a target from a record of the gap experiment."""
     selection, task = record["selection"], record["config"]["task"]
@@ -179,28 +152,73 @@ def measure(budget: int, seeds: Sequence[int], overrides: Sequence[str]) -> list
     return changes
 
 
+def best_missing_share(fits: dict[str, Fit], pool: dict[str, float]) -> float:
+    """Compute the missing part's share that minimises the mean loss of both parts.
+
+    Args:
+        fits: The curve of each part.
+        pool: Its share of the pool.
+
+    Returns:
+        The best of 1,001 shares in [0, 1]; the covered part gets the rest.
+    """
+    shares = np.linspace(0, 1, 1001)
+    given = {"missing": shares, "covered": 1 - shares}
+    losses = [
+        -fits[part].slope * np.log1p(fits[part].weight * (given[part] / pool[part] - 1))
+        for part in PARTS
+    ]
+    return float(shares[int(np.argmin(sum(losses)))])
+
+
+def estimate(budget: int, changes: Sequence[Change]) -> list[dict[str, Any]]:
+    """Fit one weight for both parts, and one for each part.
+
+    Returns:
+        Rows of the table: one weight, covered, missing, each its own.
+    """
+    pool = {
+        part: float(np.mean([one.pool for one in changes if one.part == part])) for part in PARTS
+    }
+    of = {part: [one for one in changes if one.part == part] for part in PARTS}
+    whole, fits = fit_weight(changes), {part: fit_weight(of[part]) for part in PARTS}
+    row = {"budget": budget, "best_missing_share": None, "fit": None, "low": None, "high": None}
+    rows = []
+    for name, chosen, fit in (
+        ("one weight", changes, whole),
+        *((f"{part} alone", of[part], fits[part]) for part in PARTS),
+    ):
+        low, high = interval(chosen)
+        rows.append(row | {"parts": name, "fit": asdict(fit), "low": low, "high": high})
+    rows[0]["best_missing_share"] = best_missing_share(dict.fromkeys(PARTS, whole), pool)
+    own = row | {"parts": "each its own", "best_missing_share": best_missing_share(fits, pool)}
+    return [*rows, own]
+
+
 def tabulate(rows: Sequence[dict[str, Any]], command: str) -> str:
     """Format the estimates as Markdown."""
     lines = [
         "# Weight of a warm-up",
         "",
         "Estimated from the change of held-out losses after warm-ups on random rows of known "
-        "shares. Explained: share of the variance within a domain. The last column is the share "
-        "of the missing domain that would lower the target's loss most, by this weight.",
+        "shares. Slope: nats. Explained: share of the variance within a domain. Last column: "
+        "the share of the missing domain at which the mean loss of both halves is least by these "
+        "curves.",
         "",
-        "| budget | weight | 95 % interval | slope, nats | explained | best missing share |",
-        "| ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| budget | parts | weight | 95 % interval | slope | explained | best missing share |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in rows:
-        fit = row["fit"]
-        cells = [
-            f"{row['budget']:,}",
-            f"{fit['weight']:.3f}",
-            f"{row['low']:.3f} to {row['high']:.3f}",
-            f"{fit['slope']:.4f}",
-            f"{fit['explained']:.2f}",
-            f"{row['best_missing_share']:.2f}",
-        ]
+        cells = [f"{row['budget']:,}", row["parts"], "", "", "", ""]
+        if fit := row["fit"]:
+            cells[2:] = [
+                f"{fit['weight']:.3f}",
+                f"{row['low']:.3f} to {row['high']:.3f}",
+                f"{fit['slope']:.4f}",
+                f"{fit['explained']:.2f}",
+            ]
+        best = row["best_missing_share"]
+        cells.append("" if best is None else f"{best:.2f}")
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"Command: `{command}`", ""])
 
@@ -217,28 +235,18 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     budgets, seeds = (
         [int(number) for number in given.split(",")] for given in (options.budgets, options.seeds)
     )
-    rows = []
+    rows, points = [], []
     for budget in budgets:
         changes = measure(budget, seeds, options.overrides)
-        fit, (low, high) = fit_weight(changes), interval(changes)
-        pool = [np.mean([one.pool for one in changes if one.part == part]) for part in PARTS]
-        rows.append(
-            {
-                "budget": budget,
-                "fit": asdict(fit),
-                "low": low,
-                "high": high,
-                "best_missing_share": best_shares([0.5, 0.5], pool, fit.weight)[1],
-                "changes": [asdict(one) for one in changes],
-            }
-        )
+        rows += estimate(budget, changes)
+        points += [{"budget": budget, **asdict(one)} for one in changes]
     said = [word for word in options.overrides if not word.startswith("store=")]
     command = f"python experiments/warm_up_weight.py --budgets {options.budgets}"
     page = tabulate(rows, " ".join([command, *said]))
     folder = options.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{options.name}.md").write_text(page, encoding="utf-8")
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    lines = "".join(json.dumps(row) + "\n" for row in [*rows, *points])
     (folder / f"{options.name}.jsonl").write_text(lines, encoding="utf-8")
     print(page)
     return rows

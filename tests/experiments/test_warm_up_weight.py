@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import minimize_scalar
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "warm_up_weight.py"
 
@@ -53,22 +53,31 @@ def test_the_interval_has_the_weight(script):
     assert high - low < 0.4
 
 
-@pytest.mark.parametrize("weight", [0.05, 0.3, 1.0])
-@pytest.mark.parametrize("target", [[0.5, 0.5, 0.0], [0.1, 0.2, 0.7], [0.9, 0.05, 0.05]])
-def test_the_best_shares_solve_the_convex_program(script, target, weight):
-    pool, t = np.array([0.6, 0.02, 0.38]), np.array(target)
+@pytest.mark.parametrize("weight", [0.05, 0.3, 0.8])
+def test_the_best_share_solves_the_convex_program(script, weight):
+    pool = {"covered": 0.13, "missing": 0.02}
+    fits = {
+        "covered": script.Fit(weight, 0.03, 1.0),
+        "missing": script.Fit(0.05, 0.1, 1.0),
+    }
 
-    def loss(u):
-        mixture = (1 - weight) * pool + weight * u
-        return -float(t[t > 0] @ np.log(np.maximum(mixture[t > 0], 1e-12)))
+    def loss(share):
+        given = {"missing": share, "covered": 1 - share}
+        mixed = {part: 1 + fits[part].weight * (given[part] / pool[part] - 1) for part in fits}
+        return -sum(fits[part].slope * np.log(mixed[part]) for part in fits)
 
-    shares = np.array(script.best_shares(target, pool, weight))
-    assert shares.sum() == pytest.approx(1)
-    assert (shares >= 0).all()
-    whole = {"type": "eq", "fun": lambda u: u.sum() - 1}
-    start = np.full(3, 1 / 3)
-    found = minimize(loss, start, bounds=[(0, 1)] * 3, constraints=whole, options={"ftol": 1e-12})
-    assert loss(shares) <= found.fun + 1e-7
+    found = minimize_scalar(loss, bounds=(0, 1), method="bounded")
+    assert script.best_missing_share(fits, pool) == pytest.approx(found.x, abs=2e-3)
+
+
+def test_parts_with_weights_of_their_own_are_fitted_apart(script):
+    rows = script.estimate(300, changes(script, 0.3, noise=0.001))
+    assert [row["parts"] for row in rows] == [
+        *("one weight", "covered alone", "missing alone", "each its own"),
+    ]
+    for row in rows[:3]:
+        assert row["low"] <= row["fit"]["weight"] <= row["high"]
+    assert rows[0]["best_missing_share"] == pytest.approx(rows[3]["best_missing_share"], abs=0.2)
 
 
 def test_a_change_is_read_for_each_part(script):
@@ -92,8 +101,10 @@ def test_a_change_is_read_for_each_part(script):
     assert covered.unit == missing.unit == "gap, draw 2"
 
 
-def test_the_page_has_a_row_for_each_budget(script):
+def test_the_page_has_a_row_for_each_estimate(script):
     fit = {"weight": 0.3, "slope": 0.04, "explained": 0.9}
-    row = {"budget": 1000, "fit": fit, "low": 0.2, "high": 0.45, "best_missing_share": 0.63}
-    page = script.tabulate([row], "command")
-    assert "| 1,000 | 0.300 | 0.200 to 0.450 | 0.0400 | 0.90 | 0.63 |" in page
+    row = {"budget": 1000, "parts": "one weight", "fit": fit, "low": 0.2, "high": 0.45}
+    own = {"budget": 1000, "parts": "each its own", "fit": None, "best_missing_share": 0.79}
+    page = script.tabulate([row | {"best_missing_share": 0.63}, own], "command")
+    assert "| 1,000 | one weight | 0.300 | 0.200 to 0.450 | 0.0400 | 0.90 | 0.63 |" in page
+    assert "| 1,000 | each its own |  |  |  |  | 0.79 |" in page
