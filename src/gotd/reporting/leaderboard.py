@@ -105,8 +105,10 @@ def _places(gains: Sequence[Floats]) -> Iterable[str]:
     values = np.stack(gains)
     if values.shape[1] < LEAST_SEEDS:
         return [""] * len(values)
-    drawn = np.random.default_rng(SEED).integers(0, values.shape[1], (RESAMPLES, values.shape[1]))
-    counts = np.stack([np.bincount(row, minlength=values.shape[1]) for row in drawn])
+    resampled = np.random.default_rng(SEED).integers(
+        0, values.shape[1], (RESAMPLES, values.shape[1])
+    )
+    counts = np.stack([np.bincount(row, minlength=values.shape[1]) for row in resampled])
     means = counts @ values.T
     ranks = 1 + (means[:, :, None] < means[:, None, :]).sum(axis=2)
     low, high = np.quantile(ranks, [0.025, 0.975], axis=0, method="nearest")

@@ -67,8 +67,8 @@ def write_report(
     Below ``out``: ``tables/<experiment>`` with sweeps, scores and comparisons, the same with
     ``_by_task``, ``_selections`` and ``_cost``, each as ``.md`` and ``.tex``; ``tables/paper``
     with each row of the paper's tables; ``figures/<experiment>_…svg``; ``leaderboard.md``
-    where five selectors or more ran; ``report.html``. Only costs depend on more than the
-    fingerprint. Files of earlier reports that this one does not write stay.
+    from five selectors on; ``report.html``. Only costs depend on more than the fingerprint.
+    Files of earlier reports that this one does not write stay.
 
     Args:
         records: Validated records, of one experiment or several, repeats allowed.
@@ -103,8 +103,7 @@ def write_report(
         files = {end: _sections(members, makers) for end, makers in _DETAILS.items()}
         texts |= _tables(experiment, {"": main, **files}, out / "tables", stamp)
         for picture in (picture for section in main for picture in section.pictures):
-            name = f"{_file_name(experiment)}_{picture.name}.svg"
-            texts[out / "figures" / name] = picture.svg
+            texts[out / "figures" / f"{_file_name(experiment)}_{picture.name}.svg"] = picture.svg
         sections += main
         details += _sections(members, [first_rows_table]) + sum(files.values(), [])
     if published:
@@ -112,12 +111,10 @@ def write_report(
         texts |= _tables("paper", {"": [section]}, out / "tables", stamp)
         sections.append(section)
     if ranked := leaderboard(every):
-        text = render("tables.md", "Leaderboard", ranked, stamp=stamp)
-        texts[out / "leaderboard.md"] = text
-        sections = ranked + sections
+        texts[out / "leaderboard.md"] = render("tables.md", "Leaderboard", ranked, stamp=stamp)
     details.append(Section("All records", (tables.provenance_table(records),)))
-    title = "Report: " + ", ".join(experiments)
-    page = render("page.html", title, sections, details=details, stamp=stamp)
+    title, shown = "Report: " + ", ".join(experiments), ranked + sections
+    page = render("page.html", title, shown, details=details, stamp=stamp)
     texts[out / "report.html"] = page
     for path, text in texts.items():
         write_text(path, text)
