@@ -5,6 +5,7 @@ loosest is solved on until all rows are proven. Shares are of selections of 1 an
 Whether the selection is in fact the exact one is known from that last solution.
 
     DATA=../shared/data python experiments/benchmarks/proofs.py --rounds 1
+    python experiments/benchmarks/proofs.py --rounds 1 --mixture --rows 1000000
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from selection import embed, load_rows
-from side_by_side import command, describe_machine, options, pin, table, write
+from side_by_side import command, describe_machine, mixture, options, pin, table, write
 
 from gotd.data.sampling import uniform_by_id
 from gotd.transport import Compute, Potentials, Problem, solve_semidual
@@ -24,6 +26,7 @@ from gotd.transport.proof import Proof, count_proven, examine, prove
 
 TOLERANCES, SHARES = (5e-3, 5e-4, 1e-6), (0.01, 0.05)
 PROVE = "prove"
+MIXTURE_WIDTH = 384
 
 
 def core_seconds(since: float) -> float:
@@ -44,7 +47,9 @@ def shares(solved: Potentials, found: Proof, exact: np.ndarray) -> list[dict[str
     return rows
 
 
-def measure(problem: Problem, priority: np.ndarray, compute: Compute) -> list[dict[str, Any]]:
+def measure(
+    problem: Problem, priority: np.ndarray, compute: Compute, tolerances: Sequence[float]
+) -> list[dict[str, Any]]:
     """Solve and examine at every tolerance, and prove from the loosest."""
 
     def solve(tolerance: float) -> tuple[Potentials, float]:
@@ -52,11 +57,11 @@ def measure(problem: Problem, priority: np.ndarray, compute: Compute) -> list[di
         settings = {"tolerance": tolerance, "max_passes": 30, "on_failure": "warn"}
         return solve_semidual(problem, [priority], compute=compute, **settings), core_seconds(start)
 
-    solved, solve_s = solve(TOLERANCES[0])
+    solved, solve_s = solve(max(tolerances))
     start = time.process_time()
     exact, found = prove(problem, solved, compute)
     rows = [row(PROVE, exact, found, solve_s, core_seconds(start), exact.candidate[0])]
-    for tolerance in reversed(TOLERANCES):
+    for tolerance in sorted(tolerances):
         solved, solve_s = solve(tolerance)
         start = time.process_time()
         found = examine(problem, solved, compute)
@@ -128,15 +133,22 @@ def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--rows", type=int)
     parser.add_argument("--targets", type=int)
+    parser.add_argument("--mixture", action="store_true", help="a generated mixture, not DATA")
+    parser.add_argument("--tolerances", default=",".join(f"{t:g}" for t in TOLERANCES))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    tolerances = [float(given) for given in arguments.tolerances.split(",")]
     pin(arguments.core)
     n = arguments.rows or (1_500 if arguments.quick else 50_000)
     m = arguments.targets or (20 if arguments.quick else 500)
     machine = describe_machine(("torch", "gotd"))
-    pool, target, described = load_rows(n, m, arguments.seed)
-    x, y = embed(pool, target)
-    priority = uniform_by_id(pool.ids, arguments.seed, "got_d reference")
+    if arguments.mixture:
+        x, y = mixture(n, (m,), MIXTURE_WIDTH, arguments.seed)
+        ids, described = pa.array(map(str, range(n))), "a mixture of 40 clusters"
+    else:
+        pool, target, described = load_rows(n, m, arguments.seed)
+        (x, y), ids = embed(pool, target), pool.ids
+    priority = uniform_by_id(ids, arguments.seed, "got_d reference")
     result = {
         "command": command(),
         "hardware": machine,
@@ -145,7 +157,7 @@ def main() -> None:
         "m": m,
         "d": x.shape[1],
         "data": described,
-        "rows": measure(Problem(y, [x]), priority, Compute(device="cpu")),
+        "rows": measure(Problem(y, [x]), priority, Compute(device="cpu"), tolerances),
     }
     write(arguments, result, "Transport: which part of a selection is proven", as_page(result))
 
