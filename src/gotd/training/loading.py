@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gotd.storage.environment import check_docstrings
 from gotd.storage.model_files import hub_commit
 
 ADAPTER = "adapter_config.json"
@@ -161,6 +162,7 @@ def _rows_of_embeddings(model: Path | str, revision: str | None) -> int | None:
 @contextmanager
 def _errors_of(model: Path | str) -> Iterator[None]:
     """Raise what goes wrong when a model is loaded as one line that names it."""
+    check_docstrings()
     try:
         yield
     except OSError as error:
