@@ -118,6 +118,32 @@ def test_quotes_inside_texts_hide_nothing(tmp_path):
     assert read(path)["text"].to_pylist() == ['two "lines"\nof text', 'a 5" pipe']
 
 
+@pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_quotes_after_a_backslash_are_refused(tmp_path, suffix, mark):
+    """C11: `"he said \\"hi\\""` of Spark lost a quote and kept the others."""
+    path = tmp_path / f"q.{suffix}"
+    path.write_text(
+        f'id{mark}text\n1{mark}"two\nlines, ""so"""\n2{mark}"he said \\"hi\\" to me"\n'
+    )
+    with pytest.raises(ValueError, match="row 2: a double quote .* with a backslash"):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        ('Schr\\"odinger and G\\"odel', 'Schr\\"odinger and G\\"odel'),  # not quoted
+        ('"Schr\\""odinger, his cat"', 'Schr\\"odinger, his cat'),
+        ('"C:\\"', "C:\\"),
+        ('"C:\\new, ""D:\\"""', 'C:\\new, "D:\\"'),
+    ],
+)
+def test_a_backslash_of_a_text_stays(tmp_path, written, text):
+    path = tmp_path / "q.csv"
+    path.write_text(f"text,id\n{written},1\n{written},2\n")
+    assert read(path)["text"].to_pylist() == [text, text]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
 def test_text_of_another_encoding_is_refused(tmp_path, encoding):
     """A16: texts full of zero bytes were read."""
