@@ -173,6 +173,26 @@ def test_rows_are_numbered_on_request_whatever_ids_they_have(here, ids):
     assert {row["id"] for row in here.rows()} <= {"a#1", "a#2", "b#1", "b#2"}
 
 
+def test_pieces_of_a_few_words_are_named_with_a_remedy(here):
+    """A10: DSIR chooses the short last pieces, of which nothing was said on the terminal."""
+    words = [f"w{n}" for n in range(200)]
+    rows = [{"text": " ".join(words[n : n + 24] + ["the dog barks"])} for n in range(60)]
+    pool = named_pool(here.folder / "long.jsonl", rows)
+    cut = ("--method", "dsir", "--unit", "fixed", "--length-chars", "90", "--budget", "9")
+    status, printed = here.select(*cut, pool=pool)
+    assert status == 0
+    assert "at an equal number of rows this is less text. Give --min-chars" in printed
+    status, printed = here.select(*cut, "--min-chars", "80", pool=pool, out="long")
+    assert status == 0
+    assert "less text" not in printed
+    assert min(len(row["text"]) for row in here.rows("long")) >= 80
+
+
+def named_pool(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    return path
+
+
 NAMES = {
     "domains of numbers": [{"domain": 1}, {"domain": 2.5}],
     "domains that are lists": [{"domain": ["a"]}, {"domain": None}],
