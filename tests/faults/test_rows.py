@@ -122,9 +122,7 @@ def test_quotes_inside_texts_hide_nothing(tmp_path):
 def test_quotes_after_a_backslash_are_refused(tmp_path, suffix, mark):
     """C11: `"he said \\"hi\\""` of Spark lost a quote and kept the others."""
     path = tmp_path / f"q.{suffix}"
-    path.write_text(
-        f'id{mark}text\n1{mark}"two\nlines, ""so"""\n2{mark}"he said \\"hi\\" to me"\n'
-    )
+    path.write_text(f'id{mark}text\n1{mark}"two\nlines, ""so"""\n2{mark}"he said \\"hi\\" to me"\n')
     with pytest.raises(ValueError, match="row 2: a double quote .* with a backslash"):
         read(path)
 
