@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import logging
 import os
 import re
 import runpy
 import subprocess
 import sys
 import tomllib
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,6 +26,7 @@ import gotd
 from gotd.cli import main as command
 from gotd.cli.main import main
 from gotd.pipeline.request import Request
+from gotd.runs.process import warnings_logged
 from gotd.training.loading import load_config
 
 TOP = Path(__file__).parents[2]
@@ -180,6 +183,33 @@ def test_no_message_names_a_file_that_is_not_installed():
 def test_modules_that_are_named_exist():
     for name, _ in said(r"python -m ([\w.]+)"):
         assert importlib.util.find_spec(name)
+
+
+# Warnings are messages like any other
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_source(monkeypatch, capsys):
+    """A RuntimeWarning was shown with the path and the text of a line of the source."""
+
+    def warns(_: Any) -> None:
+        warnings.warn("may hide a small\n  group of \x1b[1mtargets", RuntimeWarning, stacklevel=2)
+
+    for handler in list(logging.getLogger().handlers):
+        logging.getLogger().removeHandler(handler)  # else it keeps the stream of another test
+    monkeypatch.setattr(command, "_report", warns)
+    assert main(["report", "x"]) == 0
+    said = capsys.readouterr().err
+    assert_one_line(said, "may hide a small group of")
+    assert "RuntimeWarning" not in said
+    assert ".py" not in said
+    assert "\x1b" not in said
+
+
+def test_a_warning_outside_of_a_command_is_left_to_python():
+    with warnings_logged(), pytest.warns(UserWarning, match="inner"):
+        warnings.warn("inner", UserWarning, stacklevel=1)
+    with pytest.warns(UserWarning, match="outer"):
+        warnings.warn("outer", UserWarning, stacklevel=1)
 
 
 # C12: nobody reads the output

@@ -51,17 +51,18 @@ def _main(arguments: Sequence[str] | None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    from gotd.runs.process import closed_output_ignored
+    from gotd.runs.process import closed_output_ignored, warnings_logged
     from gotd.storage.artifacts import ArtifactError
     from gotd.storage.environment import check_docstrings
 
     try:
         if options.command not in WITHOUT_MODELS:
             check_docstrings()
-        if options.command in PRINTERS:
-            return _printed(options)
-        with closed_output_ignored():
-            return int(options.run(options) or 0)
+        with warnings_logged():
+            if options.command in PRINTERS:
+                return _printed(options)
+            with closed_output_ignored():
+                return int(options.run(options) or 0)
     except (ValueError, OSError, ArtifactError) as error:
         print(printable(f"gotd {options.command}: {error}"), file=sys.stderr)
         return 2

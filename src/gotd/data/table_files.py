@@ -216,7 +216,7 @@ def _check_escapes(path: Path) -> None:
             if ended:
                 raise ValueError(
                     f"{path} row {row}: a double quote inside a text is written with a backslash; "
-                    "write it twice (in Spark the option escape='\"'), or give JSON lines or Parquet"
+                    "write it twice (in Spark the option escape='\"'), or give JSON lines"
                 )
             row += not quoted
 
