@@ -25,8 +25,14 @@ import pytest
 import gotd
 from gotd.cli import main as command
 from gotd.cli.main import main
+from gotd.data.columns import Columns
+from gotd.data.inputs import named_parts
+from gotd.data.rows import Rows
 from gotd.pipeline.request import Request
+from gotd.reporting.records import read_jsonl
+from gotd.runs.expand import expand
 from gotd.runs.process import warnings_logged
+from gotd.storage.artifacts import Store
 from gotd.training.loading import load_config
 
 TOP = Path(__file__).parents[2]
@@ -183,6 +189,78 @@ def test_no_message_names_a_file_that_is_not_installed():
 def test_modules_that_are_named_exist():
     for name, _ in said(r"python -m ([\w.]+)"):
         assert importlib.util.find_spec(name)
+
+
+# C14, C17, C18, C22: values and files that nobody expects
+
+
+@pytest.mark.parametrize("option", ["--store", "--out", "--weights", "--removed"])
+def test_an_empty_name_is_not_the_working_folder(here, option, capsys):
+    """C14: `--store ''` made its folders there."""
+    with pytest.raises(SystemExit) as stopped:
+        here.select(option, "")
+    assert stopped.value.code == 2
+    assert f"{option}: must name a file or folder" in capsys.readouterr().err
+
+
+def test_an_empty_store_of_a_configuration_is_refused():
+    for call in (lambda: Store(""), lambda: gotd.GOTD(store=" ")):
+        with pytest.raises(ValueError, match="the store needs a name"):
+            call()
+
+
+@pytest.mark.parametrize("override", ["task=rte,", "task=,rte", "task=[rte", "seed=1,,2"])
+def test_an_override_that_cannot_be_read_is_said_in_words(override, capsys):
+    """C17: the words of Hydra's lexer."""
+    assert main(["run", "experiment=glue", override]) == 2
+    said = capsys.readouterr().err
+    assert_one_line(said, f"{override!r} cannot be read; write name=value")
+    assert "Lexer" not in said
+
+
+def test_a_pattern_of_options_is_expanded():
+    """C17: `ConfigLoader is not set`."""
+    cells = expand(["experiment=glue", "task=glob(col*)", "selector=none", "seed=1"])
+    assert [config.task.name for config, _ in cells] == ["cola"]
+
+
+def test_a_help_that_hydra_lacks_is_refused(capsys):
+    """C17: `--hydra-help` ended in a traceback."""
+    assert main(["run", "experiment=glue", "--hydra-help"]) == 2
+    assert_one_line(capsys.readouterr().err, "there is no flag --hydra-help")
+
+
+def test_records_with_a_byte_order_mark_are_read(tmp_path, monkeypatch):
+    """C18: an editor writes one, and the file was refused."""
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"key": "a"}\n{"key": "b"}\n')
+    monkeypatch.setattr("gotd.reporting.records.validate", lambda record, _: record)
+    assert [record["key"] for record in read_jsonl(path)] == ["a", "b"]
+
+
+def test_a_pool_of_one_row_needs_no_transport(here):
+    """C22: GOT-D raised the words of its solver."""
+    pool = here.folder / "one.txt"
+    pool.write_text("the dog barks\n")
+    assert here.select("--budget", "1", pool=pool)[0] == 0
+    assert len(here.rows()) == 1
+
+
+def test_a_stored_file_that_is_cut_while_it_is_used_is_named(tmp_path):
+    """C3: `Not an Arrow file`, without a name."""
+    path = tmp_path / "rows-00000.arrow"
+    for content in (b"", b"ARROW1\0\0"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"rows-00000\.arrow cannot be read .*; delete"):
+            Rows.open(path)
+
+
+@pytest.mark.parametrize("name", ["p.JSONL", "p.Csv", "p.pq", "p.ndjson"])
+def test_another_spelling_of_a_suffix_is_refused_with_those_that_are_known(tmp_path, name):
+    """C8, as intended: the end of a name alone decides the format, so there is one spelling."""
+    (tmp_path / name).write_text('{"text": "a"}\n')
+    with pytest.raises(ValueError, match=r"unknown format; use one of \.parquet.*\.jsonl"):
+        named_parts([str(tmp_path / name)], Columns(), tmp_path / "record")
 
 
 # Warnings are messages like any other

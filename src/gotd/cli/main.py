@@ -91,7 +91,7 @@ class _Formatter(logging.Formatter):
 
 def _parser() -> argparse.ArgumentParser:
     from gotd.cli.compare_arguments import add_compare
-    from gotd.cli.select_arguments import add_diff, add_select
+    from gotd.cli.select_arguments import add_diff, add_select, named_path
 
     parser = argparse.ArgumentParser(
         prog="gotd",
@@ -118,13 +118,17 @@ def _parser() -> argparse.ArgumentParser:
     report = add(
         "report", _report, "tables (Markdown, LaTeX), figures and one HTML page from records"
     )
-    report.add_argument("records", nargs="*", type=Path, help="JSONL files; default: all committed")
-    report.add_argument("--out", type=Path, default=Path("results"), help="folder to write into")
+    report.add_argument(
+        "records", nargs="*", type=named_path, help="JSONL files; default: all committed"
+    )
+    report.add_argument(
+        "--out", type=named_path, default=Path("results"), help="folder to write into"
+    )
 
     export = add(
         "export", _export, "a finished cell's model as a Hugging Face folder with a card", "+"
     )
-    export.add_argument("--out", type=Path, required=True, help="folder to write")
+    export.add_argument("--out", type=named_path, required=True, help="folder to write")
     export.add_argument("--push", metavar="NAME", help="also push it to this name on the Hub")
 
     add("doctor", _doctor, "is this machine ready: GPU, hub, disk, versions")

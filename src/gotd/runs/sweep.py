@@ -64,7 +64,7 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
 def _run(experiment: str, given: Sequence[str]) -> int:
     """Run an experiment; see `run`."""
     overrides = [f"experiment={experiment}", *given]
-    if any(flag in given for flag in ("--help", "-h", "--hydra-help", "--info")):
+    if any(flag in given for flag in ("--help", "-h", "--info")):
         _launch(overrides)
         return 0
     try:

@@ -144,7 +144,10 @@ class Store:
         root: Folder of the store; created with the first artifact.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | str) -> None:
+        if not str(root).strip():
+            raise ValueError("the store needs a name; an empty name is the working folder")
+        root = Path(root)
         check_path(root, "the store")
         self.root = root.absolute()
         self._verified: set[Path] = set()
