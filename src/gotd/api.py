@@ -100,7 +100,8 @@ class GOTD:
         }
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
-        self._store = Store(self._temporary.name if self._temporary else str(store))
+        temporary = self._temporary
+        self._store = Store(temporary.name, temporary=True) if temporary else Store(str(store))
         self._request: Request | None = None
 
     # long: two thirds of it state and document the arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import importlib.util
 import logging
@@ -30,9 +31,10 @@ from gotd.data.inputs import named_parts
 from gotd.data.rows import Rows
 from gotd.pipeline.request import Request
 from gotd.reporting.records import read_jsonl
-from gotd.runs.expand import expand
+from gotd.reporting.tables import counted_seeds
+from gotd.runs.expand import expand, expand_cells
 from gotd.runs.process import warnings_logged
-from gotd.storage.artifacts import Store
+from gotd.storage.artifacts import ArtifactError, Step, Store
 from gotd.training.loading import load_config
 
 TOP = Path(__file__).parents[2]
@@ -261,6 +263,31 @@ def test_another_spelling_of_a_suffix_is_refused_with_those_that_are_known(tmp_p
     (tmp_path / name).write_text('{"text": "a"}\n')
     with pytest.raises(ValueError, match=r"unknown format; use one of \.parquet.*\.jsonl"):
         named_parts([str(tmp_path / name)], Columns(), tmp_path / "record")
+
+
+def test_a_full_disk_has_a_remedy_that_a_temporary_store_has(tmp_path):
+    """C10: the Python API said that the next run resumes, but its store is removed."""
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for temporary, remedy in ((False, "it resumes"), (True, "name a store on another disk")):
+        store = Store(tmp_path / str(temporary), temporary)
+        with pytest.raises(ArtifactError, match=remedy):
+            store.get(Step("kind", 1, "name", {}, full))
+
+
+def test_the_arm_without_training_is_one_cell_at_every_budget():
+    """C26: it ran once per budget."""
+    overrides = ["experiment=glue", "task=cola", "selector=none", "seed=1", "budget=100,200"]
+    cells, _ = expand_cells(overrides)
+    assert len(cells) == 2
+    assert len({cell.record.key for cell in cells}) == 1
+
+
+def test_one_seed_is_no_plural():
+    """C27: "1 seeds"."""
+    assert [counted_seeds(1), counted_seeds(3)] == ["1 seed", "3 seeds"]
 
 
 # Warnings are messages like any other

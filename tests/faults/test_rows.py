@@ -142,6 +142,31 @@ def test_a_backslash_of_a_text_stays(tmp_path, written, text):
     assert read(path)["text"].to_pylist() == [text, text]
 
 
+def test_files_of_one_name_have_the_domain_of_their_folder(tmp_path):
+    """C6: `lang=en/part-0` and `lang=de/part-0` were one domain, `part-0`."""
+    for name in ("lang=en/part-0", "lang=de/part-0", "lang=de/other"):
+        path = tmp_path / "pool" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"text": "a"}\n')
+    parts = named_parts([str(tmp_path / "pool")], Columns(), tmp_path / "record")
+    domains = {part.label: part.domain for part in parts}
+    assert domains == {
+        "lang=de/other.jsonl": None,
+        "lang=de/part-0.jsonl": "lang=de",
+        "lang=en/part-0.jsonl": "lang=en",
+    }
+    # Rows that were stored with the other domain have another key.
+    assert ["domain" in part.identity() for part in parts] == [False, True, True]
+
+
+def test_a_refused_input_leaves_nothing_in_the_store(here):
+    """C2: the part of a folder stayed for ever, since a repaired file has another key."""
+    bad = here.folder / "bad.jsonl"
+    bad.write_text('{"text": "a"}\n{"text": 1}\n')
+    assert here.select(pool=bad)[0] == 2
+    assert not [*(here.folder / "store").rglob("*.part")]
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
 def test_text_of_another_encoding_is_refused(tmp_path, encoding):
     """A16: texts full of zero bytes were read."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -66,10 +67,12 @@ def pool(
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         pinned = [PinnedPart(*one) for one in zip(parts, stated["parts"], strict=True)]
-        if role == "target":
-            _write_texts(pinned, folder, chunking)
-        else:
-            write_pool(pinned, folder, chunking)
+        write = _write_texts if role == "target" else write_pool
+        try:
+            write(pinned, folder, chunking)
+        except ValueError:  # these bytes are refused each time, and repaired ones have another key
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def work() -> Work:
         assert count is not None
