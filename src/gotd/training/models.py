@@ -171,7 +171,8 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
 
         try:
             commit, wanted = hub_commit(str(model), revision), list(FOLDER_FILES)
-            fetch = partial(snapshot_download, str(model), revision=commit, allow_patterns=wanted)
+            download: Any = snapshot_download  # its overloads do not fit partial
+            fetch = partial(download, str(model), revision=commit, allow_patterns=wanted)
             folder = Path(asked(fetch, f"the model {model}"))
         except (OSError, ValueError) as error:
             raise not_fetched(str(model), error) from error
