@@ -8,7 +8,7 @@ python experiments/domain.py scale=paper_few_labels              # Table 3: 50K,
 
 import sys
 
-from gotd.runs.sweep import run
+from gotd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run("domain"))
+    sys.exit(main(["run", "experiment=domain", *sys.argv[1:]]))

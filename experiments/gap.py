@@ -8,7 +8,7 @@ DATA=folder python experiments/gap.py scale=paper                   # bert-base,
 
 import sys
 
-from gotd.runs.sweep import run
+from gotd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run("gap"))
+    sys.exit(main(["run", "experiment=gap", *sys.argv[1:]]))

@@ -9,7 +9,7 @@ python experiments/glue.py selector=got_d,dsir budget=200,400    # any axis is a
 
 import sys
 
-from gotd.runs.sweep import run
+from gotd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run("glue"))
+    sys.exit(main(["run", "experiment=glue", *sys.argv[1:]]))

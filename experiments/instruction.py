@@ -7,7 +7,7 @@ DATA=folder python experiments/instruction.py scale=folder budget=50 seed=11   #
 
 import sys
 
-from gotd.runs.sweep import run
+from gotd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run("instruction"))
+    sys.exit(main(["run", "experiment=instruction", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ python experiments/labels.py task=rte limits.labels=100,200,400  # any task, any
 
 import sys
 
-from gotd.runs.sweep import run
+from gotd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run("labels"))
+    sys.exit(main(["run", "experiment=labels", *sys.argv[1:]]))

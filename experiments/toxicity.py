@@ -9,7 +9,7 @@ python experiments/toxicity.py selector=got_d budget=100,400    # any axis is a 
 
 import sys
 
-from gotd.runs.sweep import run
+from gotd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run("toxicity"))
+    sys.exit(main(["run", "experiment=toxicity", *sys.argv[1:]]))

@@ -7,7 +7,7 @@ python experiments/zeroshot.py selector=got_d embedder=tfidf_svd,token_mean   # 
 
 import sys
 
-from gotd.runs.sweep import run
+from gotd.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(run("zeroshot"))
+    sys.exit(main(["run", "experiment=zeroshot", *sys.argv[1:]]))

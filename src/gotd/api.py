@@ -24,7 +24,7 @@ from gotd.embedding.encoders import named_encoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.amounts import Amount, parse_share, prepare
 from gotd.pipeline.map import map_of
-from gotd.pipeline.replay import Replay
+from gotd.pipeline.replay import Replay, replay_columns
 from gotd.pipeline.request import Request
 from gotd.pipeline.select import Prepared
 from gotd.pipeline.selection import Selection
@@ -100,7 +100,8 @@ class GOTD:
         }
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
-        self._store = Store(Path(self._temporary.name if self._temporary else str(store)))
+        temporary = self._temporary
+        self._store = Store(temporary.name, temporary=True) if temporary else Store(str(store))
         self._request: Request | None = None
 
     # long: two thirds of it state and document the arguments
@@ -211,7 +212,7 @@ class GOTD:
         amount = _amount(budget, tokens, tokenizer)
         bounds = {"max_per_domain": max_per_domain, "min_per_domain": min_per_domain}
         bounds = {name: _integer(name, n) for name, n in bounds.items() if n is not None}
-        mixed = self._replay(replay, replay_share)
+        mixed = self._replay(replay, replay_share, self._request.columns)
         request = replace(self._request, replay=mixed, **bounds)
         prepared, budgets = prepare(request, [amount], self._store, self._engine)
         (budget,) = budgets.rows
@@ -246,12 +247,13 @@ class GOTD:
             pool.write(part, suffix)
         return pool.summary()
 
-    def _replay(self, given: Any, share: float | None) -> Replay | None:
+    def _replay(self, given: Any, share: float | None, columns: Columns) -> Replay | None:
         if given is None and share is None:
             return None
         if given is None or isinstance(share, bool) or not isinstance(share, Real):
             raise TypeError("replay and replay_share, a number such as 0.2, belong together")
-        return Replay(self._parts(given, "replay", Columns()), float(share), Columns())
+        columns = replay_columns(columns)
+        return Replay(self._parts(given, "replay", columns), float(share), columns)
 
     def _make_request(
         self,

@@ -39,6 +39,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_POST(self):
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.state.busy:
+            self.state.busy -= 1
+            return self.answer({"error": "busy"}, 503)
         if self.path == "/api/repos/create":
             self.state.created.append(json.loads(data))
             if self.state.status != 200:
@@ -64,12 +67,13 @@ class Hub(BaseHTTPRequestHandler):
 def hub(monkeypatch):
     from huggingface_hub import constants
 
-    Hub.state = SimpleNamespace(created=[], commits=[], unknown=[], status=200)
+    Hub.state = SimpleNamespace(created=[], commits=[], unknown=[], status=200, busy=0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("gotd.storage.hub_requests.WAITS_S", (0.0,))
     monkeypatch.setenv("HF_TOKEN", "hf_good")
     yield Hub.state
     server.shutdown()
@@ -96,6 +100,13 @@ def test_one_commit_has_rows_card_report_and_manifest(given, tmp_path, hub, suff
         assert any(name.startswith(pattern) for name in files), pattern
     if suffix == ".jsonl":
         assert files["rows-9.jsonl"] == (tmp_path / "rows-9.jsonl").read_bytes()
+
+
+def test_a_busy_hub_is_asked_again(given, tmp_path, hub):
+    """Sibling of B31: one answer 503 ended a push after all the work."""
+    hub.busy = 1
+    assert select(given, tmp_path / "a.jsonl", "--budget", "5") == 0
+    assert len(hub.created) == len(hub.commits) == 1
 
 
 def test_without_a_token_nothing_is_done(given, tmp_path, hub, monkeypatch, capsys):

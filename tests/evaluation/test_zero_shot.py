@@ -53,6 +53,25 @@ def test_scores_are_those_of_each_full_text_alone(loaded, prompt, whole):
             assert scores["characters"][i].as_py()[c] == len(choice)
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        (["sat", ""], "row 'r' has an empty choice"),
+        ([" ", "sat"], "row 'r' has an empty choice"),
+        ([None, "sat"], "row 'r' has an empty choice"),
+        (["sat", "did sit"], "row 'r': choice 1 adds no token"),
+    ],
+)
+def test_a_choice_of_which_nothing_is_scored_is_refused(loaded, choices, message, whole):
+    """A12: a sum over nothing was the best score."""
+    network, tokenizer = loaded
+    rows = pa.table({"id": ["r"], "text": ["" if whole else "the cat"], "choices": [choices]})
+    prompt = Prompt("{text}", "")  # a template that leaves the choice out
+    with pytest.raises(ValueError, match=message):
+        score_choices(Likelihood(network), tokenizer, rows, prompt, whole)
+
+
 def test_methods_compare_what_they_say():
     scores = pa.table(
         {

@@ -45,6 +45,19 @@ def test_each_test_that_kills_a_mutant_exists():
         assert row[2] in names_in(TOP / row[1])
 
 
+PROGRAMS = [
+    match
+    for line in PAGE.read_text("utf-8").splitlines()
+    if (match := re.match(r"^\| `(\w+)` \| `(.+)::(.+)` \|$", line))
+]
+
+
+def test_each_program_of_the_review_is_a_test():
+    assert len({row[1] for row in PROGRAMS}) == 12
+    for row in PROGRAMS:
+        assert row[3] in names_in(TOP / row[2])
+
+
 def test_every_fault_has_one_row():
     assert [row[1] for row in ROWS] == NUMBERS
 

@@ -68,6 +68,17 @@ def test_repeated_rows_count_in_the_domains_but_once_as_distinct():
     assert report["duplicate_texts"] == 0
 
 
+def test_rows_with_the_text_of_a_target_are_counted():
+    """C19: chosen copies of the target were not reported."""
+    counts = Measures()
+    for block in blocks(ranked([2, 3, 4, 6]), [POOL], 4):
+        counts.add(block)
+    texts = pa.array(["TEXT number 2.", "text number 6", "…", "another"])
+    target = Rows(pa.array(list("abcd")), texts, None, None)
+    assert counts.copies_of(target) == 3  # 2, its copy 3, and 6
+    assert counts.copies_of(TARGET) == 0
+
+
 def test_texts_that_differ_in_case_and_punctuation_are_duplicates():
     assert summary(2, 3, 4)["duplicate_texts"] == 1
     assert summary(2, 4)["duplicate_texts"] == 0

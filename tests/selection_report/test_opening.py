@@ -40,6 +40,7 @@ def test_a_usual_selection():
     [
         ({"duplicate_texts": 1}, "1 rows repeat the text of another one"),
         ({"distinct_rows": 98}, "2 rows repeat"),
+        ({"target_copies": 3}, "3 rows have the same text as a target"),
         ({"flags": {"one domain": "x"}}, "nearly all rows come from one domain"),
         ({"flags": {"short": "x"}}, "much shorter than the pool's"),
         ({"flags": {"unreadable": "x"}}, "cannot read a large part"),

@@ -54,6 +54,12 @@ def started(base, texts, **options):
     return module
 
 
+def test_texts_without_a_token_to_predict_are_refused(tiny_base):
+    """Sibling of A12: a training without a loss would look like one that went well."""
+    with pytest.raises(ValueError, match="no token that could be predicted"):
+        MaskedLM(tiny_base, ["", ""], MaskedLMSettings(**SETTINGS), SEEDS)
+
+
 def test_masking_follows_bert():
     random = np.random.default_rng(0)
     tokens = random.integers(5, 500, size=200_000)

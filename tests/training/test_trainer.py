@@ -124,3 +124,14 @@ def test_devices_that_average_their_gradients_sum_them(calm_base, texts):
     assert any(gradient.abs().max() > 1e-4 for gradient in alone.values())
     for name, gradient in alone.items():
         torch.testing.assert_close(shared[name], 2 * gradient)
+
+
+def test_devices_look_for_weights_that_a_step_does_not_use(monkeypatch):
+    """C29, as intended: the encoder is unused while a head is trained alone.
+
+    Without the search such a run would wait for ever. With it other runs get a notice.
+    """
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert choose_strategy("ddp", torch.nn.Linear(1, 1)) == "ddp_find_unused_parameters_true"
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert choose_strategy("ddp", torch.nn.Linear(1, 1)) == "auto"

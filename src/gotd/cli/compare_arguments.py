@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gotd.cli.select_arguments import add_rows
+from gotd.cli.select_arguments import add_rows, named_path
 
 _EXAMPLES = """
 examples:
@@ -57,5 +57,5 @@ def add_compare(commands: Any, run: Any) -> None:
     add("--keep-overlap", action="store_true", help=kept)
 
     add = parser.add_argument_group("where").add_argument
-    add("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
+    add("--store", type=named_path, default=Path("artifacts"), help="(artifacts)")
     parser.set_defaults(run=run)

@@ -1,7 +1,8 @@
 # PYTHON_ARGCOMPLETE_OK
 """The command line ``gotd``: one subcommand for each task.
 
-Each command imports what it needs when it runs, so ``gotd --help`` stays fast.
+Each command imports what it needs when it runs, so ``gotd --help`` stays fast, and an
+interrupt while modules are imported is an interrupt like any other.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from gotd._version import __version__
-from gotd.cli.compare_arguments import add_compare
-from gotd.cli.select_arguments import add_diff, add_select
 from gotd.storage.printing import printable
+
+PRINTERS = ("diff", "plan", "doctor")
+"""The commands that write no file."""
+WITHOUT_MODELS = ("select", "diff", "report", "doctor")
+"""The commands that do not always load a model."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,6 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An error that the user can fix is printed as one line, with status 2.
     """
+    try:
+        return _main(arguments)
+    except KeyboardInterrupt:  # also before a command is known
+        print("gotd: interrupted; run it again to resume", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: Sequence[str] | None) -> int:
+    """Run one command; see `main`."""
     try:
         parser = _parser()
     except ValueError as error:  # a broken file or entry point of a selector
@@ -38,10 +51,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+    from gotd.runs.process import closed_output_ignored, warnings_logged
     from gotd.storage.artifacts import ArtifactError
+    from gotd.storage.environment import check_docstrings
 
     try:
-        return int(options.run(options) or 0)
+        if options.command not in WITHOUT_MODELS:
+            check_docstrings()
+        with warnings_logged():
+            if options.command in PRINTERS:
+                return _printed(options)
+            with closed_output_ignored():
+                return int(options.run(options) or 0)
     except (ValueError, OSError, ArtifactError) as error:
         print(printable(f"gotd {options.command}: {error}"), file=sys.stderr)
         return 2
@@ -50,12 +71,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _printed(options: argparse.Namespace) -> int:
+    """Run a command whose output is all it makes, and raise if the output was lost."""
+    lost = "nobody reads the output, which is all that this command makes; do not close it"
+    if sys.stdout is None:
+        raise OSError(lost)
+    try:
+        status = int(options.run(options) or 0)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError as error:
+        raise OSError(lost) from error
+
+
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 def _parser() -> argparse.ArgumentParser:
+    from gotd.cli.compare_arguments import add_compare
+    from gotd.cli.select_arguments import add_diff, add_select, named_path
+
     parser = argparse.ArgumentParser(
         prog="gotd",
         description="Choose the right unlabelled data to warm up a language model.",
@@ -81,13 +118,17 @@ def _parser() -> argparse.ArgumentParser:
     report = add(
         "report", _report, "tables (Markdown, LaTeX), figures and one HTML page from records"
     )
-    report.add_argument("records", nargs="*", type=Path, help="JSONL files; default: all committed")
-    report.add_argument("--out", type=Path, default=Path("results"), help="folder to write into")
+    report.add_argument(
+        "records", nargs="*", type=named_path, help="JSONL files; default: all committed"
+    )
+    report.add_argument(
+        "--out", type=named_path, default=Path("results"), help="folder to write into"
+    )
 
     export = add(
         "export", _export, "a finished cell's model as a Hugging Face folder with a card", "+"
     )
-    export.add_argument("--out", type=Path, required=True, help="folder to write")
+    export.add_argument("--out", type=named_path, required=True, help="folder to write")
     export.add_argument("--push", metavar="NAME", help="also push it to this name on the Hub")
 
     add("doctor", _doctor, "is this machine ready: GPU, hub, disk, versions")

@@ -29,6 +29,7 @@ from gotd.pipeline.replay import parse_replay
 from gotd.pipeline.request import Request
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import file_suffix, rows_to_write, write_selection, write_weights
+from gotd.selection_report.flags import SHORT
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
@@ -136,6 +137,9 @@ def _log_result(manifest: dict[str, Any], output: Output, options: argparse.Name
     if "budgets" not in manifest:
         log.info("report.md, manifest.json in %s", output.folder)
         return
+    largest = manifest["summaries"][str(max(manifest["budgets"]))]
+    if short := largest["flags"].get(SHORT):
+        log.warning("%s Give --min-chars to leave short rows out, or to join short pieces", short)
     for file in manifest["files"].values():
         if replayed := file.get("replay_rows"):
             log.info("%s rows of replay beside %s", f"{replayed:,}", f"{file['rows']:,}")

@@ -45,9 +45,9 @@ def add_select(commands: Any, run: Any) -> None:
     amount("--budget", metavar="N[,N]|P%", help="rows to choose, or a share of the pool")
     amount("--tokens", metavar="N[,N]", help="tokens to choose, such as 2M or 500k")
     out = "file of rows (.jsonl, .jsonl.gz, .parquet, .csv), .hf data set, or a folder"
-    add("--out", type=Path, metavar="PATH", help=out)
+    add("--out", type=named_path, metavar="PATH", help=out)
     weights = "write how often to draw each candidate, beside a selection or without one"
-    add("--weights", type=Path, metavar="FILE", help=weights)
+    add("--weights", type=named_path, metavar="FILE", help=weights)
 
     add = parser.add_argument_group("how").add_argument
     add("--method", default="got_d", metavar="NAME", help="see below (got_d)")
@@ -74,7 +74,7 @@ def add_select(commands: Any, run: Any) -> None:
     add("--engine", choices=("local", "ray"), default="local", help="(local)")
     add("--workers", type=int, metavar="N", help="shards at once (1; ray: 2)")
     add("--ray-address", metavar="HOST:PORT", help="of a cluster (RAY_ADDRESS)")
-    add("--store", type=Path, default=Path("artifacts"), help="(artifacts)")
+    add("--store", type=named_path, default=Path("artifacts"), help="(artifacts)")
     device = "auto, cpu or cuda; ray: cuda gives each embedding worker a GPU (auto)"
     add("--device", default="auto", help=device)
     add("--license", metavar="ID", help="of the texts, for the data card (unknown)")
@@ -82,6 +82,13 @@ def add_select(commands: Any, run: Any) -> None:
     add("--plan", action="store_true", help="print what it would cost; nothing is written")
     add("--overwrite", action="store_true", help="replace what is in --out")
     parser.set_defaults(run=run, usage_error=parser.error)
+
+
+def named_path(given: str) -> Path:
+    """Return a path; an empty name, which would be the working folder, is refused."""
+    if not given.strip():
+        raise argparse.ArgumentTypeError("must name a file or folder; an empty name is none")
+    return Path(given)
 
 
 def add_rows(parser: argparse.ArgumentParser) -> Any:
@@ -123,7 +130,7 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     fewest = "fewest rows of a domain, as far as it has so many (any)"
     add("--min-per-domain", type=int, metavar="N", help=fewest)
     listed = "write what was left out, and why (.jsonl, .csv, .parquet)"
-    add("--removed", type=Path, metavar="FILE", help=listed)
+    add("--removed", type=named_path, metavar="FILE", help=listed)
 
 
 def add_diff(commands: Any, run: Any) -> None:
@@ -134,7 +141,7 @@ def add_diff(commands: Any, run: Any) -> None:
         description="Compare two selections: folders of gotd select or of an experiment "
         "(artifacts/selection/…), or Parquet files with a column id.",
     )
-    parser.add_argument("one", type=Path)
-    parser.add_argument("other", type=Path)
+    parser.add_argument("one", type=named_path)
+    parser.add_argument("other", type=named_path)
     parser.add_argument("--first", type=int, default=5, metavar="N", help="rows to show (5)")
     parser.set_defaults(run=run)

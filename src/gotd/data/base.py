@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gotd.config.schemas import TaskLimits
+from gotd.data.columns import BadName
 
 SCHEMA = pa.schema([("id", pa.string()), ("text", pa.large_string()), ("domain", pa.string())])
 """Columns of the tables that parts yield."""
@@ -297,7 +298,7 @@ def read_all(parts: Sequence[Part]) -> pa.Table:
     return table
 
 
-def repeated_id(parts: Sequence[Part], name: str) -> ValueError:
+def repeated_id(parts: Sequence[Part], name: str) -> BadName:
     """Return the error for an id that occurs twice; reads the parts again to name the rows."""
     rows = []
     for part in parts:
@@ -310,7 +311,7 @@ def repeated_id(parts: Sequence[Part], name: str) -> ValueError:
             rows += [f"{part.label} row {first + position}" for position in positions]
             first += table.num_rows
     where = f": {rows[0]} and {rows[1]}" if len(rows) > 1 else ""
-    return ValueError(
+    return BadName(
         f"id {name!r} occurs twice{where}; ids must be unique over all files: "
         "drop a row, name another --id-column, or give --id-column none to number the rows"
     )

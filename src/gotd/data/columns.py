@@ -35,6 +35,7 @@ class Columns:
         format: Shape of the rows, one of `FORMATS`; ``None``: found in the first rows.
         role: Whose turns make the text, where rows have turns.
         template: Text with names of columns in braces, instead of a shape.
+        text_alone: Number the rows, and read neither ids nor domains.
 
     Raises:
         ValueError: If format, role or template cannot be, or two of them, or one and a column
@@ -47,6 +48,7 @@ class Columns:
     format: str | None = added_later(None)
     role: Role = added_later("all")
     template: str | None = added_later(None)
+    text_alone: bool = added_later(False)
 
     def __post_init__(self) -> None:
         for option, names in (("--text-column", self.text), ("--id-column", (self.id or "id",))):
@@ -72,12 +74,12 @@ class Columns:
     @property
     def id_name(self) -> str | None:
         """Return the name of the column of ids, if there is one; ``None``: rows are numbered."""
-        return None if self.id == NUMBERED else self.id or "id"
+        return None if self.text_alone or self.id == NUMBERED else self.id or "id"
 
     @property
-    def domain_name(self) -> str:
-        """Return the name of the column of domains, if there is one."""
-        return self.domain or "domain"
+    def domain_name(self) -> str | None:
+        """Return the name of the column of domains, if there is one; ``None``: none is read."""
+        return None if self.text_alone else self.domain or "domain"
 
     def shape(self, names: Sequence[str], rows: Callable[[], Sequence[Row]], where: str) -> TextOf:
         """Find how the rows of a file become texts.
@@ -185,6 +187,10 @@ class NoShape(ValueError):  # noqa: N818 - it is caught to look at more rows
     """Rows whose columns make no text."""
 
 
+class BadName(ValueError):  # noqa: N818 - it is caught where names of rows are not needed
+    """Rows whose ids or domains cannot be used."""
+
+
 def _listed(names: Sequence[str]) -> str:
     """Return the first names of columns in one line; a damaged file may have any name."""
     more = f" and {len(names) - 20} more" if len(names) > 20 else ""
@@ -209,7 +215,7 @@ def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.C
     Floats are whole numbers where a program has written integers as floats.
 
     Raises:
-        ValueError: As `strings`.
+        BadName: As `strings`.
     """
     if name in raw.column_names and pa.types.is_floating(raw[name].type):
         known = pc.less_equal(pc.abs(raw[name]), 2.0**53)  # beyond, floats skip integers
@@ -218,7 +224,26 @@ def string_ids(raw: pa.Table, name: str, where: str, first_row: int = 1) -> pa.C
             raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.int64()))
     if name in raw.column_names and pa.types.is_integer(raw[name].type):
         raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.string()))
-    return strings(raw, name, where, first_row)
+    try:
+        return strings(raw, name, where, first_row)
+    except ValueError as error:
+        raise BadName(str(error)) from error
+
+
+def string_domains(
+    raw: pa.Table, name: str, where: str, first_row: int, otherwise: str
+) -> pa.ChunkedArray:
+    """Return a column of domains, strings or whole numbers, as strings.
+
+    Raises:
+        BadName: As `strings`.
+    """
+    if pa.types.is_integer(raw[name].type):
+        raw = raw.set_column(raw.column_names.index(name), name, raw[name].cast(pa.string()))
+    try:
+        return strings(raw, name, where, first_row, null=otherwise)
+    except ValueError as error:
+        raise BadName(f"{error}, or name another --domain-column") from error
 
 
 def strings(

@@ -76,6 +76,8 @@ class File:
         elif kind != "parquet":
             # The same bytes are other rows as CSV than as text, and the label has no suffix.
             read = {"format": kind}
+        if self.domain is not None and self.domain == self.label.rpartition("/")[0]:
+            read |= {"domain": self.domain}
         if self.shape.name != "text":
             read |= {"shape": self.shape.name, "shape_version": SHAPES_VERSION}
         return {"file": self.label, "sha256": known_checksum(self.path), **read}
@@ -217,7 +219,21 @@ def _with_rows(found: Sequence[Found], columns: Columns) -> list[Part]:
         more = "" if len(paths) == 1 else f" and {len(paths) - 1:,} more"
         log.info("%s%s: %s", paths[0], more, shape)
     parts = file_parts([file.path for file in kept], columns)
-    return [replace(part, domain=file.domain) for part, file in zip(parts, kept, strict=True)]
+    return [
+        replace(part, domain=file.domain or domain)
+        for part, file, domain in zip(parts, kept, _folder_domains(kept, parts), strict=True)
+    ]
+
+
+def _folder_domains(found: Sequence[Found], parts: Sequence[File]) -> list[str | None]:
+    """Return the folder of each file as its domain, where files of several have one name."""
+    folders: dict[str, set[Path]] = {}
+    for file in found:
+        folders.setdefault(stem(file.path), set()).add(file.path.resolve().parent)
+    return [
+        part.label.rpartition("/")[0] or None if len(folders[stem(part.path)]) > 1 else None
+        for part in parts
+    ]
 
 
 def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:

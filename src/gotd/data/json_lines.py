@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gotd.data.columns import Columns
+from gotd.data.columns import BadName, Columns
 from gotd.data.files import errors_of, first_line, is_utf8, kind_of, open_bytes, text_lines
 from gotd.data.row_text import Missing, TextOf
 from gotd.data.uniform import checked_text
@@ -42,7 +42,7 @@ def text_rows(
                 columns.id is not None or columns.id_name in record
             )
         elif columns.id_name in record and not has_ids:
-            raise ValueError(
+            raise BadName(
                 f"{where} has an id and the first line has none; give every line one, or name "
                 "the field that holds it (--id-column)"
             )
@@ -51,11 +51,14 @@ def text_rows(
         if has_ids and columns.id_name is not None:
             name = _string(where, columns.id_name, record, is_id=True)
         text = checked_text(shape, record, where)
-        yield name, text, _string(where, columns.domain_name, record)
+        domain = None
+        if columns.domain_name is not None:
+            domain = _string(where, columns.domain_name, record)
+        yield name, text, domain
 
 
 def _string(where: str, name: str, record: dict[str, Any], is_id: bool = False) -> str | None:
-    """Return a field that must be a string; an id may be a whole number, a domain absent."""
+    """Return a field of strings or whole numbers as a string; a domain may be absent."""
     value = record.get(name)
     if isinstance(value, str):
         if is_utf8(value):
@@ -63,13 +66,14 @@ def _string(where: str, name: str, record: dict[str, Any], is_id: bool = False) 
         problem = "holds half a character (a lone surrogate), which UTF-8 cannot hold"
     elif value is None and not is_id:
         return None
-    elif is_id and type(value) is int:
+    elif type(value) is int:
         return str(value)
     elif is_id and isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
         return str(int(value))  # an integer that a program has written as a float
     else:
         problem = "is missing" if value is None else f"holds {type(value).__name__}, not a string"
-    raise ValueError(f"{where}: field {name!r} {problem}; repair the line or drop it")
+    otherwise = "" if is_id else ", or name another --domain-column"
+    raise BadName(f"{where}: field {name!r} {problem}; repair the line or drop it{otherwise}")
 
 
 def read_json_lines(path: Path) -> pa.Table:

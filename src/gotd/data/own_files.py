@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gotd.data.base import FilteredPart, Part
+from gotd.data.base import FilteredPart, Part, read_all
 from gotd.data.columns import Columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, InMemory, named_parts
@@ -25,6 +25,7 @@ from gotd.data.pool import visible_ends
 from gotd.data.readers import original_rows
 from gotd.data.sampling import SPLIT_SEED, uniform_by_id
 from gotd.data.sizes import CHARS_PER_TOKEN
+from gotd.data.text_alone import read_texts
 from gotd.storage.keys import key_fields
 
 log = logging.getLogger(__name__)
@@ -216,13 +217,12 @@ def _all_rows(
     names: Names, columns: Columns, store: str, label: str | None, stamp: str
 ) -> pa.Table:
     parts = _named(names, columns, store)
-    return _texts(parts) if label is None else _labelled(parts, label)
+    return read_texts(parts, _texts if label is None else partial(_labelled, label=label))
 
 
 def _texts(parts: Sequence[Part]) -> pa.Table:
     """Return ``id``, ``text`` and ``domain`` of the rows that have a text."""
-    tables = [table for part in parts for table in part.pieces()]
-    return _with_text(pa.concat_tables(tables), ", ".join(part.label for part in parts))
+    return _with_text(read_all(parts), ", ".join(part.label for part in parts))
 
 
 def _with_text(rows: pa.Table, where: str) -> pa.Table:

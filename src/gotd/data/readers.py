@@ -99,9 +99,8 @@ def _shape_of(path: str, state: tuple[int, ...], columns: Columns) -> TextOf:
 
 
 def _lines_shape(path: str, columns: Columns) -> PlainText:
-    if columns != Columns((columns.text[0],), format=columns.format, role=columns.role) or (
-        columns.format not in (None, "text")
-    ):
+    same = {"format": columns.format, "role": columns.role, "text_alone": columns.text_alone}
+    if columns != Columns((columns.text[0],), **same) or columns.format not in (None, "text"):
         raise ValueError(
             f"{path} is plain text, one passage a line, and has no columns; leave "
             "the names of columns out or give Parquet, JSON lines or CSV"

@@ -63,9 +63,18 @@ class Rows:
             embeddings: ``.npy`` file of float32 ``[n, d]``.
             start: First row.
             stop: Row after the last one; ``None``: all.
+
+        Raises:
+            ValueError: If the file is damaged; names it.
         """
-        with pa.memory_map(str(rows)) as source:
-            batch = pa.ipc.open_file(source).get_batch(0)
+        try:
+            with pa.memory_map(str(rows)) as source:
+                batch = pa.ipc.open_file(source).get_batch(0)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{rows} cannot be read ({' '.join(str(error).split())[:120]}): it is damaged, or "
+                f"was changed while it was used; delete {rows.parent} and run again"
+            ) from error
         shard = cls(
             ids=batch["id"],
             texts=batch["text"],

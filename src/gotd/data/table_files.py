@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -149,6 +150,7 @@ def _csv(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
         rows += table.num_rows
     if rows:
         _check_quotes(path, rows)
+        _check_escapes(path)
 
 
 def _csv_rows(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
@@ -189,6 +191,62 @@ def _check_quotes(path: Path, rows: int) -> None:
             f"{path} row {rows}: a double quote is opened and never closed, so all lines after it "
             "are one text; close it, or write it twice inside a text"
         )
+
+
+_ESCAPED = re.compile(rb'\\"[^",\t\r\n]')
+
+
+def _check_escapes(path: Path) -> None:
+    """Raise if quotes inside quoted texts are written with a backslash, as Spark does.
+
+    Such a text ends at its first quote, and its other quotes would be part of it.
+    """
+    with open_bytes(path) as file:
+        last = b""
+        for part in iter(lambda: file.read(2**20), b""):
+            if _ESCAPED.search(last + part):
+                break
+            last = part[-2:]
+        else:
+            return
+    mark, row, quoted = (b"\t" if kind_of(path) == "tsv" else b","), 0, False
+    with open_bytes(path) as file:
+        for line in file:
+            ended, quoted = _ends_at_escape(line, mark, quoted)
+            if ended:
+                raise ValueError(
+                    f"{path} row {row}: a double quote inside a text is written with a backslash; "
+                    "write it twice (in Spark the option escape='\"'), or give JSON lines"
+                )
+            row += not quoted
+
+
+def _ends_at_escape(line: bytes, mark: bytes, quoted: bool) -> tuple[bool, bool]:
+    """Return whether a quoted text ends at a backslash and a quote, and whether one goes on.
+
+    Args:
+        line: A line of the file.
+        mark: What is between two columns.
+        quoted: Whether the line begins inside a quoted text.
+    """
+    at = 0
+    while True:
+        if not quoted:
+            if line[at : at + 1] != b'"':
+                at = line.find(mark, at) + 1
+                if not at:
+                    return False, False
+                continue
+            at += 1
+        end = line.find(b'"', at)
+        while end >= 0 and line[end + 1 : end + 2] == b'"':
+            end = line.find(b'"', end + 2)
+        if end < 0:
+            return False, True
+        at, quoted = end + 1, False
+        follows = line[at : at + 1] not in (mark, b"\r", b"\n", b"")
+        if follows and line[end - 1 : end] == b"\\":
+            return True, False
 
 
 def _too_long(error: pa.ArrowInvalid, block: int) -> bool:

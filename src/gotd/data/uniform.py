@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gotd.data.columns import Columns, string_ids, strings
+from gotd.data.columns import Columns, string_domains, string_ids, strings
 from gotd.data.files import is_utf8
 from gotd.data.row_text import Missing, PlainText, Row, TextOf
 
@@ -89,8 +89,9 @@ def _uniform(
     if columns.id_name is not None and columns.id_name in present:
         ids = string_ids(raw, columns.id_name, where, first_row)
     domains = pa.repeat(domain, raw.num_rows)
-    if columns.domain_name in present and raw[columns.domain_name].null_count < raw.num_rows:
-        domains = strings(raw, columns.domain_name, where, first_row, null=domain)
+    named = columns.domain_name
+    if named is not None and named in present and raw[named].null_count < raw.num_rows:
+        domains = string_domains(raw, named, where, first_row, domain)
     return pa.table({"id": ids, "text": text, "domain": domains})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -27,7 +28,8 @@ from gotd.embedding.gradient import GradientEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
 from gotd.storage.checks import check_choices, check_device_name
-from gotd.storage.model_files import locate, model_identity
+from gotd.storage.hub_requests import asked, cause_of
+from gotd.storage.model_files import locate, model_identity, not_fetched
 from gotd.storage.shapes import Shape, named_shape
 from gotd.storage.work import Work, reading_work
 
@@ -230,8 +232,11 @@ class TransformerEncoder:
 
         try:
             if not isinstance(try_to_load_from_cache(self.model, "config.json"), str):
-                get_hf_file_metadata(hf_hub_url(self.model, "config.json"))
+                url = hf_hub_url(self.model, "config.json")
+                asked(partial(get_hf_file_metadata, url), f"the model {self.model}")
         except Exception as error:  # network errors have many classes
+            if cause_of(error) in ("temporary", "disk"):
+                raise not_fetched(self.model, error) from error
             raise self._absent(error) from error
 
     def _absent(self, error: Exception) -> FileNotFoundError:

@@ -145,7 +145,8 @@ def score_choices(
         the choice); and ``cut_tokens`` (int64).
 
     Raises:
-        ValueError: If a row has fewer than two choices, or a choice does not fit.
+        ValueError: If a row has fewer than two choices, or a choice does not fit or adds no
+            token, so that its score would be a sum over nothing.
     """
     choices = _choices(rows, prompt)
     second = rows["text_pair"].to_pylist() if "text_pair" in rows.column_names else None
@@ -172,6 +173,7 @@ def score_choices(
         instances.append([row[cut:] for row in tokens[own]])
         first.append([1 if full_text else max(1, len(c) - cut) for c in contexts[own]])
         cuts.append(cut)
+        _check_scored(name, instances[-1], first[-1])
     losses = likelihood.choice_losses(instances, first)
     return pa.table(
         {
@@ -184,6 +186,16 @@ def score_choices(
     )
 
 
+def _check_scored(name: str, instances: list[list[int]], first: list[int]) -> None:
+    """Raise if a choice has no token that is scored: it would be the most likely one."""
+    for number, (tokens, start) in enumerate(zip(instances, first, strict=True), 1):
+        if len(tokens) <= start:
+            raise ValueError(
+                f"row {name!r}: choice {number} adds no token to its context, so nothing of it "
+                "would be scored; write the choice out, or drop the row"
+            )
+
+
 def _choices(rows: pa.Table, prompt: Prompt) -> list[list[str]]:
     if prompt.choices:
         return [list(prompt.choices)] * rows.num_rows
@@ -193,6 +205,8 @@ def _choices(rows: pa.Table, prompt: Prompt) -> list[list[str]]:
     for name, options in zip(rows["id"].to_pylist(), choices, strict=True):
         if options is None or len(options) < 2:
             raise ValueError(f"row {name!r} has fewer than two choices; drop it")
+        if not all(option and option.strip() for option in options):
+            raise ValueError(f"row {name!r} has an empty choice; write it out, or drop the row")
     return choices
 
 

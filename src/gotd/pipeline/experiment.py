@@ -307,7 +307,7 @@ def _bases(cell: Cell) -> list[Step]:
 @cache
 def _open_store(root: str) -> Store:
     """Open a store once per process, so that a finished artifact is verified once."""
-    return Store(Path(root))
+    return Store(root)
 
 
 def _write_failure(path: Path, record: dict[str, Any]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from gotd.pipeline.formats import DATASET
 from gotd.pipeline.output import CARD, MANIFEST, REPORT, Output
 from gotd.selection_report.markdown import card
+from gotd.storage.hub_requests import asked
 
 HUB = "hub:"
 REFUSED = (401, 403)
@@ -44,8 +46,8 @@ def check_push(name: str) -> None:
 
     if not get_token():
         raise ValueError("--push needs a token of the Hub: set HF_TOKEN, or run hf auth login")
-    with _classified(name, ""):
-        HfApi().whoami()
+    with classified(name, ""):
+        asked(HfApi().whoami, "the account of this token")
 
 
 def push(name: str, output: Output, manifest: Mapping[str, Any], licence: str | None) -> str:
@@ -78,17 +80,28 @@ def push(name: str, output: Output, manifest: Mapping[str, Any], licence: str | 
         files = sorted(place.iterdir()) if place.is_dir() else [place]
         added += [CommitOperationAdd(str(file.relative_to(rows)), file) for file in files]
     hub = HfApi()
-    with _classified(name, f"; the selection is in {rows}: run the same command again to push it"):
-        hub.create_repo(name, repo_type="dataset", private=True, exist_ok=True)
-        done = hub.create_commit(
-            name, added, commit_message="Selection from gotd", repo_type="dataset"
-        )
+    where = {"repo_type": "dataset"}
+    create = partial(hub.create_repo, name, private=True, exist_ok=True, **where)
+    # Again after an answer was lost: equal files make no second commit.
+    commit = partial(hub.create_commit, name, added, commit_message="Selection from gotd", **where)
+    with classified(name, f"; the selection is in {rows}: run the same command again to push it"):
+        asked(create, f"the data set {name}")
+        done = asked(commit, f"the data set {name}")
     return done.repo_url.url if hasattr(done.repo_url, "url") else str(done.repo_url)
 
 
 @contextmanager
-def _classified(name: str, after: str) -> Iterator[None]:
-    """Raise what goes wrong in a request as one line that names the cause and the remedy."""
+def classified(name: str, after: str) -> Iterator[None]:
+    """Raise what goes wrong in a request to write as one line that names cause and remedy.
+
+    Args:
+        name: What is written to, ``owner/name``.
+        after: Where the content is kept; ends the message.
+
+    Raises:
+        ValueError: If the Hub refuses.
+        OSError: If it cannot be reached, or fails.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     try:

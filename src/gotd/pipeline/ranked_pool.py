@@ -250,7 +250,8 @@ class SelectedRows:
             under_covered: Domains that the base model lacks, where known.
 
         Returns:
-            What `Measures.summary` returns, with ``coverage``, ``proven``
+            What `Measures.summary` returns, with ``target_copies`` (rows with the text of a
+            target, `Measures.copies_of`), ``coverage``, ``proven``
             (`RankedPool.proven`), ``targets`` (what each target received; ``None`` without
             an explainer), by side ``pool_rows`` and
             ``short_rows`` (texts that were left out because they are too short), and
@@ -259,6 +260,7 @@ class SelectedRows:
         ranked = self.ranked
         pools = {side: pool_facts(ranked.folders[side]) for side in SIDES}
         summary = self._measures.summary(ranked.pool, domain_shares(ranked.target), under_covered)
+        summary["target_copies"] = self._measures.copies_of(ranked.target)
         summary["coverage"] = coverage(
             ranked.best, self.budget, ranked.candidates, ranked.target, seed
         )

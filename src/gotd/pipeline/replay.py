@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from gotd.config.schemas import Chunking
 from gotd.data.base import Part
-from gotd.data.columns import Columns, NoShape
+from gotd.data.columns import NUMBERED, Columns, NoShape
 from gotd.data.inputs import named_parts
 from gotd.data.left_out.record import reasons
 from gotd.data.original_rows import OriginalRows
@@ -82,10 +82,15 @@ def parse_replay(given: str, columns: Columns, record: Path) -> Replay:
             f"general.jsonl:20%, not {given[-60:]!r}"
         )
     try:
-        found = Columns()
+        found = replay_columns(columns)
         return Replay(named_parts([name], found, record), value, found)
     except NoShape:
         return Replay(named_parts([name], columns, record), value, columns)
+
+
+def replay_columns(columns: Columns) -> Columns:
+    """Return the columns of replay, whose rows are numbered where those of the candidates are."""
+    return Columns(id=NUMBERED if columns.id == NUMBERED else None)
 
 
 class ReplayRows:

@@ -15,6 +15,7 @@ from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.pipeline.replay import Replay
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.storage.checks import check_at_least
+from gotd.storage.environment import check_docstrings
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Request:
                 f"{what} reads the language model that you will train: give --model, its name or "
                 "folder"
             )
+        if self.model is not None:
+            check_docstrings()
         if self.model is not None and not self.reads_model:
             raise ValueError(
                 f"the method {self.method_name} with the encoder {self.encoder.name} reads no "

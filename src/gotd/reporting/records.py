@@ -7,6 +7,7 @@ fingerprint of a set of records identifies the numbers that a table was built fr
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import math
@@ -183,7 +184,8 @@ def read_jsonl(path: Path) -> list[Record]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such records file; run an experiment first")
-    lines = enumerate(path.read_bytes().split(b"\n"), start=1)
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # of an editor
+    lines = enumerate(content.split(b"\n"), start=1)
     return [_parse(line, f"{path}, line {number}") for number, line in lines if line.strip()]
 
 

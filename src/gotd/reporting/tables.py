@@ -62,7 +62,12 @@ def seeds_note(block: Block) -> str:
             "a seed draws the held-out rows, the labelled subset where labels are limited, "
             "the head, the training order and, where random, the selection"
         )
-    return f"{len(block.seeds)} seeds; {kind}."
+    return f"{counted_seeds(len(block.seeds))}; {kind}."
+
+
+def counted_seeds(count: int) -> str:
+    """Return a number of seeds in words."""
+    return f"{count} seed{'' if count == 1 else 's'}"
 
 
 def scores_table(block: Block) -> Table:

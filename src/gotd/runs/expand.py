@@ -76,6 +76,7 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     chosen = {"experiment": "glue", "scale": ""}
     rest = []
     for override in overrides:
+        check_readable(override)
         key, _, value = override.partition("=")
         if key in chosen and "," in value:
             raise SweepError(
@@ -115,6 +116,21 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     return [f"experiment={experiment}", *rest]
 
 
+def check_readable(override: str) -> None:
+    """Raise if an override has no form that Hydra can read.
+
+    Raises:
+        SweepError: Without the words of Hydra's lexer.
+    """
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        raise SweepError(
+            f"{override!r} cannot be read; write name=value, several values with one comma "
+            "between two, and other signs in quotes"
+        ) from error
+
+
 def expand(overrides: Sequence[str]) -> list[Configured]:
     """Compose every cell of a command line, in the order in which Hydra runs them.
 
@@ -134,7 +150,8 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
             root = compose("config", overrides=plain, return_hydra_config=True)
             params = root.hydra.sweeper.params or {}
             texts = [f"{k}={v}" for k, v in params.items()] + list(overrides)
-            parsed = OverridesParser.create().parse_overrides(texts)
+            loader = GlobalHydra.instance().config_loader()  # lists what glob(…) stands for
+            parsed = OverridesParser.create(loader).parse_overrides(texts)
             (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
             return list(zip(compose_all(batch), map(variant, batch), strict=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:

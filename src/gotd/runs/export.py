@@ -12,6 +12,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ from omegaconf import DictConfig
 
 from gotd.config.build import build
 from gotd.pipeline.experiment import Cell, plan_cell
+from gotd.pipeline.push import classified
 from gotd.reporting.render import escape_markdown
 from gotd.runs.expand import expand
 from gotd.storage.artifacts import MANIFEST, Step
 from gotd.storage.environment import versions
 from gotd.storage.files import TEMPORARY, rename_durably
+from gotd.storage.hub_requests import asked
 from gotd.training.lora import ADAPTER_FOLDER
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -77,6 +80,7 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
         ValueError: If the overrides are those of several cells.
         FileNotFoundError: If the cell has no model yet.
         FileExistsError: If ``out`` exists.
+        OSError: If it cannot be pushed; ``out`` is kept.
     """
     cells = expand(list(overrides))
     if len(cells) != 1:
@@ -105,10 +109,19 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
     finally:
         shutil.rmtree(part, ignore_errors=True)
     if push is not None:
-        hub, message = HfApi(), "Model and card from gotd"
-        hub.create_repo(push, private=True, exist_ok=True)
-        hub.upload_folder(repo_id=push, folder_path=out, commit_message=message)
+        _push(push, out)
     return out
+
+
+def _push(name: str, folder: Path) -> None:
+    """Upload a folder, private if the name is new."""
+    hub, message = HfApi(), "Model and card from gotd"
+    create = partial(hub.create_repo, name, private=True, exist_ok=True)
+    upload = partial(hub.upload_folder, repo_id=name, folder_path=folder, commit_message=message)
+    kept = f"; the model is in {folder}: upload that folder, or delete it and run again"
+    with classified(name, kept):
+        asked(create, f"the model {name}")
+        asked(upload, f"the model {name}")
 
 
 def _facts(config: DictConfig, cell: Cell, model: Step) -> CardFacts:

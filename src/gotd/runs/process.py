@@ -1,11 +1,13 @@
-"""How a sweep behaves where its process is stopped, or nobody reads what it prints."""
+"""How a command behaves where it is stopped or warned, or nobody reads what it prints."""
 
 from __future__ import annotations
 
 import io
+import logging
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -26,6 +28,18 @@ def stopped_as_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def warnings_logged() -> Iterator[None]:
+    """Log each warning of Python as one line, without the place in the source."""
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        logging.getLogger("gotd").warning("%s", " ".join(str(message).split()))
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 class _Output(io.TextIOBase):

@@ -35,7 +35,7 @@ from gotd.runs.expand import (
     resolve,
     variant,
 )
-from gotd.runs.process import closed_output_ignored, stopped_as_interrupted
+from gotd.runs.process import closed_output_ignored, stopped_as_interrupted, warnings_logged
 from gotd.storage.artifacts import ArtifactError
 from gotd.storage.printing import printable
 
@@ -64,7 +64,7 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
 def _run(experiment: str, given: Sequence[str]) -> int:
     """Run an experiment; see `run`."""
     overrides = [f"experiment={experiment}", *given]
-    if any(flag in given for flag in ("--help", "-h", "--hydra-help", "--info")):
+    if any(flag in given for flag in ("--help", "-h", "--info")):
         _launch(overrides)
         return 0
     try:
@@ -240,7 +240,8 @@ def _run_job(config: DictConfig) -> str:
         torch.set_num_threads(config.threads)
     name = variant(list(HydraConfig.get().overrides.task))
     began = time.perf_counter()
-    record = run_cell(config, name)
+    with warnings_logged():  # this may be a worker of the launcher
+        record = run_cell(config, name)
     elapsed_s = time.perf_counter() - began
     axes, metrics = record["axes"], record["metrics"]
     budget = None if axes["budget"] is None else f"budget {axes['budget']}"

@@ -44,10 +44,16 @@ class Measures:
         self.domains.update(counted(block["domain"]))
         self._lengths.update(counted(pc.utf8_length(block["text"])))
         self._ids.append(hash_strings(block["id"].combine_chunks()))
-        self._texts.append(hash_strings(letters_and_digits(block["text"]).combine_chunks()))
+        self._texts.append(_hashes(block["text"]))
         for row in block.slice(0, FIRST_ROWS - len(self.first_rows)).to_pylist():
             text = row.pop("text")
             self.first_rows.append({**row, "excerpt": plain_excerpt(text)})
+
+    def copies_of(self, target: Rows) -> int:
+        """Return how many rows have the letters and digits of a text of the target."""
+        known = _hashes(pa.chunked_array([target.texts]))
+        wordless = _hashes(pa.chunked_array([pa.array([""])]))  # such as "…"
+        return int(np.isin(np.concatenate(self._texts), np.setdiff1d(known, wordless)).sum())
 
     def summary(
         self,
@@ -90,6 +96,11 @@ class Measures:
             },
             "first_rows": self.first_rows,
         }
+
+
+def _hashes(texts: pa.ChunkedArray) -> np.ndarray:
+    """Return hashes that are equal for near-copies."""
+    return hash_strings(letters_and_digits(texts).combine_chunks())
 
 
 def domain_shares(rows: Rows) -> dict[str, float] | None:

@@ -62,6 +62,11 @@ def _concerns(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     found = []
     if repeated := summary["rows"] - summary["distinct_rows"] + summary["duplicate_texts"]:
         found.append(f"{repeated:,} rows repeat the text of another one")
+    if copies := summary.get("target_copies", 0):
+        found.append(
+            f"{copies:,} rows have the same text as a target; if the target is a test set, leave "
+            "them out (--exclude)"
+        )
     if summary["length_chars"]["selected"]["q05"] < VERY_SHORT_CHARS:
         found.append(f"5 % of the rows or more have fewer than {VERY_SHORT_CHARS} characters")
     known = {

@@ -236,7 +236,8 @@ def warn_of_small_groups(problem: Problem, potentials: Potentials, proof: Proof 
     if hidden:
         warnings.warn(
             f"the marginal error {potentials.marginal_error:.2g} may hide a small group of targets "
-            f"whose candidates are ranked too low: {known}. Use a smaller tolerance, or prove=true",
+            f"whose candidates are ranked too low: {known}. Give --prove (prove=true), or a "
+            "smaller tolerance (--set tolerance=5e-4)",
             RuntimeWarning,
             stacklevel=4,
         )

@@ -144,9 +144,12 @@ class Store:
         root: Folder of the store; created with the first artifact.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path | str, temporary: bool = False) -> None:
+        if not str(root).strip():
+            raise ValueError("the store needs a name; an empty name is the working folder")
+        root = Path(root)
         check_path(root, "the store")
-        self.root = root.absolute()
+        self.root, self._temporary = root.absolute(), temporary
         self._verified: set[Path] = set()
 
     def folder(self, step: Step) -> Path:
@@ -286,10 +289,12 @@ class Store:
         except Exception as error:
             if isinstance(error, ArtifactError) or not _is_disk_full(error, self.root):
                 raise
+            remedy = "free some space and run the same command again: it resumes"
+            if self._temporary:
+                remedy = "free some space, or name a store on another disk, which is kept (store=…)"
             raise ArtifactError(
                 f"no space left in {self.root} while building {step.kind} "
-                f"{self.folder(step).name}; free some space and run the same command again: "
-                "it resumes"
+                f"{self.folder(step).name}; {remedy}"
             ) from error
 
 

@@ -7,6 +7,7 @@ import platform
 import re
 import resource
 import subprocess
+import sys
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -85,6 +86,19 @@ def _system_value(path: str, name: str) -> str | None:
         if value := re.search(rf"^{name}\s*:(.*)$", text, re.MULTILINE):
             return value[1].strip()
     return None
+
+
+def check_docstrings() -> None:
+    """Raise if Python dropped the docstrings, from which `transformers` makes its models.
+
+    Raises:
+        ValueError: If Python runs with ``-OO``.
+    """
+    if sys.flags.optimize > 1:
+        raise ValueError(
+            "models need docstrings, which python -OO (PYTHONOPTIMIZE=2) drops; run Python "
+            "without it, or with -O"
+        )
 
 
 def reset_peak_memory() -> None:

@@ -21,7 +21,7 @@ WAITS_S = (1.0, 4.0, 15.0)
 LONGEST_WAIT_S = 60.0
 ABSENT, LATER = (401, 403, 404, 410), (408, 425, 429, 500, 502, 503, 504)
 """Answers that stay as they are, and answers that may change."""
-_OFFLINE = ("OfflineModeIsEnabled", "LocalEntryNotFoundError", "OfflineModeEnabled")
+_OFFLINE = ("OfflineModeIsEnabled", "OfflineModeEnabled")
 _BROKEN = ("ConnectError", "ReadError", "RemoteProtocolError", "ProtocolError", "TimeoutException")
 
 
@@ -43,7 +43,7 @@ def asked(request: Callable[[], Answer], what: str) -> Answer:
             if cause_of(error) != "temporary":
                 raise
             wait_s = min(LONGEST_WAIT_S, _retry_after(error) or wait_s)
-            log.warning("the Hub did not give %s (%s); again in %.0f s", what, _line(error), wait_s)
+            log.warning("no answer for %s (%s); again in %.0f s", what, _line(error), wait_s)
         time.sleep(wait_s)
     return request()
 
@@ -52,6 +52,7 @@ def cause_of(error: BaseException) -> Cause:
     """Return why a request failed."""
     for one in _chain(error):
         status = getattr(getattr(one, "response", None), "status_code", None)
+        status = status or getattr(one, "code", None)  # of urllib
         if status in ABSENT:
             return "absent"
         if status in LATER:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd.storage.files import known_checksum
-from gotd.storage.hub_requests import asked
+from gotd.storage.hub_requests import asked, cause_of
 
 HUB_TIMEOUT_S = 10.0
 """Seconds to wait for the Hub when the commit of a model is looked up."""
@@ -101,6 +101,7 @@ def config_file(model: str) -> Path:
 
     Raises:
         FileNotFoundError: If there is no such model, or the Hub does not answer.
+        OSError: If the disk is full.
     """
     folder = Path(locate(model))
     if folder.is_dir():
@@ -109,13 +110,30 @@ def config_file(model: str) -> Path:
         return folder / "config.json"
     from huggingface_hub import hf_hub_download
 
+    fetch = partial(hf_hub_download, model, "config.json", etag_timeout=HUB_TIMEOUT_S)
     try:
-        return Path(hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S))
+        return Path(asked(fetch, f"the model {model}"))
     except (OSError, ValueError) as error:
-        raise FileNotFoundError(
-            f"the model {model!r} is neither a folder nor reachable on the Hub "
-            f"({type(error).__name__}); check the name or fetch it first"
-        ) from error
+        raise not_fetched(model, error) from error
+
+
+def not_fetched(model: str, error: Exception) -> OSError:
+    """Return the error for a model of which a request failed; it names cause and remedy."""
+    cause, reason = cause_of(error), " ".join(str(error).split())[:120]
+    if cause == "disk":
+        return OSError(
+            f"the model {model!r} cannot be kept on this disk ({reason}); free some space and run "
+            "the same command again"
+        )
+    if cause == "temporary":
+        return FileNotFoundError(
+            f"the model {model!r} cannot be read from the Hub now ({type(error).__name__}: "
+            f"{reason}); run the same command again later"
+        )
+    return FileNotFoundError(
+        f"the model {model!r} is neither a folder nor reachable on the Hub "
+        f"({type(error).__name__}); check the name or fetch it first"
+    )
 
 
 @cache

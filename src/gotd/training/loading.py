@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from gotd.storage.environment import check_docstrings
+from gotd.storage.hub_requests import asked
 from gotd.storage.model_files import hub_commit
 
 ADAPTER = "adapter_config.json"
@@ -32,7 +35,7 @@ def load_config(model: Path | str, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
     with _errors_of(model):
-        return AutoConfig.from_pretrained(model, **_at(model, revision))
+        return _loaded(AutoConfig.from_pretrained, model, _at(model, revision))
 
 
 def load_any_tokenizer(model: Path | str, revision: str | None = None) -> Any:
@@ -49,7 +52,7 @@ def load_any_tokenizer(model: Path | str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     with _errors_of(model):
-        tokenizer = AutoTokenizer.from_pretrained(model, **_at(model, revision))
+        tokenizer = _loaded(AutoTokenizer.from_pretrained, model, _at(model, revision))
     words = tokenizer.get_vocab()
     if not set(words) - set(tokenizer.all_special_tokens):
         raise ValueError(
@@ -96,13 +99,8 @@ def load_network(
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     options = {"dtype": torch.float32, "attn_implementation": attention, **options}
     with _errors_of(model):
-        network, info = network_class.from_pretrained(
-            model,
-            output_loading_info=True,
-            use_safetensors=True,
-            **_at(model, revision),
-            **options,
-        )
+        options |= {"output_loading_info": True, "use_safetensors": True, **_at(model, revision)}
+        network, info = _loaded(network_class.from_pretrained, model, options)
     missing = info["missing_keys"]
     others = sorted(key for key in missing if not key.startswith(may_be_missing))
     if others or info["mismatched_keys"]:
@@ -149,6 +147,13 @@ def _at(model: Path | str, revision: str | None) -> dict[str, Any]:
     return {"trust_remote_code": False, "revision": commit}
 
 
+def _loaded(load: Any, model: Path | str, options: dict[str, Any]) -> Any:
+    """Load from a folder, or from the Hub with the time limit and retries of any request."""
+    if Path(model).is_dir():
+        return load(model, **options)
+    return asked(partial(load, str(model), **options), f"the model {model}")
+
+
 def _rows_of_embeddings(model: Path | str, revision: str | None) -> int | None:
     """Return how many tokens the network knows; ``None`` for a tokenizer without a network."""
     try:
@@ -161,6 +166,7 @@ def _rows_of_embeddings(model: Path | str, revision: str | None) -> int | None:
 @contextmanager
 def _errors_of(model: Path | str) -> Iterator[None]:
     """Raise what goes wrong when a model is loaded as one line that names it."""
+    check_docstrings()
     try:
         yield
     except OSError as error:

@@ -83,6 +83,8 @@ class MaskedLM(StepModule):
         if tokenizer.mask_token_id is None:
             raise ValueError(f"the tokenizer of {folder} has no mask token; use a masked model")
         rows = tokenise(tokenizer, texts, None, settings.max_length_tokens)
+        if rows.special.all():
+            raise ValueError("the texts to train on hold no token that could be predicted")
         super().__init__(folder, tokenizer, rows, settings, seeds, rows.digest())
 
     def load(self) -> PeftModel | None:

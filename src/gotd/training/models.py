@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,7 +28,8 @@ from transformers import (
 )
 
 from gotd.storage.checks import check_at_least, check_choice, check_share
-from gotd.storage.model_files import hub_commit
+from gotd.storage.hub_requests import asked
+from gotd.storage.model_files import hub_commit, not_fetched
 from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.loading import check_folder, load_any_tokenizer, load_network
@@ -168,15 +170,12 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
         from huggingface_hub import snapshot_download
 
         try:
-            commit = hub_commit(str(model), revision)
-            folder = Path(
-                snapshot_download(str(model), revision=commit, allow_patterns=list(FOLDER_FILES))
-            )
+            commit, wanted = hub_commit(str(model), revision), list(FOLDER_FILES)
+            download: Any = snapshot_download  # its overloads do not fit partial
+            fetch = partial(download, str(model), revision=commit, allow_patterns=wanted)
+            folder = Path(asked(fetch, f"the model {model}"))
         except (OSError, ValueError) as error:
-            raise FileNotFoundError(
-                f"the model {str(model)!r} is neither a folder nor reachable on the Hub "
-                f"({type(error).__name__}); check the name or fetch it first"
-            ) from error
+            raise not_fetched(str(model), error) from error
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} has no config.json; it is not a model folder")
     if not any(folder.glob("*.safetensors")):

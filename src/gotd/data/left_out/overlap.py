@@ -14,6 +14,7 @@ import pyarrow as pa
 from gotd.data.base import Part
 from gotd.data.left_out.ngrams import ngrams
 from gotd.data.left_out.record import OVERLAP, LeftOut
+from gotd.data.text_alone import read_texts
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,10 @@ class WithoutOverlap:
 
 def _hashes(test_sets: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
     """Return the hashes of all n-grams, and the id of each one's text."""
+    return read_texts(test_sets, _read_hashes)
+
+
+def _read_hashes(test_sets: Sequence[Part]) -> tuple[np.ndarray, np.ndarray]:
     hashes, names = [], []
     for part in test_sets:
         for table in part.pieces():

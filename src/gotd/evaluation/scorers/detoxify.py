@@ -8,9 +8,11 @@ numbers.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 
 from gotd.evaluation.scorers.classifier import class_scores
 from gotd.storage.artifacts import checksum
+from gotd.storage.hub_requests import TIMEOUT_S, asked
 from gotd.storage.model_files import published_name
 from gotd.training.loading import load_any_tokenizer, load_config
 from gotd.training.models import for_inference
@@ -142,13 +145,27 @@ def _read(path: Path, trusted: bool) -> Any:
     return torch.load(path, map_location="cpu", weights_only=False)
 
 
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    """Limit how long an answer is waited for; torch's download has no limit of its own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_S)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
 def _fetch() -> Path:
     """Download the release into torch's own cache, which the library uses, too."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / RELEASE.rpartition("/")[2]
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(RELEASE, str(path), RELEASE_SHA256, progress=False)
+            to = RELEASE, str(path), RELEASE_SHA256
+            with _time_limit():
+                fetch = partial(torch.hub.download_url_to_file, *to, progress=False)
+                asked(fetch, "the Detoxify release")
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
                 f"the Detoxify release is not in {path.parent} and cannot be downloaded from "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 
 from gotd.config.schemas import Chunking, TaskLimits
 from gotd.data.base import PinnedPart
-from gotd.data.columns import Columns
+from gotd.data.columns import BadName, Columns
 from gotd.data.inputs import InMemory, Part
 from gotd.data.kept import write_readable
 from gotd.data.pool import (
@@ -25,11 +26,13 @@ from gotd.data.pool import (
 )
 from gotd.data.sampling import at_most
 from gotd.data.sizes import CHARS_PER_TOKEN, chunk_tokens
+from gotd.data.text_alone import numbered, report_numbered
 from gotd.embedding.embed import embed_shards
 from gotd.embedding.encoders import Encoder, FittedEncoder
 from gotd.engine.local import Engine
 from gotd.storage import progress
 from gotd.storage.artifacts import WORK, Step
+from gotd.storage.files import write_json
 from gotd.storage.keys import key_fields
 from gotd.storage.work import Work
 
@@ -64,7 +67,12 @@ def pool(
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         pinned = [PinnedPart(*one) for one in zip(parts, stated["parts"], strict=True)]
-        write_pool(pinned, folder, chunking)
+        write = _write_texts if role == "target" else write_pool
+        try:
+            write(pinned, folder, chunking)
+        except ValueError:  # these bytes are refused each time, and repaired ones have another key
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def work() -> Work:
         assert count is not None
@@ -72,6 +80,25 @@ def pool(
 
     # 3: texts of invisible characters alone are blank
     return Step("pool", 3, role, stated, build, work=work if count else None, again=parameters)
+
+
+NUMBERED = "numbered.json"
+"""Marks in `WORK` that rows are numbered, so that a run that was killed goes on like that."""
+
+
+def _write_texts(parts: Sequence[Part], folder: Path, chunking: Chunking) -> None:
+    """Write a pool whose ids and domains are used only if they can be."""
+    mark = folder / WORK / NUMBERED
+    if not mark.exists():
+        try:
+            write_pool(parts, folder, chunking)
+            return
+        except BadName as error:
+            report_numbered(error)
+        for file in [*folder.glob("rows-*"), *(folder / WORK).glob("rows-*")]:
+            file.unlink()
+        write_json(mark, {})
+    write_pool(numbered(parts), folder, chunking)
 
 
 def target(
