@@ -27,9 +27,10 @@ def sha(content: bytes) -> str:
 
 @dataclass
 class Repository:
-    """The commits of a repository, the newest last, each with all its files."""
+    """The commits of a repository, the newest of its main branch last, each with all its files."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
     gated: bool = False
     moved_to: str = ""
 
@@ -37,6 +38,8 @@ class Repository:
         """Return the commit of a revision, ``None`` if there is none."""
         if revision in self.commits:
             return revision
+        if revision in self.branches:
+            return self.branches[revision]
         return [*self.commits][-1] if revision == "main" and self.commits else None
 
 
@@ -82,12 +85,14 @@ class HubStandIn(ThreadingHTTPServer):
         online = {"HF_ENDPOINT": self.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)}
         return {**online, **dict.fromkeys(more, "1")}
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> str:
-        """Make a commit of ``datasets/…`` or ``models/…``; return its hash."""
+    def commit(self, name: str, files: Mapping[str, bytes], branch: str = "") -> str:
+        """Make a commit of ``datasets/…`` or ``models/…``, on main by default; return its hash."""
         repository = self.repositories.setdefault(name, Repository())
         listing = "".join(f"{path} {sha(content)}\n" for path, content in sorted(files.items()))
         commit = sha(f"{name} {len(repository.commits)}\n{listing}".encode())
         repository.commits[commit] = dict(files)
+        if branch:
+            repository.branches[branch] = commit
         return commit
 
     def unpinned(self) -> list[str]:
@@ -115,7 +120,9 @@ class _Answers(BaseHTTPRequestHandler):
 
     def _answer_request(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = unquote(urlsplit(self.path).path)
+        # A revision with strokes, as refs%2Fpr%2F1, is one step of an address.
+        quoted = urlsplit(self.path).path
+        path = unquote(quoted)
         self.server.requests.append(f"{self.command} {path}")
         fault = next((f for f in self.server.faults if f.times and re.search(f.path, path)), None)
         self._cut = None
@@ -127,13 +134,13 @@ class _Answers(BaseHTTPRequestHandler):
                 return
         match = re.fullmatch(
             r"(/api)?/(?:(datasets|models|spaces)/)?([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/([^/]+)(?:/(.*))?)?)?",
-            path,
+            quoted,
         )
         if match is None:
             self._send(404)
             return
-        api, kind, name, verb, revision, rest = match.groups()
-        self._repository(bool(api), f"{kind or 'models'}/{name}", verb, revision, rest or "", body)
+        api, kind, name, verb, revision, rest = (unquote(one or "") for one in match.groups())
+        self._repository(bool(api), f"{kind or 'models'}/{name}", verb, revision, rest, body)
 
     def _refuse_by(self, fault: Fault) -> None:
         if fault.status:
@@ -143,7 +150,7 @@ class _Answers(BaseHTTPRequestHandler):
             self.connection.close()
 
     def _repository(
-        self, api: bool, name: str, verb: str | None, revision: str | None, rest: str, body: bytes
+        self, api: bool, name: str, verb: str, revision: str, rest: str, body: bytes
     ) -> None:
         there = self.server.repositories.get(name)
         if there is None:
@@ -155,7 +162,7 @@ class _Answers(BaseHTTPRequestHandler):
             self._refuse(404, "RevisionNotFound")
         elif not api or verb == "resolve":
             self._file(there, commit, rest)
-        elif verb in (None, "revision"):
+        elif verb in ("", "revision"):
             self._information(name, there, commit)
         elif verb == "tree":
             self._json(list(self._entries(there.commits[commit], rest)))

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gotd.storage.model_files import hub_commit
+from gotd.storage.hub_models import model_folder
 
 ADAPTER = "adapter_config.json"
 """File by which `transformers` loads another model than that of the folder."""
@@ -32,7 +32,8 @@ def load_config(model: Path | str, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
     with _errors_of(model):
-        return AutoConfig.from_pretrained(model, **_at(model, revision))
+        place = _place(model, revision, weights=False)
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
 def load_any_tokenizer(model: Path | str, revision: str | None = None) -> Any:
@@ -49,7 +50,8 @@ def load_any_tokenizer(model: Path | str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     with _errors_of(model):
-        tokenizer = AutoTokenizer.from_pretrained(model, **_at(model, revision))
+        place = _place(model, revision, weights=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     words = tokenizer.get_vocab()
     if not set(words) - set(tokenizer.all_special_tokens):
         raise ValueError(
@@ -97,10 +99,10 @@ def load_network(
     options = {"dtype": torch.float32, "attn_implementation": attention, **options}
     with _errors_of(model):
         network, info = network_class.from_pretrained(
-            model,
+            _place(model, revision, weights=True),
             output_loading_info=True,
             use_safetensors=True,
-            **_at(model, revision),
+            trust_remote_code=False,
             **options,
         )
     missing = info["missing_keys"]
@@ -140,13 +142,13 @@ def check_folder(model: Path) -> None:
         raise ValueError(f"{model / 'config.json'} is damaged; copy the model again")
 
 
-def _at(model: Path | str, revision: str | None) -> dict[str, Any]:
-    """Return the options by which all files of a model are those of one commit."""
-    if Path(model).is_dir():
-        check_folder(Path(model))
-        return {"trust_remote_code": False}
-    commit = hub_commit(str(model), revision) or "main"
-    return {"trust_remote_code": False, "revision": commit}
+def _place(model: Path | str, revision: str | None, weights: bool) -> Path:
+    """Return the folder of a model, all of its files from one commit."""
+    place = Path(model)
+    if not place.is_dir():
+        place = model_folder(str(model), revision, weights)
+    check_folder(place)
+    return place
 
 
 def _rows_of_embeddings(model: Path | str, revision: str | None) -> int | None:

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from gotd.storage.checks import check_at_least, check_choice, check_share
-from gotd.storage.model_files import hub_commit
+from gotd.storage.hub_models import model_folder
 from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.loading import check_folder, load_any_tokenizer, load_network
@@ -37,7 +37,7 @@ from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-FOLDER_FILES = ("*.json", "*.safetensors", "*.txt")
+FOLDER_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 NOT_THE_MODELS = ("manifest.json", "report.json")
 """Other files in the model folders that steps write."""
 MASKED_LM_HEADS = (
@@ -100,7 +100,7 @@ class ModelSpec:
         words = WORLD_VOCABULARY if self.tokenizer == "word_level" else self.vocabulary_size
         sizes = self.layers, self.hidden_size, self.heads, self.feed_forward_size
         built = Shape(*sizes, words, self.max_length_tokens)
-        return built if self.pretrained is None else named_shape(self.pretrained)
+        return built if self.pretrained is None else named_shape(self.pretrained, self.revision)
 
     def build_tokenizer(self, texts_or_vocabulary: Sequence[str]) -> PreTrainedTokenizerBase:
         """Build the tokenizer from a vocabulary, or train it on texts."""
@@ -165,13 +165,8 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
     """
     folder = Path(model)
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
         try:
-            commit = hub_commit(str(model), revision)
-            folder = Path(
-                snapshot_download(str(model), revision=commit, allow_patterns=list(FOLDER_FILES))
-            )
+            folder = model_folder(str(model), revision)
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"the model {str(model)!r} is neither a folder nor reachable on the Hub "
