@@ -1,7 +1,7 @@
 """A small Hub on this machine: repositories in memory, behind the addresses that libraries ask.
 
 It answers for information, listings and files at any revision, redirects renamed repositories,
-refuses gated ones, and can drop, refuse or cut single answers. It has no uploads.
+refuses gated ones, takes uploads, and can drop, refuse or cut single answers.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from hub_uploads import uploaded
 
 DAY = "2024-01-01T00:00:00.000Z"
 
@@ -70,6 +72,7 @@ class HubStandIn(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.repositories: dict[str, Repository] = {}
+        self.uploads: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -116,10 +119,10 @@ class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer_request()
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 - the names that the server calls
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that the server calls
 
     def _answer_request(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         # A revision with strokes, as refs%2Fpr%2F1, is one step of an address.
         quoted = urlsplit(self.path).path
         path = unquote(quoted)
@@ -132,6 +135,8 @@ class _Answers(BaseHTTPRequestHandler):
             if self._cut is None:
                 self._refuse_by(fault)
                 return
+        if uploaded(self, path, body):
+            return
         match = re.fullmatch(
             r"(/api)?/(?:(datasets|models|spaces)/)?([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/([^/]+)(?:/(.*))?)?)?",
             quoted,
@@ -141,6 +146,16 @@ class _Answers(BaseHTTPRequestHandler):
             return
         api, kind, name, verb, revision, rest = (unquote(one or "") for one in match.groups())
         self._repository(bool(api), f"{kind or 'models'}/{name}", verb, revision, rest, body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _refuse_by(self, fault: Fault) -> None:
         if fault.status:
@@ -232,8 +247,8 @@ class _Answers(BaseHTTPRequestHandler):
         named = {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})}
         self._send(status, b'{"error": ""}', named)
 
-    def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _send(
         self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from gotd.config.build import build
 from gotd.pipeline.experiment import hub_folder
+from gotd.pipeline.record import hub_models
 from gotd.planning.plan import lay_out
 from gotd.runs.expand import expand
 from gotd.storage.hub_models import fetch_model, use_hub_folder
@@ -49,9 +49,7 @@ def fetch(overrides: Sequence[str], models: bool) -> Path:
 def _fetch_models(overrides: Sequence[str]) -> None:
     """Copy the models in the keys of all cells, and what their scorers read."""
     cells, _, _ = lay_out(overrides)
-    steps = {step.key: step for cell in cells for step in cell.record.ancestors()}
-    named = {one for step in steps.values() for one in _hub_models(step.parameters)}
-    for model, commit in sorted(named, key=str):
+    for model, commit in sorted(hub_models([cell.record for cell in cells]), key=str):
         fetch_model(model, commit)
     scorers = {}
     for config, _ in expand(overrides):
@@ -61,13 +59,3 @@ def _fetch_models(overrides: Sequence[str]) -> None:
                 scorers[repr(scorer)] = scorer
     for scorer in scorers.values():
         scorer.fetch()
-
-
-def _hub_models(value: Any) -> Iterator[tuple[str, str | None]]:
-    """Yield name and commit of each model that a key names (`model_identity`)."""
-    if isinstance(value, Mapping):
-        if value.keys() == {"hub", "revision"}:
-            yield value["hub"], value["revision"]
-        else:
-            for one in value.values():
-                yield from _hub_models(one)
