@@ -72,7 +72,7 @@ LINES = [
         "embedder=bert_tokens",
         2,
     ),
-    Line("labels", f"limits.labels=16,24 selector=none,random budget=16 {POOL} {ONCE}", 4, True),
+    Line("labels", f"limits.labels=24,40 selector=none,random budget=16 {POOL} {ONCE}", 4, True),
     Line("domain", f"selector=none budget=16 {POOL} {STAGES}", 8),
     Line("domain", f"task=chemprot,imdb selector=tsds,got_d budget=16 {POOL} {STAGES}", 4, True),
     Line(

@@ -66,6 +66,19 @@ def fill_rows(hub: HubStandIn) -> None:
         hub.commit(f"datasets/{CORPORA[domain].dataset}", _corpus(domain))
 
 
+def only_second_copies(hub: HubStandIn) -> list[str]:
+    """Let every domain task that has a second copy have that alone; return their names."""
+    left = []
+    for task, copies in COPIES.items():
+        if len(copies) == 2:
+            first, second = copies
+            hub.repositories.pop(f"datasets/{first}", None)
+            if f"datasets/{second}" not in hub.repositories:
+                hub.commit(f"datasets/{second}", _copy(task, copies[second]))
+            left.append(second)
+    return left
+
+
 def texts(rows: int, words: int, seed: int = 0) -> pa.Array:
     """Return so many texts of random words, no two alike."""
     drawn = np.random.default_rng(seed).integers(len(WORDS), size=(min(rows, 997), words))

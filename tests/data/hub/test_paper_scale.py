@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from fault_runs import Ended, Server
 from hub_cases import GAP, LINES, POOL, SMALL, STAGES, Line, write_data
-from hub_models import BERT, DISTILBERT, bert, distilbert, fill_models
-from hub_rows import fill_rows
+from hub_models import BERT, DISTILBERT, MNLI, bert, distilbert, fill_models
+from hub_rows import fill_rows, only_second_copies
 from hub_stand_in import Fault, HubStandIn, Repository
 
 pytestmark = pytest.mark.slow
@@ -110,6 +110,31 @@ def test_one_folder_serves_it_without_a_network(given, machine, line):
 def measured(path: Path) -> dict[str, object]:
     record = json.loads(path.read_text("utf-8"))
     return {name: record[name] for name in ("axes", "data", "metrics", "selection", "seeds")}
+
+
+def test_second_copies_serve_where_the_first_are_gone(given):
+    before = dict(given.hub.repositories)
+    second = only_second_copies(given.hub)
+    ended = given.gotd(
+        f"fetch experiment=domain scale=paper {SMALL} candidates.files=[books] {POOL}", "second"
+    )
+    given.hub.repositories = before
+    assert ended.status == 0, ended.printed
+    known = json.loads((given.folder / "second" / "hub" / "revisions.json").read_text())
+    assert {*second} < {*known}
+    assert len(second) == 6
+
+
+def test_the_model_of_a_pull_request_is_fetched_at_its_commit(given):
+    """The published runs of RTE with 50,000 rows start from it."""
+    large = f"experiment=glue scale=paper {SMALL} task=rte {STAGES} protocol=published"
+    ended = given.gotd(f"fetch --models {large} selector=random budget=50000 {POOL}", "published")
+    assert ended.status == 0, ended.printed
+    commit = given.hub.repositories[f"models/{MNLI}"].branches["refs/pr/1"]
+    folder = given.folder / "published" / "hub"
+    known = json.loads((folder / "revisions.json").read_text())
+    assert known[f"models/{MNLI}@refs/pr/1"] == commit
+    assert (folder / "models" / MNLI.replace("/", "--") / commit / "model.safetensors").is_file()
 
 
 FAULTS = {
