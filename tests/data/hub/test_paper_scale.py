@@ -18,7 +18,7 @@ from hub_models import BERT, DISTILBERT, MNLI, bert, distilbert, fill_models
 from hub_rows import fill_rows, only_second_copies
 from hub_stand_in import Fault, HubStandIn, Repository
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 CELL = f"experiment=glue scale=paper {SMALL} task=rte budget=16 {POOL} {STAGES}"
 MODEL = f"experiment=gap scale=paper {SMALL} {GAP} selector=none model=distilbert"
