@@ -10,7 +10,7 @@ import huggingface_hub
 import pytest
 
 from gotd.storage.hub_models import FOLDER, newest_commit, use_hub_folder
-from gotd.storage.model_files import config_file, model_identity
+from gotd.storage.model_files import config_file, is_known, model_identity
 from gotd.training.loading import load_config
 
 
@@ -91,6 +91,26 @@ def test_a_revision_has_a_record_of_its_own(tmp_path, monkeypatch):
     assert model_identity("owner/one")["revision"] == "a" * 40
     assert model_identity("owner/one", "refs/pr/1")["revision"] == "b" * 40
     assert model_identity("owner/one", "c" * 40)["revision"] == "c" * 40
+
+
+def test_the_only_commit_in_the_cache_serves_without_the_hub(tmp_path, monkeypatch):
+    """What was loaded by its commit leaves no branch in the cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cache(tmp_path, "a" * 40)
+    (tmp_path / "models--owner--name" / "refs" / "main").unlink()
+    assert model_identity("owner/name")["revision"] == "a" * 40
+    newest_commit.cache_clear()
+    (tmp_path / "models--owner--name" / "snapshots" / ("b" * 40)).mkdir()
+    assert model_identity("owner/name")["revision"] is None
+
+
+def test_a_tokenizer_without_a_network_is_known_by_its_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    cache(tmp_path, "a" * 40)
+    snapshot = tmp_path / "models--owner--name" / "snapshots" / ("a" * 40)
+    (snapshot / "config.json").rename(snapshot / "tokenizer.json")
+    assert is_known("owner/name")
+    assert model_identity("owner/name")["revision"] == "a" * 40
 
 
 def test_no_model_is_read_without_a_commit():

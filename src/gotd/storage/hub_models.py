@@ -25,6 +25,8 @@ HUB_TIMEOUT_S = 10.0
 """Seconds to wait for the Hub when the commit of a model is looked up."""
 FOLDER = "GOTD_HUB"
 """Variable with the folder of what was fetched; processes that a run starts inherit it."""
+KNOWN_BY = ("config.json", "tokenizer_config.json", "tokenizer.json")
+"""Files of which a model or a tokenizer has at least one."""
 SETTINGS = (".json", ".txt", ".model", ".jinja")
 WEIGHTS = ".safetensors"
 """Ends of the names of files that make a model, in its repository's own folder."""
@@ -69,7 +71,10 @@ def is_commit(revision: str | None) -> bool:
 
 @cache
 def newest_commit(model: str, revision: str | None) -> str | None:
-    """Return the commit in the local cache, or else on the Hub; else ``revision``."""
+    """Return the commit in the local cache, or else on the Hub; else ``revision``.
+
+    Where the Hub does not answer, the only commit in the cache is that of the main branch.
+    """
     from huggingface_hub import HfApi
 
     if (known := cached_commit(model, revision)) is not None:
@@ -79,18 +84,36 @@ def newest_commit(model: str, revision: str | None) -> str | None:
         return asked(info, f"the commit of {model}").sha
     except Exception:  # noqa: BLE001 - network errors have many classes
         # Offline, no such model, or no name of the Hub's.
-        return revision
+        return revision or _only_snapshot(model)
 
 
 def cached_commit(model: str, revision: str | None) -> str | None:
     """Return the commit of a model in the local cache of the Hub, if it is there."""
+    cached = _cached_folder(model, revision)
+    return None if cached is None else cached.name
+
+
+def _cached_folder(model: str, revision: str | None) -> Path | None:
+    """Return the folder of a model, or of a tokenizer alone, in the local cache of the Hub."""
     from huggingface_hub import try_to_load_from_cache
 
-    try:
-        cached = try_to_load_from_cache(model, "config.json", revision=revision)
-    except ValueError:  # no name of the Hub's
-        return None
-    return Path(cached).parent.name if isinstance(cached, str) else None
+    for file in KNOWN_BY:
+        try:
+            cached = try_to_load_from_cache(model, file, revision=revision)
+        except ValueError:  # no name of the Hub's
+            return None
+        if isinstance(cached, str):
+            return Path(cached).parent
+    return None
+
+
+def _only_snapshot(model: str) -> str | None:
+    """Return the commit in the local cache of the Hub if there is one alone."""
+    from huggingface_hub import constants
+
+    name = f"models--{model.replace('/', '--')}"
+    found = [*(Path(constants.HF_HUB_CACHE) / name / "snapshots").glob("*")]
+    return found[0].name if len(found) == 1 else None
 
 
 def is_downloaded(model: str, commit: str | None) -> bool:
@@ -160,7 +183,7 @@ def fetch_model(model: str, revision: str | None = None) -> Path:
 @cache
 def _downloaded(model: str, commit: str, weights: bool) -> Path:
     """Download what is missing in the local cache of the Hub; return the folder there."""
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import HfApi, hf_hub_download
 
     hub = HfApi()
     try:
@@ -168,11 +191,11 @@ def _downloaded(model: str, commit: str, weights: bool) -> Path:
         siblings: Any = asked(info, f"the files of {model}").siblings or []
     except Exception:
         # Without the list, what an earlier run has downloaded.
-        known = try_to_load_from_cache(model, "config.json", revision=commit)
-        if not isinstance(known, str):
+        known = _cached_folder(model, commit)
+        if known is None:
             raise
         log.warning("the Hub does not answer; %s is read from its local cache", model)
-        return Path(known).parent
+        return known
     names = [one.rfilename for one in siblings if _is_needed(one.rfilename, weights)]
     if not names:
         raise FileNotFoundError(f"{model} has no files of a model")

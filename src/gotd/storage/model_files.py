@@ -70,14 +70,6 @@ def published_name(model: str) -> str:
 
 def is_known(model: str) -> bool:
     """Return whether a name is in the local cache of the Hub, or on the Hub if it answers soon."""
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        files = ("config.json", "tokenizer_config.json", "tokenizer.json")
-        if any(isinstance(try_to_load_from_cache(model, file), str) for file in files):
-            return True
-    except ValueError:  # no name of the Hub's
-        return False
     return hub_commit(model) is not None
 
 
