@@ -24,10 +24,10 @@ POOL = "source.chars_per_domain=20000"
 ONCE = "pre_fine_tune.epochs=1 fine_tune.epochs=1"
 STAGES = f"limits.labels=24 {ONCE}"
 TOXIC = (
-    f"{POOL} source.held_out_chars=20000 task.prompts_per_kind=4 task.target_rows=40 "
+    f"budget=16 {POOL} source.held_out_chars=20000 task.prompts_per_kind=4 task.target_rows=40 "
     "task.held_out_rows=8 evaluation.generation.samples=3 pre_fine_tune.epochs=1"
 )
-ANSWERED = f"{POOL} task.evaluated_rows=8 pre_fine_tune.epochs=1"
+ANSWERED = f"{POOL} rank_rows=16 task.evaluated_rows=8 pre_fine_tune.epochs=1"
 DATA = "data"
 """Folder of the rows that are not of the Hub, and of a checkpoint of a scorer."""
 GAP = (
@@ -43,71 +43,101 @@ class Line:
     """A command of an experiment.
 
     Args:
-        experiment: Its name.
-        given: Overrides, after `SMALL`.
+        experiment: Its name, and another scale than ``paper`` after a stroke.
+        axes: Tasks, selectors and what else is swept.
+        given: The other overrides, after `SMALL`.
         cells: How many cells it has.
-        offline: Whether it runs again without a network, after `gotd fetch --models`.
+        offline: The axes of the cell that runs without a network, after `gotd fetch --models`.
     """
 
     experiment: str
+    axes: str
     given: str
     cells: int
-    offline: bool = False
+    offline: str = ""
 
     @property
     def overrides(self) -> list[str]:
         """Return the overrides of the command."""
+        return self._overrides(self.axes)
+
+    @property
+    def cell(self) -> list[str]:
+        """Return the overrides of the cell that runs without a network."""
+        return self._overrides(self.offline)
+
+    def _overrides(self, axes: str) -> list[str]:
         name, _, scale = self.experiment.partition("/")
-        chosen = f"experiment={name} scale={scale or 'paper'} {SMALL} {self.given}"
-        return chosen.split()
+        return f"experiment={name} scale={scale or 'paper'} {SMALL} {axes} {self.given}".split()
 
 
 LINES = [
-    Line("glue", f"task=rte,stsb selector=none,dsir,got_d budget=16 {POOL} {STAGES}", 6, True),
-    Line("glue", f"task=cola,mrpc,sst2,qnli,qqp,mnli selector=none budget=16 {POOL} {STAGES}", 6),
-    Line("glue", f"task=rte selector=got_d budget=16 pre_fine_tune.tuning=lora {POOL} {STAGES}", 1),
     Line(
         "glue",
-        f"task=rte model=roberta_base,distilbert selector=random budget=16 {POOL} {STAGES} "
-        "embedder=bert_tokens",
+        "task=rte,stsb selector=none,dsir,got_d",
+        f"budget=16 {POOL} {STAGES}",
+        6,
+        "task=stsb selector=got_d",
+    ),
+    Line("glue", "task=cola,mrpc,sst2,qnli,qqp,mnli selector=none", f"{POOL} {STAGES}", 6),
+    Line(
+        "glue",
+        "task=rte selector=got_d",
+        f"budget=16 pre_fine_tune.tuning=lora {POOL} {STAGES}",
+        1,
+    ),
+    Line(
+        "glue",
+        "task=rte selector=random model=roberta_base,distilbert",
+        f"embedder=bert_tokens budget=16 {POOL} {STAGES}",
         2,
     ),
-    Line("labels", f"limits.labels=24,40 selector=none,random budget=16 {POOL} {ONCE}", 4, True),
-    Line("domain", f"selector=none budget=16 {POOL} {STAGES}", 8),
-    Line("domain", f"task=chemprot,imdb selector=tsds,got_d budget=16 {POOL} {STAGES}", 4, True),
+    Line(
+        "labels",
+        "selector=none,random limits.labels=24,40",
+        f"budget=16 {POOL} {ONCE}",
+        4,
+        "selector=random limits.labels=40",
+    ),
+    Line("domain", "selector=none", f"{POOL} {STAGES}", 8),
+    Line(
+        "domain",
+        "task=chemprot,imdb selector=tsds,got_d",
+        f"budget=16 {POOL} {STAGES}",
+        4,
+        "task=imdb selector=got_d",
+    ),
     Line(
         "toxicity",
-        f"selector=none,least_toxic,got_d_contrast budget=16 {TOXIC} "
-        f"evaluation.scorer.checkpoint={CHECKPOINT}",
+        "selector=none,least_toxic,got_d_contrast",
+        f"{TOXIC} evaluation.scorer.checkpoint={CHECKPOINT}",
         3,
-        True,
+        "selector=least_toxic",
     ),
     Line(
         "toxicity",
-        f"selector=random budget=16 evaluation=toxicity_two_scorers {TOXIC} "
-        f"evaluation.scorer.checkpoint={CHECKPOINT}",
+        "selector=random evaluation=toxicity_two_scorers",
+        f"{TOXIC} evaluation.scorer.checkpoint={CHECKPOINT}",
         1,
+        "selector=got_d evaluation=toxicity_two_scorers",
     ),
-    Line("zeroshot", f"selector=none,got_d budget=8,16 rank_rows=16 {ANSWERED}", 3, True),
+    Line("zeroshot", "selector=none,got_d budget=8,16", ANSWERED, 3, "selector=got_d budget=8"),
+    Line("zeroshot", "selector=got_d budget=16", f"{ANSWERED} pre_fine_tune.tuning=lora", 1),
     Line(
-        "zeroshot",
-        f"selector=got_d budget=16 rank_rows=16 pre_fine_tune.tuning=lora {ANSWERED}",
-        1,
-    ),
-    Line("zeroshot/paper_boolq", f"selector=none,got_d budget=16 rank_rows=16 {ANSWERED}", 2, True),
-    Line(
-        "gap",
-        f"selector=none,got_d {GAP}",
+        "zeroshot/paper_boolq",
+        "selector=none,got_d budget=16",
+        ANSWERED,
         2,
-        True,
+        "selector=none budget=16",
     ),
+    Line("gap", "selector=none,got_d", GAP, 2, "selector=got_d"),
     Line(
         "instruction",
-        f"selector=none,got_d task=mmlu budget=100 rank_rows=100 source.path={DATA} "
-        "pre_fine_tune.epochs=1 evaluation.max_new_tokens=4 embedder.dimension=64 "
-        "embedder.warm_up_rows=8",
+        "selector=none,got_d task=mmlu",
+        f"budget=100 rank_rows=100 source.path={DATA} pre_fine_tune.epochs=1 "
+        "evaluation.max_new_tokens=4 embedder.dimension=64 embedder.warm_up_rows=8",
         2,
-        True,
+        "selector=got_d task=mmlu",
     ),
 ]
 

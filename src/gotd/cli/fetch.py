@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from gotd.config.build import build
 from gotd.pipeline.experiment import hub_folder
 from gotd.pipeline.record import hub_models
@@ -31,7 +33,8 @@ def fetch(overrides: Sequence[str], models: bool) -> Path:
         ValueError: If the experiment reads nothing from the Hub.
         OSError: If the Hub does not have something, or does not answer.
     """
-    config = expand(overrides)[0][0]
+    configs = [config for config, _ in expand(overrides)]
+    config = configs[0]
     source = build(config.source)
     folder = hub_folder(config, source)
     if source.name == "hub":
@@ -42,17 +45,17 @@ def fetch(overrides: Sequence[str], models: bool) -> Path:
         )
     if models:
         use_hub_folder(folder)
-        _fetch_models(overrides)
+        _fetch_models(overrides, configs)
     return folder
 
 
-def _fetch_models(overrides: Sequence[str]) -> None:
+def _fetch_models(overrides: Sequence[str], configs: Sequence[DictConfig]) -> None:
     """Copy the models in the keys of all cells, and what their scorers read."""
     cells, _, _ = lay_out(overrides)
     for model, commit in sorted(hub_models([cell.record for cell in cells]), key=str):
         fetch_model(model, commit)
     scorers = {}
-    for config, _ in expand(overrides):
+    for config in configs:
         evaluation = build(config.evaluation)
         for scorer in (getattr(evaluation, role, None) for role in SCORERS):
             if hasattr(scorer, "fetch"):

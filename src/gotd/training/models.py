@@ -168,6 +168,11 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
         try:
             folder = model_folder(str(model), revision)
         except (OSError, ValueError) as error:
+            if type(error).__name__ == "GatedRepoError":
+                raise FileNotFoundError(
+                    f"the model {str(model)!r} is gated on the Hub: accept its terms there, and "
+                    "set HF_TOKEN or run hf auth login"
+                ) from error
             raise FileNotFoundError(
                 f"the model {str(model)!r} is neither a folder nor reachable on the Hub "
                 f"({type(error).__name__}); check the name or fetch it first"
