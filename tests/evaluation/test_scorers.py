@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -118,6 +119,8 @@ def test_a_release_that_was_fetched_needs_no_network(bert, trained, tmp_path, mo
     shutil.copytree(bert, model / "snapshots" / commit)
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text(commit)
+    listed = SimpleNamespace(siblings=[SimpleNamespace(rfilename=f.name) for f in bert.iterdir()])
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: listed)
     DetoxifyScorer().fetch()
     shutil.rmtree(cache)
     kept = tmp_path / "hub"

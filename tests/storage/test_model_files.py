@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from gotd.storage.hub_models import FOLDER, newest_commit, use_hub_folder
+from gotd.storage.hub_models import FOLDER, fetch_model, newest_commit, use_hub_folder
 from gotd.storage.model_files import config_file, is_known, model_identity
 from gotd.training.loading import load_config
 
@@ -117,3 +117,13 @@ def test_no_model_is_read_without_a_commit():
     """A3: `main` may be another commit than that of the key, which has none."""
     with pytest.raises(OSError, match="the commit of owner/absent is known neither here nor"):
         load_config("owner/absent")
+
+
+def test_a_part_of_a_model_is_not_kept(tmp_path, monkeypatch):
+    """`gotd plan` leaves its configuration alone in the cache."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    cache(tmp_path / "cache", "a" * 40)
+    use_hub_folder(tmp_path / "hub")
+    with pytest.raises(OSError, match=r"(?i)offline"):
+        fetch_model("owner/name")
+    assert not (tmp_path / "hub" / "models").exists()

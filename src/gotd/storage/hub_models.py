@@ -161,12 +161,14 @@ def fetch_model(model: str, revision: str | None = None) -> Path:
         OSError: If there is no such model, or the Hub does not answer.
         ValueError: If no folder is used.
     """
-    folder = model_folder(model, revision)
-    kept = _kept(model, _fixed(model, revision))
+    commit = _fixed(model, revision)
+    kept = _kept(model, commit)
     if kept is None:
         raise ValueError("no folder for models of the Hub is in use")
     if kept.is_dir():
         return kept
+    # A part of it would be taken for all of it.
+    folder = _downloaded(model, commit, weights=True, whole=True)
     with locked(kept.with_name(f"{kept.name}.lock"), f"that copies {model}"):
         if not kept.is_dir():
             part = kept.with_name(f"{kept.name}.part")
@@ -181,7 +183,7 @@ def fetch_model(model: str, revision: str | None = None) -> Path:
 
 
 @cache
-def _downloaded(model: str, commit: str, weights: bool) -> Path:
+def _downloaded(model: str, commit: str, weights: bool, whole: bool = False) -> Path:
     """Download what is missing in the local cache of the Hub; return the folder there."""
     from huggingface_hub import HfApi, hf_hub_download
 
@@ -192,17 +194,18 @@ def _downloaded(model: str, commit: str, weights: bool) -> Path:
     except Exception:
         # Without the list, what an earlier run has downloaded.
         known = _cached_folder(model, commit)
-        if known is None:
+        if known is None or whole:
             raise
         log.warning("the Hub does not answer; %s is read from its local cache", model)
         return known
     names = [one.rfilename for one in siblings if _is_needed(one.rfilename, weights)]
     if not names:
         raise FileNotFoundError(f"{model} has no files of a model")
-    for name in names:
-        fetch = partial(hf_hub_download, model, name, revision=commit)
-        place = asked(fetch, f"{name} of {model}")
-    return Path(place).parent
+    places = [
+        asked(partial(hf_hub_download, model, name, revision=commit), f"{name} of {model}")
+        for name in names
+    ]
+    return Path(places[0]).parent
 
 
 def _fixed(model: str, revision: str | None) -> str:
