@@ -1,10 +1,12 @@
 import json
 import os
 import pickle
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification
 
 from gotd.evaluation.scorers.classifier import ClassifierScorer
-from gotd.evaluation.scorers.detoxify import DetoxifyScorer, load_checkpoint
+from gotd.evaluation.scorers.detoxify import RELEASE_FILE, DetoxifyScorer, load_checkpoint
 from gotd.evaluation.scorers.perspective import KEY, PerspectiveScorer
+from gotd.storage.files import checksum
+from gotd.storage.hub_models import FOLDER
 from gotd.training.models import ModelSpec, build_model, load_tokenizer
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.scorer import CHECKPOINT, ScorerSettings, train_scorer
@@ -97,6 +101,33 @@ def damaged(trained, change):
     path = trained / "damaged.ckpt"
     torch.save(found, path)
     return str(path)
+
+
+def test_a_release_that_was_fetched_needs_no_network(bert, trained, tmp_path, monkeypatch):
+    """The release and the model that it names are copied into one folder."""
+    cache, commit = tmp_path / "cache", "a" * 40
+    monkeypatch.setenv(FOLDER, str(tmp_path / "hub"))
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    content = torch.load(trained / CHECKPOINT, weights_only=True)
+    content["config"]["arch"]["args"]["model_type"] = "owner/backbone"
+    release = cache / "checkpoints" / RELEASE_FILE
+    release.parent.mkdir(parents=True)
+    torch.save(content, release)
+    monkeypatch.setattr("gotd.evaluation.scorers.detoxify.RELEASE_SHA256", checksum(release))
+    model = cache / "models--owner--backbone"
+    shutil.copytree(bert, model / "snapshots" / commit)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    listed = SimpleNamespace(siblings=[SimpleNamespace(rfilename=f.name) for f in bert.iterdir()])
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: listed)
+    DetoxifyScorer().fetch()
+    shutil.rmtree(cache)
+    kept = tmp_path / "hub"
+    assert (kept / "files" / RELEASE_FILE).is_file()
+    assert (kept / "models" / "owner--backbone" / commit / "config.json").is_file()
+    expected = DetoxifyScorer(str(trained / CHECKPOINT)).score(["w1 w2", "w29"])
+    assert DetoxifyScorer().score(["w1 w2", "w29"]) == pytest.approx(expected)
 
 
 def test_incomplete_or_unsafe_checkpoints_are_refused(trained, tmp_path):

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
 from gotd.storage import model_files
+from gotd.storage.hub_models import FOLDER
 from gotd.training import loading
 from gotd.training.loading import load_any_tokenizer, load_config, load_network
 from gotd.training.models import ModelSpec, build_model, copy_model
@@ -111,21 +112,21 @@ def test_an_adapter_beside_a_model_is_refused(model):
         read(model)
 
 
-def test_a_hub_model_is_read_at_the_commit_of_its_key(monkeypatch):
+def test_a_hub_model_is_read_at_the_commit_of_its_key(model, tmp_path, monkeypatch):
     """A3: configuration, weights and tokenizer might be those of three commits."""
-    asked = {}
-    monkeypatch.setattr(loading, "hub_commit", lambda model, revision=None: "c" * 40)
-
-    class Seen:
-        @staticmethod
-        def from_pretrained(model, **options):
-            asked.update(options)
-            raise OSError("seen")
-
-    monkeypatch.setattr("transformers.AutoConfig", Seen)
-    with pytest.raises(OSError, match="seen"):
-        load_config("owner/name")
-    assert asked == {"trust_remote_code": False, "revision": "c" * 40}
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv(FOLDER, "")
+    there = tmp_path / "cache" / "models--owner--two-commits"
+    for commit, sizes in (("a" * 40, {}), ("b" * 40, {"hidden_size": 999})):
+        shutil.copytree(model, there / "snapshots" / commit)
+        change(there / "snapshots" / commit / "config.json", **sizes)
+    (there / "refs").mkdir()
+    (there / "refs" / "main").write_text("b" * 40)
+    own = load_config(model).hidden_size
+    assert load_config("owner/two-commits").hidden_size == 999
+    assert load_config("owner/two-commits", "a" * 40).hidden_size == own
+    network, _ = loading.load_network(AutoModel, "owner/two-commits", ("pooler.",), "a" * 40)
+    assert network.config.hidden_size == own
 
 
 def test_no_other_module_loads_a_model():

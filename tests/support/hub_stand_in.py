@@ -1,7 +1,7 @@
 """A small Hub on this machine: repositories in memory, behind the addresses that libraries ask.
 
 It answers for information, listings and files at any revision, redirects renamed repositories,
-refuses gated ones, and can drop, refuse or cut single answers. It has no uploads.
+refuses gated ones, takes uploads, and can drop, refuse or cut single answers.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from hub_uploads import uploaded
+
 DAY = "2024-01-01T00:00:00.000Z"
 
 
@@ -27,9 +29,10 @@ def sha(content: bytes) -> str:
 
 @dataclass
 class Repository:
-    """The commits of a repository, the newest last, each with all its files."""
+    """The commits of a repository, the newest of its main branch last, each with all its files."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
     gated: bool = False
     moved_to: str = ""
 
@@ -37,6 +40,8 @@ class Repository:
         """Return the commit of a revision, ``None`` if there is none."""
         if revision in self.commits:
             return revision
+        if revision in self.branches:
+            return self.branches[revision]
         return [*self.commits][-1] if revision == "main" and self.commits else None
 
 
@@ -67,6 +72,7 @@ class HubStandIn(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.repositories: dict[str, Repository] = {}
+        self.uploads: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.faults: list[Fault] = []
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -82,12 +88,14 @@ class HubStandIn(ThreadingHTTPServer):
         online = {"HF_ENDPOINT": self.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home)}
         return {**online, **dict.fromkeys(more, "1")}
 
-    def commit(self, name: str, files: Mapping[str, bytes]) -> str:
-        """Make a commit of ``datasets/…`` or ``models/…``; return its hash."""
+    def commit(self, name: str, files: Mapping[str, bytes], branch: str = "") -> str:
+        """Make a commit of ``datasets/…`` or ``models/…``, on main by default; return its hash."""
         repository = self.repositories.setdefault(name, Repository())
         listing = "".join(f"{path} {sha(content)}\n" for path, content in sorted(files.items()))
         commit = sha(f"{name} {len(repository.commits)}\n{listing}".encode())
         repository.commits[commit] = dict(files)
+        if branch:
+            repository.branches[branch] = commit
         return commit
 
     def unpinned(self) -> list[str]:
@@ -111,11 +119,13 @@ class _Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer_request()
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 - the names that the server calls
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that the server calls
 
     def _answer_request(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        path = unquote(urlsplit(self.path).path)
+        body = self._body()
+        # A revision with strokes, as refs%2Fpr%2F1, is one step of an address.
+        quoted = urlsplit(self.path).path
+        path = unquote(quoted)
         self.server.requests.append(f"{self.command} {path}")
         fault = next((f for f in self.server.faults if f.times and re.search(f.path, path)), None)
         self._cut = None
@@ -125,15 +135,27 @@ class _Answers(BaseHTTPRequestHandler):
             if self._cut is None:
                 self._refuse_by(fault)
                 return
+        if uploaded(self, path, body):
+            return
         match = re.fullmatch(
             r"(/api)?/(?:(datasets|models|spaces)/)?([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/([^/]+)(?:/(.*))?)?)?",
-            path,
+            quoted,
         )
         if match is None:
             self._send(404)
             return
-        api, kind, name, verb, revision, rest = match.groups()
-        self._repository(bool(api), f"{kind or 'models'}/{name}", verb, revision, rest or "", body)
+        api, kind, name, verb, revision, rest = (unquote(one or "") for one in match.groups())
+        self._repository(bool(api), f"{kind or 'models'}/{name}", verb, revision, rest, body)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = b""
+        while size := int(self.rfile.readline(), 16):
+            body += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return body
 
     def _refuse_by(self, fault: Fault) -> None:
         if fault.status:
@@ -143,7 +165,7 @@ class _Answers(BaseHTTPRequestHandler):
             self.connection.close()
 
     def _repository(
-        self, api: bool, name: str, verb: str | None, revision: str | None, rest: str, body: bytes
+        self, api: bool, name: str, verb: str, revision: str, rest: str, body: bytes
     ) -> None:
         there = self.server.repositories.get(name)
         if there is None:
@@ -155,7 +177,7 @@ class _Answers(BaseHTTPRequestHandler):
             self._refuse(404, "RevisionNotFound")
         elif not api or verb == "resolve":
             self._file(there, commit, rest)
-        elif verb in (None, "revision"):
+        elif verb in ("", "revision"):
             self._information(name, there, commit)
         elif verb == "tree":
             self._json(list(self._entries(there.commits[commit], rest)))
@@ -225,8 +247,8 @@ class _Answers(BaseHTTPRequestHandler):
         named = {"X-Error-Code": code, "X-Error-Message": code, **(headers or {})}
         self._send(status, b'{"error": ""}', named)
 
-    def _json(self, value: Any) -> None:
-        self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+    def _json(self, value: Any, status: int = 200) -> None:
+        self._send(status, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def _send(
         self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None

@@ -26,6 +26,7 @@ from gotd.runs.own_task import OwnTask, lay_out, takes_budget, with_counts
 from gotd.runs.sweep import add_overlaps, check_writable, report
 from gotd.storage import progress
 from gotd.storage.artifacts import Step
+from gotd.storage.hub_models import use_hub_folder
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
         OSError: If a file cannot be read or written; one line.
     """
     logging.getLogger("gotd.storage.artifacts").setLevel(logging.WARNING)
+    use_hub_folder(options.store / "hub")
     own = _own_task(options)
     log.info("%s", OwnModel.find(own.model).described)
     check_writable(options.store)

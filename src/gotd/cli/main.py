@@ -113,7 +113,10 @@ def _parser() -> argparse.ArgumentParser:
     add_compare(commands, _compare)
     add("run", _run, "run an experiment, or any sweep of it", argparse.REMAINDER)
     add("plan", _plan, "what a sweep would run, what is done, hours, memory, disk", "*")
-    add("fetch", _fetch, "download an experiment's rows from the Hub, to run it offline", "*")
+    fetch = add(
+        "fetch", _fetch, "download an experiment's rows from the Hub, to run it offline", "*"
+    )
+    fetch.add_argument("--models", action="store_true", help="and its models, into the same folder")
 
     report = add(
         "report", _report, "tables (Markdown, LaTeX), figures and one HTML page from records"
@@ -137,7 +140,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _select(options: argparse.Namespace) -> int:
     from gotd.cli.select import run
+    from gotd.storage.hub_models import use_hub_folder
 
+    use_hub_folder(options.store / "hub")
     return run(options)
 
 
@@ -169,16 +174,10 @@ def _plan(options: argparse.Namespace) -> None:
 
 
 def _fetch(options: argparse.Namespace) -> None:
-    from gotd.config.build import build
-    from gotd.runs.expand import expand
+    from gotd.cli.fetch import fetch
 
-    source = build(expand(options.overrides)[0][0].source)
-    if source.name != "hub":
-        raise ValueError(
-            f"the source {source.name} has nothing to fetch; scale=paper reads the Hub"
-        )
-    source.fetch()
-    print(f"fetched into {source.path}; copy that folder to a machine without a network")
+    folder = fetch(options.overrides, options.models)
+    print(f"fetched into {folder}; copy that folder to a machine without a network")
 
 
 def _report(options: argparse.Namespace) -> None:

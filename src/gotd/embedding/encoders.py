@@ -28,6 +28,7 @@ from gotd.embedding.gradient import GradientEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
 from gotd.storage.checks import check_choices, check_device_name
+from gotd.storage.hub_models import hub_commit, is_downloaded
 from gotd.storage.hub_requests import asked, cause_of
 from gotd.storage.model_files import locate, model_identity, not_fetched
 from gotd.storage.shapes import Shape, named_shape
@@ -228,11 +229,12 @@ class TransformerEncoder:
 
     def _ask_hub(self) -> None:
         """Check that the Hub, or its cache, has the model, in one request."""
-        from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         try:
-            if not isinstance(try_to_load_from_cache(self.model, "config.json"), str):
-                url = hf_hub_url(self.model, "config.json")
+            at = hub_commit(self.model)
+            if not is_downloaded(self.model, at):
+                url = hf_hub_url(self.model, "config.json", revision=at)
                 asked(partial(get_hf_file_metadata, url), f"the model {self.model}")
         except Exception as error:  # network errors have many classes
             if cause_of(error) in ("temporary", "disk"):

@@ -43,6 +43,7 @@ from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
 from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.files import check_name
+from gotd.storage.hub_models import use_hub_folder
 from gotd.storage.printing import printable
 from gotd.storage.seeds import derive_seeds
 from gotd.training.causal_models import CausalSpec
@@ -112,6 +113,7 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     config = as_published(config)
     _check(config)
     source, task, selector = build(config.source), build(config.task), build(config.selector.method)
+    use_hub_folder(hub_folder(config, source))
     spec, pretraining = build(config.model.spec), build(config.model.pretraining)
     warm_up, tuning = build(config.pre_fine_tune), build(config.fine_tune)
     evaluation, limits = build(config.evaluation), typed(config.limits)
@@ -154,6 +156,11 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     )
     tracker, used = build(config.tracker), None if selector is None else warm_up
     return Cell(axes, record, rows, _open_store(config.store), tracker, used)
+
+
+def hub_folder(config: DictConfig, source: Source) -> Path:
+    """Return the folder of what is fetched from the Hub: the source's own, or the store's."""
+    return Path(source.path if source.name == "hub" else f"{config.store}/hub")
 
 
 def _selection(

@@ -88,7 +88,7 @@ def record_step(
             "selection": selected,
             "curves": curves,
             "seeds": derive_seeds(config.seed) | own | {"rows": rows.parameters.get("seed")},
-            "data": source.identity() | _label_mapping(task, source) | _hub_models(parents),
+            "data": source.identity() | _label_mapping(task, source) | _models(parents),
             "parents": sorted({step.key for step in parents}),
         }
         # Here, because a sweep plans many cells and a whole configuration takes a while.
@@ -113,19 +113,25 @@ def _label_mapping(task: Any, source: Source) -> dict[str, Any]:
     return {"labels": {str(label): number for label, number in mapped.items()}} if mapped else {}
 
 
-def _hub_models(steps: Sequence[Step]) -> dict[str, Any]:
+def _models(steps: Sequence[Step]) -> dict[str, Any]:
     """Return the commits of the models of the Hub that some steps depend on, by name."""
-    found: dict[str, Any] = {}
+    found = hub_models(steps)
+    return {"models": dict(sorted(found, key=str))} if found else {}
+
+
+def hub_models(steps: Sequence[Step]) -> set[tuple[str, str | None]]:
+    """Return name and commit of the models of the Hub that some steps depend on."""
+    found: set[tuple[str, str | None]] = set()
     waiting: list[Any] = [step.parameters for last in steps for step in last.ancestors()]
     while waiting:
         value = waiting.pop()
         if isinstance(value, Mapping):
-            if isinstance(value.get("hub"), str) and "revision" in value:
-                found[value["hub"]] = value["revision"]
+            if value.keys() == {"hub", "revision"}:  # as of `model_identity`
+                found.add((value["hub"], value["revision"]))
             waiting += value.values()
         elif isinstance(value, list | tuple):
             waiting += value
-    return {"models": dict(sorted(found.items()))} if found else {}
+    return found
 
 
 def _target_losses(folders: Mapping[str, Path], losses: Mapping[str, Step]) -> dict[str, Any]:

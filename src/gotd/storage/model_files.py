@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from gotd.storage.files import known_checksum
-from gotd.storage.hub_requests import asked, cause_of
-
-HUB_TIMEOUT_S = 10.0
-"""Seconds to wait for the Hub when the commit of a model is looked up."""
+from gotd.storage.hub_models import cached_commit, hub_commit, hub_config
+from gotd.storage.hub_requests import cause_of
 
 
 def locate(model: str) -> str:
@@ -67,37 +64,22 @@ PUBLISHERS = {
 
 def published_name(model: str) -> str:
     """Return the Hub name of a model, with its publisher unless the cache has it without."""
-    if "/" in model or model not in PUBLISHERS or _cached(model, None):
+    if "/" in model or model not in PUBLISHERS or cached_commit(model, None):
         return model
     return f"{PUBLISHERS[model]}/{model}"
 
 
-def _cached(model: str, revision: str | None) -> str | None:
-    """Return the commit of a model in the local cache of the Hub, if it is there."""
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        cached = try_to_load_from_cache(model, "config.json", revision=revision)
-    except ValueError:  # no name of the Hub's
-        return None
-    return Path(cached).parent.name if isinstance(cached, str) else None
-
-
 def is_known(model: str) -> bool:
     """Return whether a name is in the local cache of the Hub, or on the Hub if it answers soon."""
-    from huggingface_hub import try_to_load_from_cache
-
-    try:
-        files = ("config.json", "tokenizer_config.json", "tokenizer.json")
-        if any(isinstance(try_to_load_from_cache(model, file), str) for file in files):
-            return True
-    except ValueError:  # no name of the Hub's
-        return False
     return hub_commit(model) is not None
 
 
-def config_file(model: str) -> Path:
+def config_file(model: str, revision: str | None = None) -> Path:
     """Return the config.json of ``minilm``, a folder or a Hub model; no weights are fetched.
+
+    Args:
+        model: ``minilm``, a folder, or a name on the Hub.
+        revision: Branch, tag or commit on the Hub; ``None`` for its main branch.
 
     Raises:
         FileNotFoundError: If there is no such model, or the Hub does not answer.
@@ -108,11 +90,8 @@ def config_file(model: str) -> Path:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError(f"{folder} has no config.json; it is not a model folder")
         return folder / "config.json"
-    from huggingface_hub import hf_hub_download
-
-    fetch = partial(hf_hub_download, model, "config.json", etag_timeout=HUB_TIMEOUT_S)
     try:
-        return Path(asked(fetch, f"the model {model}"))
+        return hub_config(model, revision)
     except (OSError, ValueError) as error:
         raise not_fetched(model, error) from error
 
@@ -130,31 +109,12 @@ def not_fetched(model: str, error: Exception) -> OSError:
             f"the model {model!r} cannot be read from the Hub now ({type(error).__name__}: "
             f"{reason}); run the same command again later"
         )
+    if type(error).__name__ == "GatedRepoError":
+        return FileNotFoundError(
+            f"the model {model!r} is gated on the Hub: accept its terms there, and set HF_TOKEN or "
+            "run hf auth login"
+        )
     return FileNotFoundError(
         f"the model {model!r} is neither a folder nor reachable on the Hub "
         f"({type(error).__name__}); check the name or fetch it first"
     )
-
-
-@cache
-def hub_commit(model: str, revision: str | None = None) -> str | None:
-    """Return the commit of a Hub model, from the local cache or else from the Hub.
-
-    Load a model by this commit, too: a branch may have moved since the key was computed.
-
-    Returns:
-        The commit; ``revision`` if it is in no cache and the Hub does not answer, or if the
-        model is a local folder.
-    """
-    if Path(model).is_dir():
-        return revision
-    from huggingface_hub import HfApi
-
-    if (cached := _cached(model, revision)) is not None:
-        return cached
-    try:
-        info = partial(HfApi().model_info, model, revision=revision, timeout=HUB_TIMEOUT_S)
-        return asked(info, f"the commit of {model}").sha
-    except Exception:  # noqa: BLE001 - network errors have many classes
-        # Offline, no such model, or no name of the Hub's.
-        return revision

@@ -80,15 +80,15 @@ FIELDS = (
 
 
 @cache
-def named_shape(model: str) -> Shape:
-    """Return the shape of ``minilm``, a folder or a Hub model.
+def named_shape(model: str, revision: str | None = None) -> Shape:
+    """Return the shape of ``minilm``, a folder or a Hub model at a revision.
 
     It is read from the model's config.json, the only file that is fetched. Without one, or if
     it does not state the sizes, it is that of `PUBLISHED`; of another name that of BERT base,
     with a warning.
     """
     try:
-        config = json.loads(config_file(model).read_text("utf-8"))
+        config = json.loads(config_file(model, revision).read_text("utf-8"))
         config = {**config, **config.get("text_config", {})}
         sizes = [next((config[n] for n in names if config.get(n)), 0) for names in FIELDS]
         sizes[3] = sizes[3] or 4 * sizes[1]  # what GPT-2 does not state

@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gotd.storage.environment import check_docstrings
-from gotd.storage.hub_requests import asked
-from gotd.storage.model_files import hub_commit
+from gotd.storage.hub_models import model_folder
 
 ADAPTER = "adapter_config.json"
 """File by which `transformers` loads another model than that of the folder."""
@@ -35,7 +33,8 @@ def load_config(model: Path | str, revision: str | None = None) -> Any:
     from transformers import AutoConfig
 
     with _errors_of(model):
-        return _loaded(AutoConfig.from_pretrained, model, _at(model, revision))
+        place = _place(model, revision, weights=False)
+        return AutoConfig.from_pretrained(place, trust_remote_code=False)
 
 
 def load_any_tokenizer(model: Path | str, revision: str | None = None) -> Any:
@@ -52,7 +51,8 @@ def load_any_tokenizer(model: Path | str, revision: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     with _errors_of(model):
-        tokenizer = _loaded(AutoTokenizer.from_pretrained, model, _at(model, revision))
+        place = _place(model, revision, weights=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     words = tokenizer.get_vocab()
     if not set(words) - set(tokenizer.all_special_tokens):
         raise ValueError(
@@ -99,8 +99,13 @@ def load_network(
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     options = {"dtype": torch.float32, "attn_implementation": attention, **options}
     with _errors_of(model):
-        options |= {"output_loading_info": True, "use_safetensors": True, **_at(model, revision)}
-        network, info = _loaded(network_class.from_pretrained, model, options)
+        network, info = network_class.from_pretrained(
+            _place(model, revision, weights=True),
+            output_loading_info=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
     missing = info["missing_keys"]
     others = sorted(key for key in missing if not key.startswith(may_be_missing))
     if others or info["mismatched_keys"]:
@@ -138,20 +143,13 @@ def check_folder(model: Path) -> None:
         raise ValueError(f"{model / 'config.json'} is damaged; copy the model again")
 
 
-def _at(model: Path | str, revision: str | None) -> dict[str, Any]:
-    """Return the options by which all files of a model are those of one commit."""
-    if Path(model).is_dir():
-        check_folder(Path(model))
-        return {"trust_remote_code": False}
-    commit = hub_commit(str(model), revision) or "main"
-    return {"trust_remote_code": False, "revision": commit}
-
-
-def _loaded(load: Any, model: Path | str, options: dict[str, Any]) -> Any:
-    """Load from a folder, or from the Hub with the time limit and retries of any request."""
-    if Path(model).is_dir():
-        return load(model, **options)
-    return asked(partial(load, str(model), **options), f"the model {model}")
+def _place(model: Path | str, revision: str | None, weights: bool) -> Path:
+    """Return the folder of a model, all of its files from one commit."""
+    place = Path(model)
+    if not place.is_dir():
+        place = model_folder(str(model), revision, weights)
+    check_folder(place)
+    return place
 
 
 def _rows_of_embeddings(model: Path | str, revision: str | None) -> int | None:

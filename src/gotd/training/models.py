@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,8 +27,8 @@ from transformers import (
 )
 
 from gotd.storage.checks import check_at_least, check_choice, check_share
-from gotd.storage.hub_requests import asked
-from gotd.storage.model_files import hub_commit, not_fetched
+from gotd.storage.hub_models import model_folder
+from gotd.storage.model_files import not_fetched
 from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
 from gotd.training.loading import check_folder, load_any_tokenizer, load_network
@@ -39,7 +38,7 @@ from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 transformers.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-FOLDER_FILES = ("*.json", "*.safetensors", "*.txt")
+FOLDER_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja")
 NOT_THE_MODELS = ("manifest.json", "report.json")
 """Other files in the model folders that steps write."""
 MASKED_LM_HEADS = (
@@ -102,7 +101,7 @@ class ModelSpec:
         words = WORLD_VOCABULARY if self.tokenizer == "word_level" else self.vocabulary_size
         sizes = self.layers, self.hidden_size, self.heads, self.feed_forward_size
         built = Shape(*sizes, words, self.max_length_tokens)
-        return built if self.pretrained is None else named_shape(self.pretrained)
+        return built if self.pretrained is None else named_shape(self.pretrained, self.revision)
 
     def build_tokenizer(self, texts_or_vocabulary: Sequence[str]) -> PreTrainedTokenizerBase:
         """Build the tokenizer from a vocabulary, or train it on texts."""
@@ -167,13 +166,8 @@ def resolve_folder(model: Path | str, revision: str | None = None) -> Path:
     """
     folder = Path(model)
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
         try:
-            commit, wanted = hub_commit(str(model), revision), list(FOLDER_FILES)
-            download: Any = snapshot_download  # its overloads do not fit partial
-            fetch = partial(download, str(model), revision=commit, allow_patterns=wanted)
-            folder = Path(asked(fetch, f"the model {model}"))
+            folder = model_folder(str(model), revision)
         except (OSError, ValueError) as error:
             raise not_fetched(str(model), error) from error
     if not (folder / "config.json").is_file():

@@ -18,7 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gotd.data.base import SourceUnavailable
-from gotd.storage.files import atomic_write, locked, write_json
+from gotd.storage.files import atomic_write
+from gotd.storage.hub_record import recorded, remember
 from gotd.storage.hub_requests import TIMEOUT_S, asked, cause_of
 
 log = logging.getLogger(__name__)
@@ -138,34 +139,6 @@ def from_files(dataset: str, revision: str, split: str, file: str) -> tuple[str,
         # A text may be the word "null".
         return "csv", {**options, "keep_default_na": False}
     return ("parquet" if file.endswith(".parquet") else "json"), options
-
-
-def recorded(path: Path) -> dict[str, str]:
-    """Read which commit of each data set was used.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged; delete it, and the newest commits are used and recorded"
-        ) from error
-
-
-def remember(path: Path, dataset: str, commit: str) -> str:
-    """Record the commit of a data set, unless another run has recorded one.
-
-    Returns:
-        The commit that is recorded.
-    """
-    with locked(path.with_name(f"{path.name}.lock")):
-        known = {dataset: commit, **recorded(path)}
-        write_json(path, known)
-    return known[dataset]
 
 
 def is_cached(path: Path, recipe: dict[str, Any]) -> bool:

@@ -32,6 +32,7 @@ from gotd.data.hub.tasks import as_comments, as_rated, read_copy, title
 from gotd.data.readers import read_table, stream
 from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.files import locked
+from gotd.storage.hub_record import REVISIONS
 
 VERSION = 1
 """Raise it when the same revision and parameters give other rows."""
@@ -167,7 +168,7 @@ class Hub:
             f"fetch it on a machine with a network and copy {self.path} here, or run with "
             "SCALE=folder or SCALE=micro"
         )
-        return HubAccess(Path(self.path) / "revisions.json", remedy, self.revisions)
+        return HubAccess(Path(self.path) / REVISIONS, remedy, self.revisions)
 
     # Tasks --------------------------------------------------------------------------
 

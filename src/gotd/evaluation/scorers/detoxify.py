@@ -8,8 +8,9 @@ numbers.
 from __future__ import annotations
 
 import pickle
+import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -21,6 +22,8 @@ import torch
 
 from gotd.evaluation.scorers.classifier import class_scores
 from gotd.storage.artifacts import checksum
+from gotd.storage.files import atomic_write
+from gotd.storage.hub_models import fetch_model, kept_file
 from gotd.storage.hub_requests import TIMEOUT_S, asked
 from gotd.storage.model_files import published_name
 from gotd.training.loading import load_any_tokenizer, load_config
@@ -32,6 +35,7 @@ RELEASE = (
 )
 RELEASE_SHA256 = "c1212f89ac23307ab33932ce29dc446a6e030fb3f384a500890bbe662b7b544a"
 """Address and checksum of the release ``original``."""
+RELEASE_FILE = RELEASE.rpartition("/")[2]
 LABEL = "toxicity"
 """The class of a scorer, as the library names it."""
 NAMES = {
@@ -71,6 +75,22 @@ class DetoxifyScorer:
         network, tokenizer, classes = self._loaded
         return class_scores(network, tokenizer, texts, "sigmoid", classes, LABEL)
 
+    def fetch(self) -> None:
+        """Copy what scoring reads into the folder of what was fetched from the Hub.
+
+        Raises:
+            OSError: If it is absent, or cannot be downloaded.
+            ValueError: If the checkpoint is damaged.
+        """
+        path = _fetch() if self.checkpoint is None else Path(self.checkpoint)
+        kept = kept_file(RELEASE_FILE)
+        if self.checkpoint is None and kept is not None and kept != path:
+            with atomic_write(kept) as part:
+                shutil.copyfile(path, part)
+        base = _backbone(path, _contents(path, self.checkpoint is None)[0])
+        if not Path(base).is_dir():
+            fetch_model(base)
+
     @cached_property
     def _loaded(self) -> tuple[Any, Any, list[str]]:
         if self.checkpoint is None:
@@ -96,23 +116,10 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
     """
     import transformers
 
-    if not path.is_file():
-        raise FileNotFoundError(f"no Detoxify checkpoint at {path}")
-    checkpoint = _read(path, trusted)
-    try:
-        arch = checkpoint["config"]["arch"]["args"]
-        classes = list(checkpoint["config"]["dataset"]["args"]["classes"])
-        backbone, kind, reader = (arch[k] for k in ("model_type", "model_name", "tokenizer_name"))
-        weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.endswith(NO_WEIGHTS)}
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is no Detoxify checkpoint: it needs config.arch.args, "
-            f"config.dataset.args.classes and state_dict ({error!r})"
-        ) from error
+    arch, classes, weights = _contents(path, trusted)
+    kind, reader, base = arch["model_name"], arch["tokenizer_name"], _backbone(path, arch)
     if not hasattr(transformers, kind) or not hasattr(transformers, reader):
         raise ValueError(f"{path} names {kind} and {reader}, which transformers does not have")
-    local = path.parent / backbone
-    base = str(local) if (local / "config.json").is_file() else published_name(backbone)
     network_class: Any = getattr(transformers, kind)
     config = load_config(base)
     config.num_labels = len(classes)
@@ -131,6 +138,30 @@ def load_checkpoint(path: Path, trusted: bool) -> tuple[Any, Any, list[str]]:
         tokenizer,
         [str(NAMES.get(name, name)) for name in classes],
     )
+
+
+def _contents(path: Path, trusted: bool) -> tuple[dict[str, str], list[str], dict[str, Any]]:
+    """Return the names of the network's parts, its classes, and its weights."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no Detoxify checkpoint at {path}")
+    checkpoint = _read(path, trusted)
+    try:
+        arch = checkpoint["config"]["arch"]["args"]
+        classes = list(checkpoint["config"]["dataset"]["args"]["classes"])
+        arch = {name: arch[name] for name in ("model_type", "model_name", "tokenizer_name")}
+        weights = {k: v for k, v in checkpoint["state_dict"].items() if not k.endswith(NO_WEIGHTS)}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is no Detoxify checkpoint: it needs config.arch.args, "
+            f"config.dataset.args.classes and state_dict ({error!r})"
+        ) from error
+    return arch, classes, weights
+
+
+def _backbone(path: Path, arch: Mapping[str, str]) -> str:
+    """Return the folder or name of the model whose configuration and tokenizer are read."""
+    local = path.parent / arch["model_type"]
+    return str(local) if (local / "config.json").is_file() else published_name(arch["model_type"])
 
 
 def _read(path: Path, trusted: bool) -> Any:
@@ -157,8 +188,10 @@ def _time_limit() -> Iterator[None]:
 
 
 def _fetch() -> Path:
-    """Download the release into torch's own cache, which the library uses, too."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / RELEASE.rpartition("/")[2]
+    """Find what was fetched, or download it into torch's own cache, which the library uses."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / RELEASE_FILE
+    if (kept := kept_file(RELEASE_FILE)) is not None and kept.is_file():
+        path = kept
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
