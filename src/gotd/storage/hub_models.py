@@ -69,22 +69,30 @@ def is_commit(revision: str | None) -> bool:
     return re.fullmatch(r"[0-9a-f]{40}", revision or "") is not None
 
 
-@cache
 def newest_commit(model: str, revision: str | None) -> str | None:
     """Return the commit in the local cache, or else on the Hub; else ``revision``.
 
     Where the Hub does not answer, the only commit in the cache is that of the main branch.
     """
-    from huggingface_hub import HfApi
-
     if (known := cached_commit(model, revision)) is not None:
         return known
+    answer = _ask_commit(model, revision)
+    if isinstance(answer, str):
+        return answer
+    # Offline, no such model, or no name of the Hub's.
+    return revision or _only_snapshot(model)
+
+
+@cache
+def _ask_commit(model: str, revision: str | None) -> str | Exception:
+    """Ask the Hub for a commit, once in a process; return what the request raised."""
+    from huggingface_hub import HfApi
+
     try:
         info = partial(HfApi().model_info, model, revision=revision, timeout=HUB_TIMEOUT_S)
-        return asked(info, f"the commit of {model}").sha
-    except Exception:  # noqa: BLE001 - network errors have many classes
-        # Offline, no such model, or no name of the Hub's.
-        return revision or _only_snapshot(model)
+        return asked(info, f"the commit of {model}").sha or OSError(f"{model} has no commit")
+    except Exception as error:  # noqa: BLE001 - network errors have many classes
+        return error
 
 
 def cached_commit(model: str, revision: str | None) -> str | None:
@@ -216,9 +224,9 @@ def _fixed(model: str, revision: str | None) -> str:
     """
     commit = hub_commit(model, revision)
     if commit is None or not is_commit(commit):
-        raise OSError(
-            f"the commit of {model} is known neither here nor from the Hub; check the name and "
-            "the network, or fetch it first"
+        answer = _ask_commit(model, revision)
+        raise OSError(f"the commit of {model} is known neither here nor from the Hub") from (
+            answer if isinstance(answer, Exception) else None
         )
     return commit
 

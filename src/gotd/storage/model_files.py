@@ -99,6 +99,7 @@ def config_file(model: str, revision: str | None = None) -> Path:
 def not_fetched(model: str, error: Exception) -> OSError:
     """Return the error for a model of which a request failed; it names cause and remedy."""
     cause, reason = cause_of(error), " ".join(str(error).split())[:120]
+    gated = "GatedRepoError" in {type(one).__name__ for one in (error, error.__cause__)}
     if cause == "disk":
         return OSError(
             f"the model {model!r} cannot be kept on this disk ({reason}); free some space and run "
@@ -109,7 +110,7 @@ def not_fetched(model: str, error: Exception) -> OSError:
             f"the model {model!r} cannot be read from the Hub now ({type(error).__name__}: "
             f"{reason}); run the same command again later"
         )
-    if type(error).__name__ == "GatedRepoError":
+    if gated:
         return FileNotFoundError(
             f"the model {model!r} is gated on the Hub: accept its terms there, and set HF_TOKEN or "
             "run hf auth login"
