@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from omegaconf import DictConfig
 
 from gotd.config.build import build
 from gotd.pipeline.experiment import Cell, plan_cell
+from gotd.pipeline.output import cannot_write
 from gotd.reporting.render import escape_markdown
 from gotd.runs.expand import expand
 from gotd.storage.artifacts import MANIFEST, Step
 from gotd.storage.environment import versions
-from gotd.storage.files import TEMPORARY, rename_durably
+from gotd.storage.files import TEMPORARY, locked, rename_durably
 from gotd.training.lora import ADAPTER_FOLDER
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -94,21 +96,48 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
         )
     if out.exists():
         raise FileExistsError(f"{out} exists; choose a new folder")
-    # A name that nobody else has, since what is there is removed.
-    part = out.with_name(f".{out.name}.gotd{TEMPORARY}")
-    shutil.rmtree(part, ignore_errors=True)  # of a killed run
-    try:
+    stored, facts = cell.store.get(model), _facts(config, cell, model)
+    with _filling(out) as part:
         ignored = shutil.ignore_patterns(MANIFEST, "report.json")
-        shutil.copytree(cell.store.get(model), part, ignore=ignored)
-        write_cards(part, _facts(config, cell, model), push or out.name)
-        rename_durably(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.copytree(stored, part, ignore=ignored)
+        write_cards(part, facts, push or out.name)
     if push is not None:
         hub, message = HfApi(), "Model and card from gotd"
         hub.create_repo(push, private=True, exist_ok=True)
         hub.upload_folder(repo_id=push, folder_path=out, commit_message=message)
     return out
+
+
+@contextmanager
+def _filling(out: Path) -> Iterator[Path]:
+    """Yield the name of a folder that becomes ``out`` when the block succeeds.
+
+    Raises:
+        ValueError: If another run writes there.
+        OSError: If it cannot be written or the disk is full.
+    """
+    # Names that nobody else has, since what is there is removed.
+    part = out.with_name(f".{out.name}.gotd{TEMPORARY}")
+    lock = out.with_name(f".{out.name}.gotd-lock")
+    try:
+        with locked(lock, wait=False):
+            shutil.rmtree(part, ignore_errors=True)  # of a killed run
+            try:
+                yield part
+                if out.exists():  # of another run, meanwhile
+                    raise FileExistsError(f"{out} exists; choose a new folder")
+                rename_durably(part, out)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"another gotd export is writing {out}; wait until it is done, or choose another --out"
+        ) from error
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise cannot_write(error, out) from error
 
 
 def _facts(config: DictConfig, cell: Cell, model: Step) -> CardFacts:
