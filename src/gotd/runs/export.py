@@ -96,11 +96,11 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
         )
     if out.exists():
         raise FileExistsError(f"{out} exists; choose a new folder")
-    stored, facts = cell.store.get(model), _facts(config, cell, model)
+    stored = cell.store.get(model)
     with _filling(out) as part:
         ignored = shutil.ignore_patterns(MANIFEST, "report.json")
         shutil.copytree(stored, part, ignore=ignored)
-        write_cards(part, facts, push or out.name)
+        write_cards(part, _facts(config, cell, model), push or out.name)
     if push is not None:
         hub, message = HfApi(), "Model and card from gotd"
         hub.create_repo(push, private=True, exist_ok=True)
