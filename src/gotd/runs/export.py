@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,6 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
             f"{cell.record.name} has no model in {cell.store.root} yet; run it first: "
             f"gotd run {' '.join(overrides)}"
         )
-    if out.exists():
-        raise FileExistsError(f"{out} exists; choose a new folder")
     stored = cell.store.get(model)
     with _filling(out) as part:
         ignored = shutil.ignore_patterns(MANIFEST, "report.json")
@@ -114,22 +112,21 @@ def _filling(out: Path) -> Iterator[Path]:
 
     Raises:
         ValueError: If another run writes there.
+        FileExistsError: If ``out`` exists.
         OSError: If it cannot be written or the disk is full.
     """
     # Names that nobody else has, since what is there is removed.
     part = out.with_name(f".{out.name}.gotd{TEMPORARY}")
     lock = out.with_name(f".{out.name}.gotd-lock")
     try:
-        with locked(lock, wait=False):
+        with locked(lock, wait=False), ExitStack() as stack:
+            stack.callback(lock.unlink, missing_ok=True)
+            if out.exists():
+                raise FileExistsError(f"{out} exists; choose a new folder")
+            stack.callback(shutil.rmtree, part, ignore_errors=True)
             shutil.rmtree(part, ignore_errors=True)  # of a killed run
-            try:
-                yield part
-                if out.exists():  # of another run, meanwhile
-                    raise FileExistsError(f"{out} exists; choose a new folder")
-                rename_durably(part, out)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
-                lock.unlink(missing_ok=True)
+            yield part
+            rename_durably(part, out)
     except BlockingIOError as error:
         raise ValueError(
             f"another gotd export is writing {out}; wait until it is done, or choose another --out"
