@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +30,6 @@ from fault_runs import FULL, Ended, Server, differences, left, sample
 from hub_stand_in import HubStandIn
 
 pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.timeout(3600)]
-
-
-def cases(names: Iterable[str]) -> Any:
-    """Give each case as ``name``; the cases of one command share a process, and what it made."""
-    marked = [pytest.param(n, marks=pytest.mark.xdist_group(n.split(",")[0])) for n in names]
-    return pytest.mark.parametrize("name", marked)
 
 
 class Given:
@@ -177,7 +171,7 @@ def tally(name: str, operations: int, tried: int, wrong: list[str]) -> None:
     assert not wrong, "\n".join(wrong)
 
 
-@cases(KILLS)
+@pytest.mark.parametrize("name", KILLS)
 def test_a_killed_run_is_made_good_by_the_next(name, given):
     def judge(ended: Ended) -> str:
         return "" if ended.status == -9 else f"it was not killed: {ended.status}"
@@ -185,13 +179,13 @@ def test_a_killed_run_is_made_good_by_the_next(name, given):
     given.place(KILLS[name]).disturb(name, {"kind": "kill"}, judge)
 
 
-@cases(FULL_DISKS)
+@pytest.mark.parametrize("name", FULL_DISKS)
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(name, given):
     here = given.place(FULL_DISKS[name])
     here.disturb(name, {"kind": "errno", "number": errno.ENOSPC}, here.refused)
 
 
-@cases(READ_ONLY)
+@pytest.mark.parametrize("name", READ_ONLY)
 def test_a_folder_that_cannot_be_written_is_one_line(name, given):
     here = given.place(READ_ONLY[name])
     folder = here.fresh()
@@ -201,7 +195,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(name, given):
     tally(name, 1, 1, [problem] if problem else [])
 
 
-@cases(SIGNALS)
+@pytest.mark.parametrize("name", SIGNALS)
 def test_a_signal_ends_a_run_that_the_next_goes_on_with(name, given):
     command, number = SIGNALS[name]
 
@@ -220,17 +214,17 @@ def well(ended: Ended) -> str:
     return f"status {ended.status}: {ended.printed[-600:]}"
 
 
-@cases(CLOSED)
+@pytest.mark.parametrize("name", CLOSED)
 def test_a_closed_output_loses_nothing(name, given):
     given.place(CLOSED[name]).once(name, well, closed=True)
 
 
-@cases(HOMELESS)
+@pytest.mark.parametrize("name", HOMELESS)
 def test_a_run_needs_no_home(name, given):
     given.place(HOMELESS[name]).once(name, well, unset=["HOME"])
 
 
-@cases(CHANGED)
+@pytest.mark.parametrize("name", CHANGED)
 def test_an_input_that_changes_is_refused_or_read_whole(name, given):
     """A run that ends well has read the rows of the beginning or all others, never a part."""
     here, how, wrong = given.place("select"), CHANGED[name], []
@@ -279,12 +273,13 @@ def damaged(content: bytes, how: str) -> bytes:
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@cases(DAMAGED)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_damage_is_found_or_harmless(name, given):
     command, how, most = DAMAGED[name]
     here, wrong = given.place(command), []
     folder = here.base / f"{command}-{how}"
     if command == "export":
+        assert here.finished is not None
         folder = here.fresh()
         (folder / "store").unlink()
         shutil.copytree(here.finished / "store", folder / "store")
@@ -314,7 +309,7 @@ def failed_cell(here: Place, ended: Ended) -> bool:
     return found and "Traceback" not in ended.printed
 
 
-@cases(TOGETHER)
+@pytest.mark.parametrize("name", TOGETHER)
 def test_two_runs_at_once(name, given):
     """Two runs end in the same bytes; of two runs with one output, one may be refused."""
     command, other_out, tries = TOGETHER[name]
