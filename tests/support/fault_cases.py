@@ -27,6 +27,7 @@ CELL_LINE = (
 SELECT, CELL = SELECT_LINE.split(), CELL_LINE.split()
 FETCH = ["fetch", "experiment=glue", "scale=paper", "source.path=hub", "store=store"]
 FETCH += ["source.chars_per_domain=400", "candidates.files=[books,wikipedia]"]
+FETCH += ["task=cola", "selector=got_d", "seed=1"]  # one cell: a fetch reads the whole source
 
 
 @dataclass(frozen=True)
