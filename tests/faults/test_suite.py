@@ -140,7 +140,9 @@ class Place:
         for at in tried:
             folder = self.fresh()
             ended = self.run(folder, fault={**fault, "at": at})
-            problem = judge(ended) or self.reruns_equal(folder)
+            # A fetch makes fewer operations once the libraries' own cache is filled.
+            reached = len(ended.operations) >= at
+            problem = (judge if reached else well)(ended) or self.reruns_equal(folder)
             if problem:
                 wrong.append(f"at {self.operations[at - 1]}: {problem}")
             shutil.rmtree(folder)
