@@ -60,7 +60,7 @@ test-slow: $(STAMP) ## run the tests that take longer
 
 test-faults: $(STAMP) ## disturb runs at a sample of their file operations (FULL=1: at all)
 	@mkdir -p build && rm -f build/faults.jsonl
-	FAULTS_TABLE=build/faults.jsonl $(PY) -m pytest -m faults -n 2 --durations=0 $(ARGS); \
+	FAULTS_TABLE=build/faults.jsonl $(PY) -m pytest -m faults -n 2 --dist worksteal --durations=10 $(ARGS); \
 	  status=$$?; $(PY) tests/support/fault_table.py build/faults.jsonl $(WRITE); exit $$status
 
 mutants: $(STAMP) ## change one place of the code at a time (SAMPLE=200) and run its tests

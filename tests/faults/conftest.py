@@ -20,6 +20,19 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+COMMANDS = ("sweep", "export", "select", "fetch", "report")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the cases of a command in a row: they share a process, and an undisturbed run."""
+
+    def command(item: pytest.Item) -> int:
+        name = item.callspec.params["name"] if item.get_closest_marker("faults") else ""
+        return COMMANDS.index(name.split(",")[0]) if name else -1
+
+    items.sort(key=command)
+
+
 class Here:
     """A folder with a target and a pool, and the command `gotd select` in it."""
 

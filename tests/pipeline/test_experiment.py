@@ -1,6 +1,8 @@
 """The whole protocol on a tiny generated world: runs, resumes, and refuses bad input."""
 
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -26,6 +28,7 @@ from gotd.pipeline.steps import models as model_steps
 from gotd.reporting.records import validate
 from gotd.runs.expand import expand
 from gotd.runs.sweep import run
+from gotd.storage.errors import StoreError
 from gotd.storage.memmap import open_array
 
 TINY = [
@@ -393,6 +396,17 @@ def test_a_failed_cell_is_tried_again(tmp_path, monkeypatch):
     assert plan_cell(config).outcome()["status"] == "failed"
     assert run_cell(config)["status"] == "done"
     assert plan_cell(config).outcome()["status"] == "done"
+    assert not plan_cell(config).failure_path.exists()
+
+
+def test_a_full_store_is_no_failure_of_the_cell(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (config,) = cells(tmp_path, "selector=none")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="no space left"):
+        run_cell(config)
     assert not plan_cell(config).failure_path.exists()
 
 

@@ -7,6 +7,7 @@ have no events, so their entry points in Python are wrapped.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -18,6 +19,14 @@ WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 EVENTS = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
 NEEDS_SPACE = ("open", "os.mkdir", "os.link", "os.symlink", "parquet", "safetensors")
 """Operations that a full disk refuses; a rename or a removal needs none."""
+CHANGES = {
+    "grow": lambda content: (
+        content + b'{"id": "new", "text": "the dog barks and the cat sleeps"}\n'
+    ),
+    "cut": lambda content: content[: content.index(b"\n", len(content) // 2) + 1],
+    "replace": lambda content: content.replace(b"barks", b"growls"),
+}
+"""What happens to an input while it is read."""
 
 
 class Injection:
@@ -25,8 +34,8 @@ class Injection:
 
     Args:
         fault: ``kind`` (``count``, ``kill``, ``signal``, ``errno`` or ``change``), ``at`` (number
-            of the operation, from 1), and ``number`` (of a signal or an error), ``path`` and
-            ``text`` of what is appended to a file.
+            of the operation, from 1), and ``number`` (of a signal or an error), ``path`` of a file
+            and ``how`` it changes.
         roots: Folders whose operations count; others are those of libraries.
         trace: File that gets one line for each operation.
     """
@@ -82,16 +91,16 @@ class Injection:
         self.busy = True
         try:
             os.write(self.trace, f"{self.count} {operation} {path}\n".encode())
-            self._act(operation)
+            self._act(operation, path)
         finally:
             self.busy = False
 
-    def _act(self, operation: str) -> None:
+    def _act(self, operation: str, path: str) -> None:
         kind, at = self.fault["kind"], self.fault.get("at", 0)
-        if kind == "errno":  # a full disk stays full
-            if self.count >= at and operation in NEEDS_SPACE:
-                number = self.fault["number"]
-                raise OSError(number, os.strerror(number))
+        if kind == "errno":  # what is full or read-only stays so
+            full = self.fault["number"] == errno.ENOSPC
+            if self.count >= at and (operation in NEEDS_SPACE or not full):
+                raise refusal(self.fault["number"], operation, path)
         elif self.count != at:
             return
         elif kind == "kill":
@@ -99,5 +108,27 @@ class Injection:
         elif kind == "signal":
             os.kill(self.owner, self.fault["number"])
         elif kind == "change":
-            with Path(self.fault["path"]).open("a", encoding="utf-8") as file:
-                file.write(self.fault["text"])
+            change(Path(self.fault["path"]), self.fault["how"])
+
+
+def change(path: Path, how: str) -> None:
+    """Change an input: a new file takes its place, or the same file has other content."""
+    content = CHANGES[how](path.read_bytes())
+    if how == "replace":
+        new = path.with_name(f"{path.name}.new")
+        new.write_bytes(content)
+        new.replace(path)
+    else:
+        path.write_bytes(content)
+
+
+def refusal(number: int, operation: str, path: str) -> Exception:
+    """Return the error that the real operation raises: not all of them name the file."""
+    words = os.strerror(number)
+    if operation == "safetensors":
+        from safetensors import SafetensorError
+
+        return SafetensorError(f'Error while serializing: IoError(Os {{ message: "{words}" }})')
+    if operation == "parquet":
+        return OSError(number, f"Failed to open local file '{path}'. Detail: {words}")
+    return OSError(number, words) if operation == "fsync" else OSError(number, words, path)

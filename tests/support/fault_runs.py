@@ -35,15 +35,24 @@ NOT_COMPARED = frozenset(
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: exit status, what it printed, and the operations it made."""
+    """How a run ended.
+
+    Args:
+        status: Exit status; negative for a signal.
+        printed: Both outputs.
+        errors: The second one.
+        operations: What it did to files.
+    """
 
     status: int
     printed: str
+    errors: str = ""
     operations: list[str] = field(default_factory=list)
 
-    def is_clear(self, command: str) -> bool:
-        """Return whether it was refused in one line, without a traceback."""
-        lines = [one for one in self.printed.splitlines() if one.startswith(f"gotd {command}: ")]
+    def is_clear(self, start: str) -> bool:
+        """Return whether it was refused in one line of such a start, without a traceback."""
+        starts = f"{start}: ", f"gotd {start}: "
+        lines = [one for one in self.errors.splitlines() if one.startswith(starts)]
         return self.status == 2 and len(lines) == 1 and "Traceback" not in self.printed
 
 
@@ -79,15 +88,7 @@ class Server:
         stdin.write(json.dumps(full) + "\n")
         stdin.flush()
         statuses = json.loads(stdout.readline())
-        return [
-            Ended(
-                status,
-                Path(run["stdout"]).read_text("utf-8", "replace")
-                + Path(run["stderr"]).read_text("utf-8", "replace"),
-                Path(run["trace"]).read_text("utf-8").splitlines(),
-            )
-            for run, status in zip(full, statuses, strict=True)
-        ]
+        return [_ended(run, status) for run, status in zip(full, statuses, strict=True)]
 
     def run(self, folder: Path, arguments: Sequence[str], **options: Any) -> Ended:
         """Run the program once in a folder."""
@@ -97,6 +98,13 @@ class Server:
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
+
+
+def _ended(run: dict[str, Any], status: int) -> Ended:
+    printed, errors, operations = (
+        Path(run[name]).read_text("utf-8", "replace") for name in ("stdout", "stderr", "trace")
+    )
+    return Ended(status, printed + errors, errors, operations.splitlines())
 
 
 def sample(operations: int, most: int) -> list[int]:
@@ -126,7 +134,8 @@ def _checksum(path: Path) -> str:
     elif path.name == "report.md":
         content = re.sub(rb"\n## Time\n.*?(?=\n## )", b"", content, flags=re.DOTALL)
     elif path.suffix == ".html":
-        content = re.sub(rb"<summary>Cost.*?</details>", b"", content, flags=re.DOTALL)
+        parts = rb"<summary>Cost.*?</details>|<h2>Time</h2>.*?(?=<h2>)"
+        content = re.sub(parts, b"", content, flags=re.DOTALL)
     elif path.stem.endswith("_cost"):
         content = b""
     elif path.suffix == ".yaml":  # Hydra's has the working folder

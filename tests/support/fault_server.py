@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-LONGEST_S = 240
+LONGEST_S = 900
 """Seconds after which a child that does not end is killed."""
 
 

@@ -182,6 +182,7 @@ def _fetch(options: argparse.Namespace) -> None:
 
 def _report(options: argparse.Namespace) -> None:
     from gotd.config.discovery import conf_folder
+    from gotd.pipeline.output import cannot_write
     from gotd.reporting.records import read_jsonl
     from gotd.reporting.report import write_report
 
@@ -196,12 +197,13 @@ def _report(options: argparse.Namespace) -> None:
         paper = conf_folder().parent / "results" / "paper"
     records = [record for file in files for record in read_jsonl(file)]
     names = " ".join(file.name for file in files)
-    written = write_report(
-        records,
-        options.out,
-        paper=paper if paper.is_dir() else None,
-        command=f"gotd report {names}",
-    )
+    paper_or_none = paper if paper.is_dir() else None
+    try:
+        written = write_report(
+            records, options.out, paper=paper_or_none, command=f"gotd report {names}"
+        )
+    except OSError as error:
+        raise cannot_write(error, options.out) from error
     print(f"{len(records)} records, {len(written)} files in {options.out}")
 
 

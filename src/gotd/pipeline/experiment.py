@@ -40,8 +40,9 @@ from gotd.pipeline.record import (
 )
 from gotd.pipeline.token_budget import TokenBudget
 from gotd.selectors.base import FULL_POOL, FULL_TARGET
-from gotd.storage.artifacts import ArtifactError, Step, Store, write_json
+from gotd.storage.artifacts import Step, Store, write_json
 from gotd.storage.checks import check_at_least, check_choice
+from gotd.storage.errors import StoreError, explained
 from gotd.storage.files import check_name
 from gotd.storage.hub_models import use_hub_folder
 from gotd.storage.printing import printable
@@ -271,7 +272,8 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     """Run one cell, or return at once if its record is there.
 
     A cell that fails is recorded with its error, so that a sweep goes on with the
-    others; the next run tries it again.
+    others; the next run tries it again. A store that cannot be written fails every cell
+    alike, so that error is raised.
 
     Args:
         config: A composed configuration.
@@ -279,13 +281,16 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
 
     Returns:
         The record, done or failed.
+
+    Raises:
+        StoreError: If the disk is full, or the store cannot be written.
     """
     cell = plan_cell(config, variant)
     began = time.perf_counter()
     try:
         if not cell.is_complete:
             run = cell.record.key, config.experiment_name, cell.axes, recorded_config(config)
-            with tracking(cell.tracker, *run) as tracked:
+            with explained(cell.store.root), tracking(cell.tracker, *run) as tracked:
                 elapsed_s = None  # of a run that was killed after its record
                 if not cell.is_done:
                     if any(not cell.store.is_done(base) for base in _bases(cell)):
@@ -298,12 +303,15 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
                 if write_cost(cell.store, cell.record, elapsed_s):
                     tracked.finish(read_record(cell.store, cell.record))
         return read_record(cell.store, cell.record)
+    except StoreError:
+        raise
     except Exception as error:  # noqa: BLE001 - one cell must not take the sweep with it
         log.error("%s failed: %s", cell.record.name, printable(str(error)))
         log.debug("", exc_info=error)
         elapsed_s = time.perf_counter() - began
         record = failed_record(config, cell.axes, cell.record, error, elapsed_s)
-        _write_failure(cell.failure_path, record)
+        with explained(cell.store.root):
+            write_json(cell.failure_path, record)
         return record
 
 
@@ -315,14 +323,6 @@ def _bases(cell: Cell) -> list[Step]:
 def _open_store(root: str) -> Store:
     """Open a store once per process, so that a finished artifact is verified once."""
     return Store(root)
-
-
-def _write_failure(path: Path, record: dict[str, Any]) -> None:
-    """Write the record of a failed cell, unless the disk is full."""
-    try:
-        write_json(path, record)
-    except (OSError, ArtifactError) as error:
-        log.error("the failure of %s could not be written: %s", path.stem, error)
 
 
 def _embedding_model(

@@ -106,7 +106,7 @@ class Output:
                     "choose another --out"
                 ) from error
             except OSError as error:
-                raise _named(error, self.folder) from error
+                raise cannot_write(error, self.folder) from error
             stack.callback(lock.unlink, missing_ok=True)
             old = self._beside("old")
             if old.exists() and not self.folder.exists():  # killed while it was replaced
@@ -193,7 +193,7 @@ class Output:
         """Return an error of this output by name and remedy; that of an input as it is."""
         if error.errno is None and "No space left" not in str(error):
             return error
-        return _named(error, self.folder)
+        return cannot_write(error, self.folder)
 
     def _move(self, rows: Path, place: Path) -> None:
         """Move finished rows to their place; a folder's old one is removed last."""
@@ -205,13 +205,16 @@ class Output:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _named(error: OSError, folder: Path) -> OSError:
-    """Return an error that names the folder and the remedy."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
+def cannot_write(error: OSError, folder: Path) -> OSError:
+    """Return an error that names the folder and the remedy; an input is named by itself."""
+    words = error.strerror or str(error)
+    if isinstance(error, shutil.Error):  # of a copy: all files with their reasons
+        words = str(error.args[0][0][-1])
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in words:
         return OSError(
             f"no space left for {folder}; free some space and run the same command again"
         )
-    reason, own = error.strerror or str(error), folder.parent
+    own = folder.parent
     if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(own):
-        return OSError(f"{os.fsdecode(error.filename)}: {reason}; nothing was written")
-    return OSError(f"cannot write {folder}: {reason}; choose another --out")
+        return OSError(f"{os.fsdecode(error.filename)}: {words}; nothing was written")
+    return OSError(f"cannot write {folder}: {words}; choose another --out")

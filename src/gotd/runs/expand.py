@@ -155,7 +155,7 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
             (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
             return list(zip(compose_all(batch), map(variant, batch), strict=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise SweepError(_one_line(error)) from error
+        raise SweepError(one_line(error)) from error
 
 
 def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
@@ -178,7 +178,7 @@ def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
 
 def incomplete(error: OmegaConfBaseException) -> SweepError:
     """Return the error of a configuration in which a value is missing."""
-    return SweepError(f"{_one_line(error)}: an override with ~ may have removed it")
+    return SweepError(f"{one_line(error)}: an override with ~ may have removed it")
 
 
 def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str]]:
@@ -224,7 +224,10 @@ def compose_all(jobs: Sequence[Sequence[str]]) -> list[DictConfig]:
     """
     parse = functools.cache(OverridesParser.create().parse_override)
     loader = GlobalHydra.instance().config_loader()
-    is_group = functools.cache(lambda key: bool(loader.get_group_options(key, None)))
+    # A group has slashes, a field has dots; the first costs a search of all folders.
+    is_group = functools.cache(
+        lambda key: "." not in key and bool(loader.get_group_options(key, None))
+    )
 
     def is_value(text: str) -> bool:
         override = parse(text)
@@ -287,7 +290,7 @@ def is_sweep(override: str) -> bool:
     return bool(OverridesParser.create().parse_override(override).is_sweep_override())
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return Hydra's message in one line, without its lists of defaults and search paths."""
     noise = ("base_", "Config search path", "provider=", "To append to your config")
     lines = [line.strip() for line in str(error).splitlines()]

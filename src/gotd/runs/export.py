@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,12 +22,13 @@ from omegaconf import DictConfig
 
 from gotd.config.build import build
 from gotd.pipeline.experiment import Cell, plan_cell
+from gotd.pipeline.output import cannot_write
 from gotd.pipeline.push import classified
 from gotd.reporting.render import escape_markdown
 from gotd.runs.expand import expand
 from gotd.storage.artifacts import MANIFEST, Step
 from gotd.storage.environment import versions
-from gotd.storage.files import TEMPORARY, rename_durably
+from gotd.storage.files import TEMPORARY, locked, rename_durably
 from gotd.storage.hub_requests import asked
 from gotd.training.lora import ADAPTER_FOLDER
 
@@ -96,18 +98,11 @@ def export(overrides: Sequence[str], out: Path, push: str | None = None) -> Path
             f"{cell.record.name} has no model in {cell.store.root} yet; run it first: "
             f"gotd run {' '.join(overrides)}"
         )
-    if out.exists():
-        raise FileExistsError(f"{out} exists; choose a new folder")
-    # A name that nobody else has, since what is there is removed.
-    part = out.with_name(f".{out.name}.gotd{TEMPORARY}")
-    shutil.rmtree(part, ignore_errors=True)  # of a killed run
-    try:
+    stored = cell.store.get(model)
+    with _filling(out) as part:
         ignored = shutil.ignore_patterns(MANIFEST, "report.json")
-        shutil.copytree(cell.store.get(model), part, ignore=ignored)
+        shutil.copytree(stored, part, ignore=ignored)
         write_cards(part, _facts(config, cell, model), push or out.name)
-        rename_durably(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     if push is not None:
         _push(push, out)
     return out
@@ -122,6 +117,37 @@ def _push(name: str, folder: Path) -> None:
     with classified(name, kept):
         asked(create, f"the model {name}")
         asked(upload, f"the model {name}")
+
+
+@contextmanager
+def _filling(out: Path) -> Iterator[Path]:
+    """Yield the name of a folder that becomes ``out`` when the block succeeds.
+
+    Raises:
+        ValueError: If another run writes there.
+        FileExistsError: If ``out`` exists.
+        OSError: If it cannot be written or the disk is full.
+    """
+    # Names that nobody else has, since what is there is removed.
+    part = out.with_name(f".{out.name}.gotd{TEMPORARY}")
+    lock = out.with_name(f".{out.name}.gotd-lock")
+    try:
+        with locked(lock, wait=False), ExitStack() as stack:
+            stack.callback(lock.unlink, missing_ok=True)
+            if out.exists():
+                raise FileExistsError(f"{out} exists; choose a new folder")
+            stack.callback(shutil.rmtree, part, ignore_errors=True)
+            shutil.rmtree(part, ignore_errors=True)  # of a killed run
+            yield part
+            rename_durably(part, out)
+    except BlockingIOError as error:
+        raise ValueError(
+            f"another gotd export is writing {out}; wait until it is done, or choose another --out"
+        ) from error
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise cannot_write(error, out) from error
 
 
 def _facts(config: DictConfig, cell: Cell, model: Step) -> CardFacts:

@@ -21,7 +21,9 @@ import hydra
 import pyarrow.parquet as pq
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from gotd.config.build import register
 from gotd.config.discovery import conf_folder
@@ -32,14 +34,20 @@ from gotd.runs.expand import (
     expand_cells,
     holds_task,
     is_run_only,
+    one_line,
     resolve,
     variant,
 )
 from gotd.runs.process import closed_output_ignored, stopped_as_interrupted, warnings_logged
-from gotd.storage.artifacts import ArtifactError
+from gotd.storage.errors import ArtifactError, StoreError, explained
 from gotd.storage.printing import printable
 
 log = logging.getLogger(__name__)
+
+
+class SweepStopped(BaseException):
+    """An error of every cell alike; Hydra lets it pass, where it gathers each `Exception`."""
+
 
 Outcome = tuple[Cell, dict[str, Any]]
 """A cell that ran, and its record."""
@@ -73,7 +81,7 @@ def _run(experiment: str, given: Sequence[str]) -> int:
             print(OmegaConf.to_yaml(config))  # noqa: T201
             return 0
         return _run_missing(experiment, overrides)
-    except (ValueError, OSError, ArtifactError) as error:
+    except (ValueError, OSError, ArtifactError, SweepStopped) as error:
         print(printable(f"{experiment}: {error}"), file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
@@ -95,7 +103,8 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     if pending:
         check_writable(cells[0].store.root)
         print(printable(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}"))  # noqa: T201
-        _launch(overrides)
+        with explained(cells[0].store.root):
+            _launch(overrides)
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     add_overlaps(outcomes)
     folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
@@ -217,13 +226,15 @@ def _launch(overrides: Sequence[str]) -> None:
     """Run every cell by Hydra's launcher."""
     register()
     GlobalHydra.instance().clear()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints an error, and ends the process
     before = sys.argv
     sys.argv = [before[0], *resolve(overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(
             _run_job
         )()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SweepError(one_line(error)) from error
     finally:
         sys.argv = before
 
@@ -240,8 +251,11 @@ def _run_job(config: DictConfig) -> str:
         torch.set_num_threads(config.threads)
     name = variant(list(HydraConfig.get().overrides.task))
     began = time.perf_counter()
-    with warnings_logged():  # this may be a worker of the launcher
-        record = run_cell(config, name)
+    try:
+        with warnings_logged():  # this may be a worker of the launcher
+            record = run_cell(config, name)
+    except StoreError as error:
+        raise SweepStopped(str(error)) from error
     elapsed_s = time.perf_counter() - began
     axes, metrics = record["axes"], record["metrics"]
     budget = None if axes["budget"] is None else f"budget {axes['budget']}"

@@ -8,7 +8,6 @@ step is built its folder ends in ``.part``; a rename at the end makes it a finis
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -24,6 +23,7 @@ from typing import Any
 
 from gotd.storage import progress
 from gotd.storage.environment import peak_memory_gib, reset_peak_memory
+from gotd.storage.errors import ArtifactError, explained, is_disk_full, not_writable
 from gotd.storage.files import (
     TEMPORARY,
     canonical_json,
@@ -43,10 +43,6 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 WORK = ".work"
 """Folder for checkpoints inside an unfinished artifact; removed once the step is done."""
-
-
-class ArtifactError(RuntimeError):
-    """An artifact that is damaged or cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +173,8 @@ class Store:
         folder = self.folder(step)
         if not self.is_done(step):
             inputs = {role: self.get(needed) for role, needed in step.inputs.items()}
-            with self._full_disk_explained(step), self.locked(step):
+            doing = f" while building {step.kind} {folder.name}"
+            with explained(self.root, doing, self._temporary), self.locked(step):
                 if not self.is_done(step):  # another process may have built it meanwhile
                     self._build(step, folder, inputs)
         if folder not in self._verified:
@@ -266,36 +263,17 @@ class Store:
         """Hold the step's lock; the system releases it if this process is killed.
 
         Raises:
-            ArtifactError: If the store cannot be written.
+            StoreError: If the store cannot be written.
         """
         path = self.root / ".locks" / f"{step.kind}-{step.key[:12]}"
         with ExitStack() as stack:
             try:
                 stack.enter_context(locked(path, f"that builds {step.kind} {step.name}"))
             except OSError as error:
-                if _is_disk_full(error, self.root):
+                if is_disk_full(error, self.root):
                     raise
-                raise ArtifactError(
-                    f"cannot write the store {self.root}: {error.strerror or error}; choose "
-                    "another folder for it"
-                ) from error
+                raise not_writable(self.root, error) from error
             yield
-
-    @contextmanager
-    def _full_disk_explained(self, step: Step) -> Iterator[None]:
-        """Replace every error that a full disk causes by one with the remedy."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, ArtifactError) or not _is_disk_full(error, self.root):
-                raise
-            remedy = "free some space and run the same command again: it resumes"
-            if self._temporary:
-                remedy = "free some space, or name a store on another disk, which is kept (store=…)"
-            raise ArtifactError(
-                f"no space left in {self.root} while building {step.kind} "
-                f"{self.folder(step).name}; {remedy}"
-            ) from error
 
 
 def _read_manifest(step: Step, folder: Path) -> dict[str, Any]:
@@ -313,19 +291,3 @@ def _read_manifest(step: Step, folder: Path) -> dict[str, Any]:
 
 def _damaged(path: Path, problem: str, folder: Path) -> ArtifactError:
     return ArtifactError(f"{path} {problem}; delete {folder} and run again")
-
-
-def _is_disk_full(error: BaseException, folder: Path) -> bool:
-    """Return whether an error means that the disk or the quota is full.
-
-    Pyarrow keeps the system's error number, safetensors only its message, torch and NumPy
-    neither; for the latter, less than one free MiB counts as full.
-    """
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if "No space left on device" in str(error):
-        return True
-    if not isinstance(error, (OSError, RuntimeError)):
-        return False
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return shutil.disk_usage(existing).free < 2**20
