@@ -238,6 +238,11 @@ def digest_of(*paths: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def digest_of_text(text: str) -> str:
+    """Return the digest of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 @cache
 def test_files(folders: tuple[str, ...]) -> dict[str, TestFile]:
     """Return what each file of tests executes; run those that changed."""
@@ -247,7 +252,7 @@ def test_files(folders: tuple[str, ...]) -> dict[str, TestFile]:
         paths += sorted((TOP / "tests" / folder).rglob("test_*.py"))
     for path in paths:
         shared = [one / "conftest.py" for one in path.parents if (one / "conftest.py").exists()]
-        key = hashlib.sha256((program + digest_of(path, *shared)).encode()).hexdigest()[:16]
+        key = digest_of_text(program + digest_of(path, *shared))
         kept, name = BUILD / f"{key}.json", path.relative_to(TOP).as_posix()
         if not kept.exists():
             began = time.monotonic()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import ast
 import difflib
-import hashlib
 import json
 import os
 import random
@@ -38,6 +37,8 @@ from mutant_tests import (
     TREE,
     TestFile,
     copy_project,
+    digest_of,
+    digest_of_text,
     executed_with,
     run_tests,
     test_files,
@@ -208,21 +209,29 @@ class Outcomes:
     def __init__(self) -> None:
         self.file = BUILD / "outcomes.jsonl"
         self.file.touch()
-        lines = self.file.read_text("utf-8").splitlines()
-        self.known = {one["key"]: (one["outcome"], one["by"]) for one in map(json.loads, lines)}
+        self.known: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for line in self.file.read_text("utf-8").splitlines():
+            self.known[json.loads(line)["change"]].append(json.loads(line))
 
     def of(
         self, mutant: Mutant, tests: dict[str, list[str]], files: dict[str, TestFile]
     ) -> tuple[str, str]:
-        """Return outcome and killing test; run the tests if they or the change are new."""
-        parts = [mutant.module, mutant.operator, *mutant.difference()]
-        parts += [f"{files[name].key} {test}" for name, names in tests.items() for test in names]
-        key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
-        if key not in self.known:
-            outcome, by = self.known[key] = outcome_of(mutant, tests)
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "outcome": outcome, "by": by}) + "\n")
-        return self.known[key]
+        """Return outcome and killing test; run the tests if it may have changed.
+
+        A mutant stays killed while its module is the same and the test still passes without it.
+        """
+        wanted = [f"{files[name].key} {test}" for name, names in tests.items() for test in names]
+        module = digest_of(SOURCES / mutant.module)
+        change, key = digest_of_text(f"{mutant} {module}"), digest_of_text("\n".join(wanted))
+        for one in self.known[change]:
+            if one["tests"] == key or any(one["by"] in names for names in tests.values()):
+                return one["outcome"], one["by"]
+        outcome, by = outcome_of(mutant, tests)
+        one = {"change": change, "tests": key, "outcome": outcome, "by": by}
+        self.known[change].append(one)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(one) + "\n")
+        return outcome, by
 
 
 def ended(mutants: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
