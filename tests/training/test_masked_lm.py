@@ -157,6 +157,7 @@ def test_interrupted_run_reaches_the_same_bytes(tiny_base, texts, tmp_path, monk
     monkeypatch.setattr(trainer, "CURVE_POINTS", 7)
     settings = MaskedLMSettings(**SETTINGS, checkpoint_every_steps=3)
     whole = pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w1", tmp_path / "whole")
+    assert [step for step, _ in whole["loss_curve"]] == [*range(2, 15, 2), 15]
     with monkeypatch.context() as patched:
         stop_after(patched, stop)
         with pytest.raises(StoppedError):

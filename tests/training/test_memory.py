@@ -154,6 +154,15 @@ def test_each_saving_saves():
     assert masked.logits < 0.2 * training_memory(BERT_BASE, Training(64, 128)).logits
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_additions_are_counted_as_peft_makes_them(family):
+    shape = replace(SMALL, family=family)
+    with torch.device("meta"):
+        model = get_peft_model(network(family, shape, 0.0), LoraConfig(r=4))
+    added = sum(w.numel() for w in model.parameters() if w.requires_grad)
+    assert adapter_weights(shape, Training(1, 1, lora_rank=4)) == added
+
+
 @pytest.mark.parametrize(
     ("options", "number"),
     [
