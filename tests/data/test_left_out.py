@@ -196,6 +196,23 @@ def test_a_condition_holds_where_python_would_say_so(condition, rows):
     assert np.flatnonzero(found).tolist() == rows
 
 
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("meta.by == 'a'", [0]),
+        ("meta.at.hour >= 7", [1]),
+        ("meta.at.hour is None", [0, 2]),
+        ("meta.by.first is None", [0, 1, 2]),
+        ("meta.absent is None", [0, 1, 2]),
+    ],
+)
+def test_fields_of_a_nested_column_are_those_of_its_objects(condition, rows):
+    """As Parquet files have them."""
+    values = [{"by": "a", "at": None}, {"by": "b", "at": {"hour": 7}}, None]
+    table = pa.table({"meta": pa.array(values)})
+    assert np.flatnonzero(Where(condition).holds(table, "rows")).tolist() == rows
+
+
 def test_a_number_in_a_column_of_texts_is_compared_as_a_number():
     rows = pa.table({"n": ["1", "20", "", "x"]})
     assert Where("n > 3").holds(rows, "rows").tolist() == [False, True, False, False]

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import regex
 
 from gotd.config.schemas import Chunking
 from gotd.data import pool
@@ -21,7 +22,15 @@ from gotd.data.chunking import fixed_chunks
 from gotd.data.columns import Columns
 from gotd.data.folder import Folder
 from gotd.data.inputs import named_parts, table_parts
-from gotd.data.pool import as_one, embeddings_file, open_pool, pool_facts, shard_files, write_pool
+from gotd.data.pool import (
+    INVISIBLE,
+    as_one,
+    embeddings_file,
+    open_pool,
+    pool_facts,
+    shard_files,
+    write_pool,
+)
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import hash_strings, repeated
 from gotd.embedding.embed import embed_shards
@@ -221,6 +230,14 @@ def test_ids_are_unique_over_all_files_or_refused_with_their_places(tmp_path, un
     given = named_parts([str(tmp_path)], Columns(), tmp_path / "hub.json")
     with pytest.raises(ValueError, match=r"id '2' occurs twice: a row 2 and b row 2;"):
         build(tmp_path / "pool", given, unit=unit)
+
+
+def test_invisible_characters_are_those_that_unicode_shows_as_nothing():
+    """In the basic plane, besides the empty Braille cell and marks of annotations."""
+    nothing = regex.compile(r"[\p{Z}\p{Cc}\p{Default_Ignorable_Code_Point}]")
+    expected = {chr(code) for code in range(0x10000) if nothing.match(chr(code))}
+    found = {one for one in INVISIBLE if one < "\U00010000"}
+    assert found == expected | {"\u2800", "\ufff9", "\ufffa", "\ufffb"}
 
 
 def test_nothing_but_blanks_is_refused(tmp_path):
