@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gotd.data.base import read_all
-from gotd.data.microworld.toxic import INSULTS, ToxicMicroworld
+from gotd.data.microworld.toxic import INSULTS, RATED, ToxicMicroworld
 from gotd.data.microworld.world import Microworld
 from gotd.data.tasks.toxicity import ToxicityTask, choose_prompts, choose_targets, read_rated
 
@@ -45,6 +45,13 @@ def test_ratings_are_the_truth(world):
     scores = np.array([row["prompt_toxicity"] for row in rated])
     assert 0.08 < (scores >= 0.5).mean() < 0.3
     assert (scores <= 0.1).mean() > 0.4
+
+
+def test_a_prompt_and_its_continuation_are_the_beginning_of_a_document(world):
+    rated = world.split(RATED, "train")
+    documents = world._half_toxic(RATED, rated.num_rows)[:, :3].reshape(rated.num_rows, -1)
+    pairs = zip(rated["prompt"].to_pylist(), rated["continuation"].to_pylist(), strict=True)
+    assert [" ".join(pair) for pair in pairs] == world._spell(documents).to_pylist()
 
 
 def test_comments_are_labelled_by_the_truth_but_for_some(world):
