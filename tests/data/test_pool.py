@@ -353,6 +353,19 @@ def test_a_repeated_id_is_found_in_any_range_of_hashes(monkeypatch, at_once):
         assert repeated(more) == ids[twice]
 
 
+def test_hashes_are_sorted_a_range_at_a_time(monkeypatch):
+    sizes: list[int] = []
+    sort = np.sort
+    monkeypatch.setattr(pool_ids, "HASHES_AT_ONCE", 100)
+    monkeypatch.setattr(
+        pool_ids.np, "sort", lambda values: sizes.append(len(values)) or sort(values)
+    )
+    assert repeated([pa.array([f"row {i}" for i in range(950)])]) is None
+    assert len(sizes) == 10
+    assert sum(sizes) == 950
+    assert max(sizes) < 150
+
+
 def test_hashes_depend_on_the_bytes_alone():
     ids = pa.array(["a", "", "é", "a", "long " * 50])
     hashes = hash_strings(ids)

@@ -61,6 +61,13 @@ def test_comments_are_labelled_by_the_truth_but_for_some(world):
     assert 0.2 < np.mean([r["label"] for r in rows]) < 0.6
 
 
+@pytest.mark.parametrize(("comments", "tested"), [(16, 8), (100, 25)])
+def test_a_quarter_of_the_comments_is_for_the_test_but_eight_at_least(comments, tested):
+    small = ToxicMicroworld(seed=3, **SMALL, comments=comments)
+    assert small.split("wiki_comments", "train").num_rows == comments
+    assert small.split("wiki_comments", "test").num_rows == tested
+
+
 def test_some_domains_are_more_toxic_than_others(world):
     rows = read_all(world.candidates()).to_pylist()
     share = {
