@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-import pkgutil
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +15,6 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ValidationError
 
-import gotd
 from gotd.config.build import build, schema, targets
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import plan_cell
@@ -493,28 +491,3 @@ def test_every_launcher_composes(launcher, experiment):
     ((config, variant),) = expand([f"experiment={experiment}", *ONE, f"hydra/launcher={launcher}"])
     assert variant == ""
     assert config.seed == 1
-
-
-def test_what_one_step_hands_to_another_cannot_be_changed():
-    """A value that is part of a key must be the same after the key is made."""
-    gathered = {
-        "gotd.embedding.embedders.TransformerEmbedder",  # loads its network when it is asked
-        "gotd.pipeline.ranked_pool.SelectedRows",
-        "gotd.selection_report.explain.Explainer",
-        "gotd.training.data.Batch",
-        "gotd.training.data.BatchStream",
-    }
-    changeable = set()
-    for found in pkgutil.walk_packages(gotd.__path__, "gotd."):
-        module = importlib.import_module(found.name)
-        kinds = {
-            name: kind
-            for name, kind in vars(module).items()
-            if dataclasses.is_dataclass(kind) and kind.__module__ == found.name
-        }
-        changeable |= {
-            f"{found.name}.{name}"
-            for name, kind in kinds.items()
-            if not kind.__dataclass_params__.frozen and not name.startswith("_")
-        }
-    assert {one for one in changeable if ".config." not in one} == gathered

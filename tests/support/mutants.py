@@ -97,14 +97,12 @@ def annotations(code: str) -> list[tuple[int, int, int, int]]:
 def places(module: Path) -> Iterator[tuple[tuple[int, int], Mutant]]:
     """Yield place and mutant of each change of a module."""
     code = module.read_text("utf-8")
-    types, tree = annotations(code), get_ast(code)
+    types, nodes = annotations(code), [*ast_nodes(get_ast(code))]
     for name in operator_names():
         if name.endswith(LEFT_OUT) or any(part in name for part in LEFT_OUT):
             continue
         operator = get_operator(name)()
-        positions = (
-            start for node in ast_nodes(tree) for start, _ in operator.mutation_positions(node)
-        )
+        positions = (start for node in nodes for start, _ in operator.mutation_positions(node))
         for occurrence, start in enumerate(positions):
             if not any(a <= start <= b for *_, a, b in _spans(types)):
                 where = module.relative_to(SOURCES).as_posix()
