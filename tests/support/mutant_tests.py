@@ -36,8 +36,10 @@ TREE = BUILD / "tree"
 COPIED = ("src", "conf", "tests", "experiments", "docs", ".ci", "README.md", "Makefile")
 PACKAGES = ("evaluation", "training", "data", "pipeline")
 """Packages that are changed; the fast tests first."""
-FAR = ("evaluation", "training", "data", "pipeline", "config", "faults")
-"""Folders of tests for what the tests of its own package leave."""
+FIRST = {"pipeline": "cli"}
+"""Folder of the first tests, where it is not that of the package: the commands' are short."""
+OTHERS = ("cli", "pipeline", "planning", "faults", "data", "training", "evaluation")
+"""Folders of tests for what the first ones leave, in this order."""
 TEST_SECONDS = 60
 """A test of the fast suite takes three; one that takes this long never ends."""
 MOST_BYTES = 8 << 30
@@ -62,7 +64,7 @@ class TestFile:
 
     Args:
         key: Digest of the program and the file.
-        seconds: For each test that passes, how long it takes.
+        seconds: For each test that passes, the processor time of it and of what it starts.
         lines: For each module and line, the tests that execute it; ``""`` is an import, and
             ``SETUP`` a fixture.
     """
@@ -96,10 +98,12 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        """Attribute the lines of a test to it; those of its fixtures to the whole file."""
+        """Measure a test; attribute its lines to it, those of its fixtures to the whole file."""
         if self.coverage is not None:
             self.coverage.switch_context(SETUP)
+        began = sum(os.times()[:4])
         result = yield
+        self.seconds[item.nodeid] = sum(os.times()[:4]) - began
         if self.coverage is not None:
             self.coverage.switch_context("")
         return result
@@ -111,12 +115,11 @@ class Watch:
             self.coverage.switch_context(item.nodeid)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Add the time of a phase and note a failure."""
+        """Note a failure."""
         if report.failed:
             self.failed.append(report.nodeid)
         if report.skipped:
             self.skipped.append(report.nodeid)
-        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
 
 
 def copy_project() -> None:
@@ -244,12 +247,12 @@ def digest_of_text(text: str) -> str:
 
 
 @cache
-def test_files(folders: tuple[str, ...]) -> dict[str, TestFile]:
-    """Return what each file of tests executes; run those that changed."""
+def test_files(folder: str) -> dict[str, TestFile]:
+    """Return what each file of tests of a folder executes; run those that changed."""
     program, found = digest_of(SOURCES), {}
-    paths = [TOP / "tests" / "storage" / "test_keys.py"]
-    for folder in folders:
-        paths += sorted((TOP / "tests" / folder).rglob("test_*.py"))
+    paths = sorted((TOP / "tests" / folder).rglob("test_*.py"))
+    if folder in PACKAGES:
+        paths.insert(0, TOP / "tests" / "storage" / "test_keys.py")
     for path in paths:
         shared = [one / "conftest.py" for one in path.parents if (one / "conftest.py").exists()]
         key = digest_of_text(program + digest_of(path, *shared))

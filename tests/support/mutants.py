@@ -29,7 +29,8 @@ from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
 from mutant_tests import (
     BUILD,
-    FAR,
+    FIRST,
+    OTHERS,
     PACKAGES,
     SETUP,
     SOURCES,
@@ -235,7 +236,7 @@ class Outcomes:
 def ended(mutants: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
     """Yield each mutant with its outcome; outcomes of an earlier run are read, not repeated.
 
-    The tests of its own package come first; what is left meets the other tests.
+    The tests of its own package come first; what is left meets one other folder after another.
     """
     copy_project()
     warm_up()
@@ -244,24 +245,27 @@ def ended(mutants: list[Mutant]) -> Iterator[tuple[Mutant, str]]:
     yield from ((one, "equivalent") for one in equivalent)
     left = [one for one in mutants if one not in equivalent]
     left.sort(key=lambda one: PACKAGES.index(one.module.split("/")[0]))
-    for far in (False, True):
+    for folder in ("", *OTHERS):
         survivors = []
         for number, mutant in enumerate(left, 1):
             package = mutant.module.split("/")[0]
-            folders = tuple(one for one in FAR if one != package) if far else (package,)
-            files, began = test_files(folders), time.monotonic()
+            first = FIRST.get(package, package)
+            if folder == first:
+                survivors.append(mutant)
+                continue
+            files, began = test_files(folder or first), time.monotonic()
             tests = tests_of(mutant, files)
             outcome, by = earlier.of(mutant, tests, files)
             took = f"{time.monotonic() - began:.0f} s, {sum(map(len, tests.values()))} tests"
             name = f"{mutant.module}:{mutant.line} {mutant.operator.removeprefix('core/')}"
             print(f"{number}/{len(left)} {outcome} {name} ({took}) {by}", flush=True)
             if outcome == "survived":
-                old, new = mutant.difference()
-                print(f"    - {old}\n    + {new}", flush=True)
                 survivors.append(mutant)
             else:
                 yield mutant, outcome
         left = survivors
+    for one in left:
+        print(f"survived: {one.module}:{one.line}", *one.difference(), sep="\n    ", flush=True)
     yield from ((one, "survived") for one in left)
 
 
