@@ -16,7 +16,7 @@ from gotd.data.inputs import InMemory
 from gotd.data.json_lines import table_of
 from gotd.data.left_out import duplicates
 from gotd.data.left_out.ngrams import ngrams
-from gotd.data.left_out.overlap import leave_out_overlap
+from gotd.data.left_out.overlap import WithoutOverlap, leave_out_overlap
 from gotd.data.left_out.record import LeftOut, masks, reasons, removed
 from gotd.data.left_out.where import Where, leave_out_filtered
 from gotd.data.rows import Rows
@@ -125,6 +125,21 @@ def test_rows_with_thirteen_words_of_a_test_set_are_left_out():
     left_out = LeftOut(shards(texts, 3))
     leave_out_overlap(left_out, [part([test, "a short answer"])])
     assert gone(left_out) == [0, 2]
+
+
+def test_a_part_without_overlap_says_what_it_leaves_out_and_nothing_else(caplog):
+    words = " ".join(f"w{n}" for n in range(13))
+    tests = part([f"before {words} after"], "answers")
+    given = part([f"a {words}", "short text", words.replace("w7", "x7")], "pool")
+    clean = WithoutOverlap(given, tests, {"rule": 1})
+    kept = pa.concat_tables(list(clean.pieces()))["text"].to_pylist()
+    assert kept == ["short text", words.replace("w7", "x7")]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("pool: 1 of 3 rows share 13 words in a row with the rows of answers")
+    caplog.clear()
+    again = WithoutOverlap(part(kept, "pool"), tests, {"rule": 1})
+    assert pa.concat_tables(list(again.pieces()))["text"].to_pylist() == kept
+    assert not caplog.records
 
 
 def test_the_record_names_the_reason_and_what_matched(tmp_path):

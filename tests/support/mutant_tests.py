@@ -232,12 +232,12 @@ def _lines_of(data: Any) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-def digest_of(*paths: Path) -> str:
-    """Return the digest of files and of the modules in folders."""
+def digest_of(*paths: Path, top: Path = TOP) -> str:
+    """Return the digest of files and of the modules in folders, with their names below ``top``."""
     digest = hashlib.sha256()
     for path in paths:
         for one in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            digest.update(one.relative_to(TOP).as_posix().encode() + b"\0" + one.read_bytes())
+            digest.update(one.relative_to(top).as_posix().encode() + b"\0" + one.read_bytes())
     return digest.hexdigest()[:16]
 
 
@@ -250,16 +250,18 @@ def digest_of_text(text: str) -> str:
 def test_files(folder: str) -> dict[str, TestFile]:
     """Return what each file of tests of a folder executes; run those that changed."""
     program, found = digest_of(SOURCES), {}
-    paths = sorted((TOP / "tests" / folder).rglob("test_*.py"))
+    paths = sorted((TREE / "tests" / folder).rglob("test_*.py"))
     if folder in PACKAGES:
-        paths.insert(0, TOP / "tests" / "storage" / "test_keys.py")
+        paths.insert(0, TREE / "tests" / "storage" / "test_keys.py")
     for path in paths:
         shared = [one / "conftest.py" for one in path.parents if (one / "conftest.py").exists()]
-        key = digest_of_text(program + digest_of(path, *shared))
-        kept, name = BUILD / f"{key}.json", path.relative_to(TOP).as_posix()
+        key = digest_of_text(program + digest_of(path, *shared, top=TREE))
+        kept, name = BUILD / f"{key}.json", path.relative_to(TREE).as_posix()
         if not kept.exists():
             began = time.monotonic()
             answer = run_tests([name], None, covered=True)
+            if answer["status"] not in (0, 1, 5):  # passed, failed, none: as pytest says
+                sys.exit(f"{name} cannot be run ({answer['status']}): see {BUILD / 'log.txt'}")
             failed, seconds = answer["failed"], answer["seconds"]
             passed = {test: took for test, took in seconds.items() if test not in failed}
             text = json.dumps({"seconds": passed, "lines": answer["lines"]})
