@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
+from gotd.pipeline import token_budget
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens
 from gotd.pipeline.permille import in_rows
-from gotd.pipeline.token_budget import rows_reaching
+from gotd.pipeline.token_budget import TokenBudget, rows_reaching
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,17 @@ def test_rows_are_taken_until_they_have_the_tokens(tokens, rows, reached):
     texts = [["a b c", "d"], ["e f", "g h"], ["i j k l m"]]
     counted = rows_reaching(tokens, texts, lambda block: [len(text.split()) for text in block])
     assert counted == (rows, reached)
+
+
+def test_a_token_budget_may_be_passed_by_its_last_row_and_not_missed(monkeypatch):
+    """Rows of 3, 1 and 2 tokens."""
+    ranked = SimpleNamespace(texts=lambda: [["a b c", "d"], ["e f"]], candidates=[[0] * 3])
+    counter = [lambda block: [len(text.split()) for text in block]]
+    monkeypatch.setattr(token_budget, "token_counter", lambda name: counter[0])
+
+    def rows(tokens):
+        return TokenBudget(tokens, 1, None, "minilm").rows(ranked, {})
+
+    assert [rows(tokens) for tokens in (2, 3, 4, 5, 6)] == [(1, 3), (1, 3), (2, 4), (3, 6), (3, 6)]
+    with pytest.raises(ValueError, match="the 3 rows of the ranking have 6 tokens, fewer than"):
+        rows(7)

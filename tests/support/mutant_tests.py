@@ -38,7 +38,7 @@ PACKAGES = ("evaluation", "training", "data", "pipeline")
 """Packages that are changed; the fast tests first."""
 FIRST = {"pipeline": "cli"}
 """Folder of the first tests, where it is not that of the package: the commands' are short."""
-OTHERS = ("cli", "pipeline", "planning", "faults", "data", "training", "evaluation")
+OTHERS = ("cli", "planning", "pipeline", "faults", "data", "training", "evaluation")
 """Folders of tests for what the first ones leave, in this order."""
 TEST_SECONDS = 60
 """A test of the fast suite takes three; one that takes this long never ends."""
@@ -250,9 +250,8 @@ def digest_of_text(text: str) -> str:
 def test_files(folder: str) -> dict[str, TestFile]:
     """Return what each file of tests of a folder executes; run those that changed."""
     program, found = digest_of(SOURCES), {}
-    paths = sorted((TREE / "tests" / folder).rglob("test_*.py"))
-    if folder in PACKAGES:
-        paths.insert(0, TREE / "tests" / "storage" / "test_keys.py")
+    paths = [TREE / "tests" / "storage" / "test_keys.py"]
+    paths += sorted((TREE / "tests" / folder).rglob("test_*.py"))
     for path in paths:
         shared = [one / "conftest.py" for one in path.parents if (one / "conftest.py").exists()]
         key = digest_of_text(program + digest_of(path, *shared, top=TREE))
