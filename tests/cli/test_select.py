@@ -24,6 +24,7 @@ from gotd.cli.main import main
 from gotd.data.pool import as_one, open_pool
 from gotd.engine.local import LocalEngine
 from gotd.pipeline.output import Output
+from gotd.pipeline.steps import pools
 from gotd.selectors.registry import build_selector, entries
 from gotd.storage.artifacts import checksum
 
@@ -100,6 +101,21 @@ def test_every_method_gives_what_the_selector_gives(given, tmp_path, name):
     assert rows["id"].to_pylist() == ranking.ids.to_pylist()
     np.testing.assert_allclose(rows["score"].to_numpy(), ranking.scores, rtol=1e-9, atol=1e-12)
     assert manifest["with_replacement"] == ranking.with_replacement
+
+
+def test_the_engine_that_is_asked_for_embeds_the_candidates_alone(given, tmp_path, monkeypatch):
+    """A target is small; a cluster would take longer to start than to answer."""
+    used: list[LocalEngine] = []
+    make = pools.embeddings
+
+    def watched(rows, encoder, engine, *rest):
+        used.append(engine)
+        return make(rows, encoder, engine, *rest)
+
+    monkeypatch.setattr(pools, "embeddings", watched)
+    arguments = ("--budget", "5", "--method", "nearest", "--workers", "2")
+    select(given, tmp_path / "chosen", *arguments)
+    assert {engine.workers for engine in used} == {1, 2}
 
 
 def test_scores_made_elsewhere_can_rank(given, tmp_path):

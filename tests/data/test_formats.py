@@ -333,6 +333,14 @@ def test_a_row_of_many_megabytes_is_read(tmp_path, monkeypatch, suffix):
     assert [len(text) for text in texts(part)] == [5, size, 3]
 
 
+def test_a_row_that_no_block_holds_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(table_files, "CSV_BLOCK_BYTES", (2**10, 2**12))
+    given = [{"text": "short"}, {"text": "x" * 2**13}, {"text": "end"}]
+    (part,) = parts(write(tmp_path / "rows.csv", given))
+    with pytest.raises(ValueError, match=r"rows\.csv is .*straddling"):
+        texts(part)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".csv"])
 def test_a_row_of_70_megabytes_becomes_a_shard(tmp_path, suffix):

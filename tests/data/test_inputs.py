@@ -236,3 +236,11 @@ def test_without_a_network_it_is_one_line(tmp_path, monkeypatch):
         part.identity()
     assert "the data set some/rows cannot be read from the Hub" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_list_of_texts_is_the_first_column_that_is_named():
+    (part,) = table_parts(["a", "b"], "candidates", Columns(("title",)))
+    assert [row["text"] for row in rows(part)] == ["a", "b"]
+    (part,) = table_parts(["a", "b"], "candidates", Columns(("title", "body")))
+    with pytest.raises(ValueError, match="candidates has no column 'body'"):
+        rows(part)

@@ -16,7 +16,7 @@ from gotd.data.inputs import InMemory
 from gotd.data.json_lines import table_of
 from gotd.data.left_out import duplicates
 from gotd.data.left_out.ngrams import ngrams
-from gotd.data.left_out.overlap import leave_out_overlap
+from gotd.data.left_out.overlap import WithoutOverlap, leave_out_overlap
 from gotd.data.left_out.record import LeftOut, masks, reasons, removed
 from gotd.data.left_out.where import Where, leave_out_filtered
 from gotd.data.rows import Rows
@@ -127,6 +127,21 @@ def test_rows_with_thirteen_words_of_a_test_set_are_left_out():
     assert gone(left_out) == [0, 2]
 
 
+def test_a_part_without_overlap_says_what_it_leaves_out_and_nothing_else(caplog):
+    words = " ".join(f"w{n}" for n in range(13))
+    tests = part([f"before {words} after"], "answers")
+    given = part([f"a {words}", "short text", words.replace("w7", "x7")], "pool")
+    clean = WithoutOverlap(given, tests, {"rule": 1})
+    kept = pa.concat_tables(list(clean.pieces()))["text"].to_pylist()
+    assert kept == ["short text", words.replace("w7", "x7")]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("pool: 1 of 3 rows share 13 words in a row with the rows of answers")
+    caplog.clear()
+    again = WithoutOverlap(part(kept, "pool"), tests, {"rule": 1})
+    assert pa.concat_tables(list(again.pieces()))["text"].to_pylist() == kept
+    assert not caplog.records
+
+
 def test_the_record_names_the_reason_and_what_matched(tmp_path):
     texts = ["one two", "One  two", "three", "a short answer", "four"]
     pool = shards(texts, 2)
@@ -194,6 +209,23 @@ ROWS = [
 def test_a_condition_holds_where_python_would_say_so(condition, rows):
     found = Where(condition).holds(table_of(ROWS), "rows")
     assert np.flatnonzero(found).tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("meta.by == 'a'", [0]),
+        ("meta.at.hour >= 7", [1]),
+        ("meta.at.hour is None", [0, 2]),
+        ("meta.by.first is None", [0, 1, 2]),
+        ("meta.absent is None", [0, 1, 2]),
+    ],
+)
+def test_fields_of_a_nested_column_are_those_of_its_objects(condition, rows):
+    """As Parquet files have them."""
+    values = [{"by": "a", "at": None}, {"by": "b", "at": {"hour": 7}}, None]
+    table = pa.table({"meta": pa.array(values)})
+    assert np.flatnonzero(Where(condition).holds(table, "rows")).tolist() == rows
 
 
 def test_a_number_in_a_column_of_texts_is_compared_as_a_number():

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import regex
 
 from gotd.config.schemas import Chunking
 from gotd.data import pool
@@ -21,7 +22,15 @@ from gotd.data.chunking import fixed_chunks
 from gotd.data.columns import Columns
 from gotd.data.folder import Folder
 from gotd.data.inputs import named_parts, table_parts
-from gotd.data.pool import as_one, embeddings_file, open_pool, pool_facts, shard_files, write_pool
+from gotd.data.pool import (
+    as_one,
+    embeddings_file,
+    open_pool,
+    pool_facts,
+    shard_files,
+    visible_ends,
+    write_pool,
+)
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import hash_strings, repeated
 from gotd.embedding.embed import embed_shards
@@ -223,6 +232,17 @@ def test_ids_are_unique_over_all_files_or_refused_with_their_places(tmp_path, un
         build(tmp_path / "pool", given, unit=unit)
 
 
+def test_invisible_characters_are_those_that_unicode_shows_as_nothing():
+    """In the basic plane, besides the empty Braille cell and marks of annotations."""
+    nothing = regex.compile(r"[\p{Z}\p{Cc}\p{Default_Ignorable_Code_Point}]")
+    every = [chr(code) for code in range(0x10000) if not 0xD800 <= code < 0xE000]
+    # Between others, so that it is no end that Arrow trims as white space.
+    shown = visible_ends(pa.array([f"\u200b{one}\u200b" for one in every])).to_pylist()
+    found = {one for one, left in zip(every, shown, strict=True) if not left}
+    expected = {one for one in every if nothing.match(one)}
+    assert found == expected | {"\u2800", "\ufff9", "\ufffa", "\ufffb"}
+
+
 def test_nothing_but_blanks_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no row of mine has a visible character"):
         build(tmp_path / "pool", table_parts(["  ", "\n"], "mine", Columns()))
@@ -334,6 +354,19 @@ def test_a_repeated_id_is_found_in_any_range_of_hashes(monkeypatch, at_once):
     for twice in (0, 99, 150, 299):
         more = [*shards, pa.array(["new", ids[twice]])]
         assert repeated(more) == ids[twice]
+
+
+def test_hashes_are_sorted_a_range_at_a_time(monkeypatch):
+    sizes: list[int] = []
+    sort = np.sort
+    monkeypatch.setattr(pool_ids, "HASHES_AT_ONCE", 100)
+    monkeypatch.setattr(
+        pool_ids.np, "sort", lambda values: sizes.append(len(values)) or sort(values)
+    )
+    assert repeated([pa.array([f"row {i}" for i in range(950)])]) is None
+    assert len(sizes) == 10
+    assert sum(sizes) == 950
+    assert max(sizes) < 150
 
 
 def test_hashes_depend_on_the_bytes_alone():

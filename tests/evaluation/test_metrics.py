@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -110,6 +111,26 @@ def test_large_counts_do_not_overflow():
 def test_bad_input_is_named(name, predictions, labels, message):
     with pytest.raises(ValueError, match=message):
         ours.score(name, np.array(predictions), np.array(labels))
+
+
+def test_values_are_shown_in_their_unit():
+    shown = {
+        name: f"{0.12345 * (one := ours.metric(name)).factor:.{one.digits}f}"
+        for name in ("accuracy", "pearson", "utility_accuracy", "loss", "perplexity", "cut_prompts")
+    }
+    assert shown == {
+        "accuracy": "12.35",
+        "pearson": "12.35",
+        "utility_accuracy": "0.123",
+        "loss": "0.123",
+        "perplexity": "0.12",
+        "cut_prompts": "0.1",
+    }
+
+
+def test_a_metric_that_is_shared_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        ours.metric("accuracy").unit = "count"
 
 
 def test_domains_are_scored_apart():

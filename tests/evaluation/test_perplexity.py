@@ -63,9 +63,10 @@ def test_windows_predict_every_token_once_with_the_promised_context(loaded, wind
         total += plain_losses(network, row[begin:end])[seen - end :].sum()
         seen, begin = end, begin + stride
     assert losses["loss"][0].as_py() == pytest.approx(total, rel=1e-5)
-    too_far = PerplexitySettings(window_tokens=5, stride_tokens=5)
-    with pytest.raises(ValueError, match="less than the window"):
-        text_losses(Likelihood(network), tokenizer, as_rows([text]), too_far)
+    one_token = PerplexitySettings(window_tokens=1)
+    for too_far in (PerplexitySettings(window_tokens=5, stride_tokens=5), one_token):
+        with pytest.raises(ValueError, match="less than the window"):
+            text_losses(Likelihood(network), tokenizer, as_rows([text]), too_far)
 
 
 def test_a_text_without_tokens_is_named(loaded):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
+from gotd.evaluation.scorers import detoxify
 from gotd.evaluation.scorers.classifier import ClassifierScorer
 from gotd.evaluation.scorers.detoxify import RELEASE_FILE, DetoxifyScorer, load_checkpoint
 from gotd.evaluation.scorers.perspective import KEY, PerspectiveScorer
@@ -187,6 +188,21 @@ def test_a_release_that_cannot_be_downloaded_is_one_line(tmp_path, monkeypatch, 
     with pytest.raises(FileNotFoundError, match=f"cannot be downloaded from .*{cause}") as error:
         DetoxifyScorer().score(["a text"])
     assert "\n" not in str(error.value)
+
+
+def test_a_release_that_torch_has_loaded_is_not_downloaded_again(tmp_path, monkeypatch):
+    """`torch.hub.load_state_dict_from_url`, which the library calls, names the file."""
+    made: list[str] = []
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(
+        torch.hub, "download_url_to_file", lambda _, path, *a, **b: made.append(path)
+    )
+    monkeypatch.setattr(torch, "load", lambda *_, **__: {})
+    torch.hub.load_state_dict_from_url(detoxify.RELEASE)
+    Path(made[0]).touch()
+    monkeypatch.setattr(detoxify, "checksum", lambda _: detoxify.RELEASE_SHA256)
+    assert detoxify._fetch() == Path(made[0])
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

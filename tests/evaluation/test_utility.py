@@ -121,6 +121,23 @@ def test_the_harness_s_own_tasks_are_asked_in_its_words(
     assert found == ours
 
 
+def test_losses_of_choices_are_in_the_order_of_the_rows(monkeypatch, tmp_path, questions):
+    """The harness gives log-likelihoods, and its samples in any order."""
+    samples = [
+        {"doc_id": 1, "filtered_resps": [(-3.5, False), (-0.25, True)]},
+        {"doc_id": 0, "filtered_resps": [(-1.5, True), (-2.75, False)]},
+    ]
+
+    def ask(model, names, batch_size, include_path):
+        results = {"gotd_piqa": {"acc,none": 0.5, "acc_norm,none": 1.0, "alias": "piqa"}}
+        return {"samples": {"gotd_piqa": samples}, "results": results}
+
+    monkeypatch.setattr("gotd.evaluation.utility._ask", ask)
+    found, losses = evaluate_local(tmp_path, "piqa", questions["piqa"].slice(0, 2), tmp_path)
+    assert found == {"acc": 0.5, "acc_norm": 1.0, "rows": 2}
+    assert losses == [[1.5, 2.75], [3.5, 0.25]]
+
+
 def test_rounds_of_one_task_are_averaged(monkeypatch, tmp_path):
     def ask(model, names, batch_size, limit):
         assert names == ["anli_r1", "anli_r2", "anli_r3"]

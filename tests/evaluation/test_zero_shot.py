@@ -89,6 +89,13 @@ def test_methods_compare_what_they_say():
         "log_likelihood": 1,
         "log_likelihood_per_character": 2,
     }
+    short = scores.set_column(1, "losses", pa.array([[3.0, 4.1, 20.0]]))
+    short = short.set_column(2, "tokens", pa.array([[1, 2, 4]]))
+    assert decide(short, "perplexity") == [1]  # 3.0, 2.05, 5.0
+    assert decide(short, "perplexity_all_tokens") == [1]  # 1.5, 1.37, 4.0
+    shorter = short.set_column(1, "losses", pa.array([[3.0, 4.6, 20.0]]))
+    assert decide(shorter, "perplexity") == [1]  # 3.0, 2.3, 5.0
+    assert decide(shorter, "perplexity_all_tokens") == [0]  # 1.5, 1.53, 4.0
     with pytest.raises(ValueError, match="method"):
         decide(scores, "likeliest")
     broken = scores.set_column(1, "losses", pa.array([[1.0, float("nan"), 2.0]]))

@@ -325,3 +325,15 @@ def test_the_setting_of_hub_models_runs_small(rows_folder, tmp_path):
     record = run_cell(config)
     assert record["status"] == "done", record["error"]
     assert record["axes"]["tuning"] == "lora"
+
+
+def test_a_selected_row_without_a_response_is_named():
+    pairs = pa.table({"id": ["a", "b"], "prompt": ["p", "q"], "response": ["r", "s"]})
+    chosen = pa.table({"id": ["b", "a", "b"]})
+    assert pairs_of(chosen, [pairs.slice(0, 1), pairs.slice(1)]) == [
+        ("q", "s"),
+        ("p", "r"),
+        ("q", "s"),
+    ]
+    with pytest.raises(ValueError, match="row 'a#1' of the selection has no prompt"):
+        pairs_of(pa.table({"id": ["b", "a#1"]}), [pairs])

@@ -56,6 +56,18 @@ def weights(folder):
     return (folder / "model.safetensors").read_bytes()
 
 
+def test_a_single_token_that_is_left_is_no_block(base, texts):
+    tokenizer = load_causal_tokenizer(base)
+    every = pack(tokenizer, texts[:6], 10_000, True, seed=3).tokens
+    kept = len(every) - 1
+    sizes = [size for size in range(2, kept + 1) if kept % size == 0]
+    assert len(sizes) > 1
+    for size in sizes:
+        rows = pack(tokenizer, texts[:6], size, True, seed=3)
+        assert rows.offsets.tolist() == [*range(0, kept + 1, size)]
+        assert rows.tokens.tolist() == every[:kept].tolist()
+
+
 def test_packing_loses_no_token_and_ends_every_text(base, texts):
     tokenizer = load_causal_tokenizer(base)
     rows = pack(tokenizer, texts, 24, True, seed=3)

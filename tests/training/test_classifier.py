@@ -78,6 +78,20 @@ def test_a_head_depends_on_its_own_seed_alone(tiny_base, with_pooler, labelled):
     assert not torch.equal(head(tiny_base, TrainingSeeds(1, 1, 7)), wanted)
 
 
+def test_a_pooler_that_the_base_knows_is_kept(tiny_base, with_pooler, labelled):
+    def pooler(base, initialisation):
+        task = LabelledTask(labelled, labelled, 2, False, accuracy)
+        settings = FineTuneSettings(**SETTINGS | {"head": "pooler"})
+        module = FineTuning(base, task, settings, TrainingSeeds(1, 1, initialisation))
+        module.initialise()
+        return module.network.encoder.pooler.dense.weight.detach()
+
+    known = load_file(with_pooler / "model.safetensors")["pooler.dense.weight"]
+    assert torch.equal(pooler(with_pooler, 1), known)
+    assert torch.equal(pooler(tiny_base, 1), pooler(tiny_base, 1))
+    assert not torch.equal(pooler(tiny_base, 1), pooler(tiny_base, 2))
+
+
 @pytest.mark.parametrize("head", ["mean", "pooler"])
 def test_learns_and_predicts_in_row_order(tiny_base, labelled, tmp_path, head):
     state = torch.get_rng_state()

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from gotd.training.causal_models import CausalSpec
 from gotd.training.gradients import RATE, WARM_UP, GradientEmbedder, warm_up
@@ -69,6 +70,20 @@ def test_a_batch_does_not_change_a_feature(warmed, texts):
     alone = np.vstack([warmed.embed([text]) for text in texts[:8]])
     np.testing.assert_allclose(warmed.embed(texts[:8]), alone, atol=2e-4)
     assert not warmed.embed([""]).any()
+
+
+def test_a_start_token_stands_once_before_a_causal_text(causal_base):
+    """Also where the tokenizer adds one itself, as Llama's does."""
+    embedder = GradientEmbedder(causal_base, 64, 6, 0)
+    tokenizer = embedder.tokenizer
+    start, others = tokenizer.bos_token_id, tokenizer.convert_tokens_to_ids(["w1", "w2", "w3"])
+    named = [(tokenizer.bos_token, start)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{tokenizer.bos_token} $A", special_tokens=named
+    )
+    assert tokenizer("w1 w2 w3")["input_ids"] == [start, *others]
+    assert embedder.inputs("w1 w2 w3") == ([start, *others], [-100, *others])
+    assert len(embedder.inputs("w1 w2 w3 " * 4)[0]) == 6
 
 
 def test_the_warm_up_is_adam(base, texts, tmp_path):

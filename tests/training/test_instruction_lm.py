@@ -116,6 +116,8 @@ def test_a_long_pair_keeps_its_response_and_the_end_of_its_prompt(base):
     assert tokenizer.decode(row) == f"<|endoftext|> {words(19, 11)} {words(40, 3)} <|endoftext|>"
     row, begin = found[1]
     assert tokenizer.decode(row[begin:]) == words(20, 8)
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
+        encode_pairs(tokenizer, prompts, responses[:2], how)
 
 
 def test_a_chat_template_is_the_tokenizers_own(base):

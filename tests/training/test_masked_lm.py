@@ -91,6 +91,17 @@ def test_masks_depend_on_step_and_seed_but_not_on_the_cut(tiny_base, texts):
     assert not torch.equal(flat(one, "labels"), flat(whole(6, which), "labels"))
 
 
+def test_a_loss_is_the_mean_over_masked_tokens_also_of_one_or_none(calm_base, texts):
+    module = started(calm_base, texts, mask_probability=0.1)
+    shown = set()
+    for step in range(30):
+        batch = module.collate(step, np.arange(1))
+        count = int((batch.parts[0]["labels"] != IGNORED).sum())
+        assert batch.terms == max(count, 1)
+        shown.add(count)
+    assert {0, 1, 2} <= shown
+
+
 def test_loss_at_masked_positions_is_the_full_loss(calm_base, texts):
     module = started(calm_base, texts)
     batch = module.collate(0, np.arange(8))
@@ -152,6 +163,7 @@ def test_interrupted_run_reaches_the_same_bytes(tiny_base, texts, tmp_path, monk
     monkeypatch.setattr(trainer, "CURVE_POINTS", 7)
     settings = MaskedLMSettings(**SETTINGS, checkpoint_every_steps=3)
     whole = pre_fine_tune(tiny_base, texts, settings, SEEDS, tmp_path / "w1", tmp_path / "whole")
+    assert [step for step, _ in whole["loss_curve"]] == [*range(2, 15, 2), 15]
     with monkeypatch.context() as patched:
         stop_after(patched, stop)
         with pytest.raises(StoppedError):

@@ -154,6 +154,36 @@ def test_each_saving_saves():
     assert masked.logits < 0.2 * training_memory(BERT_BASE, Training(64, 128)).logits
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_additions_are_counted_as_peft_makes_them(family):
+    shape = replace(SMALL, family=family)
+    with torch.device("meta"):
+        model = get_peft_model(network(family, shape, 0.0), LoraConfig(r=4))
+    added = sum(w.numel() for w in model.parameters() if w.requires_grad)
+    assert adapter_weights(shape, Training(1, 1, lora_rank=4)) == added
+
+
+@pytest.mark.parametrize(
+    ("options", "number"),
+    [
+        ({}, 4),
+        ({"weights": "bf16"}, 2),
+        ({"devices": 4, "strategy": "fsdp"}, 1),
+        ({"devices": 4, "strategy": "ddp"}, 4),
+    ],
+)
+def test_a_small_batch_has_its_peak_where_all_gradients_are(options, number):
+    """Every weight has a gradient of its own type and AdamW's two moments of that type."""
+    shape = PUBLISHED["gpt2-xl"]
+    memory = training_memory(
+        shape, Training(1, 8, stored=options.get("weights", "float32"), **options)
+    )
+    assert memory.gradients == number * shape.weights
+    assert memory.moments == 2 * number * shape.weights
+    assert memory.weights == number * shape.weights
+    assert memory.activations == memory.logits == 0.0
+
+
 def test_scoring_halves_in_bf16_and_grows_with_the_batch():
     shape = PUBLISHED["gpt-neo-2.7B"]
     wide, narrow = (scoring_memory(shape, p, 4096, 512) for p in ("float32", "bf16"))

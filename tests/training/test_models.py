@@ -3,8 +3,15 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel, AutoModelForMaskedLM, DistilBertConfig, RobertaConfig
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForMaskedLM,
+    DistilBertConfig,
+    RobertaConfig,
+)
 
+from gotd.training import loading
 from gotd.training.models import (
     ModelSpec,
     build_model,
@@ -95,6 +102,31 @@ def test_missing_head_is_told_and_missing_layers_are_refused(tiny_base, tmp_path
     for load in (load_masked_lm, load_encoder):
         with pytest.raises(ValueError, match=r"lacks 1 weights .*layer\.0\.output\.dense\.weight"):
             load(tmp_path)
+
+
+def test_a_hub_model_is_read_at_one_commit_and_none_of_its_code_runs(monkeypatch):
+    seen: list[dict] = []
+    monkeypatch.setattr(loading, "hub_commit", lambda name, revision: revision or "c" * 40)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda _, **options: seen.append(options))
+    loading.load_config("somebody/model")
+    loading.load_config("somebody/model", "d" * 40)
+    assert seen == [
+        {"trust_remote_code": False, "revision": "c" * 40},
+        {"trust_remote_code": False, "revision": "d" * 40},
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), KeyboardInterrupt(), RuntimeError("CUDA out of memory. Tried to")]
+)
+def test_a_full_memory_is_no_damaged_model(monkeypatch, tiny_base, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(AutoModel, "from_pretrained", fail)
+    with pytest.raises(type(error)) as raised:
+        load_encoder(tiny_base)
+    assert raised.value is error
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gotd.training import devices
 from gotd.training.causal_lm import CausalLMSettings
 from gotd.training.devices import choose_strategy
 from gotd.training.masked_lm import MaskedLM, MaskedLMSettings
@@ -90,6 +91,19 @@ def test_fsdp_is_refused_where_it_cannot_run(tiny_base, monkeypatch):
 
 def test_one_process_shares_with_nobody(tiny_base):
     assert choose_strategy("ddp", load_masked_lm(tiny_base)[0]) == "auto"
+
+
+@pytest.mark.parametrize(("here", "all_processes", "nodes"), [(1, 1, 1), (2, 6, 3), (4, 4, 1)])
+def test_the_processes_of_a_launcher_are_shared_by_its_nodes(
+    monkeypatch, here, all_processes, nodes
+):
+    made: list[dict] = []
+    monkeypatch.setattr(devices, "Trainer", lambda **options: made.append(options))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(here))
+    monkeypatch.setenv("WORLD_SIZE", str(all_processes))
+    devices.lightning_trainer(10, "cpu", "ddp", nn.Linear(1, 1))
+    assert (made[0]["devices"], made[0]["num_nodes"]) == (here, nodes)
+    assert made[0]["devices"] * made[0]["num_nodes"] == all_processes
 
 
 def test_devices_that_average_their_gradients_sum_them(calm_base, texts):

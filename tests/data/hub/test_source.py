@@ -288,6 +288,13 @@ def test_the_second_copy_stands_in_and_gives_the_same_classes(copies, tmp_path):
     assert second.identity()["tasks"]["acl_arc"]["dataset"] == "zapsdcn/citation_intent"
 
 
+def test_if_no_copy_is_there_the_first_is_named(copies, tmp_path):
+    _, gone = copies
+    gone |= set(COPIES["acl_arc"])
+    with pytest.raises(SourceUnavailable, match="yxchar/citation_intent-tlm"):
+        source(tmp_path, suite="domain").split("acl_arc", "train")
+
+
 def test_another_number_of_rows_than_published_is_refused(copies, tmp_path, monkeypatch):
     monkeypatch.setitem(hub.SUITES, "domain", {"acl_arc": {"train": 4}})
     with pytest.raises(ValueError, match="acl_arc/train has 3 rows, published are 4"):

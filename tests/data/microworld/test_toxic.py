@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gotd.data.base import read_all
-from gotd.data.microworld.toxic import INSULTS, ToxicMicroworld
+from gotd.data.microworld.toxic import INSULTS, RATED, ToxicMicroworld
 from gotd.data.microworld.world import Microworld
 from gotd.data.tasks.toxicity import ToxicityTask, choose_prompts, choose_targets, read_rated
 
@@ -47,11 +47,25 @@ def test_ratings_are_the_truth(world):
     assert (scores <= 0.1).mean() > 0.4
 
 
+def test_a_prompt_and_its_continuation_are_the_beginning_of_a_document(world):
+    rated = world.split(RATED, "train")
+    documents = world._half_toxic(RATED, rated.num_rows)[:, :3].reshape(rated.num_rows, -1)
+    pairs = zip(rated["prompt"].to_pylist(), rated["continuation"].to_pylist(), strict=True)
+    assert [" ".join(pair) for pair in pairs] == world._spell(documents).to_pylist()
+
+
 def test_comments_are_labelled_by_the_truth_but_for_some(world):
     rows = world.split("wiki_comments", "train").to_pylist()
     agree = np.mean([(truth(world, r["text"]) >= 0.5) == bool(r["label"]) for r in rows])
     assert 0.95 < agree < 0.99
     assert 0.2 < np.mean([r["label"] for r in rows]) < 0.6
+
+
+@pytest.mark.parametrize(("comments", "tested"), [(16, 8), (100, 25)])
+def test_a_quarter_of_the_comments_is_for_the_test_but_eight_at_least(comments, tested):
+    small = ToxicMicroworld(seed=3, **SMALL, comments=comments)
+    assert small.split("wiki_comments", "train").num_rows == comments
+    assert small.split("wiki_comments", "test").num_rows == tested
 
 
 def test_some_domains_are_more_toxic_than_others(world):

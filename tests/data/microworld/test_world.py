@@ -11,7 +11,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from gotd.data.base import read_all
-from gotd.data.microworld.grammar import ATTRIBUTES, SPECIALS
+from gotd.data.microworld.grammar import ATTRIBUTES, SPECIALS, invented
 from gotd.data.microworld.tasks import DOMAIN
 from gotd.data.microworld.world import Microworld
 
@@ -404,3 +404,9 @@ def test_a_world_without_a_home_has_no_such_task():
     assert "rct" in Microworld().tasks()
     assert "acl_arc" not in Microworld().tasks()
     assert "acl_arc" in domain_world().tasks()
+
+
+def test_invented_words_are_distinct_and_stay_what_they_are():
+    """What is stored under the key of a world has these words."""
+    assert len({invented(number, 2) for number in range(70**2)}) == 70**2
+    assert [invented(number, 3) for number in range(3)] == ["rimoba", "tetuke", "zagapo"]

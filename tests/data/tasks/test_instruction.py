@@ -128,6 +128,16 @@ def test_answers_are_the_facts_of_the_documents_and_known_words():
     assert answered > 100
 
 
+def test_one_of_four_sentences_is_a_question_in_any_wording_but_the_last():
+    world = InstructionWorld(seed=3, pretraining_documents=400)
+    text = " ".join(read_all(world.pretraining())["text"].to_pylist())
+    asked = {one: text.count(one) for _, _, questions in KINDS.values() for one in questions}
+    last = {questions[-1] for _, _, questions in KINDS.values()}
+    assert {one for one, count in asked.items() if count == 0} == last
+    assert sum(asked.values()) == text.count("?")
+    assert text.count("?") / text.count(".") == pytest.approx(1 / 4, abs=0.03)
+
+
 def test_another_seed_is_another_world_and_the_rare_have_their_share():
     domains = read_all(WORLD.candidates())["domain"].to_pylist()
     assert [domains.count(name) for name in WORLD.under_covered] == [12, 12]
