@@ -17,9 +17,13 @@ from gotd.data.folder import Folder
 from gotd.data.hub import source as hub
 from gotd.data.hub.corpora import COPIES, CORPORA, GLUE, SUITES, Corpus
 from gotd.data.hub.source import Hub
+from gotd.data.tasks.labelled import LabelledTask, load
 from gotd.data.tasks.toxicity import ToxicityTask, read_rated
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
+COLA = LabelledTask(
+    "cola", ("sentence",), "class", 2, ("accuracy",), "accuracy", {"validation": "validation"}
+)
 load_locally = datasets.load_dataset
 
 
@@ -173,6 +177,17 @@ def test_rows_and_columns_are_asserted(published, tmp_path, monkeypatch):
     published.put("books.parquet", pa.table({"text": ["a"]}))
     with pytest.raises(ValueError, match=r"a/books \(books\) has no column 'body'; it has text"):
         read_all(source(tmp_path, domains=("books",)).candidates())
+
+
+def test_a_renamed_column_is_named_and_another_revision_is_fetched_anew(published, tmp_path):
+    """What is kept is the revision as it is: only a task knows the columns that it needs."""
+    texts, labels = ["a", "b", "c"], [0, 1, 0]
+    published.put("cola-train.parquet", pa.table({"line": texts, "label": labels}))
+    with pytest.raises(ValueError, match="cola/train.parquet has no column 'sentence'; it has line, label"):
+        load(source(tmp_path), COLA, "train")
+    published.put("cola-train.parquet", pa.table({"sentence": texts, "label": labels}))
+    moved = source(tmp_path, revisions={GLUE: "f" * 40})
+    assert load(moved, COLA, "train")["text"].to_pylist() == texts
 
 
 def test_without_a_network_one_line_says_what_to_do(tmp_path, no_network):
