@@ -183,7 +183,9 @@ def test_a_renamed_column_is_named_and_another_revision_is_fetched_anew(publishe
     """What is kept is the revision as it is: only a task knows the columns that it needs."""
     texts, labels = ["a", "b", "c"], [0, 1, 0]
     published.put("cola-train.parquet", pa.table({"line": texts, "label": labels}))
-    with pytest.raises(ValueError, match="cola/train.parquet has no column 'sentence'; it has line, label"):
+    with pytest.raises(
+        ValueError, match="cola/train.parquet has no column 'sentence'; it has line, label"
+    ):
         load(source(tmp_path), COLA, "train")
     published.put("cola-train.parquet", pa.table({"sentence": texts, "label": labels}))
     moved = source(tmp_path, revisions={GLUE: "f" * 40})
