@@ -219,7 +219,7 @@ TABLES = {
     "column": (pa.table({"id": ["1"], "body": ["a"]}), r"no column 'text'; it has id"),
     "latin1": (pa.table({"text": text_bytes([b"a", b"caf\xe9"])}), r"row 2: 'text' is not UTF-8"),
     "large": (pa.table({"text": LARGE}), r"row 2: 'text' is not UTF-8"),
-    "domain": (pa.table({"text": ["a"], "domain": [1990]}), r"column 'domain' holds int64"),
+    "domain": (pa.table({"text": ["a"], "domain": [0.5]}), r"column 'domain' holds double"),
     "no rows": (pa.table({"text": pa.array([], pa.string())}), r"has no rows"),
     "null id": (pa.table({"id": ["1", None], "text": ["a", "b"]}), r"row 2: 'id' is null"),
 }

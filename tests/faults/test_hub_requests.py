@@ -19,7 +19,7 @@ from gotd.data.hub.access import RECIPE, HubAccess, SourceAbsent
 from gotd.data.hub.corpora import COPIES
 from gotd.data.hub.source import Hub
 from gotd.data.sizes import expected_chunks
-from gotd.pipeline.record import _hub_models
+from gotd.pipeline.record import hub_models
 from gotd.storage import hub_requests
 from gotd.storage.artifacts import Step
 from gotd.storage.hub_requests import asked, cause_of
@@ -149,8 +149,8 @@ def test_the_record_has_the_commits_of_the_models(tmp_path):
     model = {"hub": "owner/name", "revision": "c" * 40}
     base = Step("base", 1, "b", {"spec": {"pretrained": model}}, print)
     last = Step("last", 1, "l", {"encoder": {"model": {"folder": "f"}}}, print, {"base": base})
-    assert _hub_models([last]) == {"models": {"owner/name": "c" * 40}}
-    assert _hub_models([Step("x", 1, "x", {}, print)]) == {}
+    assert hub_models([last]) == {("owner/name", "c" * 40)}
+    assert hub_models([Step("x", 1, "x", {}, print)]) == set()
 
 
 def test_one_process_at_a_time_streams_a_corpus(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from gotd.storage.hub_models import FOLDER, fetch_model, newest_commit, use_hub_folder
+from gotd.storage.hub_models import FOLDER, _ask_commit, fetch_model, use_hub_folder
 from gotd.storage.model_files import config_file, is_known, model_identity
 from gotd.training.loading import load_config
 
@@ -17,9 +17,9 @@ from gotd.training.loading import load_config
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
     monkeypatch.setenv(FOLDER, "")
-    newest_commit.cache_clear()
+    _ask_commit.cache_clear()
     yield
-    newest_commit.cache_clear()
+    _ask_commit.cache_clear()
 
 
 def folder(path: Path, weights: str) -> Path:
@@ -73,7 +73,7 @@ def test_a_recorded_commit_stays_when_the_branch_moves(tmp_path, monkeypatch):
     use_hub_folder(tmp_path / "hub")
     for commit in ("a" * 40, "b" * 40):
         cache(tmp_path / "cache", commit)
-        newest_commit.cache_clear()  # as in another process
+        _ask_commit.cache_clear()  # as in another process
         assert model_identity("owner/name")["revision"] == "a" * 40
         assert config_file("owner/name").read_text() == '{"at": "a"}'
     assert json.loads((tmp_path / "hub" / "revisions.json").read_text()) == {
@@ -99,7 +99,7 @@ def test_the_only_commit_in_the_cache_serves_without_the_hub(tmp_path, monkeypat
     cache(tmp_path, "a" * 40)
     (tmp_path / "models--owner--name" / "refs" / "main").unlink()
     assert model_identity("owner/name")["revision"] == "a" * 40
-    newest_commit.cache_clear()
+    _ask_commit.cache_clear()
     (tmp_path / "models--owner--name" / "snapshots" / ("b" * 40)).mkdir()
     assert model_identity("owner/name")["revision"] is None
 

@@ -104,16 +104,22 @@ def test_missing_head_is_told_and_missing_layers_are_refused(tiny_base, tmp_path
             load(tmp_path)
 
 
-def test_a_hub_model_is_read_at_one_commit_and_none_of_its_code_runs(monkeypatch):
-    seen: list[dict] = []
-    monkeypatch.setattr(loading, "hub_commit", lambda name, revision: revision or "c" * 40)
-    monkeypatch.setattr(AutoConfig, "from_pretrained", lambda _, **options: seen.append(options))
+def test_a_hub_model_is_read_at_one_commit_and_none_of_its_code_runs(monkeypatch, tiny_base):
+    asked, read = [], []
+
+    def find(name, revision, weights):
+        asked.append((name, revision, weights))
+        return tiny_base
+
+    def load(folder, **options):
+        read.append((folder, options))
+
+    monkeypatch.setattr(loading, "model_folder", find)
+    monkeypatch.setattr(AutoConfig, "from_pretrained", load)
     loading.load_config("somebody/model")
     loading.load_config("somebody/model", "d" * 40)
-    assert seen == [
-        {"trust_remote_code": False, "revision": "c" * 40},
-        {"trust_remote_code": False, "revision": "d" * 40},
-    ]
+    assert asked == [("somebody/model", None, False), ("somebody/model", "d" * 40, False)]
+    assert read == [(tiny_base, {"trust_remote_code": False})] * 2
 
 
 @pytest.mark.parametrize(
