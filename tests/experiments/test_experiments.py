@@ -28,7 +28,7 @@ WORLD = [
 
 def often(name: str) -> bool:
     """Whether `make test` composes a scale: one that is used most, or the only one of its kind."""
-    return not name.endswith("_labels") and (name == "glue/paper" or not name.endswith("paper"))
+    return name.endswith("/micro") or name == "domain/paper"
 
 
 @pytest.mark.parametrize(

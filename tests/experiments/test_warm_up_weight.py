@@ -1,6 +1,8 @@
 """The weight of a warm-up is recovered from changes that it made, and gives the best shares."""
 
 import importlib.util
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -99,6 +101,19 @@ def test_a_change_is_read_for_each_part(script):
     assert covered.change == pytest.approx(0.1)
     assert missing.change == pytest.approx(-0.3)
     assert covered.unit == missing.unit == "gap, draw 2"
+
+
+def test_the_committed_page_is_made_from_the_committed_rows(script):
+    tables = SCRIPT.parents[1] / "results" / "tables"
+    lines = (tables / "warm_up_weight.jsonl").read_text("utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if "parts" in row]
+    points = [row for row in map(json.loads, lines) if "unit" in row]
+    page = (tables / "warm_up_weight.md").read_text("utf-8")
+    (command,) = re.findall("Command: `(.*)`", page)
+    assert script.tabulate(rows, command) == page
+    changes = [script.Change(**{k: v for k, v in p.items() if k != "budget"}) for p in points]
+    fitted = script.fit_weight(changes)
+    assert fitted.weight == pytest.approx(rows[0]["fit"]["weight"], abs=1e-6)
 
 
 def test_the_page_has_a_row_for_each_estimate(script):
