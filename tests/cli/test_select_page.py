@@ -211,7 +211,7 @@ def test_in_a_browser_the_page_has_no_error_and_a_mark_shows_its_text(page, tmp_
 
         browser.value("document.querySelector('.points').focus()")
         reached = {browser.value(shown)}
-        for key in ("ArrowLeft", "ArrowLeft", "ArrowUp", "ArrowDown"):
+        for key in ("ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "ArrowRight"):
             browser("Input.dispatchKeyEvent", type="keyDown", key=key)
             reached.add(browser.value(shown))
         assert len(reached) > 2

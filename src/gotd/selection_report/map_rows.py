@@ -221,5 +221,8 @@ def _principal_plane(
     # The two largest of d eigenvalues: a decomposition of the rows would cost more.
     values, axes = np.linalg.eigh(weighted.T @ weighted)
     rank = min(2, len(values))
-    plane[:, :rank] = axes[:, ::-1][:, :rank]
+    best = axes[:, ::-1][:, :rank]
+    # Signs are free: the largest entry is positive, so that no map is mirrored by chance.
+    largest = best[np.abs(best).argmax(axis=0), np.arange(rank)]
+    plane[:, :rank] = best * np.where(largest < 0, -1, 1)
     return centre, plane, float(values[::-1][:rank].sum()) / variance
