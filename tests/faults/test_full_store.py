@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from types import SimpleNamespace
@@ -35,6 +36,8 @@ def test_a_sweep_ends_with_one_line(tmp_path, capsys, monkeypatch, where):
     else:
         monkeypatch.setattr("hydra.core.utils.Path.mkdir", refused)
         monkeypatch.setattr(sweep, "check_writable", lambda _: None)
+    # Hydra's handlers of an earlier test write to a stream that is closed by now.
+    monkeypatch.setattr(logging, "raiseExceptions", False)
     # Composed once, by Hydra alone: what was planned before does not matter here.
     cell = SimpleNamespace(
         record=SimpleNamespace(key="k"), is_complete=False, store=Store(tmp_path)
