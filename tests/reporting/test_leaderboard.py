@@ -38,7 +38,9 @@ def test_arms_are_ranked_by_their_gain_and_those_that_know_the_truth_have_no_ran
     assert [row["rank"] for row in rows] == ["*", "1", "2", "3", "4", "5"]
     assert [row["gain"] for row in rows][:2] == ["+14.00", "+12.00"]
     assert rows[1]["rank, 95 %"] == "1"
-    assert rows[1]["command"] == ("gotd run experiment=glue scale=micro selector=got_d budget=400")
+    assert rows[1]["command"] == (
+        "gotd run experiment=glue scale=micro selector=got_d model=micro budget=400"
+    )
 
 
 def test_ranks_are_uncertain_where_gains_are(ranked):
@@ -67,6 +69,13 @@ def test_the_setting_with_most_selectors_is_shown(ranked):
     rows = rows_of(records)
     assert len(rows) == 7
     assert rows[1]["command"].endswith("budget=400")
+
+
+def test_the_command_names_all_that_is_shared(ranked):
+    rows = rows_of(ranked(model="minilm", budget_unit="permille", tuning="lora"))
+    assert rows[1]["command"].endswith(
+        "model=minilm budget=400 budget_unit=permille pre_fine_tune.tuning=lora"
+    )
 
 
 def test_fewer_than_five_selectors_are_no_leaderboard(ranked, tmp_path):

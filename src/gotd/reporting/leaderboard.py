@@ -87,7 +87,7 @@ def _table(block: Block) -> Table | None:
             "command": _command(block, arm),
         }
         rows.append(row)
-    unit = {"nats": "nats"}.get(block.metric.unit, "points" if factor > 1 else block.metric.name)
+    unit = "points" if factor > 1 else block.metric.unit or block.metric.name
     notes = (
         f"Gain over the arm without pre-fine-tuning in {unit}, paired by seed, higher is better, "
         f"whatever the direction of {block.metric.name}; t-interval. {seeds_note(block)}",
@@ -129,9 +129,10 @@ def _command(block: Block, arm: str) -> str:
     """Return the command that runs the cells of a row."""
     name, variant = block.names[arm]
     words = [f"gotd run experiment={block.experiment} scale={block.scale} selector={name}"]
-    if block.axes.get("budget") is not None:
-        words.append(f"budget={block.axes['budget']}")
+    words += [f"{n}={v}" for n in ("model", "budget", "budget_unit") if (v := block.axes.get(n))]
     if block.axes.get("protocol", "clean") != "clean":
         words.append(f"protocol={block.axes['protocol']}")
+    if block.axes.get("tuning", "full") != "full":
+        words.append(f"pre_fine_tune.tuning={block.axes['tuning']}")
     words += [block.axes.get(BASE, ""), block.axes.get(VARIANT, ""), variant]
     return " ".join(filter(None, words))
