@@ -114,7 +114,7 @@ class TestComposing:
             patch.setattr(expansion, "compose", counting)
             patch.setattr(expansion, "compose_all", recording)
             fast = [config for config, _ in expand(overrides)]
-        with expansion._configured():
+        with expansion.composing():
             whole = [compose("config", overrides=job) for job in jobs]
         return fast, whole, asked["compose"]
 
@@ -170,12 +170,12 @@ class TestComposing:
         assert {c.transport.solver for c in fast} == {"semidual", "published"}
 
     def test_a_later_value_does_not_leak_into_other_cells(self):
-        with expansion._configured():
+        with expansion.composing():
             first, second = compose_all([["task=cola", "budget=5"], ["task=cola", "budget=7"]])
         assert (first.budget, second.budget) == (5, 7)
 
     def test_additions_and_deletions_are_left_to_hydra(self):
-        with expansion._configured():
+        with expansion.composing():
             (config,) = compose_all([["experiment=glue/micro", "++budget=9", "~tracker"]])
         assert config.budget == 9
         assert "tracker" not in config
@@ -249,7 +249,7 @@ class TestStatedWork:
         """They were once all priced like `nearest`, which compares each pair once."""
         given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "tracker=none"]
         arms = "selector=nearest,got_d,got_d_path,got_d_clusters"
-        cells, _ = expand_cells([*given, arms, "budget=200", "rank_rows=3000"])
+        cells = list(expand_cells([*given, arms, "budget=200", "rank_rows=3000"])[0].values())
         flops = {}
         for cell in cells:
             (scored,) = (s for s in cell.record.ancestors() if s.kind.startswith("pool_"))
@@ -275,7 +275,7 @@ class TestStatedWork:
     def test_an_encoder_is_fitted_on_a_sample(self, tmp_path, fitted_on, texts):
         given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "selector=got_d"]
         given += ["embedder=tfidf_svd", f"embedder.fitted_on={fitted_on}", "tracker=none"]
-        (cell,), _ = expand_cells([*given, "budget=200"])
+        (cell,) = expand_cells([*given, "budget=200"])[0].values()
         fitted, embedded = (
             step_of(cell, kind, reads="pool") for kind in ("fitted_encoder", "embeddings")
         )
@@ -285,14 +285,14 @@ class TestStatedWork:
 
     def test_a_screened_pool_is_smaller(self, tmp_path):
         given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "selector=got_d"]
-        cells, _ = expand_cells([*given, "candidates.screen=2", "tracker=none"])
+        cells = list(expand_cells([*given, "candidates.screen=2", "tracker=none"])[0].values())
         flops = SOLVE_PASSES * 2 * (400 + READ_TARGETS) * 128 * math.ceil(30_000 * 2 / 7)
         assert step_of(cells[0], "pool_scores").stated.flops == flops
 
     @pytest.mark.parametrize("experiment", ["glue", "domain", "zeroshot", "toxicity", "labels"])
     def test_every_step_of_every_experiment_states_its_work(self, experiment, tmp_path):
         given = [f"experiment={experiment}", "seed=1", "tracker=none", f"store={tmp_path}"]
-        for cell in expand_cells(given)[0]:
+        for cell in expand_cells(given)[0].values():
             for step in cell.record.ancestors():
                 expected = estimate(step, {}, MACHINE)
                 assert expected.basis == MODEL, step.kind
@@ -362,7 +362,7 @@ class TestEarlierRuns:
     def test_every_kind_can_be_scaled(self, tmp_path):
         """A kind that leaves next to nothing on the disk is no division by zero."""
         given = ["experiment=domain", "task=rct", "selector=got_d", "seed=1,2", "tracker=none"]
-        for cell in expand_cells([*given, f"store={tmp_path}"])[0]:
+        for cell in expand_cells([*given, f"store={tmp_path}"])[0].values():
             for step in cell.record.ancestors():
                 past = {(step.kind, step.stated.rate): [Past(step.stated, 1.0, 1.0, 100)]}
                 assert estimate(step, past, MACHINE).basis == EARLIER
@@ -505,7 +505,7 @@ class TestPrinting:
         """Words are not broken, and neither are titles at the width of a small table."""
         given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "tracker=none"]
         given += ["selector=none,random", "model=gpt2", "model.spec.pretrained=null"]
-        large, _ = expand_cells([*given, "pre_fine_tune=gpt2"])
+        large = list(expand_cells([*given, "pre_fine_tune=gpt2"])[0].values())
         for planned in (cells, large):
             text = self.printed(planned)
             assert max(map(len, text.splitlines())) <= 80
@@ -570,7 +570,7 @@ class TestPrinting:
     def test_a_large_model_has_a_table_of_memory(self, tmp_path):
         given = ["experiment=glue", "task=cola", "seed=1", f"store={tmp_path}", "tracker=none"]
         given += ["selector=none,random", "model=gpt2", "model.spec.pretrained=null"]
-        cells, _ = expand_cells([*given, "pre_fine_tune=gpt2"])
+        cells = list(expand_cells([*given, "pre_fine_tune=gpt2"])[0].values())
         text = self.printed(cells)
         assert "memory of pre-fine-tuning gpt2 by rows of" in text
         for way in ("full, recomputed, fsdp on 8", "lora, recomputed, bf16 weights"):

@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -35,8 +36,15 @@ OWN = "compare"
 Choice = tuple[str, ...]
 """One ``group=option`` of each group that a sweep changes."""
 
+Job = tuple[str, ...]
+"""The overrides of one cell, as a launcher of Hydra reads them."""
+
 Configured = tuple[DictConfig, str]
 """A composed configuration and its variant."""
+
+
+Name = TypeVar("Name")
+"""What a cell is named by: its variant, or its overrides."""
 
 
 class SweepError(ValueError):
@@ -44,7 +52,8 @@ class SweepError(ValueError):
 
 
 @contextmanager
-def _configured() -> Iterator[None]:
+def composing() -> Iterator[None]:
+    """Set up Hydra to compose from the folder of configurations."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -143,9 +152,13 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
     Raises:
         SweepError: At the first override that does not compose.
     """
+    return [(config, variant(job)) for config, job in _expand_jobs(overrides)]
+
+
+def _expand_jobs(overrides: Sequence[str]) -> list[tuple[DictConfig, Job]]:
     overrides = resolve([o for o in overrides if not o.startswith("-")])
     try:
-        with _configured():
+        with composing():
             plain = [o for o in overrides if not is_sweep(o)]
             root = compose("config", overrides=plain, return_hydra_config=True)
             params = root.hydra.sweeper.params or {}
@@ -153,16 +166,17 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
             loader = GlobalHydra.instance().config_loader()  # lists what glob(…) stands for
             parsed = OverridesParser.create(loader).parse_overrides(texts)
             (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-            return list(zip(compose_all(batch), map(variant, batch), strict=True))
+            return list(zip(compose_all(batch), map(tuple, batch), strict=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise SweepError(one_line(error)) from error
 
 
-def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
+def expand_cells(overrides: Sequence[str]) -> tuple[dict[Job, Cell], list[str]]:
     """Plan every cell of a command line without running it.
 
     Returns:
-        The cells, and the tasks that are skipped because the source does not have them.
+        The cells by their overrides, and the tasks that are skipped because the source does
+        not have them.
 
     Raises:
         SweepError: At the first override that does not compose.
@@ -170,8 +184,8 @@ def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
         FileNotFoundError: If the source cannot be read, or has none of the tasks.
     """
     try:
-        held, skipped = part_held(expand(overrides))
-        return [plan_cell(config, name) for config, name in held], skipped
+        held, skipped = part_held(_expand_jobs(overrides))
+        return {job: plan_cell(config, variant(job)) for config, job in held}, skipped
     except OmegaConfBaseException as error:
         raise incomplete(error) from error
 
@@ -181,7 +195,9 @@ def incomplete(error: OmegaConfBaseException) -> SweepError:
     return SweepError(f"{one_line(error)}: an override with ~ may have removed it")
 
 
-def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str]]:
+def part_held(
+    configs: Sequence[tuple[DictConfig, Name]],
+) -> tuple[list[tuple[DictConfig, Name]], list[str]]:
     """Split cells into those whose task the source has, and the names of the other tasks.
 
     A folder with six of eight tasks runs six of them, and the other two are reported.
