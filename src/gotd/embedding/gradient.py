@@ -36,7 +36,7 @@ class GradientEncoder:
     """
 
     key_name: ClassVar[str] = "GradientEncoder"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     dimension: int = 1024
     warm_up_rows: int = 1000

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from gotd.storage.seeds import derive_seed
 from gotd.training.causal_models import is_causal, load_causal_lm, load_causal_tokenizer
+from gotd.training.data import IGNORED
 from gotd.training.lora import add_adapters
 from gotd.training.masked_lm import MaskedLMSettings
-from gotd.training.models import copy_model, load_masked_lm, load_tokenizer
+from gotd.training.models import copy_model, load_masked_lm, load_tokenizer, masked_lm_head
 
 WARM_UP = "warm_up.safetensors"
 """LoRA matrices after the warm-up, and Adam's second moments of their gradients."""
@@ -96,39 +97,49 @@ class GradientEmbedder:
         return {name: gradient[0].numpy() for name, gradient in found.items()}
 
     def mean_loss(self, tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-        """Return the ``[n]`` mean losses of rows over the tokens whose label is not -100."""
-        logits = self.network(input_ids=tokens, attention_mask=mask).logits.float()
+        """Return the ``[n]`` mean losses of rows over the tokens whose label is not ignored."""
+        hidden = self.network.base_model(input_ids=tokens, attention_mask=mask).last_hidden_state
         if self.causal:
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-        return losses.sum(dim=1) / (labels != -100).sum(dim=1).clamp(min=1)
+            hidden, labels = hidden[:, :-1], labels[:, 1:]
+        predicted = labels != IGNORED
+        head: Any = (
+            self.network.get_output_embeddings() if self.causal else masked_lm_head(self.network)
+        )
+        # Logits of tokens that are not predicted would be most of the work.
+        logits = head(hidden[predicted]).float()
+        losses = nn.functional.cross_entropy(logits, labels[predicted], reduction="none")
+        owners = predicted.nonzero()[:, 0]
+        sums = losses.new_zeros(len(labels)).index_add(0, owners, losses)
+        return sums / predicted.sum(dim=1).clamp(min=1)
 
     def inputs(self, text: str) -> tuple[list[int], list[int]]:
         """Return the tokens of a text and the labels of those to predict, none for no token."""
         if self.causal:
             read = self.tokenizer(text, add_special_tokens=False)["input_ids"]
             row = [self.tokenizer.bos_token_id, *read][: self.max_length_tokens]
-            return row, [-100, *row[1:]]
+            return row, [IGNORED, *row[1:]]
         row = self.tokenizer(text, truncation=True, max_length=self.max_length_tokens)["input_ids"]
         special = set(self.tokenizer.all_special_ids)
         free = [place for place, token in enumerate(row) if token not in special]
         random = np.random.default_rng(derive_seed(self.seed, f"mask {text}"))
         count = max(1, round(MASKED_SHARE * len(free)))
         masked = set(random.permutation(free)[:count].tolist())
-        labels = [token if place in masked else -100 for place, token in enumerate(row)]
+        labels = [token if place in masked else IGNORED for place, token in enumerate(row)]
         mask_id = self.tokenizer.mask_token_id
         return [mask_id if place in masked else t for place, t in enumerate(row)], labels
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
         """Yield rows of similar length: their numbers, tokens, mask and labels."""
         read = [self.inputs(text) for text in texts]
-        order = [i for i, (_, labels) in enumerate(read) if any(label != -100 for label in labels)]
+        order = [
+            i for i, (_, labels) in enumerate(read) if any(label != IGNORED for label in labels)
+        ]
         order.sort(key=lambda i: (len(read[i][0]), i))
         for start in range(0, len(order), BATCH_TEXTS):
             which = order[start : start + BATCH_TEXTS]
             width = max(len(read[i][0]) for i in which)
             tokens = torch.zeros(len(which), width, dtype=torch.long)
-            mask, labels = torch.zeros_like(tokens), torch.full_like(tokens, -100)
+            mask, labels = torch.zeros_like(tokens), torch.full_like(tokens, IGNORED)
             for row, i in enumerate(which):
                 length = len(read[i][0])
                 tokens[row, :length] = torch.tensor(read[i][0])
