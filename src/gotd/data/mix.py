@@ -251,8 +251,8 @@ class Mix:
 
     def _checksums(self, domains: Sequence[str]) -> dict[str, str]:
         """Return the checksums of the files that hold the domains, by name."""
-        held = {path for domain in domains for path in self._passages(domain, "pool").files}
-        return {Path(path).name: sum_ for path, sum_ in self._files if Path(path) in held}
+        held = {str(path) for domain in domains for path in self._passages(domain, "pool").files}
+        return {Path(path).name: sum_ for path, sum_ in self._files if path in held}
 
     @cached_property
     def _files(self) -> Files:
