@@ -167,10 +167,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _plan(options: argparse.Namespace) -> None:
     from gotd.cli.plan import print_missing, print_plan
-    from gotd.planning.plan import lay_out
+    from gotd.planning.plan import concurrency, lay_out
 
     cells, _, skipped = lay_out(options.overrides, print_missing)
-    print_plan(cells, skipped)
+    print_plan(cells, skipped, concurrency(options.overrides))
 
 
 def _fetch(options: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gotd.pipeline.experiment import Cell
 from gotd.planning.estimates import MODEL, read_past, this_machine
-from gotd.planning.plan import Line, plan_steps, state
+from gotd.planning.plan import Concurrency, Line, plan_steps, state
 from gotd.storage.environment import hardware
 from gotd.storage.shapes import Shape
 from gotd.training.memory import RUNTIME_GIB, training_memory, ways
@@ -24,6 +24,7 @@ from gotd.training.memory import RUNTIME_GIB, training_memory, ways
 LARGE_MODEL = 50_000_000
 """Weights from which on memory is a question."""
 MEMORY_ROWS = (1, 4, 16)
+ONE_BY_ONE = Concurrency()
 GAP = 3
 """Characters between the columns of a printed table."""
 
@@ -45,6 +46,7 @@ def print_missing(missing: str, console: Console | None = None) -> None:
 def print_plan(
     cells: Sequence[Cell],
     skipped: Sequence[str] = (),
+    concurrency: Concurrency = ONE_BY_ONE,
     console: Console | None = None,
 ) -> None:
     """Print the cells, and the steps to build with what they will take.
@@ -54,13 +56,14 @@ def print_plan(
     Args:
         cells: The cells of one sweep.
         skipped: Tasks that the source does not have.
+        concurrency: How the cells share the machine.
         console: Where to print; the standard output by default.
     """
     # Arms without a budget are the same cell at every budget of a sweep.
     cells = list({cell.record.key: cell for cell in cells}.values())
     console = console or Console()
     say = partial(_say, console)
-    machine, store = this_machine(), cells[0].store
+    machine, store = this_machine(concurrency.threads), cells[0].store
     lines = plan_steps(cells, read_past(store), machine)
     states = Counter(map(state, cells))
     for grid in _grids(cells, console.width):
@@ -71,7 +74,7 @@ def print_plan(
         say(f"skipped, not in the source: {', '.join(skipped)}")
     if lines:
         console.print(_step_table(lines))
-        say(_totals(lines, store.root))
+        say(_totals(lines, store.root, concurrency.processes))
     for table in _memory_tables(cells):
         console.print(table)
     if any(estimate.basis == MODEL for line in lines for estimate in line.estimates):
@@ -196,13 +199,19 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
 
 
-def _totals(lines: Sequence[Line], store: Path) -> str:
+def _totals(lines: Sequence[Line], store: Path, processes: int) -> str:
     """Return the sums, with what this machine has."""
+    seconds = sum(estimate.seconds for line in lines for estimate in line.estimates)
+    at_once = (
+        f", {_number(seconds / processes / 3600)} with {processes} processes at once"
+        if processes > 1
+        else ""
+    )
     machine, (hours, memory, disk) = hardware(), _sums(lines)
     existing = next(folder for folder in (store, *store.parents) if folder.exists())
     return (
-        f"in all {hours} hours one after another, at most {memory} GiB of memory, {disk} GiB of "
-        f"disk; here: {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, "
+        f"in all {hours} hours one after another{at_once}, at most {memory} GiB of memory, "
+        f"{disk} GiB of disk; here: {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, "
         f"{machine['memory_gib']} GiB of memory, "
         f"{shutil.disk_usage(existing).free / 2**30:.0f} GiB free for {store}"
     )

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 from gotd.embedding.embedders import Embedder, check_sizes
 from gotd.storage import keys
 from gotd.storage.checks import check_at_least
-from gotd.storage.shapes import BERT_BASE, Shape
+from gotd.storage.shapes import BERT_BASE, MASKED_SHARE, Shape
 from gotd.storage.work import Work, reading_work
 
 
@@ -64,7 +64,8 @@ class GradientEncoder:
     def work(self, rows: float, tokens: float, model: Shape | None) -> Work:
         """Return the work of a pass forward and back; see `Encoder.work`."""
         read = min(tokens, self.max_length_tokens)
-        once = reading_work(model or BERT_BASE, rows, read, logits=True)
+        shape = model or BERT_BASE
+        once = reading_work(shape, rows, read, logits=MASKED_SHARE if shape.is_masked else 1.0)
         return replace(once, flops=2 * once.flops, width=self.dimension, rate=f"{once.rate} back")
 
     def load(self, folder: Path | None = None) -> Embedder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -51,24 +52,38 @@ class Machine:
         )
 
 
-def this_machine(seconds: float = 0.2) -> Machine:
+def this_machine(threads: int | None = None, seconds: float = 0.2) -> Machine:
     """Measure the rate of a large matrix product on the GPU, or else the processor.
 
+    On the processor its own seconds count, which other programs change little.
+
     Args:
+        threads: Threads on the processor; ``None``: torch's own number.
         seconds: How long to multiply.
     """
     import torch
     from torch.utils.benchmark import Timer
 
-    gpu = torch.cuda.is_available()
-    side, number = (8192, torch.bfloat16) if gpu else (1024, torch.float32)
-    square = torch.ones(side, side, dtype=number, device="cuda" if gpu else "cpu")
-    threads = torch.get_num_threads()
-    timer = Timer("square @ square", globals={"square": square}, num_threads=threads)
-    rate = 2.0 * side**3 / timer.blocked_autorange(min_run_time=seconds).median
-    if gpu:
+    if torch.cuda.is_available():
+        square = torch.ones(8192, 8192, dtype=torch.bfloat16, device="cuda")
+        timer = Timer("square @ square", globals={"square": square})
+        rate = 2.0 * len(square) ** 3 / timer.blocked_autorange(min_run_time=seconds).median
         return Machine(rate, "bfloat16 on the GPU", GPU_EFFICIENCY)
-    return Machine(rate, "float32 on the processor")
+    before = torch.get_num_threads()
+    threads = threads or before
+    square, products = torch.ones(1024, 1024), 0
+    torch.set_num_threads(threads)
+    try:
+        torch.mm(square, square)  # the first product starts the threads
+        began = time.process_time()
+        while (spent := time.process_time() - began) < seconds * threads:
+            torch.mm(square, square)
+            products += 1
+    finally:
+        torch.set_num_threads(before)
+    rate = products * 2.0 * len(square) ** 3 * threads / spent
+    words = "1 thread" if threads == 1 else f"{threads} threads"
+    return Machine(rate, f"float32 on the processor, {words}")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Nothing runs and nothing is fetched. Each step states its work; the plan adds it
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,14 @@ from gotd.config.build import build
 from gotd.data.base import Part
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.planning.estimates import Estimate, Likeness, Machine, Past, estimate
-from gotd.runs.expand import Configured, expand, incomplete, part_held
+from gotd.runs.expand import (
+    Configured,
+    compose_shared,
+    composing,
+    expand,
+    incomplete,
+    part_held,
+)
 from gotd.storage.artifacts import Step
 
 
@@ -96,6 +104,27 @@ def _without_rows(config: DictConfig) -> DictConfig:
     with open_dict(config):
         config.source = OmegaConf.create({"_target_": target, "source": config.source})
     return config
+
+
+@dataclass(frozen=True)
+class Concurrency:
+    """How the cells of a sweep share a machine.
+
+    Args:
+        processes: Cells that run at once.
+        threads: Threads of each; ``None``: torch's own number.
+    """
+
+    processes: int = 1
+    threads: int | None = None
+
+
+def concurrency(overrides: Sequence[str]) -> Concurrency:
+    """Return how the launcher of a command line, which composes, runs its cells here."""
+    with composing():
+        config = compose_shared(overrides)
+    processes = config.hydra.launcher.get("n_jobs", 1)
+    return Concurrency(processes if processes > 0 else os.cpu_count() or 1, config.threads)
 
 
 @dataclass(frozen=True)

@@ -155,14 +155,18 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
     return [(config, variant(job)) for config, job in _expand_jobs(overrides)]
 
 
+def compose_shared(overrides: Sequence[str]) -> DictConfig:
+    """Compose what all cells of a command line share, with Hydra's settings; in `composing`."""
+    plain = [o for o in resolve(overrides) if not (o.startswith("-") or is_sweep(o))]
+    return compose("config", overrides=plain, return_hydra_config=True)
+
+
 def _expand_jobs(overrides: Sequence[str]) -> list[tuple[DictConfig, Job]]:
-    overrides = resolve([o for o in overrides if not o.startswith("-")])
+    values = resolve([o for o in overrides if not o.startswith("-")])
     try:
         with composing():
-            plain = [o for o in overrides if not is_sweep(o)]
-            root = compose("config", overrides=plain, return_hydra_config=True)
-            params = root.hydra.sweeper.params or {}
-            texts = [f"{k}={v}" for k, v in params.items()] + list(overrides)
+            params = compose_shared(overrides).hydra.sweeper.params or {}
+            texts = [f"{k}={v}" for k, v in params.items()] + values
             loader = GlobalHydra.instance().config_loader()  # lists what glob(…) stands for
             parsed = OverridesParser.create(loader).parse_overrides(texts)
             (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)

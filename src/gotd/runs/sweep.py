@@ -19,7 +19,6 @@ from typing import Any
 
 import hydra
 import pyarrow.parquet as pq
-from hydra import compose
 from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -35,11 +34,11 @@ from gotd.pipeline.experiment import Cell
 from gotd.runs.expand import (
     Job,
     SweepError,
+    compose_shared,
     composing,
     expand,
     expand_cells,
     is_run_only,
-    is_sweep,
     one_line,
     resolve,
     variant,
@@ -258,8 +257,7 @@ def _launch(overrides: Sequence[str], jobs: Sequence[Job]) -> None:
     """
     try:
         with composing():
-            plain = [o for o in resolve(overrides) if not (o.startswith("-") or is_sweep(o))]
-            config = compose("config", overrides=plain, return_hydra_config=True)
+            config = compose_shared(overrides)
             HydraConfig.instance().set_config(config)
             callbacks = Callbacks(config)
             launcher = Plugins.instance().instantiate_launcher(

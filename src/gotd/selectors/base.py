@@ -29,6 +29,9 @@ from gotd.storage.work import Work
 Out = Sequence[np.ndarray]
 """Arrays to write scores into, per shard ``[n]`` float64, possibly files."""
 
+READ_ID = 0.01
+"""Work of reading a row's id alone, for `Selector.work`; that of tokenising a text is 1."""
+
 FULL_TARGET = "full_target"
 """Requirement: the candidates are the target's own texts, and no budget cuts them."""
 

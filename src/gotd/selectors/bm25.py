@@ -25,7 +25,7 @@ from gotd.storage.work import Work
 # Scores of pairs that are in memory at once.
 BLOCK_PAIRS = 1 << 21
 
-PAIRS_PER_TEXT = 1000
+PAIRS_PER_TEXT = 3000
 """Pairs that are scored in the time in which one text is read (measured)."""
 
 

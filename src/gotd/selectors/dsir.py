@@ -24,6 +24,9 @@ from gotd.storage.work import Work
 # The package's constant: keeps the logarithm finite in a bucket one side never fills.
 LOG_FLOOR = 1e-8
 
+FAST_SHARE = 0.05
+"""Work of hashing a text by compiled code; that of tokenising it is 1."""
+
 BEHIND = 1e12
 """Added to the score of a filtered text: more than any difference of two scores."""
 
@@ -130,7 +133,8 @@ class DSIR(ScoringSelector):
     def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
         """Return the work of two passes over the candidates and one over the target."""
         passes_over_pool = 2 if self.quality_filter == "none" else 3
-        return Work(texts=passes_over_pool * n_candidates + n_targets)
+        of_text = FAST_SHARE if self.hash == "fast" else 1.0
+        return Work(texts=of_text * (passes_over_pool * n_candidates + n_targets))
 
     def log_ratio(self, target_counts: np.ndarray, pool_counts: np.ndarray) -> np.ndarray:
         """Compute the log ratio of each bucket's share in the target to that in the pool.

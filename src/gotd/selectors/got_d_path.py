@@ -30,7 +30,7 @@ from gotd.selectors.transport_settings import TransportSettings, certificate, re
 from gotd.storage.work import Work
 from gotd.transport import Potentials
 
-LATER_STEP = 0.5
+LATER_STEP = 1.5
 """Time of a later step as a share of the first: its solve starts from the last (measured)."""
 
 

@@ -28,6 +28,8 @@ from gotd.transport.reference import gather, smallest_priority
 
 # Rows of each side whose distances give the width of the kernel.
 WIDTH_ROWS = 1000
+KERNEL_NUMBERS = 300
+"""Numbers of an embedding whose product takes as long as the kernel of a pair (measured)."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class KernelSettings(Comparison):
         rows = min(n_candidates, self.pool_rows)
         points = n_targets + rows
         return Work(
-            flops=2.0 * n_candidates * (points + READ_TARGETS) * width,
+            flops=2.0 * n_candidates * (points + READ_TARGETS) * (width + KERNEL_NUMBERS),
             memory_bytes=8 * width * points + 8 * CPU_LEAST_ROWS * points,
         )
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 
 from gotd.data.rows import Rows
 from gotd.engine.local import Engine
-from gotd.selectors.base import Ranking, Selector
+from gotd.selectors.base import READ_ID, Ranking, Selector
 from gotd.selectors.random import draw
+from gotd.storage.work import Work
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,7 @@ class Oracle(Selector):
         position = np.where(is_true, held[1:] - 1, n_true + np.arange(limit) - held[1:])
         ids = pa.concat_arrays([true_ids, fill_ids]).take(pa.array(position))
         return Ranking(ids, np.arange(limit, dtype=np.float64))
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of reading the ids."""
+        return Work(texts=READ_ID * n_candidates)

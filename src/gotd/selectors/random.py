@@ -17,7 +17,16 @@ import pyarrow as pa
 from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine
-from gotd.selectors.base import Out, Ranking, Scores, ScoringSelector, Selector, fill, smallest
+from gotd.selectors.base import (
+    READ_ID,
+    Out,
+    Ranking,
+    Scores,
+    ScoringSelector,
+    Selector,
+    fill,
+    smallest,
+)
 from gotd.selectors.domains import domain_names, rows_in_domains, screen, screen_work
 from gotd.storage.work import Work
 
@@ -37,6 +46,10 @@ class Random(ScoringSelector):
         """Score by a uniform number, a hash of (seed, id)."""
         numbers = engine.map(lambda shard: uniform_by_id(shard.ids, seed, "random"), candidates)
         return Scores(fill(out, numbers))
+
+    def work(self, n_candidates: int, n_targets: int, width: int, limit: int) -> Work:
+        """Return the work of reading the ids."""
+        return Work(texts=READ_ID * n_candidates)
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class RandomInDomain(Selector):
         """Return the work of the screening, or of reading the ids."""
         if self.domain is None:
             return screen_work(n_candidates, n_targets, width)
-        return Work(texts=n_candidates)
+        return Work(texts=READ_ID * n_candidates)
 
 
 @dataclass(frozen=True)

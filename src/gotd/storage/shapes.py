@@ -41,6 +41,11 @@ class Shape:
         return f"{self.layers}x{self.hidden}"
 
     @property
+    def is_masked(self) -> bool:
+        """Return whether it predicts masked tokens; others predict every next token."""
+        return self.family == "bert"
+
+    @property
     def multiplied(self) -> int:
         """Return the number of weights that every token is multiplied with."""
         return self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.feed_forward)
@@ -51,6 +56,8 @@ class Shape:
         return self.multiplied + (self.vocabulary + self.positions + self.hidden) * self.hidden
 
 
+MASKED_SHARE = 0.15
+"""Share of the tokens that a masked model predicts."""
 WORLD_VOCABULARY = 600
 """Words of a generated world, about; they are counted when the world is written."""
 BERT_BASE = Shape(12, 768, 12, 3072, 30_522)

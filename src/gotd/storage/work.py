@@ -41,16 +41,16 @@ BATCH_TOKENS = 4096
 """Positions that are read at once."""
 
 
-def reading_work(shape: Shape, texts: float, tokens: float, logits: bool = False) -> Work:
+def reading_work(shape: Shape, texts: float, tokens: float, logits: float = 0.0) -> Work:
     """Return the work of running a network over texts, with a number or two kept of each.
 
     Args:
         shape: The network.
         texts: How many texts.
         tokens: Tokens of each.
-        logits: Whether every token gets logits over the vocabulary.
+        logits: Share of the tokens that get logits over the vocabulary.
     """
-    head = shape.hidden * shape.vocabulary if logits else 0
+    head = logits * shape.hidden * shape.vocabulary
     held = 2 * shape.hidden + 3 * max(shape.feed_forward, shape.heads * tokens)
     return Work(
         texts=texts,

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gotd.storage.seeds import derive_seed
+from gotd.storage.shapes import MASKED_SHARE
 from gotd.training.causal_models import is_causal, load_causal_lm, load_causal_tokenizer
 from gotd.training.data import IGNORED
 from gotd.training.lora import add_adapters
@@ -26,7 +27,6 @@ from gotd.training.models import copy_model, load_masked_lm, load_tokenizer, mas
 
 WARM_UP = "warm_up.safetensors"
 """LoRA matrices after the warm-up, and Adam's second moments of their gradients."""
-MASKED_SHARE = 0.15
 BETAS, EPSILON, RATE = (0.9, 0.999), 1e-8, 2e-4
 """Of Adam in the warm-up."""
 BATCH_TEXTS = 16

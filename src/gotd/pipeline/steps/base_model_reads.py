@@ -110,7 +110,8 @@ def pool_losses(model: Step, pool: Step) -> Step:
 
     def work() -> Work:
         read = min(pool.stated.tokens, READ_TOKENS)
-        return scoring_work(model, "float32", pool.stated.rows, read)
+        predicted = settings.mask_probability if model_shape(model).is_masked else 1.0
+        return scoring_work(model, "float32", pool.stated.rows, read, predicted=predicted)
 
     parameters = {"settings": identity(settings), "seed": SPLIT_SEED}
     inputs = {"model": model, "pool": pool}

@@ -56,4 +56,5 @@ def target_loss(model: Step, rows: Step, task: Task, causal: bool, settings: Any
 def _work(model: Step, rows: Step, causal: bool, settings: TargetLossSettings) -> Work:
     texts = min(settings.texts, rows.stated.evaluated) * (1 if causal else settings.mask_sets)
     tokens = min(rows.stated.tokens, settings.max_length_tokens)
-    return scoring_work(model, "float32", texts, tokens)
+    predicted = 1.0 if causal else settings.mask_probability
+    return scoring_work(model, "float32", texts, tokens, predicted=predicted)

@@ -241,12 +241,26 @@ def model_shape(model: Step) -> Shape:
 
 
 def scoring_work(
-    model: Step, precision: str, texts: float, tokens: float, batch_tokens: int = 4096
+    model: Step,
+    precision: str,
+    texts: float,
+    tokens: float,
+    batch_tokens: int = 4096,
+    predicted: float = 1.0,
 ) -> Work:
-    """Return the work of scoring texts by a language model: every token gets logits."""
+    """Return the work of scoring texts by a language model.
+
+    Args:
+        model: Step that writes the model.
+        precision: Arithmetic of the model.
+        texts: How many texts.
+        tokens: Tokens of each.
+        batch_tokens: Tokens that are read at once.
+        predicted: Share of the tokens that are predicted; these alone get logits.
+    """
     shape = model_shape(model)
     memory = scoring_memory(shape, precision, batch_tokens, math.ceil(tokens))
-    work = reading_work(shape, texts, tokens, logits=True)
+    work = reading_work(shape, texts, tokens, logits=predicted)
     return replace(work, memory_bytes=memory.gib * GIB)
 
 

@@ -1,0 +1,134 @@
+"""Compare what `gotd plan` states for a sweep with what the sweep then takes.
+
+Every experiment starts with an empty store, so the plan knows no earlier runs. The other programs
+of the machine change the seconds of a run, so it should have none.
+
+    python experiments/benchmarks/planning.py                      # three experiments
+    python experiments/benchmarks/planning.py --experiments glue
+    python experiments/benchmarks/planning.py --quick              # two cells
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from side_by_side import command, describe_machine, options, table, write
+
+from gotd.planning.estimates import this_machine
+from gotd.planning.plan import concurrency, lay_out, plan_steps
+from gotd.storage.artifacts import MANIFEST
+
+EXPERIMENTS = ("glue", "gap", "instruction")
+QUICK = (
+    "task=cola", "seed=1", "selector=none,random", "budget=100", "model.pretraining.epochs=0",
+    "pre_fine_tune.epochs=1", "fine_tune.epochs=1",
+)  # fmt: skip
+
+
+def planned(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the seconds that the plan states, in all and by kind of step."""
+    cells, _, _ = lay_out(overrides)
+    at_once = concurrency(overrides)
+    distinct = {cell.record.key: cell for cell in cells}
+    lines = plan_steps(list(distinct.values()), {}, this_machine(at_once.threads))
+    by_kind = {line.kind: sum(estimate.seconds for estimate in line.estimates) for line in lines}
+    return {
+        "cells": len(distinct),
+        "processes": at_once.processes,
+        "planned_s": sum(by_kind.values()),
+        "planned_wall_s": sum(by_kind.values()) / at_once.processes,
+        "planned_s_by_kind": by_kind,
+    }
+
+
+def ran(overrides: Sequence[str], store: Path) -> dict[str, Any]:
+    """Run a sweep and return its seconds: of the clock, of the processor, and of each step."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", "gotd.cli.main", "run", *overrides],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RuntimeError(done.stderr or done.stdout)
+    by_kind: dict[str, float] = defaultdict(float)
+    for path in store.glob(f"*/*/{MANIFEST}"):
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        by_kind[manifest["kind"]] += manifest["cost"]["elapsed_s"]
+    return {
+        "wall_s": time.perf_counter() - began,
+        "core_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "steps_s": sum(by_kind.values()),
+        "steps_s_by_kind": dict(by_kind),
+    }
+
+
+def measure(experiment: str, given: Sequence[str], store: Path) -> dict[str, Any]:
+    """Plan a sweep, run it, and return both."""
+    overrides = [f"experiment={experiment}", *given, f"store={store}", "tracker=none"]
+    plan = planned(overrides)
+    run = ran(overrides, store)
+    return {
+        **plan,
+        **run,
+        "steps_ratio": plan["planned_s"] / run["steps_s"],
+        "wall_ratio": plan["planned_wall_s"] / run["wall_s"],
+    }
+
+
+def main() -> None:
+    """Run every experiment and write the result."""
+    parser: argparse.ArgumentParser = options(__doc__)
+    parser.add_argument("--experiments", default=",".join(EXPERIMENTS), help="names, with commas")
+    parser.set_defaults(rounds=1)
+    arguments = parser.parse_args()
+    names = ["glue"] if arguments.quick else arguments.experiments.split(",")
+    result: dict[str, Any] = {
+        "command": command(),
+        "seeds": "those of each experiment",
+        "hardware": describe_machine(["gotd", "torch", "transformers"]),
+        "sweeps": {},
+    }
+    with tempfile.TemporaryDirectory() as place:
+        for name in names:
+            given = QUICK if arguments.quick else ()
+            result["sweeps"][name] = measure(name, given, Path(place) / name)
+    write(arguments, result, "Sweeps: cost, and what gotd plan stated", body(result))
+
+
+def body(result: dict[str, Any]) -> list[str]:
+    """Format the result as Markdown."""
+    columns = {
+        "cells": "cells",
+        "processes": "processes",
+        "planned_s": "planned, one after another, s",
+        "steps_s": "steps, s",
+        "steps_ratio": "planned ÷ steps",
+        "planned_wall_s": "planned, at once, s",
+        "wall_s": "wall s",
+        "wall_ratio": "planned ÷ wall",
+        "core_s": "core-s",
+    }
+    sweeps = result["sweeps"]
+    rows = [[name, *(sweep[key] for key in columns)] for name, sweep in sweeps.items()]
+    lines = [*table(["experiment", *columns.values()], rows), ""]
+    for name, sweep in sweeps.items():
+        plan, run = sweep["planned_s_by_kind"], sweep["steps_s_by_kind"]
+        kinds = sorted(run, key=lambda kind: -run[kind])
+        steps = [[kind, plan.get(kind), run[kind]] for kind in kinds if run[kind] >= 1]
+        lines += [f"## {name}", "", *table(["step", "planned s", "run s"], steps), ""]
+    return lines
+
+
+if __name__ == "__main__":
+    main()
