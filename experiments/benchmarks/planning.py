@@ -28,7 +28,7 @@ from gotd.planning.estimates import this_machine
 from gotd.planning.plan import concurrency, lay_out, plan_steps
 from gotd.storage.artifacts import MANIFEST
 
-EXPERIMENTS = ("glue", "gap", "instruction")
+EXPERIMENTS = ("glue", "gap", "zeroshot")
 QUICK = (
     "task=cola", "seed=1", "selector=none,random", "budget=100", "model.pretraining.epochs=0",
     "pre_fine_tune.epochs=1", "fine_tune.epochs=1",
