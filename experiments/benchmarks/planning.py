@@ -28,7 +28,8 @@ from gotd.planning.estimates import this_machine
 from gotd.planning.plan import concurrency, lay_out, plan_steps
 from gotd.storage.artifacts import MANIFEST
 
-EXPERIMENTS = ("glue", "gap", "zeroshot")
+EXPERIMENTS = {"glue": ["seed=11"], "gap": ["seed=11"], "zeroshot": []}
+"""Overrides of each; one world of the first two takes minutes instead of half an hour."""
 QUICK = (
     "task=cola", "seed=1", "selector=none,random", "budget=100", "model.pretraining.epochs=0",
     "pre_fine_tune.epochs=1", "fine_tune.epochs=1",
@@ -101,7 +102,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as place:
         for name in names:
-            given = QUICK if arguments.quick else ()
+            given = QUICK if arguments.quick else EXPERIMENTS[name]
             result["sweeps"][name] = measure(name, given, Path(place) / name)
     write(arguments, result, "Sweeps: cost, and what gotd plan stated", body(result))
 

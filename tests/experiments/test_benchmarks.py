@@ -234,6 +234,17 @@ def test_the_selection_of_the_readme_runs_and_is_planned(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_sweep_is_planned_and_run(tmp_path):
+    result, page = run_quickly("planning", tmp_path)
+    (sweep,) = result["sweeps"].values()
+    assert sweep["cells"] == sweep["processes"] == 2
+    # The plan names every kind of step that ran, and no other.
+    assert set(sweep["planned_s_by_kind"]) == set(sweep["steps_s_by_kind"])
+    assert min(sweep["planned_s"], sweep["steps_s"], sweep["core_s"]) > 0
+    assert "| glue | 2 | 2 |" in page
+
+
+@pytest.mark.slow
 def test_growth_is_measured_on_selections_that_find_the_target(tmp_path):
     result, page = run_quickly("growth", tmp_path)
     assert [size["rows"] for size in result["sizes"]] == [2_000, 6_000]

@@ -15,6 +15,8 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from tokenizers.models import WordPiece
 from transformers import AutoTokenizer
 
@@ -229,6 +231,31 @@ def test_a_finished_cell_is_not_run_again(records, store):
     assert {
         path: path.stat().st_mtime_ns for path in sorted(store.rglob("manifest.json"))
     } == before
+
+
+def test_a_sweep_launches_missing_cells_only_and_composes_none_of_them_twice(
+    records, store, monkeypatch
+):
+    launched, composed = [], []
+
+    def launch(launcher, jobs, initial_job_idx):
+        launched.extend(jobs)
+        return []
+
+    monkeypatch.setattr(BasicLauncher, "launch", launch)
+    monkeypatch.setattr(
+        ConfigLoaderImpl, "load_sweep_config", lambda *given: composed.append(given)
+    )
+    given = [f"store={store}", "hydra/launcher=basic", "selector=none,random,got_d,bm25"]
+    assert run("glue", [*TINY[1:], *given, "budget=20,21"]) == 1  # cells are missing
+    named = [{word for word in job if word.startswith(("selector", "budget"))} for job in launched]
+    assert named == [
+        {"selector=random", "budget=21"},
+        {"selector=got_d", "budget=21"},
+        {"selector=bm25", "budget=20"},
+        {"selector=bm25", "budget=21"},
+    ]
+    assert composed == []
 
 
 def test_another_store_gives_the_same_record(records, tmp_path):
