@@ -25,7 +25,7 @@ from typing import Any
 from side_by_side import command, describe_machine, options, table, write
 
 from gotd.planning.estimates import this_machine
-from gotd.planning.plan import concurrency, lay_out, plan_steps
+from gotd.planning.plan import concurrency, lay_out, plan_steps, wall_seconds
 from gotd.storage.artifacts import MANIFEST
 
 EXPERIMENTS = {"glue": ["seed=11"], "gap": ["seed=11"], "zeroshot": []}
@@ -41,13 +41,14 @@ def planned(overrides: Sequence[str]) -> dict[str, Any]:
     cells, _, _ = lay_out(overrides)
     at_once = concurrency(overrides)
     distinct = {cell.record.key: cell for cell in cells}
-    lines = plan_steps(list(distinct.values()), {}, this_machine(at_once.threads))
+    machine = this_machine(at_once.threads)
+    lines = plan_steps(list(distinct.values()), {}, machine)
     by_kind = {line.kind: sum(estimate.seconds for estimate in line.estimates) for line in lines}
     return {
         "cells": len(distinct),
         "processes": at_once.processes,
         "planned_s": sum(by_kind.values()),
-        "planned_wall_s": sum(by_kind.values()) / at_once.processes,
+        "planned_wall_s": wall_seconds(lines, len(distinct), at_once.processes, machine),
         "planned_s_by_kind": by_kind,
     }
 

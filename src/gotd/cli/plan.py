@@ -16,7 +16,7 @@ from rich.text import Text
 
 from gotd.pipeline.experiment import Cell
 from gotd.planning.estimates import MODEL, read_past, this_machine
-from gotd.planning.plan import Concurrency, Line, plan_steps, state
+from gotd.planning.plan import Concurrency, Line, plan_steps, state, wall_seconds
 from gotd.storage.environment import hardware
 from gotd.storage.shapes import Shape
 from gotd.training.memory import RUNTIME_GIB, training_memory, ways
@@ -74,7 +74,9 @@ def print_plan(
         say(f"skipped, not in the source: {', '.join(skipped)}")
     if lines:
         console.print(_step_table(lines))
-        say(_totals(lines, store.root, concurrency.processes))
+        left = states["pending"] + states["failed"]
+        wall_s = wall_seconds(lines, left, concurrency.processes, machine)
+        say(_totals(lines, store.root, concurrency.processes, wall_s))
     for table in _memory_tables(cells):
         console.print(table)
     if any(estimate.basis == MODEL for line in lines for estimate in line.estimates):
@@ -199,18 +201,13 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if value < 1 else f"{value:,.1f}" if value < 10 else f"{value:,.0f}"
 
 
-def _totals(lines: Sequence[Line], store: Path, processes: int) -> str:
+def _totals(lines: Sequence[Line], store: Path, processes: int, wall_s: float) -> str:
     """Return the sums, with what this machine has."""
-    seconds = sum(estimate.seconds for line in lines for estimate in line.estimates)
-    at_once = (
-        f", {_number(seconds / processes / 3600)} with {processes} processes at once"
-        if processes > 1
-        else ""
-    )
+    at_once = f"; {_number(wall_s / 3600)} with {processes} processes" if processes > 1 else ""
     machine, (hours, memory, disk) = hardware(), _sums(lines)
     existing = next(folder for folder in (store, *store.parents) if folder.exists())
     return (
-        f"in all {hours} hours one after another{at_once}, at most {memory} GiB of memory, "
+        f"in all {hours} hours one after another{at_once}; at most {memory} GiB of memory, "
         f"{disk} GiB of disk; here: {machine['cores']} cores, {machine['gpu'] or 'no GPU'}, "
         f"{machine['memory_gib']} GiB of memory, "
         f"{shutil.disk_usage(existing).free / 2**30:.0f} GiB free for {store}"

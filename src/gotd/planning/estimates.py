@@ -41,6 +41,10 @@ class Machine:
     """What an optimiser step costs beside its arithmetic."""
     seconds_per_stored_step: float = 0.05
     """Reading inputs, checksums, flushing to the disk."""
+    seconds_to_start: float = 15.0
+    """Loading libraries, and composing the cells of a sweep (measured)."""
+    seconds_per_cell: float = 0.6
+    """Composing the configuration of a cell in the process that runs it (measured)."""
 
     def seconds(self, work: Work) -> float:
         """Return how long this machine takes; never 0."""

@@ -6,10 +6,12 @@ Nothing runs and nothing is fetched. Each step states its work; the plan adds it
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -169,6 +171,26 @@ def plan_steps(
         depth[step.kind] = max(depth[step.kind], 1 + max(read, default=0))
     kinds = sorted({*estimates, *counts}, key=lambda kind: (depth[kind], kind))
     return [Line(kind, estimates[kind], counts[kind]) for kind in kinds]
+
+
+def wall_seconds(lines: Sequence[Line], cells: int, processes: int, machine: Machine) -> float:
+    """Return how long a sweep takes if so many cells run at once.
+
+    Steps of one kind are divided among the processes; a base model that all cells need is
+    built by one of them, while the others wait.
+
+    Args:
+        lines: What is to build.
+        cells: Cells to run.
+        processes: Cells that run at once.
+        machine: Rates of this machine.
+    """
+    seconds = machine.seconds_to_start + cells * machine.seconds_per_cell / processes
+    for line in lines:
+        if line.estimates:
+            rounds = math.ceil(len(line.estimates) / processes)
+            seconds += rounds * mean(estimate.seconds for estimate in line.estimates)
+    return seconds
 
 
 def state(cell: Cell) -> str:
