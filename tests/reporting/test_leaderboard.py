@@ -71,6 +71,15 @@ def test_the_setting_with_most_selectors_is_shown(ranked):
     assert rows[1]["command"].endswith("budget=400")
 
 
+def test_each_base_has_a_ranking_of_its_own(ranked):
+    other = {**ARMS, "dsir": 0.13}
+    sections = leaderboard(blocks([*ranked(), *ranked(other, variant="model.seed=1")]))
+    first = [dict(zip(t.columns, t.rows[1], strict=True)) for s in sections for t in s.tables]
+    assert [row["selector"] for row in first] == ["got_d", "dsir"]
+    assert "model.seed=1" in sections[1].title
+    assert first[1]["command"].endswith("model.seed=1")
+
+
 def test_the_command_names_all_that_is_shared(ranked):
     rows = rows_of(ranked(model="minilm", budget_unit="permille", tuning="lora"))
     assert rows[1]["command"].endswith(

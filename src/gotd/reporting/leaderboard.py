@@ -1,6 +1,7 @@
 """A ranking of all selectors, with the uncertainty of each rank, their cost and their command.
 
-One table for each experiment and scale: of its settings the one in which most selectors ran.
+One table for each experiment, scale and base: of its settings the one in which most selectors ran.
+A ranking may differ between bases, so none is left out.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ SELECTING = {"pool_scores", "pool_ranking", "ranking", "selection"}
 
 
 def leaderboard(blocks: Sequence[Block]) -> list[Section]:
-    """Rank the selectors of each experiment and scale by their mean gain over ``none``.
+    """Rank the selectors of each experiment, scale and base by their mean gain over ``none``.
 
     Args:
         blocks: Blocks of all experiments.
 
     Returns:
-        A section for each experiment and scale in which at least five selectors ran on the
-        seeds and tasks of the arm without pre-fine-tuning, in the order of ``blocks``.
+        A section for each experiment, scale and base with which at least five selectors ran
+        on the seeds and tasks of the arm without pre-fine-tuning, in the order of ``blocks``.
     """
-    best: dict[tuple[str, str], Block] = {}
+    best: dict[tuple[str, str, str], Block] = {}
     for block in blocks:
-        place = block.experiment, block.scale
+        place = block.experiment, block.scale, block.axes.get(BASE, "")
         if place not in best or _size(block) > _size(best[place]):
             best[place] = block
     tables = ((block, _table(block)) for block in best.values())
