@@ -18,7 +18,7 @@ from omegaconf.errors import ValidationError
 from gotd.config.build import build, schema, targets
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import plan_cell
-from gotd.runs.expand import SweepError, _configured, expand, expand_cells, experiments
+from gotd.runs.expand import SweepError, composing, expand, expand_cells, experiments
 from gotd.storage.keys import RUN_ONLY, identity
 
 ONE = ("task=cola", "selector=got_d", "seed=1")
@@ -85,7 +85,7 @@ def check_said(config: DictConfig, file: Path) -> None:
 def test_every_option_composes_and_holds_what_its_file_says(file):
     group, name = file.parts[0], file.stem
     chosen = {part.split("=")[0]: part for part in ONE} | {group: f"{group}={name}"}
-    with _configured():
+    with composing():
         config = compose("config", overrides=["experiment=glue/micro", *chosen.values()])
     check_said(config, file)
     for node in BUILT:
@@ -94,7 +94,7 @@ def test_every_option_composes_and_holds_what_its_file_says(file):
 
 @pytest.mark.parametrize("file", SCORERS, ids=str)
 def test_every_scorer_composes_into_the_evaluation_it_serves(file):
-    with _configured():
+    with composing():
         chosen = f"scorer@evaluation.scorer={file.stem}"
         config = compose("config", overrides=["experiment=toxicity/micro", chosen])
     composed = dict(leaves(OmegaConf.to_container(config.evaluation.scorer, resolve=False)))
@@ -154,7 +154,7 @@ def test_expand_gives_what_hydra_composes():
     assert len(cells) == 18
     for config, _ in cells[::5]:
         arm = config.selector.arm
-        with _configured():
+        with composing():
             whole = compose(
                 "config",
                 overrides=[

@@ -114,7 +114,7 @@ class TestComposing:
             patch.setattr(expansion, "compose", counting)
             patch.setattr(expansion, "compose_all", recording)
             fast = [config for config, _ in expand(overrides)]
-        with expansion._configured():
+        with expansion.composing():
             whole = [compose("config", overrides=job) for job in jobs]
         return fast, whole, asked["compose"]
 
@@ -170,12 +170,12 @@ class TestComposing:
         assert {c.transport.solver for c in fast} == {"semidual", "published"}
 
     def test_a_later_value_does_not_leak_into_other_cells(self):
-        with expansion._configured():
+        with expansion.composing():
             first, second = compose_all([["task=cola", "budget=5"], ["task=cola", "budget=7"]])
         assert (first.budget, second.budget) == (5, 7)
 
     def test_additions_and_deletions_are_left_to_hydra(self):
-        with expansion._configured():
+        with expansion.composing():
             (config,) = compose_all([["experiment=glue/micro", "++budget=9", "~tracker"]])
         assert config.budget == 9
         assert "tracker" not in config

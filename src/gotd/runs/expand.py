@@ -11,6 +11,7 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -32,8 +33,15 @@ AXES = {"task", "selector", "model", "budget", "seed", "protocol", "experiment",
 Choice = tuple[str, ...]
 """One ``group=option`` of each group that a sweep changes."""
 
+Job = tuple[str, ...]
+"""The overrides of one cell, as a launcher of Hydra reads them."""
+
 Configured = tuple[DictConfig, str]
 """A composed configuration and its variant."""
+
+
+Name = TypeVar("Name")
+"""What a cell is named by: its variant, or its overrides."""
 
 
 class SweepError(ValueError):
@@ -41,7 +49,8 @@ class SweepError(ValueError):
 
 
 @contextmanager
-def _configured() -> Iterator[None]:
+def composing() -> Iterator[None]:
+    """Set up Hydra to compose from the folder of configurations."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -79,7 +88,7 @@ def resolve(overrides: Sequence[str]) -> list[str]:
                 f"{override}: an experiment changes model, budget and tasks together, so it is "
                 "not an axis of a sweep; run one after the other"
             )
-        if key == "source.path" and _is_sweep(override):
+        if key == "source.path" and is_sweep(override):
             raise SweepError(
                 f"{override}: the path of the rows is in no record, so it is not an axis of a "
                 "sweep; run one after the other, each with another store=…"
@@ -113,25 +122,30 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
     Raises:
         SweepError: At the first override that does not compose.
     """
+    return [(config, variant(job)) for config, job in _expand_jobs(overrides)]
+
+
+def _expand_jobs(overrides: Sequence[str]) -> list[tuple[DictConfig, Job]]:
     overrides = resolve([o for o in overrides if not o.startswith("-")])
     try:
-        with _configured():
-            plain = [o for o in overrides if not _is_sweep(o)]
+        with composing():
+            plain = [o for o in overrides if not is_sweep(o)]
             root = compose("config", overrides=plain, return_hydra_config=True)
             params = root.hydra.sweeper.params or {}
             texts = [f"{k}={v}" for k, v in params.items()] + list(overrides)
             parsed = OverridesParser.create().parse_overrides(texts)
             (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-            return list(zip(compose_all(batch), map(variant, batch), strict=True))
+            return list(zip(compose_all(batch), map(tuple, batch), strict=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise SweepError(_one_line(error)) from error
+        raise SweepError(one_line(error)) from error
 
 
-def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
+def expand_cells(overrides: Sequence[str]) -> tuple[dict[Job, Cell], list[str]]:
     """Plan every cell of a command line without running it.
 
     Returns:
-        The cells, and the tasks that are skipped because the source does not have them.
+        The cells by their overrides, and the tasks that are skipped because the source does
+        not have them.
 
     Raises:
         SweepError: At the first override that does not compose.
@@ -139,13 +153,15 @@ def expand_cells(overrides: Sequence[str]) -> tuple[list[Cell], list[str]]:
         FileNotFoundError: If the source cannot be read, or has none of the tasks.
     """
     try:
-        held, skipped = part_held(expand(overrides))
-        return [plan_cell(config, name) for config, name in held], skipped
+        held, skipped = part_held(_expand_jobs(overrides))
+        return {job: plan_cell(config, variant(job)) for config, job in held}, skipped
     except OmegaConfBaseException as error:
-        raise SweepError(_one_line(error)) from error
+        raise SweepError(one_line(error)) from error
 
 
-def part_held(configs: Sequence[Configured]) -> tuple[list[Configured], list[str]]:
+def part_held(
+    configs: Sequence[tuple[DictConfig, Name]],
+) -> tuple[list[tuple[DictConfig, Name]], list[str]]:
     """Split cells into those whose task the source has, and the names of the other tasks.
 
     A folder with six of eight tasks runs six of them, and the other two are reported.
@@ -246,11 +262,12 @@ def _plain(config: DictConfig) -> dict:
     return OmegaConf.to_container(config)  # type: ignore[return-value]
 
 
-def _is_sweep(override: str) -> bool:
+def is_sweep(override: str) -> bool:
+    """Return whether an override has several values."""
     return bool(OverridesParser.create().parse_override(override).is_sweep_override())
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """Return Hydra's message in one line, without its lists of defaults and search paths."""
     noise = ("base_", "Config search path", "provider=", "To append to your config")
     lines = [line.strip() for line in str(error).splitlines()]

@@ -19,19 +19,28 @@ from typing import Any
 
 import hydra
 import pyarrow.parquet as pq
+from hydra import compose
+from hydra._internal.callbacks import Callbacks
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from gotd.config.build import register
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell
 from gotd.runs.expand import (
+    Job,
     SweepError,
+    composing,
     expand,
     expand_cells,
-    holds_task,
     is_run_only,
+    is_sweep,
+    one_line,
     resolve,
     variant,
 )
@@ -57,7 +66,7 @@ def run(experiment: str, arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     overrides = [f"experiment={experiment}", *given]
     if any(flag in given for flag in ("--help", "-h", "--hydra-help", "--info")):
-        _launch(overrides)
+        _explain(overrides)
         return 0
     try:
         if "--cfg" in given:
@@ -78,15 +87,16 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     for flag in overrides:
         if flag.startswith("-") and flag not in ("-m", "--multirun"):
             raise SweepError(f"there is no flag {flag}; overrides have the form name=value")
-    expanded, skipped = expand_cells(overrides)
+    jobs, skipped = expand_cells(overrides)
     # The arm without a selection is the same cell at every budget of a sweep.
-    cells = list({cell.record.key: cell for cell in expanded}.values())
-    pending = sum(not cell.is_done for cell in cells)
+    jobs_by_key = {cell.record.key: job for job, cell in jobs.items()}
+    cells = [jobs[job] for job in jobs_by_key.values()]
+    pending = [job for job in jobs_by_key.values() if not jobs[job].is_done]
     left_out = f"; skipped, not in the source: {', '.join(skipped)}" if skipped else ""
     if pending:
         _check_writable(cells[0].store.root)
-        print(f"{experiment}: {len(cells)} cells, {pending} to run{left_out}")  # noqa: T201
-        _launch(overrides)
+        print(f"{experiment}: {len(cells)} cells, {len(pending)} to run{left_out}")  # noqa: T201
+        _launch(overrides, pending)
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     _add_overlaps(outcomes)
     folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
@@ -186,8 +196,8 @@ def _add_overlaps(outcomes: Sequence[Outcome]) -> None:
             }
 
 
-def _launch(overrides: Sequence[str]) -> None:
-    """Run every cell by Hydra's launcher."""
+def _explain(overrides: Sequence[str]) -> None:
+    """Print what Hydra knows of the configuration, by its own flags."""
     register()
     GlobalHydra.instance().clear()
     os.environ.setdefault("HYDRA_FULL_ERROR", "0")
@@ -201,12 +211,39 @@ def _launch(overrides: Sequence[str]) -> None:
         sys.argv = before
 
 
+def _launch(overrides: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Run cells by Hydra's launcher.
+
+    Hydra's sweeper would compose every cell of the command twice, done or not, at half a
+    second each. These cells were composed and planned before.
+
+    Args:
+        overrides: The command, which says which launcher runs them.
+        jobs: Overrides of each cell to run.
+    """
+    try:
+        with composing():
+            plain = [o for o in resolve(overrides) if not (o.startswith("-") or is_sweep(o))]
+            config = compose("config", overrides=plain, return_hydra_config=True)
+            HydraConfig.instance().set_config(config)
+            callbacks = Callbacks(config)
+            launcher = Plugins.instance().instantiate_launcher(
+                hydra_context=HydraContext(GlobalHydra.instance().config_loader(), callbacks),
+                task_function=_run_job,
+                config=config,
+            )
+            callbacks.on_multirun_start(config=config, config_name="config")
+            for job in launcher.launch(jobs, initial_job_idx=0):
+                _ = job.return_value  # raises the error of a job that failed
+            callbacks.on_multirun_end(config=config, config_name="config")
+    except (HydraException, OmegaConfBaseException) as error:
+        raise SweepError(one_line(error)) from error
+
+
 def _run_job(config: DictConfig) -> str:
     """Run the cell of one Hydra job and return the status of its record."""
     from gotd.pipeline.experiment import run_cell
 
-    if not holds_task(config):
-        return "skipped"  # reported once for the sweep
     if config.threads is not None:
         import torch
 
