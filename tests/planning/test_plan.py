@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -29,13 +30,22 @@ from gotd.planning.estimates import (
     EARLIER,
     MODEL,
     UNKNOWN,
+    Estimate,
     Machine,
     Past,
     estimate,
     read_past,
     this_machine,
 )
-from gotd.planning.plan import lay_out, plan_steps, state
+from gotd.planning.plan import (
+    Concurrency,
+    Line,
+    concurrency,
+    lay_out,
+    plan_steps,
+    state,
+    wall_seconds,
+)
 from gotd.runs import expand as expansion
 from gotd.runs.expand import SweepError, compose_all, expand, expand_cells
 from gotd.selectors.transport_settings import READ_TARGETS, SOLVE_PASSES
@@ -199,6 +209,24 @@ class TestComposing:
     def test_what_has_a_key_of_its_own_is_told_apart(self):
         cells = expand([*SMALL, "rank_rows=1000,2000"])
         assert {variant for _, variant in cells} == {"rank_rows=1000", "rank_rows=2000"}
+
+    def test_processes_are_those_of_the_launcher(self):
+        given = ["experiment=glue", "task=cola", "selector=random", "seed=1"]
+        assert concurrency(given) == Concurrency(processes=2, threads=1)
+        assert concurrency([*given, "hydra/launcher=basic"]).processes == 1
+        every = concurrency([*given, "hydra.launcher.n_jobs=-1"]).processes
+        assert every == os.cpu_count()
+        with pytest.raises(SweepError, match="n_jobs=0 runs nothing; give the cells at once"):
+            expand([*given, "hydra.launcher.n_jobs=0"])
+
+    def test_a_base_of_all_cells_is_built_by_one_process(self):
+        lines = [
+            Line("base_model", [Estimate(100.0, 1.0, 0.0, "")], 0),
+            Line("record", [Estimate(10.0, 1.0, 0.0, "")] * 4, 0),
+        ]
+        machine = dataclasses.replace(MACHINE, seconds_to_start=5.0, seconds_per_cell=1.0)
+        assert wall_seconds(lines, 4, 1, machine) == 5 + 4 + 100 + 40
+        assert wall_seconds(lines, 4, 2, machine) == 5 + 2 + 100 + 20
 
     def test_a_refused_value_is_an_error_of_expand_cells(self):
         with pytest.raises(ValueError, match="budget must be at least 1"):

@@ -126,7 +126,9 @@ def concurrency(overrides: Sequence[str]) -> Concurrency:
     with composing():
         config = compose_shared(overrides)
     processes = config.hydra.launcher.get("n_jobs", 1)
-    return Concurrency(processes if processes > 0 else os.cpu_count() or 1, config.threads)
+    if processes < 0:  # -1: one for each core, -2: one less
+        processes = max(1, (os.cpu_count() or 1) + 1 + processes)
+    return Concurrency(processes, config.threads)
 
 
 @dataclass(frozen=True)

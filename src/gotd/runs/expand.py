@@ -43,8 +43,7 @@ Configured = tuple[DictConfig, str]
 """A composed configuration and its variant."""
 
 
-Name = TypeVar("Name")
-"""What a cell is named by: its variant, or its overrides."""
+Name = TypeVar("Name")  # of a cell: its variant, or its overrides
 
 
 class SweepError(ValueError):
@@ -53,7 +52,7 @@ class SweepError(ValueError):
 
 @contextmanager
 def composing() -> Iterator[None]:
-    """Set up Hydra to compose from the folder of configurations."""
+    """Set up Hydra for `compose`."""
     register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
@@ -126,11 +125,7 @@ def resolve(overrides: Sequence[str]) -> list[str]:
 
 
 def check_readable(override: str) -> None:
-    """Raise if an override has no form that Hydra can read.
-
-    Raises:
-        SweepError: Without the words of Hydra's lexer.
-    """
+    """Raise a `SweepError` if an override has no form that Hydra can read."""
     try:
         OverridesParser.create().parse_override(override)
     except HydraException as error:
@@ -158,7 +153,12 @@ def expand(overrides: Sequence[str]) -> list[Configured]:
 def compose_shared(overrides: Sequence[str]) -> DictConfig:
     """Compose what all cells of a command line share, with Hydra's settings; in `composing`."""
     plain = [o for o in resolve(overrides) if not (o.startswith("-") or is_sweep(o))]
-    return compose("config", overrides=plain, return_hydra_config=True)
+    config = compose("config", overrides=plain, return_hydra_config=True)
+    if config.hydra.launcher.get("n_jobs", 1) == 0:
+        raise SweepError(
+            "hydra.launcher.n_jobs=0 runs nothing; give the cells to run at once, or -1"
+        )
+    return config
 
 
 def _expand_jobs(overrides: Sequence[str]) -> list[tuple[DictConfig, Job]]:
