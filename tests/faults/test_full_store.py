@@ -42,7 +42,7 @@ def test_a_sweep_ends_with_one_line(tmp_path, capsys, monkeypatch, where):
     cell = SimpleNamespace(
         record=SimpleNamespace(key="k"), is_complete=False, store=Store(tmp_path)
     )
-    monkeypatch.setattr(sweep, "expand_cells", lambda _: ([cell], []))
+    monkeypatch.setattr(sweep, "expand_cells", lambda _: ({("seed=1",): cell}, []))
     given = [*CELLS.split(), "hydra/launcher=basic", f"store={tmp_path}"]
     assert sweep.run("glue", given) == 2
     written = capsys.readouterr().err  # other tests may have asked for log lines there

@@ -216,7 +216,7 @@ class TestComposing:
         assert concurrency([*given, "hydra/launcher=basic"]).processes == 1
         every = concurrency([*given, "hydra.launcher.n_jobs=-1"]).processes
         assert every == os.cpu_count()
-        with pytest.raises(SweepError, match="n_jobs=0 runs nothing; give the cells at once"):
+        with pytest.raises(SweepError, match="n_jobs=0 runs nothing; give the cells to run"):
             expand([*given, "hydra.launcher.n_jobs=0"])
 
     def test_a_base_of_all_cells_is_built_by_one_process(self):
