@@ -258,6 +258,7 @@ def test_a_sweep_launches_missing_cells_only_and_composes_none_of_them_twice(
         {"selector=bm25", "budget=20"},
         {"selector=bm25", "budget=21"},
     ]
+    assert not any(word.startswith("hydra") for job in launched for word in job)
     assert composed == []
 
 

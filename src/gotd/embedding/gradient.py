@@ -36,7 +36,7 @@ class GradientEncoder:
     """
 
     key_name: ClassVar[str] = "GradientEncoder"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 2  # 2: only predicted tokens get logits
 
     dimension: int = 1024
     warm_up_rows: int = 1000

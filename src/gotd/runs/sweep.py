@@ -266,7 +266,9 @@ def _launch(overrides: Sequence[str], jobs: Sequence[Job]) -> None:
                 config=config,
             )
             callbacks.on_multirun_start(config=config, config_name="config")
-            for job in launcher.launch(jobs, initial_job_idx=0):
+            # The launcher adds Hydra's own overrides; one with ~ cannot be applied twice.
+            of_cells = [[o for o in job if not o.lstrip("+~").startswith("hydra")] for job in jobs]
+            for job in launcher.launch(of_cells, initial_job_idx=0):
                 _ = job.return_value  # raises the error of a job that failed
             callbacks.on_multirun_end(config=config, config_name="config")
     except (HydraException, OmegaConfBaseException) as error:
