@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow  # a process that imports torch and Triton
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(find_spec("triton") is None, reason="needs triton")
 def test_the_kernels_in_the_interpreter_of_triton():
     tests = Path(__file__).with_name("interpreted_fused.py")
