@@ -177,7 +177,7 @@ class FusedSums:
         x = x.to(self.weight.dtype).contiguous()
         top, total = x.new_empty((2, len(x)), dtype=torch.float32)
         grid = (triton.cdiv(len(x), self.tile.rows),)
-        _sum_rows[grid](
+        _sum_rows[grid](  # pyright: ignore[reportIndexIssue] -- typed where triton is
             *(x, self.weight, self.bias, top, total, *x.shape, len(self.bias)), **self.settings
         )
         return x, top, total
@@ -188,7 +188,7 @@ class FusedSums:
         piece = min(PIECE_ROWS, self.tile.rows * triton.cdiv(n, self.tile.rows))
         grid = stride // self.tile.targets, triton.cdiv(n, piece)
         out = entries.new_empty((grid[1], stride), dtype=torch.float32)
-        _sum_columns[grid](
+        _sum_columns[grid](  # pyright: ignore[reportIndexIssue]
             *(entries, self.weight, self.bias, top, sent.contiguous(), out),
             *(*entries.shape, stride, piece, self.lowest),
             **self.settings,
