@@ -53,6 +53,11 @@ def reference_size(n_candidates: int, n_target: int, rows: int | None = None) ->
     return min(n_candidates, max(LEAST_ROWS, min(ROWS_PER_TARGET * n_target, fitting)))
 
 
+def sample_bytes(stream: Stream, rows: int) -> int:
+    """Return the bytes that the logits and the kernel of a sample of ``rows`` take."""
+    return 2 * rows * len(stream.b) * stream.target.element_size()
+
+
 def smallest_priority(
     priority: Iterable[np.ndarray], rows: int, lengths: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -214,9 +219,13 @@ class Reference:
         while True:
             self.build_kernel(gamma)
             log_v = torch.zeros_like(gamma)
-            while float(log_v.max() - log_v.min()) <= REBUILD_LOG_RANGE:
+            while True:
                 received = self._received(log_v)
-                error = float((received - wanted).abs().sum())
+                # Together, because a GPU has to wait for each transfer to the host.
+                facts = (received - wanted).abs().sum(), log_v.max() - log_v.min()
+                error, log_range = torch.stack(facts).tolist()
+                if log_range > REBUILD_LOG_RANGE:
+                    break
                 if error <= tolerance or done >= max_iterations:
                     return gamma + log_v
                 relaxed = relaxed and not (error < 0.5 and error > previous)
