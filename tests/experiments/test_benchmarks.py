@@ -309,3 +309,47 @@ def test_the_proven_share_grows_with_the_tolerance(tmp_path):
             chosen = row["selections"][number]
             assert chosen["proven_share"] <= chosen["right_share"]
     assert "tolerance 0.005" in page
+
+
+def test_without_a_gpu_nothing_is_measured(scripts, capsys, monkeypatch, tmp_path):
+    gpu = scripts("gpu")
+    monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as stop:
+        gpu.main()
+    assert stop.value.code == 2
+    said = capsys.readouterr()
+    assert said.err == "no CUDA device: nothing is measured; --cpu runs tiny sizes\n"
+    assert said.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_cell_of_the_gpu_benchmark_runs_on_a_processor(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TRITON_INTERPRET": "1"}
+    command = [sys.executable, str(SCRIPTS / "gpu.py"), "--cpu", "--rounds", "2"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    rows = {(row["section"], row["size"], row["name"]): row for row in result["rows"]}
+    assert len(rows) == len(result["rows"]) == 17
+    for key, row in rows.items():
+        assert bool(row["seconds"]) != bool(row["reason"]), key
+    for (section, _, name), row in rows.items():
+        if section == "solves" and name.startswith("gotd"):
+            assert row["marginal_error"] <= 5e-3
+            assert row["steps"] >= 1
+        if section == "passes" and row["seconds"]:
+            assert row["difference"] <= (1e-5 if "float32" in name else 0.05)
+        if section == "models":
+            assert min(row["planned_s"], row["planned_gib"], row["peak_gib"]) > 0, row
+    page = (tmp_path / "gpu.md").read_text(encoding="utf-8")
+    assert "| claim |" not in page  # these sizes are not the ones that goals are about
+    assert str(tmp_path) not in page

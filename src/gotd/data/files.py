@@ -87,6 +87,11 @@ def check_file(path: Path, suffixes: tuple[str, ...] = INPUT_SUFFIXES) -> None:
         ValueError: If its format is unknown or it is empty.
     """
     if not path.is_file():
+        if path.exists() and not path.is_dir():
+            raise FileNotFoundError(
+                f"{path} is no file on a disk but a pipe or a device, which cannot be read twice; "
+                "write it to a file first"
+            )
         folder = path.parent
         names = ", ".join(sorted(f.name for f in folder.iterdir())) if folder.is_dir() else ""
         raise FileNotFoundError(f"no file {path}; in {folder} there is: {names or 'nothing'}")

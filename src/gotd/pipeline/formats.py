@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -39,7 +40,7 @@ def row_suffix(out: Path) -> str | None:
     for suffix in FILE_SUFFIXES:
         if out.name.endswith(suffix) and out.name != suffix:
             return suffix
-    if out.suffix in NOT_WRITTEN:
+    if out.suffix in NOT_WRITTEN or get_close_matches(out.suffix, [*FILE_SUFFIXES, *NOT_WRITTEN]):
         raise ValueError(
             f"--out {out}: rows are written as {', '.join(FILE_SUFFIXES)}, or into a folder whose "
             "name has no such suffix; choose one of them"

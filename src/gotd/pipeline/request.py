@@ -73,7 +73,12 @@ class Request:
         Chunking(self.unit, self.length_chars, self.min_chars)
         check_at_least(self, 0, "seed")
         check_at_least(self, 1, "max_per_domain", "min_per_domain")
-        bounds = self.max_per_domain, self.min_per_domain
+        most, least = bounds = self.max_per_domain, self.min_per_domain
+        if most and least and least > most:
+            raise ValueError(
+                f"--min-per-domain {least} is more than --max-per-domain {most}; lower the first "
+                "or raise the second"
+            )
         if any(bounds) and not callable(getattr(self.method, "scores", None)):
             raise ValueError(
                 f"a bound on domains needs a method that scores every row, and {self.method_name} "

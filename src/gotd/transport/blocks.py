@@ -8,6 +8,8 @@ a parallel ``map`` gives the same result.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +27,10 @@ BlockMap = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 # On a CPU a block of logits should fit in the cache: 2**20 floats are 4 MiB. Blocks of
 # less than about a thousand rows are up to 8x slower when threads compete for cores.
 CPU_BLOCK_ENTRIES, CPU_LEAST_ROWS, CPU_MOST_ROWS = 2**20, 1024, 4096
+
+# Share of a GPU's free memory in which candidates stay between passes. The rest is for blocks in
+# flight and for a plan that is stored.
+RESIDENT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,11 @@ def full_float32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
+def free_bytes(device: torch.device) -> int:
+    """Return the free memory of a GPU; 0 of a CPU, where rows are in memory or a file already."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
 def smallest_weight(dtype: torch.dtype) -> float:
     """Return the weight below which a term of a sum of exponentials is dropped.
 
@@ -100,6 +111,36 @@ class Block:
     array: int
     start: int
     stop: int
+
+
+class Resident:
+    """Mapped candidates that stay on the device between passes, as many blocks as fit.
+
+    A copy in another process keeps none, because it ends with the block that it was made for.
+
+    Args:
+        room: Bytes that may be kept.
+    """
+
+    def __init__(self, room: int = 0) -> None:
+        self.room = room
+        self._kept: dict[Block, tuple[Tensor, Tensor]] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Resident], tuple[()]]:
+        return Resident, ()
+
+    def get(self, block: Block) -> tuple[Tensor, Tensor] | None:
+        """Return the rows and masses of a block that is kept."""
+        return self._kept.get(block)
+
+    def offer(self, block: Block, rows: Tensor, mass: Tensor) -> None:
+        """Store the rows and masses of a block if there is room for them."""
+        size = rows.nbytes + mass.nbytes
+        with self._lock:
+            if size <= self.room and block not in self._kept:
+                self.room -= size
+                self._kept[block] = rows, mass
 
 
 class Stream:
@@ -122,6 +163,7 @@ class Stream:
         self.target = (y - y.mean(dim=0)).to(self.dtype)
         self.target_squared = squared_norms(self.target)
         self.b = torch.as_tensor(problem.b, device=self.device)
+        self.resident = Resident()
         rows = self._block_rows()
         self.blocks = [
             Block(array, start, min(start + rows, len(x)))
@@ -133,27 +175,59 @@ class Stream:
         if self.compute.block_rows is not None:
             return self.compute.block_rows
         if self.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self.device)
             # Logits, their exponentials and a temporary, for a few blocks in flight.
-            rows = free // (8 * 3 * self.target.element_size() * self.problem.n_target)
+            rows = free_bytes(self.device) // (
+                8 * 3 * self.target.element_size() * self.problem.n_target
+            )
             return int(min(max(rows, 256), 65_536))
         rows = CPU_BLOCK_ENTRIES // self.problem.n_target
         return min(max(rows, CPU_LEAST_ROWS), CPU_MOST_ROWS)
 
+    def keep_blocks(self, reserve: int = 0) -> None:
+        """Store mapped candidates on the device from now on, where they fit.
+
+        For solves of several passes. They read rows that are kept; the others are copied in
+        every pass.
+
+        Args:
+            reserve: Bytes of the device's free memory that will be needed for something else.
+        """
+        self.resident = Resident(int(RESIDENT_SHARE * max(0, free_bytes(self.device) - reserve)))
+
+    def with_precision(self, precision: Precision) -> Stream:
+        """Return a stream of another precision; it shares blocks where numbers have one type."""
+        other = Stream(self.problem, dataclasses.replace(self.compute, precision=precision))
+        if other.dtype == self.dtype:
+            other.blocks, other.resident = self.blocks, self.resident
+        return other
+
     def load(self, rows: np.ndarray) -> Tensor:
         """Copy ``[n, d]`` rows to the device, mapped and shifted."""
-        # A copy into torch's memory: a tensor cannot share a read-only memory map, and a new
-        # NumPy array per block costs three times as much in page faults.
-        x = torch.empty(rows.shape, dtype=self.dtype)
-        np.copyto(x.numpy(), rows)
-        return self.problem.geometry.embed(x.to(self.device)).sub_(self.center)
+        return self.problem.geometry.embed(self._copy(rows, self.dtype)).sub_(self.center)
 
     def load_block(self, block: Block) -> tuple[Tensor, Tensor]:
-        """Return a block's ``[n, d]`` rows and ``[n]`` float64 masses."""
+        """Return a block's ``[n, d]`` rows and ``[n]`` float64 masses, which stay as they are."""
+        kept = self.resident.get(block)
+        if kept is not None:
+            return kept
         rows = self.load(self.problem.candidates[block.array][block.start : block.stop])
-        # A copy, because equal masses are a read-only broadcast of one number.
-        mass = torch.from_numpy(np.array(self.problem.a[block.array][block.start : block.stop]))
-        return rows, mass.to(self.device)
+        a = self.problem.a[block.array][block.start : block.stop]
+        if self.problem.candidate_mass is None:
+            # Equal masses are one number, of which nothing needs to be copied.
+            mass = torch.full((len(a),), float(a[0]), dtype=torch.float64, device=self.device)
+        else:
+            mass = self._copy(a, torch.float64)
+        self.resident.offer(block, rows, mass)
+        return rows, mass
+
+    def _copy(self, array: np.ndarray, dtype: torch.dtype) -> Tensor:
+        # Into torch's memory: a tensor cannot share a read-only memory map, and a new NumPy array
+        # per block costs three times as much in page faults. For a GPU it is pinned, so that the
+        # copy to the device runs beside the work that is queued there.
+        on_gpu = self.device.type == "cuda"
+        copy = torch.empty(array.shape, dtype=dtype, pin_memory=on_gpu)
+        np.copyto(copy.numpy(), array)
+        return copy.to(self.device, non_blocking=on_gpu)
 
     def map(self, function: Callable[[Block], Any]) -> Iterator[tuple[Block, Any]]:
         """Apply ``function`` to every block; yield each block with its result, in order.
@@ -203,6 +277,19 @@ class Logits:
         if self.reduced:
             self.reduced_weight = self.weight.bfloat16()
 
+    @property
+    def operand(self) -> Tensor:
+        """Return ``[d, m]`` weights in the type that rows are multiplied with."""
+        return self.reduced_weight if self.reduced else self.weight
+
+    def bias(self, gamma: Tensor | None = None) -> Tensor:
+        """Return ``[m]`` what is added to every row.
+
+        Args:
+            gamma: ``[m]`` float64 ``g / eps + log b``.
+        """
+        return (self.offset if gamma is None else self.offset + gamma).to(self.dtype)
+
     def __call__(self, x: Tensor, gamma: Tensor | None = None, exact: bool = False) -> Tensor:
         """Compute the ``[n, m]`` logits of ``[n, d]`` rows.
 
@@ -211,7 +298,7 @@ class Logits:
             gamma: ``[m]`` float64 ``g / eps + log b``, added to every row.
             exact: Use the full precision even if a reduced one is set.
         """
-        bias = (self.offset if gamma is None else self.offset + gamma).to(self.dtype)
+        bias = self.bias(gamma)
         if not self.reduced or exact:
             return torch.addmm(bias, x, self.weight)
         if x.is_cuda:

@@ -20,6 +20,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -38,6 +40,12 @@ ROUNDING_SHARE = 0.025
 ROUNDING_ROWS = 256
 
 HIGHER: dict[Precision, Precision] = {"bfloat16": "float32", "float32": "float64"}
+
+# Widest rows of a float32 pass by kernels. They compute every product twice, to save about forty
+# bytes of memory traffic a logit. In bfloat16 the products are the cheaper part at any width, in
+# float32 without TF32 they are so for narrow rows only. This is arithmetic with the data sheet of
+# an H200, not a measurement; `experiments/benchmarks/gpu.py` measures both.
+FUSED_FLOAT32_WIDTH = 128
 
 
 class Passes:
@@ -162,10 +170,88 @@ class Passes:
 
     def _stream(self, precision: Precision) -> Stream:
         if precision not in self._streams:
-            lowest = self._streams[self._lowest]
-            compute = dataclasses.replace(lowest.compute, precision=precision)
-            self._streams[precision] = Stream(lowest.problem, compute)
+            self._streams[precision] = self._streams[self._lowest].with_precision(precision)
         return self._streams[precision]
+
+
+class Sums(Protocol):
+    """Sums over the rows and the columns of a block of ``exp(logit)``.
+
+    Attributes:
+        unit: What a logit is multiplied by to be a natural logarithm.
+    """
+
+    unit: float
+
+    def sum_rows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what `sum_columns` needs, and ``[n]`` largest logits and sums over them.
+
+        Args:
+            x: ``[n, d]`` rows that a stream loaded.
+        """
+        ...
+
+    def sum_columns(self, entries: Tensor, top: Tensor, sent: Tensor) -> Tensor:
+        """Return ``[m]`` float64 ``sum_i sent_i exp(logit_ij - top_i)``.
+
+        Args:
+            entries: First result of `sum_rows`.
+            top: ``[n]`` its second.
+            sent: ``[n]`` masses of the rows, divided by their sums.
+        """
+        ...
+
+
+class PlainSums:
+    """Sums over logits that are written, whose exponentials a plan may keep."""
+
+    def __init__(self, stream: Stream, epsilon: float, gamma: Tensor) -> None:
+        # In float32 the logits are in base 2: on a CPU torch's exp2 takes a third of the time
+        # of its exp, and the factor is part of the matrix product.
+        self.base_2 = stream.dtype == torch.float32
+        self.unit = math.log(2.0) if self.base_2 else 1.0
+        self.logits, self.gamma = Logits(stream, epsilon * self.unit), gamma / self.unit
+        self.lowest = math.log(smallest_weight(stream.dtype)) / self.unit
+
+    def sum_rows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ``[n, m]`` exponentials over each row's largest, the largest and the sums."""
+        z = self.logits(x, self.gamma)
+        top = z.amax(dim=1)
+        z.sub_(top[:, None]).clamp_(min=self.lowest)
+        z.exp2_() if self.base_2 else z.exp_()
+        return z, top, z.sum(dim=1)
+
+    def sum_columns(self, entries: Tensor, top: Tensor, sent: Tensor) -> Tensor:
+        """Return ``[m]`` float64 sums of the exponentials over the rows."""
+        return (entries.T @ sent).double()
+
+
+def sums_of(stream: Stream, epsilon: float, gamma: Tensor, stores: bool = False) -> Sums:
+    """Return the sums of a pass: by kernels on a GPU, where these are faster, and else plain.
+
+    Args:
+        stream: The candidates.
+        epsilon: Absolute epsilon.
+        gamma: ``[m]`` float64 ``g / eps + log b``.
+        stores: Whether a plan keeps the entries, which only plain sums write.
+    """
+    plain = PlainSums(stream, epsilon, gamma)
+    if stores or not is_fusible(plain.logits):
+        return plain
+    from gotd.transport.fused import FusedSums
+
+    return FusedSums(plain.logits.operand, plain.logits.bias(plain.gamma), plain.lowest)
+
+
+def is_fusible(logits: Logits) -> bool:
+    """Return whether kernels compute a pass, and faster than torch does."""
+    if not logits.weight.is_cuda or logits.dtype == torch.float64 or find_spec("triton") is None:
+        return False
+    if not logits.reduced and len(logits.weight) > FUSED_FLOAT32_WIDTH:
+        return False
+    from gotd.transport.fused import is_trusted
+
+    return is_trusted(logits.weight.device, logits.operand.dtype)
 
 
 def scan(
@@ -189,26 +275,17 @@ def scan(
     Returns:
         ``[m]`` float64 mass that each target receives.
     """
-    # In float32 the logits are in base 2: on a CPU torch's exp2 takes a third of the time
-    # of its exp, and the factor is part of the matrix product.
-    base_2 = stream.dtype == torch.float32
-    unit = math.log(2.0) if base_2 else 1.0
-    logits, scaled = Logits(stream, epsilon * unit), gamma / unit
-    lowest = math.log(smallest_weight(stream.dtype)) / unit
+    sums = sums_of(stream, epsilon, gamma, stores=keep is not None)
 
     def pass_block(block: Block) -> tuple[np.ndarray, Tensor, tuple[Tensor, ...]]:
         x, mass = stream.load_block(block)
-        z = logits(x, scaled)
-        top = z.amax(dim=1)
-        z.sub_(top[:, None]).clamp_(min=lowest)
-        z.exp2_() if base_2 else z.exp_()
-        row_sums = z.sum(dim=1)
-        soft_max = unit * top.double() + row_sums.double().log()
+        entries, top, row_sums = sums.sum_rows(x)
+        soft_max = sums.unit * top.double() + row_sums.double().log()
         f = squared_norms(x).double() - epsilon * soft_max
         sent = mass if weight is None else mass * weight(f)
-        received = z.T @ (sent.to(z.dtype) / row_sums)
-        stored = () if keep is None else (z.div_(row_sums[:, None]).half(), f, mass)
-        return f.cpu().numpy(), received.double(), stored
+        received = sums.sum_columns(entries, top, sent.to(top.dtype) / row_sums)
+        stored = () if keep is None else (entries.div_(row_sums[:, None]).half(), f, mass)
+        return f.cpu().numpy(), received, stored
 
     received = torch.zeros_like(gamma)
     for block, (f, share, stored) in stream.map(pass_block):

@@ -79,6 +79,7 @@ class Prover:
 
     def __init__(self, problem: Problem, epsilon: float, compute: Compute) -> None:
         self.stream = Stream(problem, dataclasses.replace(compute, precision="float64"))
+        self.stream.keep_blocks()
         self.epsilon = epsilon
         self.passes, self.hessians, self.rounding = 0, 0, math.inf
         self.error = math.nan

@@ -55,6 +55,7 @@ def solve_published(
         compute: Precision, device, block size and map.
     """
     stream = Stream(problem, compute or Compute())
+    stream.keep_blocks()
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
     logits = Logits(stream, epsilon)

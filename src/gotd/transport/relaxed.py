@@ -43,7 +43,7 @@ from torch import Tensor
 from gotd.transport.blocks import Compute, Stream, full_float32
 from gotd.transport.passes import Passes
 from gotd.transport.problem import Potentials, Problem
-from gotd.transport.reference import REBUILD_LOG_RANGE, Reference, reference_size
+from gotd.transport.reference import REBUILD_LOG_RANGE, Reference, reference_size, sample_bytes
 from gotd.transport.semidual import (
     LARGEST_CORRECTION,
     LAST_IS_NEAR,
@@ -221,10 +221,11 @@ def solve_relaxed(
         NotConverged: If the tolerance is missed; holds the best potentials.
     """
     stream = Stream(problem, compute or Compute())
+    rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
+    stream.keep_blocks(reserve=sample_bytes(stream, rows))
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
     relaxation = relax(stream.b, epsilon, mean)
-    rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
     where, mass = reference_sample(problem, priority, rows)
     reference = Reference(stream, epsilon, where, mass)
     stores = not reference.is_complete

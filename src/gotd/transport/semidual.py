@@ -33,6 +33,7 @@ from gotd.transport.reference import (
     gather,
     reference_size,
     sample_by_mass,
+    sample_bytes,
     smallest_priority,
 )
 
@@ -97,9 +98,10 @@ def solve_semidual(
     if start is not None and start.shape != (problem.n_target,):
         raise ValueError(f"start must hold one number per target row, not {start.shape}")
     stream = Stream(problem, compute or Compute())
+    rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
+    stream.keep_blocks(reserve=sample_bytes(stream, rows))
     mean = stream.mean_cost()
     epsilon = problem.epsilon_in_cost_units(mean)
-    rows = reference_size(problem.n_candidates, problem.n_target, reference_rows)
     where, mass = reference_sample(problem, priority, rows)
     reference = Reference(stream, epsilon, where, mass)
     # An exact fit needs no correction.
