@@ -311,6 +311,15 @@ def test_the_proven_share_grows_with_the_tolerance(tmp_path):
     assert "tolerance 0.005" in page
 
 
+@pytest.mark.slow
+def test_combined_steps_select_the_same_rows_in_fewer_iterations(tmp_path):
+    result, page = run_quickly("potential_fit", tmp_path)
+    for name, row in result["tasks"].items():
+        assert row["same_rows"] >= 0.95, name
+        assert row["iterations"]["combined steps"] <= row["iterations"]["plain steps"]
+        assert f"| {name} |" in page
+
+
 def test_without_a_gpu_nothing_is_measured(scripts, capsys, monkeypatch, tmp_path):
     gpu = scripts("gpu")
     monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
