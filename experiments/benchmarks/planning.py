@@ -45,6 +45,7 @@ def planned(overrides: Sequence[str]) -> dict[str, Any]:
     lines = plan_steps(list(distinct.values()), {}, machine)
     by_kind = {line.kind: sum(estimate.seconds for estimate in line.estimates) for line in lines}
     return {
+        "seeds": sorted({cell.axes["seed"] for cell in cells}),
         "cells": len(distinct),
         "processes": at_once.processes,
         "planned_s": sum(by_kind.values()),
@@ -95,16 +96,17 @@ def main() -> None:
     parser.set_defaults(rounds=1)
     arguments = parser.parse_args()
     names = ["glue"] if arguments.quick else arguments.experiments.split(",")
-    result: dict[str, Any] = {
-        "command": command(),
-        "seeds": "those of each experiment",
-        "hardware": describe_machine(["gotd", "torch", "transformers"]),
-        "sweeps": {},
-    }
+    hardware, sweeps = describe_machine(["gotd", "torch", "transformers"]), {}
     with tempfile.TemporaryDirectory() as place:
         for name in names:
             given = QUICK if arguments.quick else EXPERIMENTS[name]
-            result["sweeps"][name] = measure(name, given, Path(place) / name)
+            sweeps[name] = measure(name, given, Path(place) / name)
+    result = {
+        "command": command(),
+        "seeds": {name: sweep.pop("seeds") for name, sweep in sweeps.items()},
+        "hardware": hardware,
+        "sweeps": sweeps,
+    }
     write(arguments, result, "Sweeps: cost, and what gotd plan stated", body(result))
 
 

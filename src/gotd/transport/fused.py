@@ -17,7 +17,7 @@ Source: Milakov and Gimelshein (2018), Online normalizer calculation for softmax
 import math
 import warnings
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -176,8 +176,9 @@ class FusedSums:
         """Return ``[n, d]`` rows as operands, each row's largest logit and the sum over it."""
         x = x.to(self.weight.dtype).contiguous()
         top, total = x.new_empty((2, len(x)), dtype=torch.float32)
-        grid = (triton.cdiv(len(x), self.tile.rows),)
-        _sum_rows[grid](  # pyright: ignore[reportIndexIssue] -- typed where triton is
+        grid = (math.ceil(len(x) / self.tile.rows),)
+        kernel: Any = _sum_rows  # the settings of a launch are no arguments of the function
+        kernel[grid](
             *(x, self.weight, self.bias, top, total, *x.shape, len(self.bias)), **self.settings
         )
         return x, top, total
@@ -185,10 +186,11 @@ class FusedSums:
     def sum_columns(self, entries: Tensor, top: Tensor, sent: Tensor) -> Tensor:
         """Return ``[m]`` float64 ``sum_i sent_i 2**(z_ij - top_i)``; ``entries`` are the rows."""
         n, stride = len(entries), len(self.bias)
-        piece = min(PIECE_ROWS, self.tile.rows * triton.cdiv(n, self.tile.rows))
-        grid = stride // self.tile.targets, triton.cdiv(n, piece)
+        piece = min(PIECE_ROWS, self.tile.rows * math.ceil(n / self.tile.rows))
+        grid = stride // self.tile.targets, math.ceil(n / piece)
+        kernel: Any = _sum_columns
         out = entries.new_empty((grid[1], stride), dtype=torch.float32)
-        _sum_columns[grid](  # pyright: ignore[reportIndexIssue]
+        kernel[grid](
             *(entries, self.weight, self.bias, top, sent.contiguous(), out),
             *(*entries.shape, stride, piece, self.lowest),
             **self.settings,
