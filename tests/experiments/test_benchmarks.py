@@ -320,6 +320,15 @@ def test_combined_steps_select_the_same_rows_in_fewer_iterations(tmp_path):
         assert f"| {name} |" in page
 
 
+@pytest.mark.slow
+def test_the_start_of_commands_is_measured(tmp_path):
+    result, page = run_quickly("start", tmp_path)
+    spent = result["core_s"]
+    assert all(len(runs) == 2 for runs in spent.values())
+    assert max(spent["gotd --help"]) < min(spent["gotd select, four lines"])
+    assert "| gotd --help, core-s |" in page
+
+
 def test_without_a_gpu_nothing_is_measured(scripts, capsys, monkeypatch, tmp_path):
     gpu = scripts("gpu")
     monkeypatch.setattr(gpu.torch.cuda, "is_available", lambda: False)
