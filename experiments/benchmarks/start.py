@@ -27,7 +27,7 @@ POOL = (
     "The enzyme was purified.",
     "It rains in June.",
     "A goal in extra time.",
-    "Two eggs, flour.",
+    "Eggs and flour.",
 )
 
 
