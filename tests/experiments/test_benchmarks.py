@@ -312,15 +312,6 @@ def test_the_proven_share_grows_with_the_tolerance(tmp_path):
 
 
 @pytest.mark.slow
-def test_combined_steps_select_the_same_rows_in_fewer_iterations(tmp_path):
-    result, page = run_quickly("potential_fit", tmp_path)
-    for name, row in result["tasks"].items():
-        assert row["same_rows"] >= 0.95, name
-        assert row["iterations"]["combined steps"] <= row["iterations"]["plain steps"]
-        assert f"| {name} |" in page
-
-
-@pytest.mark.slow
 def test_the_start_of_commands_is_measured(tmp_path):
     result, page = run_quickly("start", tmp_path)
     spent = result["core_s"]

@@ -62,7 +62,7 @@ class GotD(TransportSettings, ScoringSelector):
     """
 
     key_name: ClassVar[str] = "GOTD"
-    version: ClassVar[int] = 3  # 3: the fit of the target potential combines its last steps
+    version: ClassVar[int] = 2  # 2: corrections are changes of the stored plan of a pass
     name: ClassVar[str] = "got_d"
 
     solver: Solver = "semidual"

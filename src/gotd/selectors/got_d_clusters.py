@@ -51,7 +51,7 @@ class GotDClusters(TransportSettings):
     """
 
     key_name: ClassVar[str] = "GOTDClusters"
-    version: ClassVar[int] = 3  # 3: the fit of the target potential combines its last steps
+    version: ClassVar[int] = 2  # 2: corrections are changes of the stored plan of a pass
     name: ClassVar[str] = "got_d_clusters"
 
     clusters: int = 64

@@ -57,7 +57,7 @@ class GotDPath(TransportSettings):
     """
 
     key_name: ClassVar[str] = "GOTDPath"
-    version: ClassVar[int] = 3  # 3: the fit of the target potential combines its last steps
+    version: ClassVar[int] = 2  # 2: corrections are changes of the stored plan of a pass
     name: ClassVar[str] = "got_d_path"
 
     weight: float = 0.9
