@@ -149,7 +149,7 @@ def test_one_domain_has_no_legend_of_domains():
     text = page(a_map(("only",)))
     assert "rows chosen / in the pool" not in text
     assert "only" not in text
-    colours = dict(re.findall(r"\.map \.(pool|selected) { color: (\S+);", text))
+    colours = dict(re.findall(r"\.map \.mark\.(pool|selected), .* { color: (\S+);", text))
     assert len(set(colours.values())) == 2  # where no domain needs them
     assert 'class="map wide"' in text
     assert 'class="map"' in page(a_map())
