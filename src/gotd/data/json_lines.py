@@ -250,7 +250,7 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
             # As much again, so that a long value is not decoded for every piece of it.
             more = file.read(max(_READ_CHARS, len(held) - at))
             if not more and problem is not None:
-                raise not_json(f"{path} row {number + 1}", problem, held[at:], ARRAY)
+                raise not_json(f"{path} row {number + 1}", problem, held, ARRAY)
             if not more:
                 return
             held, at = held[at:] + more, 0
