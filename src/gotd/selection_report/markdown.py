@@ -41,7 +41,7 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
         "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
     }
     unreadable = {"unreadable_rows": manifest["unreadable_rows"]}
-    flagged = {n: {**s, "flags": flags(s | unreadable, _name)} for n, s in summaries.items()}
+    flagged = {n: {**s, "flags": flags({**s, **unreadable}, _name)} for n, s in summaries.items()}
     return _render("report", manifest, flagged, **given)
 
 
