@@ -104,7 +104,7 @@ def terminal(path: Path) -> None:
     console.print(Text(f"$ {typed}", style="bold"))
     console.print(Text.from_ansi(shown.rstrip()))
     console.print(Text("$ sed -n 3,5p chosen.gotd/report.md", style="bold"))
-    console.print(Text("\n".join(three).replace("\\", "")))
+    console.print(Text("\n".join(three)))
     svg = console.export_svg(title="gotd select", theme=MONOKAI, unique_id="terminal")
     # No font from a network: the terminal font of the reader.
     svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.DOTALL)

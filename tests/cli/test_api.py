@@ -37,7 +37,7 @@ def test_paths_give_what_the_command_gives(given, by_command, tmp_path):
     assert chosen.rank.tolist() == list(range(1, 41))
     assert (np.diff(chosen.scores) >= 0).all()
     assert len(chosen) == 40
-    assert chosen.report.startswith("# Selection by got_d")
+    assert chosen.report.startswith("# Selection by `got_d`")
     assert chosen.to_pandas().shape == (40, 7)
     chosen.to_parquet(tmp_path / "rows.parquet")
     assert pq.read_table(tmp_path / "rows.parquet").equals(by_command)

@@ -39,10 +39,11 @@ def test_overlap_jaccard_and_rank_correlation(tmp_path):
     assert f"| of these in both | {len(both)} | {len(both)} |" in page
     assert f"Jaccard index {len(both) / either:.4f}" in page
     assert f"rank correlation of the rows in both {correlation:.4f}" in page
-    assert "| a | 100 | 0 |" in page
+    assert "| `a` | 100 | 0 |" in page
     only = [name for name in ids[0] if name not in ids[1]]
-    section = page.split("## Only in one.parquet")[1].split("## Only in other.parquet")[0]
-    assert [line.split(" | ")[1] for line in section.splitlines()[4:9]] == only[:5]
+    section = page.split("## Only in `one.parquet`")[1].split("## Only in `other.parquet`")[0]
+    shown = [line.split(" | ")[1].strip("`") for line in section.splitlines()[4:9]]
+    assert shown == only[:5]
 
 
 def test_rows_that_repeat_count_once(tmp_path):
@@ -61,8 +62,8 @@ def test_two_folders_say_what_was_asked_for(capsys, given, tmp_path):
     capsys.readouterr()
     assert main(["diff", str(tmp_path / "one"), str(tmp_path / "other")]) == 0
     page = capsys.readouterr().out
-    assert "| request.method | got\\_d | nearest |" in page
-    assert "| request.seed | 0 | 7 |" in page
+    assert "| `request.method` | `got_d` | `nearest` |" in page
+    assert "| `request.seed` | 0 | 7 |" in page
     assert "## Length" in page
     assert main(["diff", str(tmp_path / "one"), str(tmp_path / "one")]) == 0
     page = capsys.readouterr().out
@@ -89,7 +90,7 @@ def test_rows_of_elsewhere_are_compared_as_they_are(tmp_path):
     page = compare(tmp_path / "one.parquet", other)
     assert "| of these in both | 2 | 2 |" in page
     assert "rank correlation of the rows in both 1.0000" in page
-    assert "| d | 2 | 0 |" in page
+    assert "| `d` | 2 | 0 |" in page
 
 
 def test_only_what_differs_is_shown_and_short(tmp_path):
@@ -104,9 +105,11 @@ def test_only_what_differs_is_shown_and_short(tmp_path):
         (tmp_path / name / "manifest.json").write_text(json.dumps(manifest))
     page = compare(tmp_path / "one", tmp_path / "other")
     assert "same-" not in page
-    assert f"| inputs.candidates.mine.sha256 | {'a' * 12} | {'b' * 12} |" in page
-    assert "| diagnostics.epsilon | 0.33333333358" in page  # not so short that they look alike
-    assert "| diagnostics.history | 5 values, the last 0.25 | 5 values, the last 0.125 |" in page
+    assert f"| `inputs.candidates.mine.sha256` | `{'a' * 12}` | `{'b' * 12}` |" in page
+    assert "| `diagnostics.epsilon` | 0.33333333358" in page  # not so short that they look alike
+    assert (
+        "| `diagnostics.history` | `5 values, the last 0.25` | `5 values, the last 0.125` |" in page
+    )
     assert max(map(len, page.split("differs")[1].splitlines())) < 120
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import gotd
-from gotd.cli.main import main, printable
+from gotd.cli.main import _Formatter, main, printable, printable_lines
 from gotd.runs import sweep
 
 HEAVY = {"torch", "numpy", "pyarrow", "transformers", "hydra", "omegaconf", "rich", "scipy"}
@@ -96,13 +97,73 @@ def test_a_run_and_its_repetition(tmp_path, capsys):
     assert "gotd run experiment=glue task=cola" in table.read_text()
 
 
+def test_doctor_lists_what_is_optional(capsys, monkeypatch):
+    monkeypatch.setenv("DATA", "/nowhere/[red]a\x1b[31m")
+    main(["doctor"])
+    printed = capsys.readouterr().out
+    for package in ("ray", "s3fs", "gcsfs", "submitit", "lm_eval"):
+        assert f"{package} (optional)" in printed
+    assert "[red]a\\x1b[31m" in printed
+
+
 def test_no_data_steers_a_terminal():
-    assert printable("a \x1b[31mred\x9b\n\t\u00e9\u4e2d") == "a \\x1b[31mred\\x9b\n\t\u00e9\u4e2d"
-    assert printable("\ud800") == "\\ud800"
+    text = "a \x1b[31mred\x9b\n\t\u00e9\u4e2d"
+    assert printable(text) == "a \\x1b[31mred\\x9b\\n\\t\u00e9\u4e2d"
+    assert printable_lines(text) == "a \\x1b[31mred\\x9b\n\t\u00e9\u4e2d"
+    assert printable("\ud800\u2028\u202e") == "\\ud800\\u2028\\u202e"
 
 
 def test_an_error_shows_no_control_character(tmp_path, capsys):
-    absent = tmp_path / "a\x1b[31m.jsonl"
+    absent = tmp_path / "a\x1b[31m\n\t.jsonl"
     given = ["--target", str(absent), "--candidates", str(absent), "--budget", "1"]
     assert main(["select", *given, "--out", str(tmp_path / "out")]) == 2
-    assert "\x1b" not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "\\x1b[31m\\n\\t.jsonl" in error
+    assert error.count("\n") == 1
+
+
+def test_a_message_of_gotd_is_one_line_and_others_are_as_they_are():
+    shown = _Formatter("%(message)s")
+    broken = ("pool\x1b\nmy.jsonl",)
+    for name, expected in (
+        ("gotd.data", "a\\npool\\x1b\\nmy.jsonl"),
+        ("ray", "a\npool\\x1b\nmy.jsonl"),
+    ):
+        record = logging.LogRecord(name, logging.INFO, "", 0, "a\n%s", broken, None)
+        assert shown.format(record) == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (
+            ["select", "--target", "a", "--candidates", "b", "--methd", "got_d"],
+            "--method for --methd",
+        ),
+        (["select", "--targt", "a", "--candidates=b"], "--target for --targt"),
+        (["diff", "a", "b", "--frist=3"], "--first for --frist"),
+        (
+            ["compare", "--candidates", "b", "--budget", "5", "--seed-s", "2"],
+            "--seeds for --seed-s",
+        ),
+        (["export", "--ouy", "x", "seed=1"], "--out for --ouy"),
+        (["--verison"], "--version for --verison"),
+    ],
+)
+def test_a_misspelt_option_is_named_with_the_one_that_was_meant(capsys, arguments, meant):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"; did you mean {meant}?" in error
+
+
+def test_the_beginning_of_an_option_and_an_odd_value_are_no_mistakes(capsys):
+    with pytest.raises(SystemExit):
+        main(["select", "--cand", "a", "--target", "b", "--methdo\n", "x"])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "unrecognized arguments: --methdo\\n x; did you mean --method for" in error
+    assert "--cand" not in error
+    with pytest.raises(SystemExit):
+        main(["report", "--nothing-like-it"])
+    assert "did you mean" not in capsys.readouterr().err

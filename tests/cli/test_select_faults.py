@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import json
 import os
+import signal
 from pathlib import Path
 
 import datasets
@@ -134,12 +135,12 @@ def test_no_folder_is_created_for_a_list(given, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_report_shows_quotes_as_they_are(given, tmp_path):
+def test_a_report_shows_texts_as_they_are(given, tmp_path):
     (tmp_path / "pool.jsonl").write_text(json.dumps({"text": 'it\'s "so" <b>'}))
     pool = tmp_path / "pool.jsonl"
     assert select(given, tmp_path / "a.jsonl", "--budget", "1", pool=pool) == 0
     report = (tmp_path / "a.gotd" / "report.md").read_text()
-    assert 'it\'s "so" &lt;b&gt;' in report
+    assert '| `it\'s "so" <b>` |' in report
 
 
 def test_a_pool_of_one_row_is_selected(given, tmp_path):
@@ -191,3 +192,15 @@ def test_deeply_nested_values_come_through(given, tmp_path, suffix):
         assert json.loads(pq.read_table(out)["d"][0].as_py()) == deep
     else:
         assert json.loads(out.read_text())["d"] == deep
+
+
+def test_a_run_that_is_terminated_leaves_nothing_half_written(given, tmp_path, monkeypatch, capsys):
+    def terminate(*_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("gotd.pipeline.written.report", terminate)
+    weights = ("--weights", str(tmp_path / "weights.parquet"))
+    assert select(given, tmp_path / "a.jsonl", "--budget", "5", *weights) == 130
+    assert capsys.readouterr().err.endswith("interrupted; run it again to resume\n")
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -109,7 +109,7 @@ def test_a_folder_has_the_other_columns_too(given, rich, tmp_path):
     for row in table.to_pylist():
         assert row["original_score"] == rows[int(row["id"])]["score"]
     card = (tmp_path / "chosen" / "README.md").read_text("utf-8")
-    assert "original\\_score" in card
+    assert "`original_score`" in card
 
 
 def test_python_has_every_column(given, rich):

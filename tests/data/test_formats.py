@@ -164,7 +164,9 @@ def test_json_is_read_in_pieces_of_any_size(tmp_path, monkeypatch):
     [
         ('[{"text": "a"}, {"text": "b"', r"rows.json row 2 is not JSON .*may be cut off"),
         ('[{"text": "a"}', r"rows.json row 2 is not JSON .*ends before its array"),
-        ('[{"text": "a"}, {"text": nope}]', r"rows.json row 2 is not JSON"),
+        ('[{"text": "a"}, {"text": nope}]', r"rows.json row 2 is not JSON [^;]*; write an array"),
+        ('[{"text": "a"}, {"text": "b\0"}]', r"rows.json row 2 holds a NUL character"),
+        ('[{"text": "a"}, ' + "[" * 100_000, r"rows.json row 2 is nested too deeply to be read"),
         ('[{"text": "a"}] {"text": "b"}', r"rows.json goes on after its array"),
         ('["a"]', r"rows.json row 1 holds a JSON str; write an array of objects"),
         ("[]", r"rows.json has no rows"),

@@ -247,6 +247,28 @@ def test_nothing_else_is_a_condition(wrong):
         Where(wrong)
 
 
+@pytest.mark.parametrize("empty", ["", "  \n"])
+def test_an_empty_condition_is_named(empty):
+    with pytest.raises(ValueError, match=r"--where is empty; .*or leave the option out"):
+        Where(empty)
+
+
+@pytest.mark.parametrize(
+    ("condition", "says"),
+    [
+        ("text.lang == 'x'", "no candidate has a field 'text.lang'; column 'text' holds"),
+        ("lang == 'x' or meta.lnag == 'x'", "no candidate has a field 'meta.lnag'; .*struct<lang"),
+        ("more.lang.x is None", "no candidate has a field 'more.lang.x'"),
+    ],
+)
+def test_a_field_that_no_row_has_is_named(condition, says):
+    more = {"lang": ["x", "y"], "meta": [{"lang": "x"}, None], "more": [{"lang": 1}, {"lang": "x"}]}
+    one, other = part(["a"], **{k: v[:1] for k, v in more.items()}), part(["b"], lang=["y"])
+    left_out = LeftOut([Rows(pa.array(["test#1", "test#2"]), pa.array(["a", "b"]))])
+    with pytest.raises(ValueError, match=says):
+        leave_out_filtered(left_out, Where(condition), [one, other])
+
+
 def test_deep_nesting_is_one_error():
     with pytest.raises(ValueError, match="--where"):
         Where("not " * 100_000 + "ok")

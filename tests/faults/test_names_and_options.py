@@ -110,6 +110,12 @@ def test_an_export_leaves_the_part_of_another_alone(tmp_path, monkeypatch):
         ("threads=1,2", "not an axis"),
         ("tracker=none,wandb", "not an axis"),
         ("source.path=a,b", "not an axis"),
+        (
+            "hydra.launcher.n_jobs=1,2",
+            "n_jobs changes no result, so it is not an axis",
+        ),
+        ("hydra/launcher=basic,local", "not an axis"),
+        ("hydra.job.chdir=true,false", "not an axis"),
     ],
 )
 def test_a_list_that_would_run_in_part_is_refused(override, advice):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import regex as re
 
 from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
@@ -16,6 +17,7 @@ from gotd.data.inputs import named_parts, table_parts
 from gotd.data.instructions import read_instructions
 from gotd.data.left_out.overlap import _hashes
 from gotd.data.own_files import OwnFiles
+from gotd.data.pool import INVISIBLE as ALL_INVISIBLE
 from gotd.data.pool import open_pool, pool_facts, write_pool
 from gotd.evaluation.zero_shot import Prompt
 from gotd.pipeline.replay import parse_replay, replay_columns
@@ -42,6 +44,13 @@ def test_texts_of_invisible_characters_are_blank(tmp_path):
     write_pool(parts, tmp_path, Chunking("whole"))
     facts = pool_facts(tmp_path)
     assert (facts["blank_rows"], sum(facts["rows"])) == (len(INVISIBLE), 4)
+
+
+def test_all_that_unicode_calls_ignorable_is_invisible():
+    ignorable = re.compile(r"\p{Default_Ignorable_Code_Point}", re.VERSION1)
+    every = set(ignorable.findall("".join(map(chr, (*range(0xD800), *range(0xE000, 0x110000))))))
+    assert {"\U0001bca0", "\U0001d17a", "\u200b"} < every
+    assert every <= set(ALL_INVISIBLE)
 
 
 def test_labelled_rows_and_instructions_of_invisible_characters_are_blank(tmp_path):

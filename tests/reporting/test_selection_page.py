@@ -149,6 +149,10 @@ def test_one_domain_has_no_legend_of_domains():
     text = page(a_map(("only",)))
     assert "rows chosen / in the pool" not in text
     assert "only" not in text
+    colours = dict(re.findall(r"\.map \.mark\.(pool|selected), .* { color: (\S+);", text))
+    assert len(set(colours.values())) == 2  # where no domain needs them
+    assert 'class="map wide"' in text
+    assert 'class="map"' in page(a_map())
 
 
 @pytest.mark.parametrize(
@@ -179,4 +183,4 @@ def test_one_row_is_in_the_middle():
     point = Point(0.0, 0.0, "alone", "one")
     drawn = SelectionMap((point,), (point,), (point,), (1, 1, 1), None, 0, "tfidf_svd", {"one": 1})
     text = page(drawn)
-    assert len(re.findall(r'class="mark[^>]* x="380.0" y="285.0"', text)) == 3
+    assert len(re.findall(r'class="mark[^>]* x="590.0" y="285.0"', text)) == 3

@@ -16,7 +16,7 @@ import pytest
 
 import gotd
 from gotd.storage import files
-from gotd.storage.files import atomic_write, locked, write_json, write_text
+from gotd.storage.files import atomic_write, locked, remove_left_over, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -177,3 +177,32 @@ def test_what_a_killed_process_left_is_removed_by_the_next_write(tmp_path):
         kept.touch()
     write_text(path, "whole")
     assert {*tmp_path.iterdir()} == {path, mine, other, beside}
+
+
+def test_what_killed_commands_left_in_a_folder_is_removed(tmp_path):
+    """Only of processes that are gone: a lock that is held or new, and a live process, count."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    machine = files._MACHINE
+    gone = [tmp_path / f"weights.parquet.{machine}-{dead.pid}-7.part"]
+    kept = [
+        tmp_path / f"weights.parquet.{machine}-{os.getpid()}-7.part",
+        tmp_path / f"weights.parquet.00000000-{dead.pid}-7.part",
+        tmp_path / "mine.part",
+        tmp_path / "mine-7-8.part",
+        tmp_path / ".new.gotd.gotd-lock",
+    ]
+    for path in (*gone, *kept):
+        path.write_text("x")
+    for name in (".old.gotd.gotd", ".held.gotd.gotd", ".model.gotd"):
+        lock, part = tmp_path / f"{name}-lock", tmp_path / f"{name}-part"
+        part = tmp_path / f"{name}.part" if name == ".model.gotd" else part
+        lock.touch()
+        os.utime(lock, (1, 1))
+        part.mkdir()
+        (part / "rows.jsonl").write_text("x")
+        (kept if "held" in name else gone).extend((lock, part))
+    with locked(tmp_path / ".held.gotd.gotd-lock", wait=False):
+        os.utime(tmp_path / ".held.gotd.gotd-lock", (1, 1))
+        remove_left_over(tmp_path)
+    assert {*tmp_path.iterdir()} == {*kept}

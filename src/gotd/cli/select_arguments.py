@@ -81,7 +81,7 @@ def add_select(commands: Any, run: Any) -> None:
     add("--push", metavar="hub:OWNER/NAME", help="upload what was written, as a private data set")
     add("--plan", action="store_true", help="print what it would cost; nothing is written")
     add("--overwrite", action="store_true", help="replace what is in --out")
-    parser.set_defaults(run=run, usage_error=parser.error)
+    parser.set_defaults(run=run)
 
 
 def named_path(given: str) -> Path:

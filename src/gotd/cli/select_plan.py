@@ -12,6 +12,7 @@ from gotd.pipeline.amounts import Amount
 from gotd.pipeline.request import Request
 from gotd.planning.selection import SelectionPlan, Trials, steps_found
 from gotd.storage.artifacts import Store
+from gotd.storage.printing import printable
 
 MIB = 2**20
 
@@ -40,7 +41,7 @@ def print_selection_plan(
     trials = Trials(request, amounts, suffix, engine, weights)
     found = steps_found(request, Store(store), engine)
     for line in plan_lines(trials.plan(found), sorted(found), store):
-        print(line)
+        print(printable(line))
 
 
 def plan_lines(plan: SelectionPlan, found: Sequence[str], store: Path) -> list[str]:

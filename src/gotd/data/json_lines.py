@@ -179,7 +179,37 @@ def json_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield f"{path} line {number}", record
 
 
+ARRAY = "an array of objects, or one object a line"
 _READ_CHARS = 2**20
+
+
+def not_json(where: str, error: Exception, text: str, form: str) -> ValueError:
+    """Return the error for a text that is no JSON, with what is wrong with it.
+
+    Args:
+        where: Place of the text.
+        error: What the reader of JSON said.
+        text: The text, or its beginning.
+        form: What can be read.
+    """
+    if isinstance(error, RecursionError):
+        return ValueError(f"{where} is nested too deeply to be read; write values of fewer levels")
+    # A reader of JSON says no more of it than that it expected something else.
+    stop = error.pos if isinstance(error, json.JSONDecodeError) else 0
+    if "\0" in text[: stop + 1]:
+        return ValueError(
+            f"{where} holds a NUL character (byte 0), which JSON cannot; the file is damaged, or "
+            "no text: copy it again, or remove that character"
+        )
+    reason = first_line(error)
+    ended = isinstance(error, json.JSONDecodeError) and stop >= len(text.rstrip())
+    # What ends too early is wrong at its end, or in a string that does not end.
+    if ended or "Unterminated" in reason:
+        return ValueError(
+            f"{where} is not JSON that can be read ({reason}); the file may be cut off: "
+            f"write {form}"
+        )
+    return ValueError(f"{where} is not JSON that can be read ({reason}); write {form}")
 
 
 def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
@@ -200,25 +230,27 @@ def _json_values(path: Path) -> Iterator[tuple[int, Any]]:
                 ended = held[at] == "]"
                 at += 1
                 continue
-            problem = "it ends before its array does" if in_array and not ended else ""
+            problem = None
+            if in_array and not ended:
+                end = "it ends before its array does"
+                problem = json.JSONDecodeError(end, held, len(held))
             if at < len(held):
                 if ended:
                     raise ValueError(f"{path} goes on after its array; write one array a file")
                 try:
                     value, at = decode(held, at)
-                except (ValueError, RecursionError) as error:
-                    problem = first_line(error)
+                except RecursionError as error:
+                    raise not_json(f"{path} row {number + 1}", error, held, ARRAY) from error
+                except ValueError as error:
+                    problem = error
                 else:
                     number += 1
                     yield number, value
                     continue
             # As much again, so that a long value is not decoded for every piece of it.
             more = file.read(max(_READ_CHARS, len(held) - at))
-            if not more and problem:
-                raise ValueError(
-                    f"{path} row {number + 1} is not JSON that can be read ({problem}); the file "
-                    "may be cut off: write an array of objects, or one object a line"
-                )
+            if not more and problem is not None:
+                raise not_json(f"{path} row {number + 1}", problem, held, ARRAY)
             if not more:
                 return
             held, at = held[at:] + more, 0
@@ -246,10 +278,7 @@ def json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise ValueError(
-                f"{path} line {number} is not JSON that can be read ({first_line(error)}); "
-                "the file may be cut off: write one object a line"
-            ) from error
+            raise not_json(f"{path} line {number}", error, line, "one object a line") from error
         if not isinstance(record, dict):
             raise ValueError(
                 f"{path} line {number} holds a JSON {type(record).__name__}; "

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
-from gotd.storage.files import check_path, locked
+from gotd.storage.files import check_path, locked, remove_left_over
 
 MANIFEST, REPORT, PAGE, CARD = "manifest.json", "report.md", "report.html", "README.md"
 
@@ -108,6 +108,7 @@ class Output:
             except OSError as error:
                 raise cannot_write(error, self.folder) from error
             stack.callback(lock.unlink, missing_ok=True)
+            remove_left_over(self.folder.parent)
             old = self._beside("old")
             if old.exists() and not self.folder.exists():  # killed while it was replaced
                 old.rename(self.folder)

@@ -34,7 +34,7 @@ from gotd.reporting.selection_page import selection_page
 from gotd.selection_report.markdown import card, report, weights_report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
-from gotd.storage.files import atomic_write
+from gotd.storage.files import atomic_write, remove_left_over
 from gotd.storage.keys import identity
 from gotd.storage.model_files import model_identity
 from gotd.storage.progress import tick
@@ -159,6 +159,7 @@ def rows_to_write(prepared: Prepared, budgets: Budgets, weights: bool) -> int:
 def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
     """Write a file of weights that gets its name when the stack closes."""
     pool = WeightedPool(prepared)
+    remove_left_over(path.parent)
     with _naming("--weights", path):
         part = stack.enter_context(atomic_write(path))
         pool.write(part, file_suffix(path, "--weights"))
@@ -183,6 +184,7 @@ def file_suffix(path: Path, option: str) -> str:
 
 def _write_removed(prepared: Prepared, path: Path) -> None:
     suffix, option = file_suffix(path, "--removed"), "--removed"
+    remove_left_over(path.parent)
     with _naming(option, path), atomic_write(path) as part, open_writer(part, suffix) as writer:
         for table in prepared.removed():
             writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
@@ -292,6 +294,7 @@ def describe(prepared: Prepared, command: str) -> dict[str, Any]:
         },
         "inputs": {side: prepared.steps[side].parameters["parts"] for side in SIDES},
         "rows": {side: sum(pools[side]["rows"]) for side in SIDES},
+        "competing_rows": prepared.competing,
         "blank_rows": {side: pools[side]["blank_rows"] for side in SIDES},
         "short_rows": {side: pools[side].get("short_rows", 0) for side in SIDES},
         "left_out_rows": prepared.left_out,

@@ -10,11 +10,15 @@ from gotd.selection_report.measures import excerpt
 
 WIDTH, HEIGHT, MARGIN = 760, 570, 14
 """Size of the map, in the units of its drawing."""
+ALONE_WIDTH = 1180
+"""Width of a map that has no list of domains beside it."""
 
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7")
 """Hues that colour-blind readers can tell apart (Okabe and Ito, 2008); black is the target's."""
 
 OTHERS = "#767676"
+POOL, SELECTED = COLOURS[0], COLOURS[3]
+"""Of the kinds, where colours stand for no domain."""
 NAMED_DOMAINS = 11
 """Domains with an entry of their own: circles and triangles in each of the colours."""
 
@@ -29,14 +33,16 @@ def layout(sampled: SelectionMap, selected: Mapping[str, int]) -> dict[str, Any]
         selected: Rows of each domain of the selection.
 
     Returns:
-        ``width`` and ``height``; for each of ``pool``, ``selected`` and ``target`` its marks in
+        ``width`` and ``height``; ``by_kind``, the colours of pool and selection where these stand
+        for no domain, else ``None``; for each of ``pool``, ``selected`` and ``target`` its marks in
         the order of drawing; ``colours`` by the number of a domain, and the entries of the
         legend, ``kinds`` and ``domains`` (empty if there is one domain alone).
     """
     pool = sampled.domains
     names = _named(selected, pool)
     has_domains = len(pool) > 1
-    place = _placer([*sampled.pool, *sampled.target, *sampled.selected])
+    width = WIDTH if has_domains else ALONE_WIDTH
+    place = _placer([*sampled.pool, *sampled.target, *sampled.selected], width)
     numbers = {name: number for number, name in enumerate(names)} if has_domains else {}
     others = len(numbers)
 
@@ -55,8 +61,9 @@ def layout(sampled: SelectionMap, selected: Mapping[str, int]) -> dict[str, Any]
 
     colours = [COLOURS[number % len(COLOURS)] for number in range(len(numbers))]
     return {
-        "width": WIDTH,
+        "width": width,
         "height": HEIGHT,
+        "by_kind": None if has_domains else {"pool": POOL, "selected": SELECTED},
         "pool": marks("pool", sampled.pool),
         "selected": marks("selected", sampled.selected),
         "target": marks("target", sampled.target),
@@ -121,16 +128,16 @@ def _label(kind: str, point: Point, has_domains: bool) -> str:
     return " · ".join(parts)
 
 
-def _placer(points: Sequence[Point]) -> Callable[[Point], tuple[float, float]]:
+def _placer(points: Sequence[Point], width: int) -> Callable[[Point], tuple[float, float]]:
     """Return a function from a point to its place, with one scale for both axes."""
     xs, ys = [point.x for point in points], [point.y for point in points]
     spans = max(xs) - min(xs), max(ys) - min(ys)
-    room = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN
+    room = width - 2 * MARGIN, HEIGHT - 2 * MARGIN
     scale = min((one / span for one, span in zip(room, spans, strict=True) if span), default=0.0)
     middle = (max(xs) + min(xs)) / 2, (max(ys) + min(ys)) / 2
 
     def place(point: Point) -> tuple[float, float]:
         x, y = point.x - middle[0], point.y - middle[1]
-        return round(WIDTH / 2 + scale * x, 1), round(HEIGHT / 2 - scale * y, 1)
+        return round(width / 2 + scale * x, 1), round(HEIGHT / 2 - scale * y, 1)
 
     return place

@@ -24,7 +24,8 @@ from gotd.selection_report.map_rows import SelectionMap
 
 _READING = (
     "Each mark is a row. Marks that are near each other have similar texts, as far as two "
-    "dimensions can show it. Crosses are the target; marks with an outline were chosen."
+    "dimensions can show it. Black crosses are the target, marks with a dark outline were chosen, "
+    "and small pale dots are the pool."
 )
 _NUMBER = re.compile(r"[\d.,%()e+\-\s]*")
 

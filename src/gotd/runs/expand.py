@@ -102,7 +102,7 @@ def resolve(overrides: Sequence[str]) -> list[str]:
                 f"{override}: a list in brackets chooses the last entry alone; write "
                 f"{key}={value.strip('[]').replace(' ', '')}"
             )
-        if is_run_only(override) and not key.startswith("hydra") and is_sweep(override):
+        if is_run_only(override) and is_sweep(override):
             raise SweepError(
                 f"{override}: {key} changes no result, so it is not an axis of a sweep; give one "
                 "value"

@@ -28,7 +28,7 @@ from gotd.reporting.render import escape_markdown
 from gotd.runs.expand import expand
 from gotd.storage.artifacts import MANIFEST, Step
 from gotd.storage.environment import versions
-from gotd.storage.files import TEMPORARY, locked, rename_durably
+from gotd.storage.files import TEMPORARY, locked, remove_left_over, rename_durably
 from gotd.storage.hub_requests import asked
 from gotd.training.lora import ADAPTER_FOLDER
 
@@ -136,6 +136,7 @@ def _filling(out: Path) -> Iterator[Path]:
             stack.callback(lock.unlink, missing_ok=True)
             if out.exists():
                 raise FileExistsError(f"{out} exists; choose a new folder")
+            remove_left_over(out.parent)
             stack.callback(shutil.rmtree, part, ignore_errors=True)
             shutil.rmtree(part, ignore_errors=True)  # of a killed run
             yield part

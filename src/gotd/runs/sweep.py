@@ -90,7 +90,7 @@ def _run(experiment: str, given: Sequence[str]) -> int:
         print(printable(f"{experiment}: {error}"), file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
-        print(f"{experiment}: interrupted; the same command resumes", file=sys.stderr)  # noqa: T201
+        print(printable(f"{experiment}: interrupted; the same command resumes"), file=sys.stderr)  # noqa: T201
         return 130
 
 
@@ -196,9 +196,9 @@ def report(
         line = f"failed: {axes['task']} {axes['arm']} seed {axes['seed']}: {message}"
         console.print(printable(line), markup=False)
     missing = cells - len(records)
+    said = f"{len(records) - len(failed)} cells done, {len(failed)} failed, {missing} missing"
     console.print(
-        f"{len(records) - len(failed)} cells done, {len(failed)} failed, {missing} missing"
-        f"{left_out}; report: {folder}",
+        printable(f"{said}{left_out}; report: {folder}"),
         markup=False,
         soft_wrap=True,
     )

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.data.columns import string_ids
-from gotd.selection_report.markdown import brief, plain, section
+from gotd.selection_report.markdown import brief, cell, code, section, value_cell
 from gotd.selection_report.measures import QUANTILES, jaccard
 
 PREFIX = "gotd_"
@@ -60,9 +60,9 @@ def compare(one: Path, other: Path, first: int = 5) -> str:
     both = _read(one), _read(other)
     if both[0].name == both[1].name:
         both = replace(both[0], name=str(one)), replace(both[1], name=str(other))
-    names = [plain(selection.name) for selection in both]
+    names = [cell(selection.name) for selection in both]
     parts = [
-        f"# {names[0]} and {names[1]}",
+        f"# {code(both[0].name)} and {code(both[1].name)}",
         _sizes(both, names),
         _domains(both, names),
         _lengths(both, names),
@@ -162,7 +162,7 @@ def _domains(both: Pair, names: Sequence[str]) -> str:
     rows.sort(key=lambda row: (-abs(row[1] - row[2]), row[0]))
     left_out = len(rows) - MOST_DOMAINS
     note = f"{left_out:,} more differ less." if left_out > 0 else ""
-    cells = [(plain(name), f"{a:,}", f"{b:,}") for name, a, b in rows[:MOST_DOMAINS]]
+    cells = [(cell(name), f"{a:,}", f"{b:,}") for name, a, b in rows[:MOST_DOMAINS]]
     return section("By domain", ("domain", *names), cells, note)
 
 
@@ -183,8 +183,11 @@ def _only(one: StoredSelection, other: StoredSelection, first: int) -> str:
         return ""
     head = ("rank", "id", "domain", "text")
     shown = pd.DataFrame(alone, columns=list(head)).head(first).fillna("")
-    cells = [[plain(str(cell)) for cell in row] for row in shown.itertuples(index=False)]
-    return section(f"Only in {plain(one.name)}", head, cells)
+    cells = [
+        [str(rank), *(cell(str(value)) for value in values)]
+        for rank, *values in shown.itertuples(index=False)
+    ]
+    return section(f"Only in {code(one.name)}", head, cells)
 
 
 def _differences(both: Pair, names: Sequence[str]) -> str:
@@ -200,7 +203,7 @@ def _differences(both: Pair, names: Sequence[str]) -> str:
     if not a or not b:
         return ""
     rows = [
-        (plain(path), *map(plain, _shown(a.get(path), b.get(path))))
+        (cell(path), *map(value_cell, _shown(a.get(path), b.get(path))))
         for path in {**a, **b}
         if a.get(path) != b.get(path)
     ]

@@ -6,7 +6,7 @@ selections are compared at an equal budget.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 SHORT, REPEATED, UNREADABLE, ONE_DOMAIN = "short", "repeated", "unreadable", "one domain"
@@ -34,18 +34,19 @@ EXPLAINED = {
 """What each flag says, for the notes of tables."""
 
 
-def flags(report: Mapping[str, Any]) -> dict[str, str]:
+def flags(report: Mapping[str, Any], named: Callable[[str], str] = str) -> dict[str, str]:
     """Return the flags of a selection, each with one sentence.
 
     Args:
         report: The selection's measures, as `gotd.pipeline.ranked_pool.SelectedRows.summary`
             returns them. What an older report lacks is not looked at.
+        named: Returns how the name of a domain is shown.
     """
     found = {
         SHORT: _short(report),
         REPEATED: _repeated(report),
         UNREADABLE: _unreadable(report),
-        ONE_DOMAIN: _one_domain(report),
+        ONE_DOMAIN: _one_domain(report, named),
     }
     return {name: sentence for name, sentence in found.items() if sentence}
 
@@ -93,7 +94,7 @@ def _unreadable(report: Mapping[str, Any]) -> str:
     return counts and f"The encoder knows no word of {counts}, so they had no influence."
 
 
-def _one_domain(report: Mapping[str, Any]) -> str:
+def _one_domain(report: Mapping[str, Any], named: Callable[[str], str]) -> str:
     domains, rows = report.get("domains") or {}, report["rows"]
     name = max(domains, key=domains.__getitem__, default=None)
     expected = (report.get("expected_domains") or {}).get(name)
@@ -106,6 +107,6 @@ def _one_domain(report: Mapping[str, Any]) -> str:
         return ""
     known = "" if target is None else f" and {100 * target:.0f} % of the target"
     return (
-        f"{100 * share:.0f} % of the rows are of {name}, which is {100 * pool:.0f} % of the "
+        f"{100 * share:.0f} % of the rows are of {named(name)}, which is {100 * pool:.0f} % of the "
         f"pool{known}; that is right only if the target needs nothing else."
     )

@@ -1,10 +1,13 @@
 """A selection on one page of Markdown, and the data card that goes with it.
 
 The texts are the templates ``report.md.jinja`` and ``card.md.jinja`` beside this module.
+Names and texts of others are shown as code: nothing in it is interpreted, and who reads the
+file itself sees them as they are.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -13,10 +16,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from gotd.selection_report.measures import EXCERPT_CHARS, plain_excerpt
+from gotd.selection_report.flags import flags
+from gotd.selection_report.meanings import MEANINGS
+from gotd.selection_report.measures import EXCERPT_CHARS, excerpt
 from gotd.selection_report.opening import opening
+from gotd.storage.printing import printable
 
-MOST_DOMAINS, MOST_NAMES, MOST_VALUES = 30, 30, 3
+MOST_DOMAINS, MOST_NAMES, MOST_VALUES, NAME_CHARS = 30, 30, 3, 80
 
 
 def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any]]) -> str:
@@ -31,10 +37,12 @@ def report(manifest: Mapping[str, Any], summaries: Mapping[int, Mapping[str, Any
         "blank": sum(manifest["blank_rows"].values()),
         "unreadable": manifest["unreadable_rows"],
         "short": sum(manifest["short_rows"].values()),
-        "opening": opening(manifest, summaries[max(summaries)]),
+        "opening": opening(manifest, summaries[max(summaries)], _name),
         "certificate": {k: v for k, v in diagnostics if isinstance(v, int | float | str)},
     }
-    return _render("report", manifest, summaries, **given)
+    unreadable = {"unreadable_rows": manifest["unreadable_rows"]}
+    flagged = {n: {**s, "flags": flags({**s, **unreadable}, _name)} for n, s in summaries.items()}
+    return _render("report", manifest, flagged, **given)
 
 
 def weights_report(manifest: Mapping[str, Any]) -> str:
@@ -79,17 +87,26 @@ def _render(
 
 @cache
 def _templates() -> Environment:
-    """Return the templates; what they show of the data goes through the filter ``plain``."""
-    templates = Environment(  # noqa: S701 - Markdown, in which `plain` escapes HTML, too
+    """Return the templates; what they show of the data goes through ``code`` or ``cell``."""
+    templates = Environment(  # noqa: S701 - Markdown, in which nothing in code is interpreted
         loader=PackageLoader("gotd.selection_report", ""),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    commas = "{:,}".format
-    templates.filters |= {"brief": brief, "commas": commas, "escaped": _escaped, "plain": plain}
-    templates.globals |= {"most_domains": MOST_DOMAINS, "most_names": MOST_NAMES}
+    templates.filters |= {
+        "brief": brief,
+        "cell": cell,
+        "code": code,
+        "commas": "{:,}".format,
+        "typed": _typed,
+        "unescaped": html.unescape,
+        "value": value_cell,
+        "yaml_string": _yaml_string,
+    }
+    constants = {"meanings": MEANINGS, "most_domains": MOST_DOMAINS, "most_names": MOST_NAMES}
+    templates.globals |= constants
     return templates
 
 
@@ -108,14 +125,43 @@ def brief(value: Any) -> str:
     return json.dumps(value)
 
 
-def plain(text: str, length_chars: int = EXCERPT_CHARS) -> str:
-    """Cut a text to one line that neither Markdown nor HTML will interpret."""
-    return _escaped(plain_excerpt(text, length_chars))
+def code(text: str, length_chars: int = EXCERPT_CHARS) -> str:
+    """Cut a text to one line of code, in which neither Markdown nor HTML is interpreted."""
+    return _fenced(excerpt(text, length_chars))
 
 
-def _escaped(line: str) -> str:
-    """Escape what Markdown would interpret in a line that is already safe for HTML."""
-    return re.sub(r"([\\`*_\[\]|~!])", r"\\\1", line)
+def cell(text: str, length_chars: int = EXCERPT_CHARS) -> str:
+    """Cut a text to one line of code in a table, where a bar would end the cell."""
+    return code(text, length_chars).replace("|", "\\|")
+
+
+def value_cell(text: str) -> str:
+    """Return a value as it stands in a table: numbers and truth values as they are, else code."""
+    return text if re.fullmatch(r"[-+]?[\d.,]+(e[-+]?\d+)?|true|false", text) else cell(text)
+
+
+def _yaml_string(name: str) -> str:
+    """Return a name as YAML has it, in quotes unless it is simple; JSON is YAML."""
+    return name if re.fullmatch(r"[\w./-]*[A-Za-z][\w./-]*", name) else json.dumps(name)
+
+
+def _name(text: str) -> str:
+    return code(text, NAME_CHARS)
+
+
+def _typed(command: str) -> str:
+    """Return a command as code, of its full length."""
+    return _fenced(printable(command))
+
+
+def _fenced(line: str) -> str:
+    """Return a line between more backticks than stand together in it; nothing for nothing."""
+    if not line:
+        return ""
+    together = {len(run) for run in re.findall("`+", line)}
+    fence = "`" * next(n for n in range(1, len(together) + 2) if n not in together)
+    space = " " if "`" in (line[0], line[-1]) else ""
+    return f"{fence}{space}{line}{space}{fence}"
 
 
 def section(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 VERY_SHORT_CHARS = 20
@@ -15,28 +15,44 @@ NOTHING_WRONG = (
 )
 
 
-def opening(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> list[str]:
-    """Return the three sentences, in plain text.
+Named = Callable[[str], str]
+
+
+def opening(
+    manifest: Mapping[str, Any], summary: Mapping[str, Any], named: Named = str
+) -> list[str]:
+    """Return the three sentences.
 
     Args:
         manifest: What is recorded about the run.
         summary: What was chosen (`SelectedRows.summary`), for the largest budget.
+        named: Returns how the name of a method or domain is shown.
     """
-    return [_selected(manifest, summary), _difference(summary), _concerns(manifest, summary)]
+    return [
+        _selected(manifest, summary, named),
+        _difference(summary, named),
+        _concerns(manifest, summary),
+    ]
 
 
-def _selected(manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    rows, pool = summary["rows"], manifest["rows"]["candidates"]
+def _selected(manifest: Mapping[str, Any], summary: Mapping[str, Any], named: Named) -> str:
+    rows, read = summary["rows"], manifest["rows"]["candidates"]
+    competing = manifest.get("competing_rows", read)
+    pool = f"{read:,} candidates"
+    if competing < read:
+        pool = f"{competing:,} candidates that competed ({read:,} were read)"
     domains = sorted(summary["domains"].items(), key=lambda item: (-item[1], item[0]))
-    named = ", ".join(f"{name} ({_percent(n, rows)})" for name, n in domains[:NAMED_DOMAINS])
+    sources = ", ".join(
+        f"{named(name)} ({_percent(n, rows)})" for name, n in domains[:NAMED_DOMAINS]
+    )
     more = f" and {len(domains) - NAMED_DOMAINS:,} others" if len(domains) > NAMED_DOMAINS else ""
     return (
-        f"{manifest['request']['method']} chose {rows:,} of {pool:,} candidates for "
-        f"{manifest['rows']['target']:,} target texts, from {named}{more}."
+        f"{named(manifest['request']['method'])} chose {rows:,} of {pool} for "
+        f"{manifest['rows']['target']:,} target texts, from {sources}{more}."
     )
 
 
-def _difference(summary: Mapping[str, Any]) -> str:
+def _difference(summary: Mapping[str, Any], named: Named) -> str:
     parts = []
     if cover := summary.get("coverage"):
         nearer = 100 * (1 - cover["mean_distance"] / max(cover["mean_distance_random"], 1e-12))
@@ -49,7 +65,7 @@ def _difference(summary: Mapping[str, Any]) -> str:
     excess = {name: n - expected.get(name, 0.0) for name, n in summary["domains"].items()}
     if len(expected) > 1 and (name := max(excess, key=lambda one: excess[one])):
         ratio = summary["domains"][name] / max(expected.get(name, 0.0), 1e-12)
-        parts.append(f"{name} has {ratio:.1f} times as many rows")
+        parts.append(f"{named(name)} has {ratio:.1f} times as many rows")
     lengths = summary["length_chars"]
     parts.append(
         f"the median length is {lengths['selected']['q50']:,.0f} characters "

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
-import glob
 import hashlib
 import json
 import logging
 import os
 import platform
+import re
+import shutil
 import threading
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,10 @@ _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 """What tells the processes of this machine from those of others that share a disk."""
 TEMPORARY = ".part"
 """Suffix of a file or folder that is not finished."""
+OUTPUT_LOCK = ".gotd-lock"
+"""End of the name of the lock of an output, beside it and hidden."""
+JUST_MADE_S = 2.0
+"""A lock so young may be of a command that starts."""
 MOST_NAME_BYTES = 200
 """Longest name; the systems have 255 bytes, and names here get endings."""
 
@@ -74,7 +80,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
         OSError: If the folder cannot be written or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    _remove_abandoned(path.parent, path.name)
     owner = f"{_MACHINE}-{os.getpid()}-{threading.get_native_id()}"
     part = path.with_name(f"{path.name}.{owner}{TEMPORARY}")
     try:
@@ -85,12 +91,39 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Delete unfinished versions of a file that killed processes of this machine left."""
-    for part in path.parent.glob(f"{glob.escape(path.name)}.{_MACHINE}-*{TEMPORARY}"):
-        process = part.name.removesuffix(TEMPORARY).split("-")[-2]
-        if process.isdigit() and not _is_running(int(process)):
-            part.unlink(missing_ok=True)
+def remove_left_over(folder: Path) -> None:
+    """Delete what killed commands left in a folder: unfinished outputs, files and locks.
+
+    A command that runs holds the lock of its output, and its files have its number. What of
+    another machine or user cannot be judged or deleted stays.
+    """
+    _remove_abandoned(folder, "")
+    for lock in folder.glob(f".*{OUTPUT_LOCK}"):
+        with suppress(OSError):
+            # A run that starts has made the file, and locks it at once.
+            if time.time() - lock.stat().st_mtime < JUST_MADE_S:
+                continue
+            with locked(lock, wait=False):
+                stem = lock.name.removesuffix("-lock")
+                for part in (f"{stem}-part", f"{stem}{TEMPORARY}"):
+                    shutil.rmtree(lock.with_name(part), ignore_errors=True)
+                lock.unlink(missing_ok=True)
+
+
+def _remove_abandoned(folder: Path, name: str) -> None:
+    """Delete unfinished versions of a file, or of all, that killed processes of this machine left.
+
+    Args:
+        folder: Where it is.
+        name: Of the file; empty for all.
+    """
+    any_or_one = re.escape(name) or ".*"
+    form = re.compile(rf"{any_or_one}\.{_MACHINE}-(\d+)-\d+{re.escape(TEMPORARY)}", re.DOTALL)
+    for part in folder.glob(f"*.{_MACHINE}-*{TEMPORARY}"):
+        match = form.fullmatch(part.name)
+        if match and not _is_running(int(match[1])):
+            with suppress(OSError):  # of another user
+                part.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:

@@ -64,11 +64,15 @@ class Where:
         self._numeric: set[Path] = set()
         self._types: dict[Path, pa.DataType] = {}
         self._texts: dict[Path, list[int]] = {}  # values and numbers among them
+        self._fields: dict[Path, pa.DataType | None] = {}  # type of a column without the field
+        if not text.strip():
+            raise ValueError(f"--where is empty; {_ALLOWED}, or leave the option out")
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            reason = getattr(error, "msg", "") or first_line(error)
             raise ValueError(
-                f"--where {shown(text)} cannot be read ({error}); {_ALLOWED}"
+                f"--where {shown(text)} cannot be read ({reason}); {_ALLOWED}"
             ) from error
         if sum(1 for _ in ast.walk(tree)) > MOST_NODES:
             raise ValueError(f"--where has more than {MOST_NODES:,} parts; make it shorter")
@@ -118,9 +122,24 @@ class Where:
                     f"{texts:,} values is one; put the number in quotes to compare texts"
                 )
 
+    def check_fields(self) -> None:
+        """Check that a field that is named was one of the objects of some row.
+
+        Raises:
+            ValueError: If no row has it.
+        """
+        for path, kind in self._fields.items():
+            if kind is not None:
+                raise ValueError(
+                    f"--where: no candidate has a field {'.'.join(path)!r}; column {path[0]!r} "
+                    f"holds {kind}"
+                )
+
     def _column(self, rows: pa.Table, path: Path) -> pa.Array:
         """Return the values of a column, or of a field of its objects, as they are compared."""
         column = _values_at(rows, path)
+        if len(path) > 1 and path[0] in rows.column_names and self._fields.get(path, True):
+            self._fields[path] = _type_without(rows, path, column)
         if column is None or pa.types.is_null(column.type):
             # Without any value it has the type of what it is compared with.
             return pa.nulls(rows.num_rows, self._types.get(path, pa.bool_()))
@@ -252,6 +271,13 @@ def _values_at(rows: pa.Table, path: Path) -> pa.Array | None:
     return column
 
 
+def _type_without(rows: pa.Table, path: Path, field: pa.Array | None) -> pa.DataType | None:
+    """Return the type of a column in which no row has a field; ``None`` if one may have it."""
+    kind = rows[path[0]].type
+    known = field is not None and (kind != JSON_TEXT or field.null_count < len(field))
+    return None if known or pa.types.is_null(kind) else kind
+
+
 def comparable(column: pa.Array) -> pa.Array:
     """Return values in a type that constants of a condition have.
 
@@ -310,6 +336,7 @@ def leave_out_filtered(left_out: LeftOut, where: Where, parts: Sequence[Part]) -
         raise ValueError(
             f"--where: the candidates have no column {missing[0]!r}; they have {', '.join(names)}"
         )
+    where.check_fields()
     where.check_numbers()
     hashes = np.sort(np.concatenate(refused))
     for end, shard in zip(left_out.ends, left_out.shards, strict=True):

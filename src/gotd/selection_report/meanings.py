@@ -1,0 +1,47 @@
+"""What the values mean that methods report, in words for the reader of a report."""
+
+from __future__ import annotations
+
+MEANINGS = {
+    "candidate_ngrams": "word pairs and words of the candidates that were counted",
+    "candidate_words": "words of the candidates that were counted",
+    "certified_precision": "arithmetic in which the marginal error was measured",
+    "converged": "whether the solver reached its tolerance",
+    "distinct_rows": "different rows among those chosen",
+    "domain": "the domain of the rows",
+    "epsilon_absolute": "regularisation in units of the cost",
+    "epsilon_relative": "regularisation as a share of the mean cost (--epsilon)",
+    "filtered_rows": "candidates that the quality filter put last",
+    "hash": "how words were mapped to numbers",
+    "kernel_width": "distance at which two texts count as similar",
+    "last_neighbour": "rank of the last row among the neighbours of its target",
+    "marginal_error": "how far the solution is from serving all targets equally; 0 is exact, 2 the "
+    "most",
+    "mean_cost": "mean cost between a candidate and a target text",
+    "mean_words": "mean words of a candidate",
+    "neighbours_exhausted": "whether more neighbours would have been used",
+    "neighbours_fetched": "nearest candidates kept for each target text",
+    "neighbours_per_target": "nearest candidates kept for each target text",
+    "neighbours_used": "most neighbours that were used for one target text",
+    "passes": "times that the solver read all candidates",
+    "passes_of_all_clusters": "times that the solver read all candidates",
+    "passes_of_all_steps": "times that the solver read all candidates",
+    "pool_rows": "candidates that the method learnt from",
+    "precision": "arithmetic of the solver",
+    "proof_passes": "more passes, which bounded the error of the scores",
+    "reference_rows": "candidates that the solver held in memory",
+    "rounding_error": "part of the marginal error that is rounding, estimated",
+    "rounds": "rows that were chosen one after another",
+    "rows_with_mass": "candidates that can be chosen",
+    "score_rounding": "largest rounding error of a score",
+    "score_uncertainty": "bound of the error of all scores",
+    "searches": "searches through all candidates",
+    "solver": "how the transport problem was solved",
+    "steps": "parts in which the rows were chosen",
+    "target_ngrams": "word pairs and words of the target that were counted",
+    "target_rows": "target texts that the method learnt from",
+    "target_words": "words of the target that were counted",
+    "transport_cost": "value of the transport problem; lower means that the pool is nearer",
+    "turns": "turns in which each target text chose a row",
+}
+"""By name. What is not here has no meaning beside its value, and an empty cell in the report."""
