@@ -166,6 +166,24 @@ def test_what_is_no_selection_is_one_line(capsys, tmp_path, make, says):
     assert "no selection at" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".csv", ".hf"])
+def test_every_format_of_an_output_is_read(given, tmp_path, suffix):
+    pages = []
+    for kind in (".parquet", suffix):
+        for name, seed in (("one", "0"), ("other", "1")):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            out = str(tmp_path / kind / f"{name}{kind}")
+            more = ("--budget", "40", "--method", "random", "--seed", seed)
+            assert main(given.arguments("--out", out, *more)) == 0
+        files = [tmp_path / kind / f"{name}{kind}" for name in ("one", "other")]
+        pages.append(compare(*files))
+        # The folder of the reports stands for the file beside it.
+        folders = [tmp_path / kind / f"{name}.gotd" for name in ("one", "other")]
+        assert compare(*folders).replace(".gotd", kind) == pages[-1]
+    assert pages[1].replace(suffix, ".parquet") == pages[0]
+    assert "| `request.seed` | 0 | 1 |" in pages[0]
+
+
 def test_files_with_the_original_columns_are_compared_by_gotd_s_own(given, tmp_path):
     for name, seed in (("one", "0"), ("other", "1")):
         out = str(tmp_path / f"{name}.parquet")

@@ -139,7 +139,7 @@ def add_diff(commands: Any, run: Any) -> None:
         "diff",
         help="two selections, side by side",
         description="Compare two selections: folders of gotd select or of an experiment "
-        "(artifacts/selection/…), or Parquet files with a column id.",
+        "(artifacts/selection/…), or files of rows with ids.",
     )
     parser.add_argument("one", type=named_path)
     parser.add_argument("other", type=named_path)

@@ -14,10 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from gotd.data.columns import string_ids
+from gotd.data.files import kind_of
+from gotd.data.readers import all_columns
 from gotd.selection_report.markdown import brief, cell, code, section, value_cell
 from gotd.selection_report.measures import QUANTILES, jaccard
 
-PREFIX = "gotd_"
+PREFIX, MANIFEST = "gotd_", "manifest.json"
+COMPARED = ("id", "rank", "text", "domain", "replay")
+"""Columns that are read, alone or with the prefix."""
 MOST_DOMAINS, MOST_DIFFERENCES = 30, 40
 
 _EXPECTED = ("request", "inputs", "rows", "diagnostics", "parameters", "name", "versions")
@@ -46,7 +50,7 @@ def compare(one: Path, other: Path, first: int = 5) -> str:
     """Compare two selections.
 
     Args:
-        one: A folder of ``gotd select`` or of an experiment, or a Parquet file.
+        one: A folder of ``gotd select`` or of an experiment, or a file of rows.
         other: Another.
         first: Rows to show of what only one of them took.
 
@@ -75,8 +79,8 @@ def compare(one: Path, other: Path, first: int = 5) -> str:
 
 def _read(path: Path) -> StoredSelection:
     if not path.exists():
-        raise FileNotFoundError(f"no selection at {path}; give a folder or a Parquet file")
-    files = [path] if path.is_file() else sorted(path.glob("select*.parquet"))
+        raise FileNotFoundError(f"no selection at {path}; give a folder or a file of rows")
+    files = _files(path)
     if not files:
         raise FileNotFoundError(
             f"{path} holds no selection: no selected.parquet and no selection.parquet"
@@ -85,11 +89,59 @@ def _read(path: Path) -> StoredSelection:
         names = ", ".join(str(file) for file in files)
         raise ValueError(f"{path} holds {len(files)} budgets; name one file: {names}")
     file = files[0]
+    return StoredSelection(path.name or str(path), _columns(_rows(file), file), _manifest(file))
+
+
+def _files(path: Path) -> list[Path]:
+    """Return the files of rows of a selection, one for each budget."""
+    if path.is_file() or _is_dataset(path):
+        return [path]
+    if found := sorted(path.glob("select*.parquet")):
+        return found
+    # The reports of a file have a folder of their own, beside it.
+    named = _read_manifest(path / MANIFEST).get("files", {}) if _has_manifest(path) else {}
+    return [place for name in named if (place := path.with_name(name)).exists()]
+
+
+def _is_dataset(path: Path) -> bool:
+    return (path / "dataset_info.json").is_file()
+
+
+def _has_manifest(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
+
+
+def _rows(file: Path) -> pa.Table:
+    """Read the columns that are compared, from a file in any format of an output."""
+    parts = sorted(file.glob("*.arrow")) if _is_dataset(file) else [file]
+    kind = "arrow" if _is_dataset(file) else kind_of(file)
+    if kind == "parquet":
+        try:
+            return pq.read_table(file)
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file} is damaged or not Parquet; copy it again") from error
+    tables = [
+        table.select([name for name in table.column_names if name.removeprefix(PREFIX) in COMPARED])
+        for part in parts
+        for table in all_columns(part)
+    ]
+    rows = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    if kind != "csv":
+        return rows
+    # All columns of CSV are texts.
+    for number, name in enumerate(rows.column_names):
+        if name.removeprefix(PREFIX) == "rank":
+            rows = rows.set_column(number, name, _whole_numbers(rows[name]))
+        elif name.removeprefix(PREFIX) == "replay":
+            rows = rows.set_column(number, name, pc.equal(rows[name].fill_null(""), "true"))
+    return rows
+
+
+def _whole_numbers(texts: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
-        rows = pq.read_table(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file} is damaged or not Parquet; copy it again") from error
-    return StoredSelection(path.name or str(path), _columns(rows, file), _manifest(file))
+        return texts.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return texts
 
 
 def _columns(rows: pa.Table, file: Path) -> pd.DataFrame:
@@ -118,12 +170,16 @@ def _columns(rows: pa.Table, file: Path) -> pd.DataFrame:
 
 
 def _manifest(file: Path) -> dict[str, Any]:
-    path = file.with_name("manifest.json")
-    beside = file.with_suffix(".gotd") / "manifest.json"
-    if beside.is_file():
-        path = beside
-    if not path.is_file():
-        return {}
+    """Return what was recorded about a file of rows; empty if there is nothing."""
+    for folder in file.parent.glob("*.gotd"):
+        if file.name.startswith(folder.stem) and _has_manifest(folder):
+            manifest = _read_manifest(folder / MANIFEST)
+            if file.name in manifest.get("files", {}):
+                return manifest
+    return _read_manifest(file.with_name(MANIFEST)) if _has_manifest(file.parent) else {}
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text("utf-8"))
     except (ValueError, OSError, RecursionError):
