@@ -47,15 +47,20 @@ $(STAMP): pyproject.toml constraints.txt
 	  $(UV) pip install --quiet --python $(PY) --torch-backend=auto torch==$(TORCH_VERSION) || { \
 	  echo "PyTorch's index cannot be reached; taking torch from PyPI, with CUDA on Linux"; \
 	  $(PIP) torch==$(TORCH_VERSION); }); }
-	@echo 'installing gotd and what it needs: two or three minutes'
+	@echo 'installing gotd and what it needs: minutes, most of them for downloads'
 	@$(PIP) -c constraints.txt -e '.[demo,dev]'
 	@$(PY) -m pip check
+	@echo 'gotd is installed; source $(VENV)/bin/activate'
 	@touch $@
 
 test: $(STAMP) ## run the tests (under ten minutes on two cores)
 	$(PY) -m pytest -m "not slow" -n 2 $(ARGS)
 
-test-slow: $(STAMP) ## run the tests that take longer
+$(VENV)/.kernels: $(STAMP)
+	@$(PIP) -c constraints.txt -e '.[demo,dev,kernels]'
+	@touch $@
+
+test-slow: $(VENV)/.kernels ## run the tests that take longer
 	$(PY) -m pytest -m "slow and not faults" -n 2 $(ARGS)
 
 test-faults: $(STAMP) ## disturb runs at a sample of their file operations (FULL=1: at all)
@@ -63,7 +68,7 @@ test-faults: $(STAMP) ## disturb runs at a sample of their file operations (FULL
 	FAULTS_TABLE=build/faults.jsonl $(PY) -m pytest -m faults -n 2 --dist worksteal --durations=10 $(ARGS); \
 	  status=$$?; $(PY) tests/support/fault_table.py build/faults.jsonl $(WRITE); exit $$status
 
-mutants: $(STAMP) ## change one place of the code at a time (SAMPLE=200) and run its tests
+mutants: $(VENV)/.kernels ## change one place of the code at a time (SAMPLE=200) and run its tests
 	$(PY) tests/support/mutants.py --sample $(SAMPLE) $(ARGS)
 
 lint: $(STAMP) ## run ruff (lint and format) and pyright
@@ -145,7 +150,7 @@ bench: $(VENV)/.bench ## compare speed with other packages (BENCH='transport dsi
 lock: $(STAMP) ## write versions and hashes of all that is installed (no addresses)
 	@echo torch==$(TORCH_VERSION) > $(VENV)/torch.txt
 	$(UV) pip compile --quiet pyproject.toml --universal --python-version 3.11 --generate-hashes \
-	  --extra demo --extra dev --extra docs --extra harness --extra ray --extra remote --extra slurm \
+	  --extra demo --extra dev --extra docs --extra harness --extra kernels --extra ray --extra remote --extra slurm \
 	  -c constraints.txt -c $(VENV)/torch.txt --no-emit-index-url --no-header --no-annotate \
 	  -o $(LOCK)
 

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import gotd
+from gotd.cli import compare
 from gotd.cli.main import main
 
 TINY = [
@@ -204,6 +205,24 @@ def test_mistakes_are_one_line_before_anything_is_built(own, labelled, capsys):
         assert message in error, f"{message!r} is not in {error!r}"
     built = {path.name for path in (own.folder / "store").iterdir()} - {"hub-revisions.json"}
     assert built <= {".locks", "pool", "reports"}
+
+
+def test_a_plan_knows_the_pool_that_trains_a_base_alone(own, labelled, monkeypatch, caplog):
+    class PlannedError(Exception):
+        pass
+
+    def stop(cells):
+        raise PlannedError
+
+    counted = []
+    monkeypatch.setattr(compare, "with_counts", lambda _, rows, tokens: counted.append(rows))
+    monkeypatch.setattr(compare, "print_plan", stop)
+    train, test = own.write("train.csv", labelled[:40]), own.write("test.csv", labelled[30:])
+    with pytest.raises(PlannedError):
+        main(own.command(*LABELLED, "--methods", "none", train=train, test=test))
+    (rows,) = counted
+    assert 250 < rows < 360  # without the part that trains the base
+    assert "--test: 10 of 30 rows have the text of a row of --train" in caplog.text
 
 
 @pytest.mark.slow

@@ -167,3 +167,14 @@ def test_the_beginning_of_an_option_and_an_odd_value_are_no_mistakes(capsys):
     with pytest.raises(SystemExit):
         main(["report", "--nothing-like-it"])
     assert "did you mean" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_that_wait_leave_their_core_to_others(monkeypatch, given, expected):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # is set again after the test
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert os.environ["OMP_WAIT_POLICY"] == expected

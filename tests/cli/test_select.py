@@ -345,6 +345,7 @@ STRICT = ("--set", "tolerance=1e-9")
 REFUSED = [
     (("--budget", "0"), "--budget must be at least 1"),
     (("--budget", "many"), "--budget must be a whole number"),
+    (("--budget", "6,1%"), "--budget '6,1%' mixes rows and shares"),
     (("--budget", "361"), "budget 361 is larger than the pool of 360 candidates"),
     (("--budget", "9", "--method", "gotd"), "unknown method 'gotd'; did you mean 'got_d'"),
     (

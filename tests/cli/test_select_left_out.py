@@ -156,7 +156,7 @@ def test_a_column_without_values_is_missing():
     ("more", "says"),
     [
         (["--where", "lang = 3"], "--where 'lang = 3' cannot be read"),
-        (["--where", "lang == 'xx'"], "after 372 were left out (filtered)"),
+        (["--where", "lang == 'xx'"], "after 372 left out: filtered; see --where"),
         (["--where", "lang == 'en'", "--unit", "fixed"], "--where needs --unit whole"),
         (["--where", "lang in ('en', 3)"], "is not allowed here"),
         (["--where", "lang != 99999999999999999999"], "at most 63 bits"),

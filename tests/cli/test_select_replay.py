@@ -130,3 +130,10 @@ def test_what_cannot_be_done_is_one_line(given, general, tmp_path, capsys, given
     assert main(given.arguments("--out", str(out), "--method", "dsir", *more)) == 2
     assert says in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_replay_that_is_left_out_as_a_whole_is_named(given, general, tmp_path, capsys):
+    more = ("--method", "dsir", "--budget", "8", "--replay", f"{general}:20%")
+    out = ("--out", str(tmp_path / "a.jsonl"), "--exclude", str(general))
+    assert main(given.arguments(*out, *more)) == 2
+    assert "--replay: no row is left after overlap rows are" in capsys.readouterr().err

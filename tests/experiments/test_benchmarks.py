@@ -336,6 +336,7 @@ def test_without_a_gpu_nothing_is_measured(scripts, capsys, monkeypatch, tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_cell_of_the_gpu_benchmark_runs_on_a_processor(tmp_path):
+    pytest.importorskip("triton")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "TRITON_INTERPRET": "1"}
     command = [sys.executable, str(SCRIPTS / "gpu.py"), "--cpu", "--rounds", "2"]
     done = subprocess.run(

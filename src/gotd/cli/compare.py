@@ -8,6 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,12 @@ def run(options: argparse.Namespace) -> int:
     logging.getLogger("gotd.storage.artifacts").setLevel(logging.WARNING)
     use_hub_folder(options.store / "hub")
     own = _own_task(options)
-    log.info("%s", OwnModel.find(own.model).described)
+    model = OwnModel.find(own.model)
+    log.info("%s", model.described)
     check_writable(options.store)
     configs = lay_out(own)
     with progress.watch(watch_terminal()):
-        if takes_budget(own):
+        if takes_budget(own) or model.needs_text:
             _count_pool(own, configs)
         planned = [(plan_cell(config, name), config, name) for config, name in configs]
         # Methods without a budget are the same cell at each of several budgets.
@@ -110,10 +112,11 @@ def _count_pool(own: OwnTask, configs: Sequence[tuple[DictConfig, str]]) -> None
     Raises:
         ValueError: If a budget is above the rows of the pool.
     """
-    cell, pool = _with_pool(configs)
+    selects = takes_budget(own)
+    cell, pool = _with_pool(configs if selects else lay_out(replace(own, methods=("random",))))
     facts = pool_facts(cell.store.get(pool))
     rows = sum(facts["rows"])
-    if max(own.budgets) > rows:
+    if selects and max(own.budgets) > rows:
         raise ValueError(
             f"the budget {max(own.budgets):,} is larger than the pool of {rows:,} candidates; "
             "lower it or add candidates"

@@ -29,6 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     An error that the user can fix is printed as one line, with status 2.
     """
+    # By default a thread that waits for another one keeps its core busy, so a machine with other
+    # work takes many times as long. torch reads this when it is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return _main(arguments)
     except KeyboardInterrupt:  # also before a command is known

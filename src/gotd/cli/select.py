@@ -158,7 +158,12 @@ def _amounts(options: argparse.Namespace) -> list[Amount]:
     if options.budget is None:
         return [Amount(1)]  # weights alone: nothing is chosen
     if "%" in options.budget:
-        return [parse_share(part) for part in options.budget.split(",")]
+        parts = options.budget.split(",")
+        if not all("%" in part for part in parts):
+            raise ValueError(
+                f"--budget {options.budget[:40]!r} mixes rows and shares; give one kind"
+            )
+        return [parse_share(part) for part in parts]
     return [Amount(rows) for rows in parse_budgets(options.budget)]
 
 

@@ -23,7 +23,7 @@ from gotd.data.columns import NUMBERED, Columns, NoShape
 from gotd.data.inputs import named_parts
 from gotd.data.left_out.record import reasons
 from gotd.data.original_rows import OriginalRows
-from gotd.data.pool import open_pool
+from gotd.data.pool import open_pool, pool_facts
 from gotd.data.sampling import uniform_by_id
 from gotd.pipeline.steps import left_out, pools
 from gotd.pipeline.token_budget import rows_reaching
@@ -118,6 +118,10 @@ class ReplayRows:
             prepared.run_step("replay_left_out", left_out.left_out(pool, rules, replay.parts))
             self.left_out = reasons(prepared.folder("replay_left_out"))
         kept = None
+        if sum(self.left_out.values()) == sum(pool_facts(prepared.folder("replay"))["rows"]):
+            raise ValueError(
+                f"--replay: no row is left after {', '.join(self.left_out)} rows are; give others"
+            )
         if self.left_out:
             inputs = {"pool": pool, "left_out": prepared.steps["replay_left_out"]}
             prepared.run_step("replay_kept", left_out.kept(inputs))

@@ -2,8 +2,7 @@
 
     target, candidates -> pools -> embeddings -> scores -> rows
 
-Every arrow but the last is an artifact in the store, named by what decided its bytes. So the
-same request with another budget finds all of them. An experiment uses the same steps.
+Every arrow but the last is an artifact in the store, found again at another budget.
 """
 
 from __future__ import annotations
@@ -313,8 +312,9 @@ class Prepared:
         limit = self._limit if isinstance(self._limit, int) else self._limit(self, rows)
         which = " that the encoder can read" if "candidates_embeddings" in self.steps else ""
         if self.left_out:
-            removed = sum(self.left_out.values())
-            which += f", after {removed:,} were left out ({', '.join(self.left_out)})"
+            which += f", after {sum(self.left_out.values()):,} left out: {', '.join(self.left_out)}"
+        if rows == 0:
+            raise ValueError(f"there is no candidate{which}; see --where, --exclude and --dedup")
         if limit < 1:
             raise ValueError(f"the budget must be at least 1, not {limit}")
         if limit > rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gotd.data.columns import Columns
+from gotd.data.left_out.duplicates import normalised
 from gotd.data.own_files import Names, OwnFiles, task_name
 from gotd.data.tasks.held_out_target import HeldOutTarget
 from gotd.data.tasks.labelled import LabelledTask
@@ -19,6 +21,8 @@ from gotd.runs.own_model import OwnModel
 from gotd.selectors.base import FULL_TARGET
 from gotd.selectors.registry import did_you_mean, entries, selector_class
 from gotd.storage.checks import check_at_least
+
+log = logging.getLogger(__name__)
 
 BASELINE = "none"
 LEAST_ROWS = 10
@@ -189,6 +193,14 @@ def _labelled_task(source: OwnFiles) -> tuple[LabelledTask, int]:
         raise ValueError(
             f"--test: all rows have the label {test['label'][0].as_py()!r}, so no score tells "
             "methods apart; give rows of several classes"
+        )
+    known = set(map(normalised, train["text"].to_pylist()))
+    if again := sum(normalised(text) in known for text in test["text"].to_pylist()):
+        log.warning(
+            "--test: %s of %s rows have the text of a row of --train, so the score says little "
+            "about new rows; leave them out",
+            f"{again:,}",
+            f"{test.num_rows:,}",
         )
     task = LabelledTask(
         name=source.task,
