@@ -222,7 +222,7 @@ def test_the_report_and_the_card_say_what_was_chosen(given, tmp_path):
     arguments[arguments.index(pool) : arguments.index(pool) + 1] = [pool, str(evil)]
     assert main([*arguments, "--license", "cc-by-4.0"]) == 0
     report = (out / "report.md").read_text("utf-8")
-    for said in ("## By domain", "## Time", "| `cells` |", "marginal_error", "near-copies"):
+    for said in ("## By domain", "## Time", "| `cells` |", "marginal_error", "copies"):
         assert said in report
     assert not interpreted(report)
     card = (out / "README.md").read_text("utf-8")
