@@ -14,7 +14,7 @@ from glob import glob
 from pathlib import Path
 
 from gotd.data.files import INPUT_SUFFIXES, first_line
-from gotd.storage.files import check_path
+from gotd.storage.files import check_path, resolved
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def input_files(name: str, store: Path | None = None) -> list[Found]:
     path = Path(name)
     check_path(path, "the input")
     if path.is_dir():
-        files = list(_walk(path, store and store.resolve()))
+        files = list(_walk(path, store and resolved(store)))
         if not files:
             raise FileNotFoundError(
                 f"the folder {name} holds no file that can be read; there must be one of "
@@ -90,7 +90,7 @@ def _walk(folder: Path, store: Path | None) -> Iterator[Found]:
         if path.is_dir():
             if path.is_symlink():
                 report_left_out(path, "it is a link to a folder")
-            elif path.resolve() == store:
+            elif resolved(path) == store:
                 report_left_out(path, "it is the store of artifacts")
             elif path.name.startswith((".", "_")):
                 report_left_out(path, "its name begins with a dot or an underscore")
@@ -116,7 +116,7 @@ def _saved(folder: Path) -> list[Found]:
         raise ValueError(f"{folder / SAVED} is damaged; save the data set again")
     if not names:
         raise FileNotFoundError(f"{folder / SAVED} names no file of rows; save the data set again")
-    return [Found(folder / name, domain=folder.resolve().name) for name in names]
+    return [Found(folder / name, domain=resolved(folder).name) for name in names]
 
 
 def _only_split(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
-from gotd.storage.files import check_path, locked, remove_left_over
+from gotd.storage.files import check_path, locked, remove_left_over, resolved
 
 MANIFEST, REPORT, PAGE, CARD = "manifest.json", "report.md", "report.html", "README.md"
 
@@ -36,10 +36,7 @@ class Output:
     """
 
     def __init__(self, out: Path, overwrite: bool = False) -> None:
-        try:
-            self.out, self.overwrite = out.resolve(), overwrite
-        except RuntimeError as error:
-            raise ValueError(f"{out} is a link that leads to itself; remove it") from error
+        self.out, self.overwrite = resolved(out), overwrite
         check_path(self.out, "--out")
         self.suffix = row_suffix(self.out)
         self._stem = self.out.name.removesuffix(self.suffix or "")
@@ -68,7 +65,7 @@ class Output:
 
     def holds(self, path: Path) -> bool:
         """Return whether a path is in the place of this output, whatever the budgets."""
-        real = path.resolve()
+        real = resolved(path)
         return real.is_relative_to(self.folder) or real == self.out or self._is_rows(real)
 
     def _beside(self, ending: str) -> Path:
@@ -89,7 +86,7 @@ class Output:
             OSError: If nothing can be written there.
         """
         for path in (*inputs, store):
-            real = path.resolve()
+            real = resolved(path)
             inside = [place for place in (real, *real.parents) if self._is_rows(place)]
             if real.is_relative_to(self.folder) or inside:
                 what = "store" if path is store else "input"

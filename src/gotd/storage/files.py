@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -64,6 +65,22 @@ def check_path(path: Path, what: str) -> None:
         raise ValueError(f"{what} {str(path)!r} is not UTF-8; choose another name") from error
     if longest > MOST_NAME_BYTES:
         raise ValueError(f"{what} has a name of {longest} bytes; {MOST_NAME_BYTES} are the most")
+
+
+def resolved(path: Path) -> Path:
+    """Return the path that a path stands for, with all links followed.
+
+    Raises:
+        ValueError: If a link leads to itself.
+    """
+    try:
+        path.stat()
+    except OSError as error:  # Path.resolve raises this in some versions of Python alone
+        if error.errno == errno.ELOOP:
+            above = (one for one in reversed(path.parents) if one.is_symlink() and not one.exists())
+            link = next(above, path)
+            raise ValueError(f"{link} is a link that leads to itself; remove it") from error
+    return path.resolve()
 
 
 @contextmanager
