@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     pushed = options.push and parse_push(options.push)
     if pushed:
         check_push(pushed)
-    output = Output(options.weights if alone else options.out, options.overwrite)
+    output = _output(options, alone)
     _check_not_among_inputs(options)
     parts = [*request.target, *request.candidates, *request.leave_out.exclude]
     parts += [] if request.replay is None else request.replay.parts
@@ -99,6 +99,11 @@ def run(options: argparse.Namespace) -> int:
     if address is not None:
         logging.getLogger(__name__).info("pushed to %s", address)
     return 0
+
+
+def _output(options: argparse.Namespace, alone: bool) -> Output:
+    place, option = (options.weights, "--weights") if alone else (options.out, "--out")
+    return Output(place, options.overwrite, option)
 
 
 def _print_plan(options: argparse.Namespace, request: Request, amounts: list[Amount]) -> None:
@@ -248,7 +253,7 @@ def _check_beside(
     if path.exists() and not (options.overwrite and path.is_file()):
         raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")
     if output.holds(path):
-        raise ValueError(f"{option} {path} is in the place of --out; choose another name")
+        raise ValueError(f"{option} {path} is in the place of {output.option}; choose another name")
     real = resolved(path)
     if real.is_relative_to(resolved(options.store)) or real in map(resolved, inputs):
         raise ValueError(f"{option} {path} is an input, or in the store; choose another name")

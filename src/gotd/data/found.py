@@ -14,7 +14,7 @@ from glob import glob
 from pathlib import Path
 
 from gotd.data.files import INPUT_SUFFIXES, first_line
-from gotd.storage.files import check_path, resolved
+from gotd.storage.files import check_path, resolved, special_kind
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,8 @@ def left_out(name: str) -> str | None:
     if name.startswith((".", "_")):
         return "its name begins with a dot or an underscore"
     if not name.endswith(INPUT_SUFFIXES):
-        return "its name ends in no known format"
+        hint = "; endings are in lower case" if name.lower().endswith(INPUT_SUFFIXES) else ""
+        return f"its name ends in no known format{hint}"
     return None
 
 
@@ -97,11 +98,18 @@ def _walk(folder: Path, store: Path | None) -> Iterator[Found]:
             else:
                 yield from _walk(path, store)
         elif not path.is_file():
-            report_left_out(path, "it is a link to nothing" if path.is_symlink() else "no file")
+            report_left_out(path, _no_file(path))
         elif (reason := left_out(path.name)) is not None:
             report_left_out(path, reason)
         else:
             yield Found(path, given=False)
+
+
+def _no_file(path: Path) -> str:
+    """Return why a path that is neither file nor folder is left out."""
+    if (kind := special_kind(path)) is not None:
+        return f"it is a link to {kind}" if path.is_symlink() else f"it is {kind}"
+    return "it is a link to nothing" if path.is_symlink() else "no file"
 
 
 def report_left_out(path: Path | str, reason: str) -> None:

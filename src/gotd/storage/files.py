@@ -104,7 +104,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield part
         rename_durably(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # of a read-only file system, which would hide the cause
+            part.unlink(missing_ok=True)
         raise
 
 
@@ -240,6 +241,26 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _try(lock: FileLock, path: Path) -> None:
+    """Take a lock, or raise: `Timeout` if it is held, `OSError` if its file cannot be made."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if path.exists():
+            raise
+        path.touch()  # filelock says "held" also where the system makes no file, as in /proc
+        lock.acquire(timeout=0)
+
+
+def special_kind(path: Path) -> str | None:
+    """Return what a path is, links followed, if neither file, folder nor nothing."""
+    if path.is_block_device() or path.is_char_device():
+        return "a device"
+    if path.is_fifo():
+        return "a pipe"
+    return "a socket" if path.is_socket() else None
+
+
 @contextmanager
 def locked(path: Path, purpose: str = "", *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock; the system releases it if the process is killed.
@@ -256,7 +277,7 @@ def locked(path: Path, purpose: str = "", *, wait: bool = True) -> Iterator[None
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        _try(lock, path)
     except Timeout:
         if not wait:
             raise BlockingIOError(f"another process holds the lock {path}") from None
