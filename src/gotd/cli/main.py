@@ -57,6 +57,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     from gotd.runs.process import closed_output_ignored, stopped_as_interrupted, warnings_logged
     from gotd.storage.artifacts import ArtifactError
     from gotd.storage.environment import check_docstrings
+    from gotd.storage.errors import WorkerKilled
 
     try:
         if options.command not in WITHOUT_MODELS:
@@ -66,7 +67,7 @@ def _main(arguments: Sequence[str] | None) -> int:
                 return _printed(options)
             with closed_output_ignored():
                 return int(options.run(options) or 0)
-    except (ValueError, OSError, ArtifactError) as error:
+    except (ValueError, OSError, ArtifactError, WorkerKilled) as error:
         print(printable(f"gotd {options.command}: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -33,6 +33,7 @@ from gotd.selection_report.flags import SHORT
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
+from gotd.storage.files import resolved
 
 SHOWN_BYTES = 2**30
 """Files of so many bytes take seconds to read."""
@@ -56,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     pushed = options.push and parse_push(options.push)
     if pushed:
         check_push(pushed)
-    output = Output(options.weights if alone else options.out, options.overwrite)
+    output = _output(options, alone)
     _check_not_among_inputs(options)
     parts = [*request.target, *request.candidates, *request.leave_out.exclude]
     parts += [] if request.replay is None else request.replay.parts
@@ -98,6 +99,11 @@ def run(options: argparse.Namespace) -> int:
     if address is not None:
         logging.getLogger(__name__).info("pushed to %s", address)
     return 0
+
+
+def _output(options: argparse.Namespace, alone: bool) -> Output:
+    place, option = (options.weights, "--weights") if alone else (options.out, "--out")
+    return Output(place, options.overwrite, option)
 
 
 def _print_plan(options: argparse.Namespace, request: Request, amounts: list[Amount]) -> None:
@@ -228,11 +234,11 @@ def _check_outputs(options: argparse.Namespace) -> bool:
 def _check_not_among_inputs(options: argparse.Namespace) -> None:
     """Check that nothing is written into a folder of inputs, where it would be read next time."""
     names = [*options.target, *options.candidates, *options.exclude]
-    folders = [Path(name).resolve() for name in names if Path(name).is_dir()]
+    folders = [resolved(Path(name)) for name in names if Path(name).is_dir()]
     for option in ("out", "weights", "removed"):
         path = getattr(options, option)
         for folder in folders:
-            if path is not None and folder in path.resolve().parents:
+            if path is not None and folder in resolved(path).parents:
                 raise ValueError(
                     f"--{option} {path} is inside the input {folder}, so that the next run would "
                     "read it; choose a place outside"
@@ -252,9 +258,9 @@ def _check_beside(
     if path.exists() and not (options.overwrite and path.is_file()):
         raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")
     if output.holds(path):
-        raise ValueError(f"{option} {path} is in the place of --out; choose another name")
-    real = path.resolve()
-    if real.is_relative_to(options.store.resolve()) or real in {one.resolve() for one in inputs}:
+        raise ValueError(f"{option} {path} is in the place of {output.option}; choose another name")
+    real = resolved(path)
+    if real.is_relative_to(resolved(options.store)) or real in map(resolved, inputs):
         raise ValueError(f"{option} {path} is an input, or in the store; choose another name")
 
 

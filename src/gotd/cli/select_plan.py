@@ -12,6 +12,7 @@ from gotd.pipeline.amounts import Amount
 from gotd.pipeline.request import Request
 from gotd.planning.selection import SelectionPlan, Trials, steps_found
 from gotd.storage.artifacts import Store
+from gotd.storage.files import resolved
 from gotd.storage.printing import printable
 
 MIB = 2**20
@@ -56,7 +57,7 @@ def plan_lines(plan: SelectionPlan, found: Sequence[str], store: Path) -> list[s
     if found:
         names = ", ".join(name.replace("_", " ") for name in found)
         lines.append(f"in the store already: {names}")
-    existing = next(folder for folder in (store, *store.resolve().parents) if folder.exists())
+    existing = next(folder for folder in (store, *resolved(store).parents) if folder.exists())
     free = shutil.disk_usage(existing).free / 2**30
     return [
         *lines,

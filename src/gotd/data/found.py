@@ -14,7 +14,7 @@ from glob import glob
 from pathlib import Path
 
 from gotd.data.files import INPUT_SUFFIXES, first_line
-from gotd.storage.files import check_path
+from gotd.storage.files import check_path, resolved, special_kind
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def input_files(name: str, store: Path | None = None) -> list[Found]:
     path = Path(name)
     check_path(path, "the input")
     if path.is_dir():
-        files = list(_walk(path, store and store.resolve()))
+        files = list(_walk(path, store and resolved(store)))
         if not files:
             raise FileNotFoundError(
                 f"the folder {name} holds no file that can be read; there must be one of "
@@ -74,7 +74,8 @@ def left_out(name: str) -> str | None:
     if name.startswith((".", "_")):
         return "its name begins with a dot or an underscore"
     if not name.endswith(INPUT_SUFFIXES):
-        return "its name ends in no known format"
+        hint = "; endings are in lower case" if name.lower().endswith(INPUT_SUFFIXES) else ""
+        return f"its name ends in no known format{hint}"
     return None
 
 
@@ -90,18 +91,25 @@ def _walk(folder: Path, store: Path | None) -> Iterator[Found]:
         if path.is_dir():
             if path.is_symlink():
                 report_left_out(path, "it is a link to a folder")
-            elif path.resolve() == store:
+            elif resolved(path) == store:
                 report_left_out(path, "it is the store of artifacts")
             elif path.name.startswith((".", "_")):
                 report_left_out(path, "its name begins with a dot or an underscore")
             else:
                 yield from _walk(path, store)
         elif not path.is_file():
-            report_left_out(path, "it is a link to nothing" if path.is_symlink() else "no file")
+            report_left_out(path, _no_file(path))
         elif (reason := left_out(path.name)) is not None:
             report_left_out(path, reason)
         else:
             yield Found(path, given=False)
+
+
+def _no_file(path: Path) -> str:
+    """Return why a path that is neither file nor folder is left out."""
+    if (kind := special_kind(path)) is not None:
+        return f"it is a link to {kind}" if path.is_symlink() else f"it is {kind}"
+    return "it is a link to nothing" if path.is_symlink() else "no file"
 
 
 def report_left_out(path: Path | str, reason: str) -> None:
@@ -116,7 +124,7 @@ def _saved(folder: Path) -> list[Found]:
         raise ValueError(f"{folder / SAVED} is damaged; save the data set again")
     if not names:
         raise FileNotFoundError(f"{folder / SAVED} names no file of rows; save the data set again")
-    return [Found(folder / name, domain=folder.resolve().name) for name in names]
+    return [Found(folder / name, domain=resolved(folder).name) for name in names]
 
 
 def _only_split(folder: Path) -> Path:

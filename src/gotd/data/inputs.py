@@ -39,7 +39,7 @@ from gotd.data.row_shapes import SHAPES_VERSION, Role, Turns
 from gotd.data.row_text import TextOf
 from gotd.data.table_files import sliced
 from gotd.data.uniform import rows_of, uniform_tables
-from gotd.storage.files import known_checksum
+from gotd.storage.files import known_checksum, resolved
 
 log = logging.getLogger(__name__)
 
@@ -168,9 +168,9 @@ def named_parts(names: Sequence[str], columns: Columns, record: Path) -> list[Pa
             found += input_files(str(fetch_remote(name, record.parent / REMOTE)))
         else:
             found += input_files(name, record.parent)
-    resolved = [file.path.resolve() for file in found]
-    if len(set(resolved)) < len(resolved):
-        twice = next(f.path for f in found if resolved.count(f.path.resolve()) > 1)
+    places = [resolved(file.path) for file in found]
+    if len(set(places)) < len(places):
+        twice = next(f.path for f, at in zip(found, places, strict=True) if places.count(at) > 1)
         raise ValueError(f"{twice} is given twice; name every file once")
     return parts + _with_rows(found, columns)
 
@@ -229,7 +229,7 @@ def _folder_domains(found: Sequence[Found], parts: Sequence[File]) -> list[str |
     """Return the folder of each file as its domain, where files of several have one name."""
     folders: dict[str, set[Path]] = {}
     for file in found:
-        folders.setdefault(stem(file.path), set()).add(file.path.resolve().parent)
+        folders.setdefault(stem(file.path), set()).add(resolved(file.path).parent)
     return [
         part.label.rpartition("/")[0] or None if len(folders[stem(part.path)]) > 1 else None
         for part in parts
@@ -303,7 +303,7 @@ def file_parts(paths: Sequence[Path], columns: Columns) -> list[File]:
     """Return a part for each file, labelled by its name, or by its path where names repeat."""
     labels = [stem(path) for path in paths]
     if len(set(labels)) < len(labels):
-        resolved = [path.resolve() for path in paths]
-        root = common_folder(resolved)
-        labels = [path.relative_to(root).as_posix() for path in resolved]
+        places = [resolved(path) for path in paths]
+        root = common_folder(places)
+        labels = [place.relative_to(root).as_posix() for place in places]
     return [File(path, label, columns) for path, label in zip(paths, labels, strict=True)]

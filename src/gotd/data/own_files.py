@@ -26,6 +26,7 @@ from gotd.data.readers import original_rows
 from gotd.data.sampling import SPLIT_SEED, uniform_by_id
 from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.data.text_alone import read_texts
+from gotd.storage.files import resolved
 from gotd.storage.keys import key_fields
 
 log = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ def task_name(names: Sequence[str]) -> str:
     path = Path(names[0])
     base = path.name.split(".")[0]
     if base in ("train", "training", "target", ""):
-        base = path.resolve().parent.name or base
+        base = resolved(path).parent.name or base
     return re.sub(r"[^A-Za-z0-9_-]+", "_", base).strip("_") or "task"
 
 

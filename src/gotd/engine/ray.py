@@ -21,6 +21,7 @@ from typing import Any
 
 from gotd.engine.local import Item, Result, Tool
 from gotd.storage.checks import check_at_least
+from gotd.storage.errors import WorkerKilled
 
 GROUPS_PER_WORKER = 4
 """Tasks per worker and map: few, for little overhead, but enough to balance the load."""
@@ -36,6 +37,9 @@ CONNECT_S = 15.0
 
 RETRIES = 5
 """Retries of a task whose worker process or node dies."""
+
+KILLED = ("WorkerCrashedError", "RayActorError", "OutOfMemoryError", "NodeDiedError")
+"""Ray's errors of a worker that died."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ class RayEngine:
         Raises:
             ModuleNotFoundError: If Ray is not installed.
             ConnectionError: If the cluster cannot be reached.
-            RuntimeError: If workers keep dying.
+            WorkerKilled: If workers keep dying.
             Exception: The error of ``function``, at the item that caused it.
         """
         ray = self._connect()
@@ -118,7 +122,7 @@ class RayEngine:
             ModuleNotFoundError: If Ray is not installed.
             ConnectionError: If the cluster cannot be reached.
             ValueError: If actors need GPUs and the cluster has none.
-            RuntimeError: If actors keep dying.
+            WorkerKilled: If actors keep dying.
             Exception: The error of ``make`` or ``function``.
         """
         ray = self._connect()
@@ -206,8 +210,8 @@ def _errors_unwrapped(ray: Any) -> Iterator[None]:
     except ray.exceptions.RayTaskError as error:
         cause = getattr(error, "cause", None)
         raise (cause if isinstance(cause, BaseException) else error) from None
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.RayActorError) as error:
-        raise RuntimeError(
+    except tuple(getattr(ray.exceptions, name) for name in KILLED) as error:
+        raise WorkerKilled(
             f"a Ray worker died {RETRIES + 1} times at one task; check that it has enough memory"
         ) from error
 

@@ -31,16 +31,27 @@ FOLDER_FORMAT = ".parquet"
 PREFIX = "gotd_"
 
 
+def written_suffix(name: str) -> str | None:
+    """Return the suffix of `FILE_SUFFIXES` in which a name ends; else ``None``."""
+    for suffix in FILE_SUFFIXES:
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return suffix
+    return None
+
+
 def row_suffix(out: Path) -> str | None:
     """Return the suffix of a file of rows; ``None`` if the name is that of a folder.
 
     Raises:
         ValueError: If it is that of data which are not written.
     """
-    for suffix in FILE_SUFFIXES:
-        if out.name.endswith(suffix) and out.name != suffix:
-            return suffix
-    if out.suffix in NOT_WRITTEN or get_close_matches(out.suffix, [*FILE_SUFFIXES, *NOT_WRITTEN]):
+    if (suffix := written_suffix(out.name)) is not None:
+        return suffix
+    ending = out.suffix.lower()
+    if ending in NOT_WRITTEN or get_close_matches(ending, [*FILE_SUFFIXES, *NOT_WRITTEN]):
+        if (suffix := written_suffix(out.name.lower())) is not None:
+            name = out.name[: -len(suffix)] + suffix
+            raise ValueError(f"--out {out}: endings are in lower case; write {name}")
         raise ValueError(
             f"--out {out}: rows are written as {', '.join(FILE_SUFFIXES)}, or into a folder whose "
             "name has no such suffix; choose one of them"

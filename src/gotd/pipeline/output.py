@@ -12,8 +12,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix
-from gotd.storage.files import check_path, locked, remove_left_over
+from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix, written_suffix
+from gotd.storage.files import check_path, locked, remove_left_over, resolved, special_kind
 
 MANIFEST, REPORT, PAGE, CARD = "manifest.json", "report.md", "report.html", "README.md"
 
@@ -30,18 +30,22 @@ class Output:
     Args:
         out: The folder or file to create; a symbolic link is followed.
         overwrite: Replace what something else wrote.
+        option: What it was given by, for messages.
 
     Raises:
-        ValueError: If the name is that of data in a format that is not written.
+        ValueError: If the name is that of data in a format that is not written, or that of a
+            link to a name of another format.
     """
 
-    def __init__(self, out: Path, overwrite: bool = False) -> None:
-        try:
-            self.out, self.overwrite = out.resolve(), overwrite
-        except RuntimeError as error:
-            raise ValueError(f"{out} is a link that leads to itself; remove it") from error
-        check_path(self.out, "--out")
+    def __init__(self, out: Path, overwrite: bool = False, option: str = "--out") -> None:
+        self.out, self.overwrite, self.option = resolved(out), overwrite, option
+        check_path(self.out, option)
         self.suffix = row_suffix(self.out)
+        if written_suffix(out.name) not in (None, self.suffix):
+            raise ValueError(
+                f"{option} {out} is a link to {self.out}, whose name ends in another way; give "
+                "that name, or remove the link"
+            )
         self._stem = self.out.name.removesuffix(self.suffix or "")
         self.folder = self.out
         if self.suffix:
@@ -68,7 +72,7 @@ class Output:
 
     def holds(self, path: Path) -> bool:
         """Return whether a path is in the place of this output, whatever the budgets."""
-        real = path.resolve()
+        real = resolved(path)
         return real.is_relative_to(self.folder) or real == self.out or self._is_rows(real)
 
     def _beside(self, ending: str) -> Path:
@@ -89,13 +93,13 @@ class Output:
             OSError: If nothing can be written there.
         """
         for path in (*inputs, store):
-            real = path.resolve()
+            real = resolved(path)
             inside = [place for place in (real, *real.parents) if self._is_rows(place)]
             if real.is_relative_to(self.folder) or inside:
                 what = "store" if path is store else "input"
                 verb = "is" if real in inside else "holds"
                 place = inside[0] if inside else self.folder
-                raise ValueError(f"{place} {verb} the {what} {path}; choose another --out")
+                raise ValueError(f"{place} {verb} the {what} {path}; choose another {self.option}")
         lock = self._beside("lock")
         with ExitStack() as stack:
             try:
@@ -103,10 +107,10 @@ class Output:
             except BlockingIOError as error:
                 raise ValueError(
                     f"another gotd select is writing {self.out}; wait until it is done, or "
-                    "choose another --out"
+                    f"choose another {self.option}"
                 ) from error
             except OSError as error:
-                raise cannot_write(error, self.folder) from error
+                raise self._cannot_write(error) from error
             stack.callback(lock.unlink, missing_ok=True)
             remove_left_over(self.folder.parent)
             old = self._beside("old")
@@ -120,16 +124,22 @@ class Output:
         others = [name for name in self._written().get("files", {}) if not self._has_name(name)]
         if self.suffix and (kept := [n for n in others if self.out.with_name(n).exists()]):
             raise ValueError(
-                f"{self.folder} has the reports of {self.out.with_name(kept[0])}; choose an --out "
-                "that differs in more than its suffix, or delete both first"
+                f"{self.folder} has the reports of {self.out.with_name(kept[0])}; choose another "
+                f"{self.option}, which differs in more than its suffix, or delete both first"
             )
-        refused = [self.folder] if self.folder.exists() and not self._may_replace() else []
         beside = [self.out.with_name(name) for name in files]
+        for path in (self.folder, *beside):
+            if (kind := special_kind(path)) is not None:
+                raise ValueError(
+                    f"{self.option} {path} is {kind}, which is never replaced; choose another name"
+                )
+        refused = [self.folder] if self.folder.exists() and not self._may_replace() else []
         refused += [path for path in beside if path.exists() and not self._may_replace_rows(path)]
         if refused:
             raise ValueError(
                 f"{refused[0]} exists and was not written by gotd select; choose another "
-                "--out, or give --overwrite (which never replaces a folder that holds folders)"
+                f"{self.option}, or give --overwrite (which never replaces a folder that holds "
+                "folders)"
             )
 
     def _may_replace_rows(self, path: Path) -> bool:
@@ -192,9 +202,13 @@ class Output:
 
     def _explained(self, error: OSError) -> OSError:
         """Return an error of this output by name and remedy; that of an input as it is."""
-        if error.errno is None and "No space left" not in str(error):
+        if isinstance(error, OutputError) or is_of_an_input(error):
             return error
-        return cannot_write(error, self.folder)
+        return self._cannot_write(error)
+
+    def _cannot_write(self, error: OSError) -> OSError:
+        place = self.folder if self.option == "--out" else self.out
+        return cannot_write(error, place, self.option)
 
     def _move(self, rows: Path, place: Path) -> None:
         """Move finished rows to their place; a folder's old one is removed last."""
@@ -206,16 +220,32 @@ class Output:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def cannot_write(error: OSError, folder: Path) -> OSError:
-    """Return an error that names the folder and the remedy; an input is named by itself."""
-    words = error.strerror or str(error)
+def is_of_an_input(error: OSError) -> bool:
+    """Return whether an error is a message about an input, not the system's own."""
+    return error.errno is None and "No space left" not in str(error)
+
+
+class OutputError(OSError):
+    """An error of an output, which names it and the remedy."""
+
+
+def cannot_write(error: OSError, folder: Path, option: str = "--out") -> OutputError:
+    """Return an error that names the output and the remedy; an input is named by itself.
+
+    Args:
+        error: What the system said.
+        folder: The output; another one than that of ``--out`` is named with its option.
+        option: What it was given by.
+    """
+    shown = folder if option == "--out" else f"{option} {folder}"
+    words = os.strerror(error.errno) if error.errno else str(error)  # pyarrow adds a path
     if isinstance(error, shutil.Error):  # of a copy: all files with their reasons
         words = str(error.args[0][0][-1])
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in words:
-        return OSError(
-            f"no space left for {folder}; free some space and run the same command again"
+        return OutputError(
+            f"no space left for {shown}; free some space and run the same command again"
         )
     own = folder.parent
     if error.filename is not None and not Path(os.fsdecode(error.filename)).is_relative_to(own):
-        return OSError(f"{os.fsdecode(error.filename)}: {words}; nothing was written")
-    return OSError(f"cannot write {folder}: {words}; choose another --out")
+        return OutputError(f"{os.fsdecode(error.filename)}: {words}; nothing was written")
+    return OutputError(f"cannot write {shown}: {words}; choose another {option}")

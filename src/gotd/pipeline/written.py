@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -19,14 +20,24 @@ from gotd.data.pool import pool_facts
 from gotd.pipeline.amounts import Budgets
 from gotd.pipeline.formats import (
     DATASET,
-    FILE_SUFFIXES,
     FOLDER_FORMAT,
     Block,
     Layout,
     open_writer,
+    written_suffix,
 )
 from gotd.pipeline.map import map_of
-from gotd.pipeline.output import CARD, KIND, MANIFEST, PAGE, REPORT, Output
+from gotd.pipeline.output import (
+    CARD,
+    KIND,
+    MANIFEST,
+    PAGE,
+    REPORT,
+    Output,
+    OutputError,
+    cannot_write,
+    is_of_an_input,
+)
 from gotd.pipeline.ranked_pool import SelectedRows
 from gotd.pipeline.select import SIDES, Prepared, StepTime
 from gotd.pipeline.weights import WeightedPool
@@ -160,8 +171,9 @@ def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str
     """Write a file of weights that gets its name when the stack closes."""
     pool = WeightedPool(prepared)
     remove_left_over(path.parent)
+    stack.enter_context(_naming("--weights", path))  # it also gets its name there
+    part = stack.enter_context(atomic_write(path))
     with _naming("--weights", path):
-        part = stack.enter_context(atomic_write(path))
         pool.write(part, file_suffix(path, "--weights"))
     return {"weights": {**pool.summary(), "file": path.name, "sha256": checksum(part)}}
 
@@ -176,9 +188,9 @@ def file_suffix(path: Path, option: str) -> str:
     Raises:
         ValueError: If no such file is written.
     """
-    for suffix in FILE_SUFFIXES:
-        if path.name.endswith(suffix) and suffix != DATASET:
-            return suffix
+    suffix = written_suffix(path.name)
+    if suffix is not None and suffix != DATASET:
+        return suffix
     raise ValueError(f"{option} {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
 
 
@@ -192,12 +204,17 @@ def _write_removed(prepared: Prepared, path: Path) -> None:
 
 @contextmanager
 def _naming(option: str, path: Path) -> Iterator[None]:
-    """Add the option and its file to an error of the system."""
+    """Add the option and its file to an error of the system; that of an input stays."""
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OSError(f"cannot write {option} {path}: {reason}; choose another name") from error
+        if isinstance(error, OutputError) or is_of_an_input(error):
+            raise
+        named = path if error.filename is None else Path(os.fsdecode(error.filename))
+        is_part = named.parent == path.parent and named.name.startswith(path.name)
+        if named != path.parent and not is_part:
+            raise
+        raise cannot_write(error, path, option) from error
 
 
 def _checksums(rows: Path) -> dict[str, Any]:

@@ -12,6 +12,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+KILLED = {
+    "BrokenExecutor": "perhaps with fewer processes (hydra.launcher.n_jobs=1)",
+    "UncompletedJobError": "perhaps with more memory or time (hydra.launcher.mem_gb, timeout_min)",
+}
+"""What else to change where a worker was killed, by the class of its launcher's error.
+
+The classes are those of `concurrent.futures`, joblib's base, and of submitit, which is optional.
+"""
+
+
+def killed_worker(error: BaseException) -> str | None:
+    """Return what to say of an error that means a killed worker; ``None`` for any other one."""
+    for one in type(error).__mro__:
+        if remedy := KILLED.get(one.__name__):
+            return (
+                "a worker process was killed, often for lack of memory; the same command "
+                f"resumes, {remedy}"
+            )
+    return None
+
 
 @contextmanager
 def stopped_as_interrupted() -> Iterator[None]:

@@ -43,7 +43,12 @@ from gotd.runs.expand import (
     resolve,
     variant,
 )
-from gotd.runs.process import closed_output_ignored, stopped_as_interrupted, warnings_logged
+from gotd.runs.process import (
+    closed_output_ignored,
+    killed_worker,
+    stopped_as_interrupted,
+    warnings_logged,
+)
 from gotd.storage.errors import ArtifactError, StoreError, explained
 from gotd.storage.printing import printable
 
@@ -273,6 +278,10 @@ def _launch(overrides: Sequence[str], jobs: Sequence[Job]) -> None:
             callbacks.on_multirun_end(config=config, config_name="config")
     except (HydraException, OmegaConfBaseException) as error:
         raise SweepError(one_line(error)) from error
+    except RuntimeError as error:
+        if (killed := killed_worker(error)) is None:
+            raise
+        raise SweepStopped(killed) from error
 
 
 def _run_job(config: DictConfig) -> str:

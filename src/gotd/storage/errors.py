@@ -22,6 +22,10 @@ class StoreError(ArtifactError):
     """A store that is full or cannot be written, so that every other step would fail too."""
 
 
+class WorkerKilled(RuntimeError):  # noqa: N818 - an error of the system, not of the program
+    """A process that worked for the command was killed."""
+
+
 @contextmanager
 def explained(root: Path, doing: str = "", temporary: bool = False) -> Iterator[None]:
     """Replace an error of the store itself by one with the remedy; others pass as they are.

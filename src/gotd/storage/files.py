@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -66,6 +67,22 @@ def check_path(path: Path, what: str) -> None:
         raise ValueError(f"{what} has a name of {longest} bytes; {MOST_NAME_BYTES} are the most")
 
 
+def resolved(path: Path) -> Path:
+    """Return the path that a path stands for, with all links followed.
+
+    Raises:
+        ValueError: If a link leads to itself.
+    """
+    try:
+        path.stat()
+    except OSError as error:  # Path.resolve raises this in some versions of Python alone
+        if error.errno == errno.ELOOP:
+            above = (one for one in reversed(path.parents) if one.is_symlink() and not one.exists())
+            link = next(above, path)
+            raise ValueError(f"{link} is a link that leads to itself; remove it") from error
+    return path.resolve()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file to write; rename it to ``path`` when the block succeeds.
@@ -87,7 +104,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
         yield part
         rename_durably(part, path)
     except BaseException:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # of a read-only file system, which would hide the cause
+            part.unlink(missing_ok=True)
         raise
 
 
@@ -223,6 +241,26 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def _try(lock: FileLock, path: Path) -> None:
+    """Take a lock, or raise: `Timeout` if it is held, `OSError` if its file cannot be made."""
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if path.exists():
+            raise
+        path.touch()  # filelock says "held" also where the system makes no file, as in /proc
+        lock.acquire(timeout=0)
+
+
+def special_kind(path: Path) -> str | None:
+    """Return what a path is, links followed, if neither file, folder nor nothing."""
+    if path.is_block_device() or path.is_char_device():
+        return "a device"
+    if path.is_fifo():
+        return "a pipe"
+    return "a socket" if path.is_socket() else None
+
+
 @contextmanager
 def locked(path: Path, purpose: str = "", *, wait: bool = True) -> Iterator[None]:
     """Hold an exclusive lock; the system releases it if the process is killed.
@@ -239,7 +277,7 @@ def locked(path: Path, purpose: str = "", *, wait: bool = True) -> Iterator[None
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        _try(lock, path)
     except Timeout:
         if not wait:
             raise BlockingIOError(f"another process holds the lock {path}") from None
