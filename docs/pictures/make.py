@@ -26,8 +26,8 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 COLUMNS = 104
 ROWS = 20_000
-SECTION = '<h2 id="s8">glue: scale micro'
-"""The section of the page that is drawn: GLUE on generated text."""
+SECTION = r'<h2 id="s\d+">glue: scale micro(?!.*: target loss)'
+"""The section of the page that is drawn, the last such one: accuracy of GLUE on generated text."""
 COMMAND = (
     "gotd select --target mine.jsonl --candidates chats.jsonl "
     "--where \"lang == 'en' and stars >= 2\" --dedup near "
@@ -121,7 +121,7 @@ def report(path: Path) -> None:
         command += ["--hide-scrollbars", "--window-size=1000,900", f"--screenshot={path}"]
         html = (TOP / "results" / "report.html").read_text("utf-8")
         head, *sections = re.split(r'(?=<h2 id=")', html)
-        (section,) = [one for one in sections if one.startswith(SECTION)]
+        section = [one for one in sections if re.match(SECTION, one)][-1]
         page = Path(profile) / "page.html"  # the browser draws the top of a page alone
         page.write_text(head.partition("<body")[0] + "<body>" + section, encoding="utf-8")
         command.append(page.as_uri())
