@@ -31,6 +31,7 @@ from gotd.pipeline.selection import Selection
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.weights import WeightedPool
 from gotd.pipeline.written import WrittenRows, describe, file_suffix
+from gotd.selectors.bounds import Bounds
 from gotd.selectors.registry import build_selector
 from gotd.storage.artifacts import Store
 from gotd.storage.files import atomic_write
@@ -184,6 +185,7 @@ class GOTD:
         tokenizer: str = "minilm",
         max_per_domain: int | None = None,
         min_per_domain: int | None = None,
+        mix: Mapping[str, float] | None = None,
         explain: bool = False,
         replay: Any = None,
         replay_share: float | None = None,
@@ -196,6 +198,8 @@ class GOTD:
             tokenizer: Counts tokens: ``minilm``, or folder or Hub name of a model.
             max_per_domain: Most rows of a domain; ``None``: any.
             min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
+            mix: Share of the selection by domain, such as ``{"law": 0.3}``; the others have the
+                rest.
             explain: Add to each row which target it serves.
             replay: General rows to mix in, given as the candidates are.
             replay_share: Their share of the rows of the selection, or of its tokens.
@@ -212,8 +216,9 @@ class GOTD:
         amount = _amount(budget, tokens, tokenizer)
         bounds = {"max_per_domain": max_per_domain, "min_per_domain": min_per_domain}
         bounds = {name: _integer(name, n) for name, n in bounds.items() if n is not None}
+        limits = Bounds(**bounds, mix=dict(mix or {}))
         mixed = self._replay(replay, replay_share, self._request.columns)
-        request = replace(self._request, replay=mixed, **bounds)
+        request = replace(self._request, replay=mixed, bounds=limits)
         prepared, budgets = prepare(request, [amount], self._store, self._engine)
         (budget,) = budgets.rows
         selected = prepared.select(budget, explain=explain)

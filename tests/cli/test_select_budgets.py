@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -17,8 +18,12 @@ def run(given, out, *more):
     return json.loads((out.with_suffix(".gotd") / "manifest.json").read_text("utf-8"))
 
 
+def rows_of(path):
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
 def texts(path):
-    return [json.loads(line)["text"] for line in path.read_text("utf-8").splitlines()]
+    return [row["text"] for row in rows_of(path)]
 
 
 @pytest.mark.parametrize("method", ["random", "round_robin"])
@@ -144,3 +149,52 @@ def test_a_least_number_takes_the_best_of_each_domain_first(given, tmp_path):
         GOTD(method="random").fit(given.target, given.pool).select(100, min_per_domain=40)
     with pytest.raises(ValueError, match="min_per_domain needs one budget"):
         GOTD(method="random").fit(given.target, given.pool).select(tokens=9, min_per_domain=1)
+
+
+def test_a_mixture_takes_the_best_rows_of_each_domain_at_its_share(given, tmp_path):
+    run(given, tmp_path / "all.jsonl", "--budget", "360")
+    mix = ("--mix", "cells:50%", "trade:0.2")
+    run(given, tmp_path / "mixed.jsonl", "--budget", "100", *mix)
+    domain = {text: name.split("/")[0] for name, text in given.rows.items()}
+    ranking, chosen = texts(tmp_path / "all.jsonl"), texts(tmp_path / "mixed.jsonl")
+    for rows in (10, 37, 100):  # every prefix has the shares
+        taken = Counter(domain[text] for text in chosen[:rows])
+        assert abs(taken["cells"] - 0.5 * rows) <= 1
+        assert abs(taken["trade"] - 0.2 * rows) <= 1
+    for name in set(domain.values()):
+        of_it = [text for text in ranking if domain[text] == name]
+        assert [text for text in chosen if domain[text] == name] == of_it[: taken[name]]
+    # Scores are those of the method; the rank is the place in the mixture.
+    scores = {row["text"]: row["gotd_score"] for row in rows_of(tmp_path / "all.jsonl")}
+    mixed = rows_of(tmp_path / "mixed.jsonl")
+    assert [row["gotd_score"] for row in mixed] == [scores[row["text"]] for row in mixed]
+    assert [row["gotd_rank"] for row in mixed] == list(range(1, 101))
+    found = GOTD().fit(given.target, given.pool).select(100, mix={"cells": 0.5, "trade": 0.2})
+    assert found.texts == chosen
+
+
+def test_a_mixture_holds_for_tokens_too(given, tmp_path):
+    run(given, tmp_path / "mixed.jsonl", "--tokens", "900", "--mix", "cells:75%")
+    chosen = texts(tmp_path / "mixed.jsonl")
+    domain = {text: name.split("/")[0] for name, text in given.rows.items()}
+    assert abs(sum(domain[text] == "cells" for text in chosen) - 0.75 * len(chosen)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["cells:50%", "cell:1%"], "names the domain 'cell', which no candidate has; did you"),
+        (["cells:50%", "cells:1%"], "names the domain 'cells' twice"),
+        (["cells"], "--mix takes DOMAIN:SHARE, such as law:30%, not 'cells'"),
+        (["cells:x%"], "--mix takes DOMAIN:SHARE"),
+        (["cells:0%"], "the share of 'cells' must be above 0% and at most 100%"),
+        (["cells:60%", "trade:60%"], "make 120 %, more than all"),
+        (["cells:100%"], "larger than the 120 candidates that the mixture leaves"),
+        (["cells:100%", "--max-per-domain", "9"], "takes no least and no most rows"),
+    ],
+)
+def test_a_mixture_that_cannot_be_is_one_line(given, tmp_path, capsys, more, says):
+    out = ("--out", str(tmp_path / "a.jsonl"), "--budget", "150", "--method", "random")
+    assert main(given.arguments(*out, "--mix", *more)) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "a.jsonl").exists()

@@ -30,6 +30,7 @@ from gotd.pipeline.request import Request
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.pipeline.written import file_suffix, rows_to_write, write_selection, write_weights
 from gotd.selection_report.flags import SHORT
+from gotd.selectors.bounds import Bounds, parse_mix
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
@@ -313,8 +314,7 @@ def _request(options: argparse.Namespace) -> Request:
         length_chars=options.length_chars,
         min_chars=options.min_chars,
         seed=options.seed,
-        max_per_domain=options.max_per_domain,
-        min_per_domain=options.min_per_domain,
+        bounds=Bounds(options.max_per_domain, options.min_per_domain, parse_mix(options.mix)),
         leave_out=LeaveOut(
             options.where, named_parts(options.exclude, target_columns, record), options.dedup
         ),

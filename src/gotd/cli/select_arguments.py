@@ -129,6 +129,8 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     add("--max-per-domain", type=int, metavar="N", help=most)
     fewest = "fewest rows of a domain, as far as it has so many (any)"
     add("--min-per-domain", type=int, metavar="N", help=fewest)
+    shares = "share of the choice by domain, such as law:30%% news:50%%; the others have the rest"
+    add("--mix", nargs="+", default=[], metavar="DOMAIN:SHARE", help=shares)
     listed = "write what was left out, and why (.jsonl, .csv, .parquet)"
     add("--removed", type=named_path, metavar="FILE", help=listed)
 

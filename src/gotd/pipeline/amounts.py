@@ -142,7 +142,7 @@ def prepare(
         ValueError: If the pool is too small; and as for `Prepared`.
         FileNotFoundError: If a tokenizer is not there.
     """
-    if request.min_per_domain and (len(amounts) > 1 or amounts[0].unit == "tokens"):
+    if request.bounds.min_per_domain and (len(amounts) > 1 or amounts[0].unit == "tokens"):
         raise ValueError("min_per_domain needs one budget in rows or as a share; give --budget")
     names = {amount.tokenizer for amount in amounts if amount.unit == "tokens"}
     counters = {name: token_counter(name, "--tokenizer") for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from gotd.selection_report.explain import Explainer
 from gotd.selection_report.flags import flags
 from gotd.selection_report.measures import Measures, coverage, domain_shares
 from gotd.selection_report.rows import blocks, embeddings_of, locate
+from gotd.selectors.bounds import Bounds
 from gotd.selectors.domains import only_domains
-from gotd.selectors.topk import Best, bounded, smallest_rows
+from gotd.selectors.topk import Best, smallest_rows
 from gotd.storage.memmap import open_array
 from gotd.storage.progress import tick
 from gotd.transport import Geometry, Whitening
@@ -74,9 +75,8 @@ class RankedPool:
         embeds: Whether the selector read the embeddings, so that rows which the encoder
             could not read did not compete.
         at_most: Rows to which the limit is lowered if it is higher; ``None``: any.
-        max_per_domain: Most rows of a domain, its best ones; the limit is lowered to the rows
-            that this leaves. Only for selectors that score every row; ``None``: any.
-        min_per_domain: Fewest rows of a domain, for the limit as the one budget.
+        bounds: Of domains; the limit is lowered to the rows that they leave. Only for selectors
+            that score every row.
 
     Raises:
         ValueError: If the limit is not in ``[1, candidates]``.
@@ -89,8 +89,7 @@ class RankedPool:
         engine: Engine,
         embeds: bool,
         at_most: int | None = None,
-        max_per_domain: int | None = None,
-        min_per_domain: int | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.folders, self.engine, self.embeds = folders, engine, embeds
         self.target, self.candidates = open_pools(folders, limit or 1, only_readable=embeds)
@@ -106,11 +105,10 @@ class RankedPool:
             )
         self.limit = limit or (rows if self._ranking is None else self._ranking.num_rows)
         self.limit = min(self.limit, at_most or self.limit)
-        self._bounded = None
-        if (max_per_domain or min_per_domain) and self._ranking is None:
-            bounds = max_per_domain, min_per_domain, self.limit
-            self._bounded = bounded(self._scores(), self.candidates, *bounds)
-            left = sum(int(np.isfinite(scores).sum()) for scores in self._bounded)
+        self._order = None
+        if bounds and self._ranking is None:
+            self._order = bounds.order(self._scores(), self.candidates, self.limit)
+            left = sum(int(np.isfinite(turns).sum()) for turns in self._order)
             self.limit = min(self.limit, left)
 
     @cached_property
@@ -138,9 +136,13 @@ class RankedPool:
     def best(self) -> Best:
         """Return the first ``limit`` rows, best first."""
         if self._ranking is None:
-            scores = self._bounded or self._scores()
-            ids = [shard.ids for shard in self.candidates]
-            return smallest_rows(scores, ids, self.limit, self.engine)
+            scores, ids = self._scores(), [shard.ids for shard in self.candidates]
+            found = smallest_rows(self._order or scores, ids, self.limit, self.engine)
+            own = np.empty(len(found.scores))  # not the turns of a mixture
+            for number in np.unique(found.shard):
+                here = found.shard == number
+                own[here] = scores[number][found.row[here]]
+            return replace(found, scores=own)
         ids = self._ranking["id"].combine_chunks()
         return locate(ids, self._ranking["score"].to_numpy(), self.candidates, self.engine)
 
@@ -155,7 +157,7 @@ class RankedPool:
         """
         facts = self.outcome["diagnostics"]
         error = facts.get("score_uncertainty")
-        if self._ranking is not None or self._bounded is not None or error is None:
+        if self._ranking is not None or self._order is not None or error is None:
             return None
         found = count_proven(self._scores(), budget, error, facts["score_rounding"])
         share = found.inside / budget

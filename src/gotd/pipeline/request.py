@@ -14,6 +14,7 @@ from gotd.embedding.encoders import Encoder, named_encoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.pipeline.replay import Replay
 from gotd.pipeline.steps.left_out import LeaveOut
+from gotd.selectors.bounds import Bounds
 from gotd.storage.checks import check_at_least
 from gotd.storage.environment import check_docstrings
 
@@ -37,8 +38,7 @@ class Request:
             with ``fixed`` joined with the next one. 0: any.
         seed: Seed of the selection.
         leave_out: Which candidates are left out before they are scored.
-        max_per_domain: Most rows of a domain that are selected; ``None``: any.
-        min_per_domain: Fewest rows of a domain, as far as it has so many; ``None``: any.
+        bounds: How many rows of a domain are selected.
         replay: General rows that are mixed into the output; ``None``: none.
         model: Name or folder of the language model that will be trained, for a method or an
             encoder that reads it. A method with a space of its own replaces the encoder.
@@ -59,8 +59,7 @@ class Request:
     min_chars: int = 0
     seed: int = 0
     leave_out: LeaveOut = field(default_factory=LeaveOut)
-    max_per_domain: int | None = None
-    min_per_domain: int | None = None
+    bounds: Bounds = field(default_factory=Bounds)
     replay: Replay | None = None
     model: str | None = None
 
@@ -72,14 +71,7 @@ class Request:
             )
         Chunking(self.unit, self.length_chars, self.min_chars)
         check_at_least(self, 0, "seed")
-        check_at_least(self, 1, "max_per_domain", "min_per_domain")
-        most, least = bounds = self.max_per_domain, self.min_per_domain
-        if most and least and least > most:
-            raise ValueError(
-                f"--min-per-domain {least} is more than --max-per-domain {most}; lower the first "
-                "or raise the second"
-            )
-        if any(bounds) and not callable(getattr(self.method, "scores", None)):
+        if self.bounds and not callable(getattr(self.method, "scores", None)):
             raise ValueError(
                 f"a bound on domains needs a method that scores every row, and {self.method_name} "
                 "makes a list; use got_d, dsir, nearest or another one"

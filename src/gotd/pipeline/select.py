@@ -115,8 +115,7 @@ class Prepared:
             self.limit,
             self.engine,
             request.embeds,
-            max_per_domain=request.max_per_domain,
-            min_per_domain=request.min_per_domain,
+            bounds=request.bounds,
         )
 
     def score_for_weights(self) -> Path:
@@ -174,10 +173,10 @@ class Prepared:
         Raises:
             ValueError: If the budget is not in ``[1, limit]``.
         """
-        if budget > self.ranked.limit and self.request.max_per_domain:
+        if budget > self.ranked.limit and self.request.bounds:
             raise ValueError(
                 f"the budget {budget:,} is larger than the {self.ranked.limit:,} candidates that "
-                "max_per_domain leaves; lower the budget or raise it"
+                f"{self.request.bounds.named} leaves; lower the budget or change it"
             )
         if not explain:
             return SelectedRows(self.ranked, budget)

@@ -201,8 +201,7 @@ class Trials:
             self._request,
             target=heads["target"],
             candidates=heads["candidates"],
-            max_per_domain=None,
-            min_per_domain=None,
+            bounds=type(self._request.bounds)(),  # fewer rows may not meet them
             replay=self._request.replay
             and replace(self._request.replay, parts=heads["replay"], share=1e-6),
         )

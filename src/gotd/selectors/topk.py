@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gotd.data.rows import Rows
 from gotd.engine.local import Engine, LocalEngine
 
 SLACK_ROWS = 1 << 16
@@ -94,61 +93,6 @@ def smallest_rows(
         shard=rows_left["shard"].to_numpy(),
         row=rows_left["row"].to_numpy(),
     )
-
-
-def bounded(
-    scores: Sequence[np.ndarray],
-    shards: Sequence[Rows],
-    most: int | None,
-    least: int | None,
-    limit: int,
-) -> list[np.ndarray]:
-    """Return scores that are finite for the rows that bounds on domains admit.
-
-    With ``most``, walking down the ranking and passing over the domains that are full takes
-    the same rows. With ``least``, only ``limit`` rows are finite: the best of each domain, and
-    then the best of the others.
-
-    Args:
-        scores: Per shard ``[n]`` scores.
-        shards: The rows; without domains all are of one.
-        most: Most rows of a domain; of equal scores the first in the pool are among them.
-        least: Fewest rows of a domain, as far as it has so many.
-        limit: Rows that are selected; only ``least`` depends on it.
-
-    Raises:
-        ValueError: If the fewest rows of all domains are more than ``limit``.
-    """
-    every, domain = np.concatenate(scores).astype(np.float64), _domain_codes(shards)
-    order = np.lexsort((every, domain))
-    starts = np.flatnonzero(np.r_[True, np.diff(domain[order]) != 0])
-    place = np.empty(len(order), dtype=np.int64)  # of each row in its domain
-    place[order] = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
-    if most is not None:
-        every[place >= most] = np.inf
-    if least is not None:
-        needed = (place < least) & np.isfinite(every)
-        if needed.sum() > limit:
-            raise ValueError(
-                f"min_per_domain {least:,} takes {needed.sum():,} rows of {len(starts):,} domains, "
-                f"more than the budget of {limit:,}; lower it or raise the budget"
-            )
-        others = np.flatnonzero(~needed)
-        best_first = others[np.argsort(every[others], kind="stable")]
-        every[best_first[limit - int(needed.sum()) :]] = np.inf
-    return np.split(every, np.cumsum([len(shard) for shard in shards])[:-1])
-
-
-def _domain_codes(shards: Sequence[Rows]) -> np.ndarray:
-    """Return a number for each row's domain, over all shards: int64 ``[n]``."""
-    names: dict[str | None, int] = {}
-    codes = [np.zeros(len(shard), dtype=np.int64) for shard in shards]
-    for code, shard in zip(codes, shards, strict=True):
-        if shard.domains is not None:
-            encoded = pc.dictionary_encode(shard.domains, null_encoding="encode")
-            of = [names.setdefault(name, len(names)) for name in encoded.dictionary.to_pylist()]
-            code[:] = np.array(of, dtype=np.int64)[encoded.indices.to_numpy()]
-    return np.concatenate(codes)
 
 
 def _proposed(limit: int, scores: np.ndarray) -> np.ndarray:
