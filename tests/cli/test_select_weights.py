@@ -159,6 +159,8 @@ def test_a_row_behind_all_others_has_no_weight_and_huge_ratios_no_overflow():
         (["--weights", "w.jsonl", "--method", "round_robin"], "a method that scores every row"),
         (["--weights", "w.txt"], "--weights w.txt: the name must end in"),
         (["--weights", "w.csv", "--removed", "r.csv"], "--removed belongs to a selection"),
+        (["--weights", "w.csv", "--mix", "a:50%"], "--mix belongs to a selection"),
+        (["--weights", "w.csv", "--max-per-domain", "2"], "--max-per-domain belongs to a"),
         (["--weights", "a.csv", "--out", "a.csv", "--budget", "9"], "in the place of --out"),
     ],
 )

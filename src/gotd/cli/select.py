@@ -222,9 +222,10 @@ def _check_outputs(options: argparse.Namespace) -> bool:
         options.usage_error("give --budget or --tokens for --out, or no --out")
     if options.removed is not None and not chooses:
         raise ValueError("--removed belongs to a selection; give --budget and --out, too")
-    for name in ("replay", "push"):
-        if getattr(options, name) is not None and not chooses:
-            raise ValueError(f"--{name} belongs to a selection; give --budget and --out, too")
+    for name in ("replay", "push", "mix", "max_per_domain", "min_per_domain"):
+        if getattr(options, name) not in (None, []) and not chooses:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(f"{option} belongs to a selection; give --budget and --out, too")
     if options.weights is not None:
         file_suffix(options.weights, "--weights")
     if options.weights == options.removed is not None:
