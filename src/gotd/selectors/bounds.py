@@ -120,7 +120,7 @@ class Bounds:
             )
         shares = np.array([*self.mix.values(), 1.0 - sum(self.mix.values())])
         shares[-1] = shares[-1] if shares[-1] > ROUNDING else 0.0
-        number = {name: k for k, name in enumerate(self.mix)}
+        number: dict[str | None, int] = {name: k for k, name in enumerate(self.mix)}
         part = np.array([number.get(name, len(self.mix)) for name in names])[codes]
         if shares[-1] and not (part == len(self.mix)).any():
             raise ValueError(
