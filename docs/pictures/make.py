@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[1]
 COLUMNS = 104
 ROWS = 20_000
-SECTION = r'<h2 id="s\d+">glue: scale micro(?!.*: target loss)'
+SECTION = r'<h2 id="s\d+">glue: scale micro[^<]*protocol clean(?!: target loss)'
 """The section of the page that is drawn, the last such one: accuracy of GLUE on generated text."""
 COMMAND = (
     "gotd select --target mine.jsonl --candidates chats.jsonl "
