@@ -190,6 +190,7 @@ def test_a_mixture_holds_for_tokens_too(given, tmp_path):
         (["cells:0%"], "the share of 'cells' must be above 0% and at most 100%"),
         (["cells:60%", "trade:60%"], "make 120 %, more than all"),
         (["cells:100%"], "larger than the 120 candidates that the mixture leaves"),
+        (["cells:90%"], "larger than the 133 candidates that the mixture leaves"),
         (["cells:100%", "--max-per-domain", "9"], "takes no least and no most rows"),
     ],
 )

@@ -113,7 +113,9 @@ def _count_pool(own: OwnTask, configs: Sequence[tuple[DictConfig, str]]) -> None
         ValueError: If a budget is above the rows of the pool.
     """
     selects = takes_budget(own)
-    cell, pool = _with_pool(configs if selects else lay_out(replace(own, methods=("random",))))
+    # Where the base alone reads the pool, one cell that selects is laid out to find it.
+    one = replace(own, methods=("random",), seeds=1, budgets=own.budgets[:1])
+    cell, pool = _with_pool(configs if selects else lay_out(one))
     facts = pool_facts(cell.store.get(pool))
     rows = sum(facts["rows"])
     if selects and max(own.budgets) > rows:
