@@ -88,6 +88,16 @@ def test_only_registered_comparisons_are_tested(make_records):
     assert adjusted[0] == pytest.approx(4 * by_hand[0])
 
 
+def test_an_experiment_may_register_arms_of_its_own(make_records):
+    arms = ("none", "dsir", "bm25", "half_oracle", "got_d", "got_d_path")
+    (block,) = blocks(make_records(seeds=10, arms=arms, experiment="glue_varied"))
+    tested = {(c.arm, c.reference) for c in compare_on_average(block) if c.holm_p is not None}
+    assert tested == {("got_d", arm) for arm in ("none", "dsir", "bm25", "got_d_path")}
+    table = average_comparisons_table(block)
+    assert table is not None
+    assert any("bm25" in note and "moore_lewis" in note for note in table.notes)
+
+
 @pytest.mark.parametrize("seeds", [3, pytest.param(10, marks=pytest.mark.slow)])
 def test_worlds_without_a_difference_get_a_verdict_in_one_table_of_twenty(record, seeds):
     """Simulate reports in which no arm differs: seeds and tasks have effects, arms have none."""

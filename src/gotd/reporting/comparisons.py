@@ -2,8 +2,8 @@
 
 Differences are paired by task and seed, and pairs exist only where both cells are done.
 Over several tasks the unit is the seed. The registered comparisons of a table are the main arm
-against each of `REGISTERED`. Holm's correction runs over them, and only they have a verdict;
-so at most 5 % of tables without any true difference hold one. Other pairs have an interval.
+against each of `registered`. Holm's correction runs over them, and only they have a verdict; so at
+most 5 % of tables without any true difference hold one. Other pairs have an interval.
 """
 
 from __future__ import annotations
@@ -31,6 +31,15 @@ from gotd.selectors.registry import references
 MAIN = "got_d"  # the arm the project is about
 REGISTERED = ("none", "random", "nearest", "curated_tapt", "dsir")
 """The arms that the main arm is tested against, stated before any record is made."""
+REGISTERED_OF = {
+    "glue_varied": (
+        *(*REGISTERED, "random_in_domain", "round_robin", "bm25", "classifier", "moore_lewis"),
+        *("rds_plus", "loss_drop", "less", "perplexity", "mmd", "mmd_herding"),
+        *("facility_location", "ensemble", "tsds", "tsds_kde", "unbalanced_ot", "partial_ot"),
+        *("got_d_path", "got_d_clusters"),
+    )
+}
+"""Those of experiments with a registration of their own (results/registrations)."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,14 @@ def compare_per_task(block: Block) -> list[Comparison]:
     return _compare(block, list(block.tasks))
 
 
+def registered(block: Block) -> tuple[str, ...]:
+    """Return the arms that the main arm is tested against in this experiment."""
+    return REGISTERED_OF.get(block.experiment, REGISTERED)
+
+
 def is_registered(block: Block, row: str, reference: str) -> bool:
     """Whether a pair of rows is a registered comparison."""
-    return block.names[row][0] == MAIN and block.names[reference][0] in REGISTERED
+    return block.names[row][0] == MAIN and block.names[reference][0] in registered(block)
 
 
 def pairs(block: Block) -> list[tuple[str, str]]:
@@ -103,7 +117,7 @@ def pairs(block: Block) -> list[tuple[str, str]]:
             listed.append((row, reference))
 
     ours = [row for row in block.arms if block.names[row][0] == MAIN]
-    for compared, arms in ((ours, REGISTERED), (block.arms, (*references(), MAIN))):
+    for compared, arms in ((ours, registered(block)), (block.arms, (*references(), MAIN))):
         for arm, row in product(arms, compared):
             own, variant = block.names[row]
             if own != arm:
@@ -136,8 +150,8 @@ def _compare(block: Block, tasks: Sequence[str | None]) -> list[Comparison]:
 
 def average_comparisons_table(block: Block) -> Table | None:
     """Show the registered comparisons on the average over tasks."""
-    registered = [c for c in compare_on_average(block) if c.holm_p is not None]
-    return _comparisons("Registered comparisons", registered, block)
+    tested = [c for c in compare_on_average(block) if c.holm_p is not None]
+    return _comparisons("Registered comparisons", tested, block)
 
 
 def remaining_comparisons_table(block: Block) -> Table | None:
@@ -192,7 +206,7 @@ def _notes(block: Block) -> list[str]:
     return [
         f"Arm minus reference{points}, paired by task and seed; over several tasks the "
         f"differences are averaged within a seed. {seeds_note(block)}",
-        f"Registered comparisons are {MAIN} against {', '.join(REGISTERED)}. p: two-sided "
+        f"Registered comparisons are {MAIN} against {', '.join(registered(block))}. p: two-sided "
         "sign-flip permutation test. Holm's correction runs over the registered comparisons of "
         "the table, and a verdict needs a corrected p of .05. Other pairs have an interval, "
         "which shows no difference by itself.",

@@ -297,16 +297,19 @@ class Microworld:
     def _row_domains(self, task: Task, split: str, rows: int) -> np.ndarray:
         """Return the domain of each row of a split, sorted; int64 ``[rows]``."""
         counts = [0] * len(self._domain_names)
-        common, rare = _even(rows, 2)
         if task.home is not None:
             counts[0] = rows // (HOME_PARTS + 1)
             counts[self._domain_names.index(task.home)] += rows - counts[0]
         elif split == "validation_mismatched":
             counts[1 : self.common_domains] = _even(rows, self.common_domains - 1)
         else:
-            counts[0] = common
-            counts[self.common_domains :] = _even(rare, self.rare_domains)
+            counts[0], *counts[self.common_domains :] = self._target_counts(rows)
         return np.repeat(np.arange(len(counts)), counts)
+
+    def _target_counts(self, rows: int) -> list[int]:
+        """Divide rows of the target: half for ``common_0``, half for the rare domains."""
+        common, rare = _even(rows, 2)
+        return [common, *_even(rare, self.rare_domains)]
 
     def _name_domains(self, domain: np.ndarray) -> pa.StringArray:
         return pa.array(np.array(self._domain_names, dtype=object)[domain], pa.string())
