@@ -39,6 +39,10 @@ class VariedMicroworld(Microworld):
         object.__setattr__(self, "rare_domains", len(shares) - 1)
         super().__post_init__()
 
+    def _rare_documents(self, total: int) -> int:
+        """Return the documents of each rare domain."""
+        return round(total * self.rare_share)
+
     def _target_counts(self, rows: int) -> list[int]:
         """Divide rows by the shares, what rounding leaves to the common domain."""
         common, *rare = self.target_shares

@@ -290,9 +290,13 @@ class Microworld:
 
     def _counts(self, total: int) -> list[int]:
         """Divide documents among the domains: rare ones by share, common ones evenly."""
-        rare = round(total * self.rare_share / self.rare_domains)
+        rare = self._rare_documents(total)
         common = _even(total - rare * self.rare_domains, self.common_domains)
         return [*common, *[rare] * self.rare_domains]
+
+    def _rare_documents(self, total: int) -> int:
+        """Return the documents of each rare domain."""
+        return round(total * self.rare_share / self.rare_domains)
 
     def _row_domains(self, task: Task, split: str, rows: int) -> np.ndarray:
         """Return the domain of each row of a split, sorted; int64 ``[rows]``."""
