@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import gotd
+from gotd.cli import main as command
 from gotd.cli.main import _Formatter, main, printable, printable_lines
 from gotd.runs import sweep
 
@@ -167,6 +169,33 @@ def test_the_beginning_of_an_option_and_an_odd_value_are_no_mistakes(capsys):
     with pytest.raises(SystemExit):
         main(["report", "--nothing-like-it"])
     assert "did you mean" not in capsys.readouterr().err
+
+
+def test_a_handler_does_not_outlive_its_command(monkeypatch):
+    """The next command in the process logged to a stream that was closed."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(command, "_report", lambda _: logging.getLogger("gotd").info("read"))
+    level = root.level
+    for _ in range(2):
+        with io.StringIO() as stream:
+            monkeypatch.setattr(sys, "stderr", stream)
+            assert main(["report", "x"]) == 0
+            assert stream.getvalue() == "read\n"
+        assert (root.handlers, root.level) == ([], level)
+
+
+def test_the_handlers_of_a_caller_are_there_again(monkeypatch):
+    """Hydra replaces them."""
+    root, own = logging.getLogger(), logging.NullHandler()
+    monkeypatch.setattr(root, "handlers", [own])
+
+    def replace(_: object) -> None:
+        root.handlers = [logging.StreamHandler(io.StringIO())]
+
+    monkeypatch.setattr(command, "_report", replace)
+    assert main(["report", "x"]) == 0
+    assert root.handlers == [own]
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

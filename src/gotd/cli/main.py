@@ -11,7 +11,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,31 @@ def _main(arguments: Sequence[str] | None) -> int:
 
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    with _logged():
+        return _run_command(options)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Show what is logged, unless the caller does; its handlers are there again at the end.
+
+    A handler keeps the stream of its command, which may be closed when the next one runs.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    if not handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Formatter("%(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+    try:
+        yield
+    finally:  # Hydra replaces them, too
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _run_command(options: argparse.Namespace) -> int:
+    """Run the command that was typed; an error that the user can fix is one line."""
     from gotd.runs.process import closed_output_ignored, stopped_as_interrupted, warnings_logged
     from gotd.storage.artifacts import ArtifactError
     from gotd.storage.environment import check_docstrings
