@@ -63,6 +63,34 @@ def test_reset_starts_a_new_high_water_mark():
     assert machine.peak_memory_gib() < high - 0.2
 
 
+def resident_mib() -> float:
+    kib = machine._system_value("/proc/self/status", "VmRSS")
+    assert kib is not None
+    return int(kib.split()[0]) / 1024
+
+
+def test_freed_memory_goes_back_to_the_system():
+    """Blocks that stay hold the end of the heap, so the allocator alone returns nothing."""
+    if machine._malloc_trim() is None:
+        pytest.skip("this C library returns nothing on demand")
+    machine.return_memory()  # what other tests freed
+    before = resident_mib()
+    blocks = [bytes(8000) + bytes([number % 256]) for number in range(20_000)]
+    del blocks[:-1]
+    kept = resident_mib()
+    machine.return_memory()
+    assert kept - before > 100
+    assert resident_mib() - before < 30
+
+
+def test_a_c_library_without_the_function_is_no_error(monkeypatch):
+    machine._malloc_trim.cache_clear()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: object())
+    machine.return_memory()
+    assert machine._malloc_trim() is None
+    machine._malloc_trim.cache_clear()
+
+
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a repository with one commit and let the module stand in its src/gotd."""
     file = tmp_path / "src" / "gotd" / "storage" / "environment.py"

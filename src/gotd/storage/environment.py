@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import re
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -99,6 +101,26 @@ def check_docstrings() -> None:
             "models need docstrings, which python -OO (PYTHONOPTIMIZE=2) drops; run Python "
             "without it, or with -O"
         )
+
+
+def return_memory() -> None:
+    """Return freed memory to the system, where the C library keeps it (glibc).
+
+    A stage of training frees tensors of many sizes, and the allocator keeps their pages.
+    """
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Find the function of the C library; ``None`` on a system without it."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # musl and macOS; Windows has no such library
+        return None
+    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
+    return trim
 
 
 def reset_peak_memory() -> None:
