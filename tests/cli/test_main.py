@@ -150,6 +150,9 @@ def test_a_message_of_gotd_is_one_line_and_others_are_as_they_are():
         ),
         (["export", "--ouy", "x", "seed=1"], "--out for --ouy"),
         (["--verison"], "--version for --verison"),
+        (["selct", "--target", "a"], "select for selct"),
+        (["select", "--target", "a", "--candidates", "b", "--dedup=nere"], "near for nere"),
+        (["compare", "--candidates", "b", "--outcome", "los"], "loss for los"),
     ],
 )
 def test_a_misspelt_option_is_named_with_the_one_that_was_meant(capsys, arguments, meant):
@@ -158,6 +161,37 @@ def test_a_misspelt_option_is_named_with_the_one_that_was_meant(capsys, argument
     assert stopped.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"; did you mean {meant}?" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["run", "--multirn"], "no flag --multirn; did you mean --multirun for --multirn?"),
+        (["run", "experiment=glue", "--inf"], "did you mean --info for --inf?"),
+        (["run", "experiment=glue", "--cfg=job"], "did you mean --cfg for --cfg?"),
+        (["run", "--experiment=glue"], "overrides have no dashes: write experiment=glue"),
+        (["run", "experiment=glue", "--seed=1"], "overrides have no dashes: write seed=1"),
+        (["run", "experiment=glue", "--nothing"], "overrides have the form name=value"),
+        (["plan", "--model=micro"], "overrides have no dashes: write model=micro"),
+        (["export", "--out=x", "a=b", "--seed=1"], "overrides have no dashes: write seed=1"),
+        (["fetch", "--modles", "a=b"], "did you mean --models for --modles?"),
+    ],
+)
+def test_an_override_or_a_flag_that_is_misspelt_is_named(capsys, arguments, hint):
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:  # of the parser, with the usage above
+        status = stopped.code
+    assert status == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(hint)
+
+
+def test_a_flag_may_come_before_the_experiment(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep, "run", lambda *given: calls.append(given) or 0)
+    assert main(["run", "--multirun", "experiment=glue", "seed=1,2"]) == 0
+    assert main(["run", "--cfg", "job", "experiment=glue"]) == 0
+    assert calls == [("glue", ["--multirun", "seed=1,2"]), ("glue", ["--cfg", "job"])]
 
 
 def test_the_beginning_of_an_option_and_an_odd_value_are_no_mistakes(capsys):

@@ -145,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     add_select(commands, _select)
     add_diff(commands, _diff)
     add_compare(commands, _compare)
-    add("run", _run, "run an experiment, or any sweep of it", argparse.REMAINDER)
+    sweep = add("run", _run, "run an experiment, or any sweep of it", argparse.REMAINDER)
+    sweep.set_defaults(flags_are_overrides=True)  # which Hydra has; they may come first
     add("plan", _plan, "what a sweep would run, what is done, hours, memory, disk", "*")
     fetch = add(
         "fetch", _fetch, "download an experiment's rows from the Hub, to run it offline", "*"

@@ -25,10 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 from gotd.config.build import build, register
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
+from gotd.storage.checks import meant, meant_override
 from gotd.storage.keys import RUN_ONLY
 
 AXES = {"task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale"}
 """Overrides with a column of their own in the tables; any other one is part of the variant."""
+
+FLAGS = ("-h", "--help", "--info", "--cfg", "-m", "--multirun")
+"""The flags of Hydra that an experiment knows."""
 
 OWN = "compare"
 """The experiment on files of one's own."""
@@ -67,10 +71,22 @@ def split_experiment(overrides: Sequence[str]) -> tuple[str, list[str]]:
     """
     names = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")]
     if not names:
+        check_flags(overrides)
         raise SweepError(
             f"no experiment given; add experiment=…, one of: {', '.join(experiments())}"
         )
     return names[-1], [o for o in overrides if not o.startswith("experiment=")]
+
+
+def check_flags(overrides: Sequence[str]) -> None:
+    """Raise a `SweepError` at a flag that there is not, with a hint at what was meant."""
+    for word in overrides:
+        name, equals, _ = word.partition("=")
+        if not word.startswith("-") or word in FLAGS:
+            continue
+        typed_as_flag = equals and name not in FLAGS
+        hint = meant_override(word) if typed_as_flag else meant(name, FLAGS)
+        raise SweepError(f"there is no flag {name}{hint or '; overrides have the form name=value'}")
 
 
 def resolve(overrides: Sequence[str]) -> list[str]:

@@ -34,6 +34,7 @@ from gotd.pipeline.experiment import Cell
 from gotd.runs.expand import (
     Job,
     SweepError,
+    check_flags,
     compose_shared,
     composing,
     expand,
@@ -86,6 +87,7 @@ def _run(experiment: str, given: Sequence[str]) -> int:
         _explain(overrides)
         return 0
     try:
+        check_flags(overrides)
         if "--cfg" in given:
             (config, _), *_ = expand([o for o in overrides if o not in ("--cfg", "job")])
             print(OmegaConf.to_yaml(config))  # noqa: T201
@@ -101,9 +103,6 @@ def _run(experiment: str, given: Sequence[str]) -> int:
 
 def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     """Run the cells without a record and report all cells."""
-    for flag in overrides:
-        if flag.startswith("-") and flag not in ("-m", "--multirun"):
-            raise SweepError(f"there is no flag {flag}; overrides have the form name=value")
     jobs, skipped = expand_cells(overrides)
     # The arm without a selection is the same cell at every budget of a sweep.
     jobs_by_key = {cell.record.key: job for job, cell in jobs.items()}
