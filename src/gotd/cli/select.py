@@ -250,14 +250,15 @@ def _check_not_among_inputs(options: argparse.Namespace) -> None:
 def _check_beside(
     option: str, options: argparse.Namespace, output: Output, inputs: list[Path]
 ) -> None:
-    """Check that a file beside the selection is new, or that --overwrite allows it."""
+    """Check that a file beside the selection is new, of an earlier run, or may be replaced."""
     path = getattr(options, option.removeprefix("--"))
     if path is None:
         return
     file_suffix(path, option)
     if not path.parent.is_dir():
         raise ValueError(f"{option} {path}: there is no folder {path.parent}; create it first")
-    if path.exists() and not (options.overwrite and path.is_file()):
+    may_replace = options.overwrite and path.is_file()
+    if path.exists() and not (may_replace or output.wrote(path, option.removeprefix("--"))):
         raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")
     if output.holds(path):
         raise ValueError(f"{option} {path} is in the place of {output.option}; choose another name")
