@@ -22,7 +22,7 @@ from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
-from gotd.pipeline.formats import row_suffix
+from gotd.pipeline.formats import row_suffix, written_suffix
 from gotd.pipeline.output import Output
 from gotd.pipeline.push import check_push, parse_push, push
 from gotd.pipeline.replay import parse_replay
@@ -34,7 +34,7 @@ from gotd.selectors.bounds import Bounds, parse_mix
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
-from gotd.storage.files import resolved
+from gotd.storage.files import followed, resolved
 
 SHOWN_BYTES = 2**30
 """Files of so many bytes take seconds to read."""
@@ -228,7 +228,8 @@ def _check_outputs(options: argparse.Namespace) -> bool:
             raise ValueError(f"{option} belongs to a selection; give --budget and --out, too")
     if options.weights is not None:
         file_suffix(options.weights, "--weights")
-    if options.weights == options.removed is not None:
+    beside = [one for one in (options.weights, options.removed) if one is not None]
+    if len(set(map(resolved, beside))) < len(beside):
         raise ValueError("--weights and --removed name one file; choose another name")
     return not chooses
 
@@ -254,9 +255,14 @@ def _check_beside(
     path = getattr(options, option.removeprefix("--"))
     if path is None:
         return
-    file_suffix(path, option)
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: there is no folder {path.parent}; create it first")
+    place = followed(path)
+    if written_suffix(place.name) != file_suffix(path, option):
+        raise ValueError(
+            f"{option} {path} is a link to {place}, whose name ends in another way; give that "
+            "name, or remove the link"
+        )
+    if not place.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {place.parent}; create it first")
     may_replace = options.overwrite and path.is_file()
     if path.exists() and not (may_replace or output.wrote(path, option.removeprefix("--"))):
         raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")

@@ -45,7 +45,7 @@ from gotd.reporting.selection_page import selection_page
 from gotd.selection_report.markdown import card, report, weights_report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
-from gotd.storage.files import atomic_write, remove_left_over
+from gotd.storage.files import atomic_write, followed, remove_left_over
 from gotd.storage.keys import identity
 from gotd.storage.model_files import model_identity
 from gotd.storage.progress import tick
@@ -71,8 +71,9 @@ def write_selection(
         command: What was typed.
         explain: Add to each row which target it serves.
         licence: Of the texts, where it is known.
-        removed: File for the candidates that were left out, each with its reason.
-        weights: File for a weight of every candidate.
+        removed: File for the candidates that were left out, each with its reason; a symbolic
+            link is followed.
+        weights: File for a weight of every candidate; a symbolic link is followed.
 
     Returns:
         The manifest.
@@ -168,7 +169,7 @@ def rows_to_write(prepared: Prepared, budgets: Budgets, weights: bool) -> int:
 
 def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
     """Write a file of weights that gets its name when the stack closes."""
-    pool = WeightedPool(prepared)
+    pool, path = WeightedPool(prepared), followed(path)
     with _beside("--weights", path, stack) as (part, suffix):
         pool.write(part, suffix)
     return {"weights": {**pool.summary(), "file": path.name, "sha256": checksum(part)}}
@@ -176,7 +177,7 @@ def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str
 
 def _write_removed(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
     """Write the list of what was left out, which gets its name when the stack closes."""
-    rows = 0
+    rows, path = 0, followed(path)
     with _beside("--removed", path, stack) as (part, suffix), open_writer(part, suffix) as writer:
         for table in prepared.removed():
             writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
@@ -187,12 +188,11 @@ def _write_removed(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str
 @contextmanager
 def _beside(option: str, path: Path, stack: ExitStack) -> Iterator[tuple[Path, str]]:
     """Yield the unfinished version of a file, renamed when the stack closes, and its suffix."""
-    suffix = file_suffix(path, option)
     remove_left_over(path.parent)
     stack.enter_context(_naming(option, path))  # it also gets its name there
     part = stack.enter_context(atomic_write(path))
     with _naming(option, path):
-        yield part, suffix
+        yield part, file_suffix(path, option)
 
 
 def file_suffix(path: Path, option: str) -> str:
