@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ import gotd
 from gotd.cli import main as command
 from gotd.cli.main import _Formatter, main, printable, printable_lines
 from gotd.runs import sweep
+from gotd.storage.printing import command_line
 
 HEAVY = {"torch", "numpy", "pyarrow", "transformers", "hydra", "omegaconf", "rich", "scipy"}
 
@@ -113,6 +115,18 @@ def test_no_data_steers_a_terminal():
     assert printable(text) == "a \\x1b[31mred\\x9b\\n\\t\u00e9\u4e2d"
     assert printable_lines(text) == "a \\x1b[31mred\\x9b\n\t\u00e9\u4e2d"
     assert printable("\ud800\u2028\u202e") == "\\ud800\\u2028\\u202e"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_a_command_can_be_pasted_into_a_shell():
+    """A line break was shown as two signs within the quotes."""
+    odd = ["a\nb", "it's\\\x1b[31m\u2028\x85", "\udc80x\udcff", "a b", '$HOME\n"`', "", "é"]
+    line = command_line(["gotd", *odd, "--where=lang == 'en'"])
+    assert printable(line) == line
+    program = f"LC_ALL=C.UTF-8; printf '%s\\0' {line}"
+    read = subprocess.check_output(["bash", "-c", program]).split(b"\0")[:-1]
+    assert read == [os.fsencode(word) for word in ("gotd", *odd, "--where=lang == 'en'")]
+    assert command_line(["gotd", "seed=1,2", "a b"]) == "gotd seed=1,2 'a b'"
 
 
 def test_an_error_shows_no_control_character(tmp_path, capsys):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -35,7 +34,7 @@ from gotd.runs.sweep import add_overlaps, check_writable, report
 from gotd.storage import progress
 from gotd.storage.artifacts import Step
 from gotd.storage.hub_models import use_hub_folder
-from gotd.storage.printing import printable
+from gotd.storage.printing import command_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +162,7 @@ def _report(cells: Sequence[Cell], task: str) -> int:
     name = f"compare-{task}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
     folder = cells[0].store.root / "reports" / name
     status = report(
-        outcomes, len(cells), folder, shlex.join(["gotd", *sys.argv[1:]]), "", tests=True
+        outcomes, len(cells), folder, command_line(["gotd", *sys.argv[1:]]), "", tests=True
     )
     print(printable(f"page: {Path(folder) / 'report.html'}"))
     return status

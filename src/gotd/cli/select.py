@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -35,6 +34,7 @@ from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.files import followed, resolved
+from gotd.storage.printing import command_line
 
 SHOWN_BYTES = 2**30
 """Files of so many bytes take seconds to read."""
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         prepared, budgets = prepare(request, amounts, store, engine, announce)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
-        command = shlex.join(["gotd", *sys.argv[1:]])
+        command = command_line(["gotd", *sys.argv[1:]])
         rows = rows_to_write(prepared, budgets, options.weights is not None)
         with progress.step("selecting and writing", rows):
             if alone:

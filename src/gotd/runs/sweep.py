@@ -51,7 +51,7 @@ from gotd.runs.process import (
     warnings_logged,
 )
 from gotd.storage.errors import ArtifactError, StoreError, explained
-from gotd.storage.printing import printable
+from gotd.storage.printing import command_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,8 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     add_overlaps(outcomes)
     folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
-    status = report(outcomes, len(cells), folder, f"gotd run {' '.join(overrides)}", left_out)
+    command = command_line(["gotd", "run", *overrides])
+    status = report(outcomes, len(cells), folder, command, left_out)
     if pending:
         try:
             cells[0].tracker.tabulate([record for _, record in outcomes])
