@@ -194,7 +194,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from gotd.runs.expand import split_experiment
+    from gotd.runs.flags import split_experiment
     from gotd.runs.sweep import run
 
     return run(*split_experiment(options.overrides))

@@ -25,14 +25,10 @@ from omegaconf.errors import OmegaConfBaseException
 from gotd.config.build import build, register
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
-from gotd.storage.checks import meant, meant_override
 from gotd.storage.keys import RUN_ONLY
 
 AXES = {"task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale"}
 """Overrides with a column of their own in the tables; any other one is part of the variant."""
-
-FLAGS = ("-h", "--help", "--info", "--cfg", "-m", "--multirun")
-"""The flags of Hydra that an experiment knows."""
 
 OWN = "compare"
 """The experiment on files of one's own."""
@@ -61,32 +57,6 @@ def composing() -> Iterator[None]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         yield
-
-
-def split_experiment(overrides: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the experiment's name and the other overrides.
-
-    Raises:
-        SweepError: If no override states the experiment.
-    """
-    names = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")]
-    if not names:
-        check_flags(overrides)
-        raise SweepError(
-            f"no experiment given; add experiment=…, one of: {', '.join(experiments())}"
-        )
-    return names[-1], [o for o in overrides if not o.startswith("experiment=")]
-
-
-def check_flags(overrides: Sequence[str]) -> None:
-    """Raise a `SweepError` at a flag that there is not, with a hint at what was meant."""
-    for word in overrides:
-        name, equals, _ = word.partition("=")
-        if not word.startswith("-") or word in FLAGS:
-            continue
-        typed_as_flag = equals and name not in FLAGS
-        hint = meant_override(word) if typed_as_flag else meant(name, FLAGS)
-        raise SweepError(f"there is no flag {name}{hint or '; overrides have the form name=value'}")
 
 
 def resolve(overrides: Sequence[str]) -> list[str]:

@@ -34,7 +34,6 @@ from gotd.pipeline.experiment import Cell
 from gotd.runs.expand import (
     Job,
     SweepError,
-    check_flags,
     compose_shared,
     composing,
     expand,
@@ -44,6 +43,7 @@ from gotd.runs.expand import (
     resolve,
     variant,
 )
+from gotd.runs.flags import check_flags
 from gotd.runs.process import (
     closed_output_ignored,
     killed_worker,
