@@ -106,7 +106,7 @@ def slope(measured: list[dict[str, Any]], name: str, first: int) -> dict[str, fl
     Source: Sen (1968), Estimates of the regression coefficient based on Kendall's tau.
     """
     values = [cell[name] for cell in measured[first:]]
-    found = theilslopes(values, range(len(values)), 0.95)
+    found: Any = theilslopes(values, range(len(values)), 0.95)
     return {"median": float(found[0]), "least": float(found[2]), "most": float(found[3])}
 
 
