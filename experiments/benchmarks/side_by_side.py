@@ -208,7 +208,7 @@ def _serve(contender: Contender, pipe: Connection) -> None:
             cores, started = time.process_time(), time.perf_counter()
             value = run()
             wall, cores = time.perf_counter() - started, time.process_time() - cores
-            peak = None if before is None else _memory_mib("VmHWM") - before
+            peak = None if before is None else memory_mib("VmHWM") - before
             pipe.send(Turn(wall, cores, peak, value if first else None))
             first = False
     except Exception as error:  # noqa: BLE001 -- whatever a peer raises becomes its row
@@ -220,12 +220,13 @@ def _reset_peak() -> float | None:
     """Forget the peak of this process's memory and return what it holds, in MiB."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
-        return _memory_mib("VmRSS")
+        return memory_mib("VmRSS")
     except OSError:
         return None
 
 
-def _memory_mib(name: str) -> float:
+def memory_mib(name: str) -> float:
+    """Return a size of this process in MiB, by its name in ``/proc``, such as ``VmRSS``."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,10 @@ from pathlib import Path
 import pytest
 
 import gotd
+from gotd.cli import main as command
 from gotd.cli.main import _Formatter, main, printable, printable_lines
 from gotd.runs import sweep
+from gotd.storage.printing import command_line
 
 HEAVY = {"torch", "numpy", "pyarrow", "transformers", "hydra", "omegaconf", "rich", "scipy"}
 
@@ -113,6 +117,18 @@ def test_no_data_steers_a_terminal():
     assert printable("\ud800\u2028\u202e") == "\\ud800\\u2028\\u202e"
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_a_command_can_be_pasted_into_a_shell():
+    """A line break was shown as two signs within the quotes."""
+    odd = ["a\nb", "it's\\\x1b[31m\u2028\x85", "\udc80x\udcff", "a b", '$HOME\n"`', "", "é"]
+    line = command_line(["gotd", *odd, "--where=lang == 'en'"])
+    assert printable(line) == line
+    program = f"LC_ALL=C.UTF-8; printf '%s\\0' {line}"
+    read = subprocess.check_output(["bash", "-c", program]).split(b"\0")[:-1]
+    assert read == [os.fsencode(word) for word in ("gotd", *odd, "--where=lang == 'en'")]
+    assert command_line(["gotd", "seed=1,2", "a b"]) == "gotd seed=1,2 'a b'"
+
+
 def test_an_error_shows_no_control_character(tmp_path, capsys):
     absent = tmp_path / "a\x1b[31m\n\t.jsonl"
     given = ["--target", str(absent), "--candidates", str(absent), "--budget", "1"]
@@ -148,6 +164,9 @@ def test_a_message_of_gotd_is_one_line_and_others_are_as_they_are():
         ),
         (["export", "--ouy", "x", "seed=1"], "--out for --ouy"),
         (["--verison"], "--version for --verison"),
+        (["selct", "--target", "a"], "select for selct"),
+        (["select", "--target", "a", "--candidates", "b", "--dedup=nere"], "near for nere"),
+        (["compare", "--candidates", "b", "--outcome", "los"], "loss for los"),
     ],
 )
 def test_a_misspelt_option_is_named_with_the_one_that_was_meant(capsys, arguments, meant):
@@ -156,6 +175,37 @@ def test_a_misspelt_option_is_named_with_the_one_that_was_meant(capsys, argument
     assert stopped.value.code == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"; did you mean {meant}?" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["run", "--multirn"], "no flag --multirn; did you mean --multirun for --multirn?"),
+        (["run", "experiment=glue", "--inf"], "did you mean --info for --inf?"),
+        (["run", "experiment=glue", "--cfg=job"], "did you mean --cfg for --cfg?"),
+        (["run", "--experiment=glue"], "overrides have no dashes: write experiment=glue"),
+        (["run", "experiment=glue", "--seed=1"], "overrides have no dashes: write seed=1"),
+        (["run", "experiment=glue", "--nothing"], "overrides have the form name=value"),
+        (["plan", "--model=micro"], "overrides have no dashes: write model=micro"),
+        (["export", "--out=x", "a=b", "--seed=1"], "overrides have no dashes: write seed=1"),
+        (["fetch", "--modles", "a=b"], "did you mean --models for --modles?"),
+    ],
+)
+def test_an_override_or_a_flag_that_is_misspelt_is_named(capsys, arguments, hint):
+    try:
+        status = main(arguments)
+    except SystemExit as stopped:  # of the parser, with the usage above
+        status = stopped.code
+    assert status == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(hint)
+
+
+def test_a_flag_may_come_before_the_experiment(monkeypatch):
+    calls = []
+    monkeypatch.setattr(sweep, "run", lambda *given: calls.append(given) or 0)
+    assert main(["run", "--multirun", "experiment=glue", "seed=1,2"]) == 0
+    assert main(["run", "--cfg", "job", "experiment=glue"]) == 0
+    assert calls == [("glue", ["--multirun", "seed=1,2"]), ("glue", ["--cfg", "job"])]
 
 
 def test_the_beginning_of_an_option_and_an_odd_value_are_no_mistakes(capsys):
@@ -167,6 +217,33 @@ def test_the_beginning_of_an_option_and_an_odd_value_are_no_mistakes(capsys):
     with pytest.raises(SystemExit):
         main(["report", "--nothing-like-it"])
     assert "did you mean" not in capsys.readouterr().err
+
+
+def test_a_handler_does_not_outlive_its_command(monkeypatch):
+    """The next command in the process logged to a stream that was closed."""
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(command, "_report", lambda _: logging.getLogger("gotd").info("read"))
+    level = root.level
+    for _ in range(2):
+        with io.StringIO() as stream:
+            monkeypatch.setattr(sys, "stderr", stream)
+            assert main(["report", "x"]) == 0
+            assert stream.getvalue() == "read\n"
+        assert (root.handlers, root.level) == ([], level)
+
+
+def test_the_handlers_of_a_caller_are_there_again(monkeypatch):
+    """Hydra replaces them."""
+    root, own = logging.getLogger(), logging.NullHandler()
+    monkeypatch.setattr(root, "handlers", [own])
+
+    def replace(_: object) -> None:
+        root.handlers = [logging.StreamHandler(io.StringIO())]
+
+    monkeypatch.setattr(command, "_report", replace)
+    assert main(["report", "x"]) == 0
+    assert root.handlers == [own]
 
 
 @pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pyarrow as pa
@@ -116,8 +117,20 @@ def test_the_list_has_a_format_too_and_may_be_empty(given, tmp_path, suffix, cap
         assert listed.read_text() == "id,reason,because,text\n"
     else:
         assert pq.read_table(listed).num_rows == 0
+    written = listed.read_bytes()
+    stated = json.loads((tmp_path / "a" / "manifest.json").read_text("utf-8"))["removed"]
+    assert stated == {
+        "rows": 0,
+        "file": listed.name,
+        "sha256": hashlib.sha256(written).hexdigest(),
+    }
+    # The same command again finds what it wrote.
+    assert main(given.arguments("--out", str(tmp_path / "a"), *more)) == 0
+    assert listed.read_bytes() == written
+    listed.write_bytes(written + b"mine")
     assert main(given.arguments("--out", str(tmp_path / "a"), *more)) == 2
     assert f"--removed {listed} exists" in capsys.readouterr().err
+    assert listed.read_bytes() == written + b"mine"
 
 
 def test_an_input_is_never_the_list(given, tmp_path, capsys):

@@ -84,12 +84,14 @@ def test_a_weight_of_a_gradient_falls_by_e_in_a_standard_deviation(given, pool, 
 
 def test_weights_beside_a_selection_do_not_change_it(given, tmp_path):
     chosen = []
-    for name, more in (("a", []), ("b", ["--weights", str(tmp_path / "w.csv")])):
+    # The last command is the same again, and finds the file that it wrote.
+    weights = ["--weights", str(tmp_path / "w.csv")]
+    for name, more in (("a", []), ("b", weights), ("b", weights)):
         out = tmp_path / f"{name}.jsonl"
         more = ("--method", "dsir", "--budget", "9", "--out", str(out), *more)
         assert main(given.arguments(*more)) == 0
         chosen.append(lines(out))
-    assert chosen[0] == chosen[1]
+    assert chosen[0] == chosen[1] == chosen[2]
     with (tmp_path / "w.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["id"] for row in rows] == [
@@ -101,6 +103,9 @@ def test_weights_beside_a_selection_do_not_change_it(given, tmp_path):
     assert "## Weights" in (tmp_path / "b.gotd" / "report.md").read_text("utf-8")
     cells = sum(float(row["gotd_weight"]) for row in rows if row["domain"] == "cells")
     assert manifest["weights"]["domains"]["cells"] == pytest.approx(cells / 360)
+    (tmp_path / "w.csv").write_text("mine")
+    assert main(given.arguments(*more)) == 2
+    assert (tmp_path / "w.csv").read_text() == "mine"
 
 
 def test_a_pool_that_changes_before_the_weights_are_written_is_refused(

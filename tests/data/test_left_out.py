@@ -279,6 +279,36 @@ def test_a_type_that_does_not_fit_is_named():
         Where("n == 'x'").holds(pa.table({"n": [1.0]}), "rows")
 
 
+@pytest.mark.parametrize(
+    ("values", "listed"),
+    [([1, 2], "(True,)"), ([1, 2], "('1',)"), ([1.0], "('1',)"), ([True, False], "(1, 0)"),
+     ([True, False], "('true',)"), ([1, 2], "('1', 'x')")],
+)  # fmt: skip
+@pytest.mark.parametrize("sign", ["in", "not in"])
+def test_values_of_a_list_are_of_the_type_of_the_column(values, listed, sign):
+    """As with ``==``; they were cast to it, so 1 was True."""
+    for condition in (f"c {sign} {listed}", f"c == {listed.strip('()').split(',')[0]}"):
+        with pytest.raises(ValueError, match="does not fit the columns of rows: c"):
+            Where(condition).holds(pa.table({"c": values}), "rows")
+
+
+@pytest.mark.parametrize(
+    ("values", "condition", "expected"),
+    [
+        ([1, 300, None], "c in (1, 2.5, 99999999999)", [True, False, False]),
+        ([1, 300, None], "c not in (1, 2.5)", [False, True, False]),
+        ([1, 300, None], "not (c in (1, 2.5))", [False, True, True]),
+        ([1.5, 2.0, None], "c in (2,)", [False, True, False]),
+        ([True, False, None], "c in (True,)", [True, False, False]),
+        (["1", "true", None], "c in ('1',)", [True, False, False]),
+        (["1", "true", None], "c in (True,)", [False, True, False]),  # as texts of CSV are
+        ([None, None], "c in (True,)", [False, False]),
+    ],
+)
+def test_a_list_of_values_holds_where_one_is_equal(values, condition, expected):
+    assert Where(condition).holds(pa.table({"c": values}), "rows").tolist() == expected
+
+
 def test_a_column_that_is_nowhere_is_named():
     texts = ["a", "b"]
     with pytest.raises(ValueError, match="no column 'langg'; they have text, lang"):

@@ -255,6 +255,28 @@ def test_growth_is_measured_on_selections_that_find_the_target(tmp_path):
     assert "| 6,000 |" in page
 
 
+@pytest.mark.slow
+def test_memory_is_measured_after_each_cell(tmp_path):
+    result, page = run_quickly("flat_memory", tmp_path)
+    cells = result["cells"]
+    assert [cell["arm"] for cell in cells] == ["none", "random", "nearest", "dsir"]
+    for cell in cells:
+        assert 100 < cell["anonymous_mib"] < cell["resident_mib"] <= cell["peak_mib"]
+        assert cell["stages"] > 4
+    assert len(result["seconds_of_returns"]) == sum(cell["stages"] for cell in cells)
+    assert sum(cell["returned_mib"] for cell in cells) > 10
+    assert (tmp_path / result["figure"]).is_file()
+    assert "| resident memory | " in page
+
+
+def test_a_slope_of_memory_is_that_of_most_pairs(scripts):
+    cells = [{"m": 5.0 + 0.5 * number} for number in range(30)]
+    cells[7]["m"] = 100.0
+    found = scripts("flat_memory").slope(cells, "m", 4)
+    assert found["median"] == pytest.approx(0.5)
+    assert found["least"] <= 0.5 <= found["most"] < 1
+
+
 def test_peak_memory_is_above_what_was_held(side_by_side):
     held = np.ones(2**22)  # 32 MiB
 

@@ -165,6 +165,31 @@ def test_weights_alone_are_named_by_their_option(here, monkeypatch, capsys):
     assert "choose another --weights, or give --overwrite" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--weights", "--removed"])
+def test_a_link_stands_for_the_file_it_leads_to(here, option):
+    """The link was replaced by the file, as that of --out never was."""
+    link, place = here.folder / "link.csv", here.folder / "disk" / "real.csv"
+    link.symlink_to(place)
+    status, printed = here.select(option, str(link))
+    assert (status, f"there is no folder {place.parent}" in printed) == (2, True)
+    place.parent.mkdir()
+    for more in ((), ("--seed", "1"), ("--overwrite",)):
+        if more == ("--overwrite",):
+            place.write_text("mine")
+        assert here.select(option, str(link), *more)[0] == 0
+        assert link.is_symlink()
+        assert "text" in place.read_text().splitlines()[0]
+    other = here.folder / "other.csv"
+    other.symlink_to(place)
+    status, printed = here.select("--weights", str(link), "--removed", str(other))
+    assert (status, "--weights and --removed name one file" in printed) == (2, True)
+    link.unlink()
+    link.symlink_to(here.folder / "real.txt")
+    status, printed = here.select(option, str(link))
+    assert (status, "whose name ends in another way" in printed) == (2, True)
+    assert not (here.folder / "real.txt").exists()
+
+
 def test_the_unfinished_file_of_arrow_is_not_named():
     words = "Failed to open local file 'ww.parquet.part'. Detail: [errno 30] Read-only file system"
     error = cannot_write(OSError(errno.EROFS, words), Path("ww.parquet"), "--weights")

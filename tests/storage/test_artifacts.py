@@ -320,6 +320,16 @@ def test_a_stage_is_built_once_and_its_inputs_before_it(store):
     assert manifest["cost"]["resumed"] is False
 
 
+def test_memory_is_returned_after_each_stage_that_is_built(store, monkeypatch):
+    calls = []
+    monkeypatch.setattr(artifacts, "return_memory", lambda: calls.append("returned"))
+    below = make(lambda *_: calls.append("below"), kind="below")
+    step = make(lambda *_: calls.append("above"), kind="above", inputs={"x": below})
+    for _ in range(2):
+        Store(store.root).get(step)
+    assert calls == ["below", "returned", "above", "returned"]
+
+
 def test_two_stores_hold_the_same_bytes(tmp_path):
     folders = [Store(tmp_path / name).get(make(write("same"))) for name in ("a", "b")]
     assert contents(folders[0]) == contents(folders[1])

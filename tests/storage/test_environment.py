@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import itertools
 import json
 import os
 import socket
 import subprocess
+import weakref
 from pathlib import Path
 
 import pytest
@@ -61,6 +64,70 @@ def test_reset_starts_a_new_high_water_mark():
     del held
     machine.reset_peak_memory()
     assert machine.peak_memory_gib() < high - 0.2
+
+
+def resident_mib() -> float:
+    kib = machine._system_value("/proc/self/status", "VmRSS")
+    assert kib is not None
+    return int(kib.split()[0]) / 1024
+
+
+def test_freed_memory_goes_back_to_the_system():
+    """Blocks that stay hold the end of the heap, so the allocator alone returns nothing."""
+    if machine._malloc_trim() is None:
+        pytest.skip("this C library returns nothing on demand")
+    machine.return_memory()  # what other tests freed
+    before = resident_mib()
+    blocks = [bytes(8000) + bytes([number % 256]) for number in range(20_000)]
+    del blocks[:-1]
+    kept = resident_mib()
+    machine.return_memory()
+    assert kept - before > 100
+    assert resident_mib() - before < 30
+
+
+def test_networks_in_cycles_do_not_pile_up(monkeypatch):
+    """As long as a full collection is far, each stage would leave its network."""
+
+    class Network:
+        def __init__(self) -> None:
+            self.trainer = [self]
+
+    monkeypatch.setattr(machine, "_collection", machine._Collection())
+    left, threshold = weakref.ref(Network()), gc.get_threshold()
+    gc.set_threshold(100_000, 100, 100)
+    try:
+        assert left() is not None
+        machine.return_memory()
+        assert left() is None
+    finally:
+        gc.set_threshold(*threshold)
+
+
+def test_collecting_takes_a_small_share_of_the_time(monkeypatch):
+    """A collection of .2 s is followed by the next one after 4 s."""
+    now, collected = [0.0], []
+
+    def collect():
+        collected.append(now[0])
+        now[0] += 0.2
+
+    monkeypatch.setattr(machine, "_collection", machine._Collection())
+    monkeypatch.setattr(machine.gc, "collect", collect)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: now[0])
+    for _ in range(100):
+        machine.return_memory()
+        now[0] += 0.5
+    assert 10 < len(collected) < 14
+    assert all(later - first > 4.1 for first, later in itertools.pairwise(collected))
+
+
+def test_a_c_library_without_the_function_is_no_error(monkeypatch):
+    machine._malloc_trim.cache_clear()
+    monkeypatch.setattr(machine.ctypes, "CDLL", lambda _: object())
+    machine.return_memory()
+    assert machine._malloc_trim() is None
+    machine._malloc_trim.cache_clear()
 
 
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

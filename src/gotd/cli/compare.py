@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +22,19 @@ from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.experiment import Cell, plan_cell, run_cell
 from gotd.runs.own_model import OwnModel
-from gotd.runs.own_task import OwnTask, lay_out, takes_budget, with_counts
+from gotd.runs.own_task import (
+    CheckedRows,
+    OwnTask,
+    check_rows,
+    lay_out,
+    takes_budget,
+    with_counts,
+)
 from gotd.runs.sweep import add_overlaps, check_writable, report
 from gotd.storage import progress
 from gotd.storage.artifacts import Step
 from gotd.storage.hub_models import use_hub_folder
-from gotd.storage.printing import printable
+from gotd.storage.printing import command_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +55,11 @@ def run(options: argparse.Namespace) -> int:
     model = OwnModel.find(own.model)
     log.info("%s", model.described)
     check_writable(options.store)
-    configs = lay_out(own)
+    rows = check_rows(own)
+    configs = lay_out(own, rows)
     with progress.watch(watch_terminal()):
         if takes_budget(own) or model.needs_text:
-            _count_pool(own, configs)
+            _count_pool(own, configs, rows)
         planned = [(plan_cell(config, name), config, name) for config, name in configs]
         # Methods without a budget are the same cell at each of several budgets.
         distinct = list({each[0].record.key: each for each in planned}.values())
@@ -106,7 +113,9 @@ def _own_task(options: argparse.Namespace) -> OwnTask:
     )
 
 
-def _count_pool(own: OwnTask, configs: Sequence[tuple[DictConfig, str]]) -> None:
+def _count_pool(
+    own: OwnTask, configs: Sequence[tuple[DictConfig, str]], checked: CheckedRows
+) -> None:
     """Read the pool before anything is trained, and check that the budgets fit.
 
     Raises:
@@ -115,7 +124,7 @@ def _count_pool(own: OwnTask, configs: Sequence[tuple[DictConfig, str]]) -> None
     selects = takes_budget(own)
     # Where the base alone reads the pool, one cell that selects is laid out to find it.
     one = replace(own, methods=("random",), seeds=1, budgets=own.budgets[:1])
-    cell, pool = _with_pool(configs if selects else lay_out(one))
+    cell, pool = _with_pool(configs if selects else lay_out(one, checked))
     facts = pool_facts(cell.store.get(pool))
     rows = sum(facts["rows"])
     if selects and max(own.budgets) > rows:
@@ -153,7 +162,7 @@ def _report(cells: Sequence[Cell], task: str) -> int:
     name = f"compare-{task}-{hashlib.sha256(keys.encode()).hexdigest()[:8]}"
     folder = cells[0].store.root / "reports" / name
     status = report(
-        outcomes, len(cells), folder, shlex.join(["gotd", *sys.argv[1:]]), "", tests=True
+        outcomes, len(cells), folder, command_line(["gotd", *sys.argv[1:]]), "", tests=True
     )
     print(printable(f"page: {Path(folder) / 'report.html'}"))
     return status

@@ -11,7 +11,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,31 @@ def _main(arguments: Sequence[str] | None) -> int:
 
         argcomplete.autocomplete(parser)
     options = parser.parse_args(arguments)
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    with _logged():
+        return _run_command(options)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """Show what is logged, unless the caller does; its handlers are there again at the end.
+
+    A handler keeps the stream of its command, which may be closed when the next one runs.
+    """
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    if not handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Formatter("%(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+    try:
+        yield
+    finally:  # Hydra replaces them, too
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+def _run_command(options: argparse.Namespace) -> int:
+    """Run the command that was typed; an error that the user can fix is one line."""
     from gotd.runs.process import closed_output_ignored, stopped_as_interrupted, warnings_logged
     from gotd.storage.artifacts import ArtifactError
     from gotd.storage.environment import check_docstrings
@@ -122,7 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     add_select(commands, _select)
     add_diff(commands, _diff)
     add_compare(commands, _compare)
-    add("run", _run, "run an experiment, or any sweep of it", argparse.REMAINDER)
+    sweep = add("run", _run, "run an experiment, or any sweep of it", argparse.REMAINDER)
+    sweep.set_defaults(flags_are_overrides=True)  # which Hydra has; they may come first
     add("plan", _plan, "what a sweep would run, what is done, hours, memory, disk", "*")
     fetch = add(
         "fetch", _fetch, "download an experiment's rows from the Hub, to run it offline", "*"
@@ -170,7 +194,7 @@ def _diff(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from gotd.runs.expand import split_experiment
+    from gotd.runs.flags import split_experiment
     from gotd.runs.sweep import run
 
     return run(*split_experiment(options.overrides))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from gotd.storage.checks import meant, meant_override
 from gotd.storage.printing import printable
 
 
@@ -20,7 +20,8 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *given: Any, **settings: Any) -> None:
         super().__init__(*given, **settings)
         self._words: list[str] = []
-        self.set_defaults(usage_error=self.error)  # of the command that was typed
+        # Of the command that was typed.
+        self.set_defaults(usage_error=self.error, flags_are_overrides=False)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -34,24 +35,37 @@ class Parser(argparse.ArgumentParser):
     ) -> argparse.Namespace:
         """Parse a command line; what nobody knows is an error of its command."""
         options, unknown = self.parse_known_args(args, namespace)
-        if unknown:
+        if unknown and options.flags_are_overrides:
+            options.overrides = [*unknown, *options.overrides]
+        elif unknown:
             options.usage_error(f"unrecognized arguments: {' '.join(unknown)}")
         return options
 
     def error(self, message: str) -> NoReturn:
         """Print usage and error, whatever was typed, and exit with status 2."""
         self.print_usage(sys.stderr)
-        hints = "".join(f"; did you mean {near} for {word}?" for word, near in self._misspelt())
-        self.exit(2, printable(f"{self.prog}: error: {message}{hints}") + "\n")
+        self.exit(2, printable(f"{self.prog}: error: {message}{''.join(self._hints())}") + "\n")
 
-    def _misspelt(self) -> Iterator[tuple[str, str]]:
-        """Yield each option that there is not, with the one it is like."""
-        known = [name for action in self._actions for name in action.option_strings]
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Check that a value is one of the choices, and add the one it is like to the error."""
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            error.message += meant(str(value), map(str, action.choices or ()))
+            raise
+
+    def _hints(self) -> Iterator[str]:
+        """Yield what was meant by each option that there is not."""
+        known = {name: one for one in self._actions for name in one.option_strings}
+        takes_overrides = any(action.dest == "overrides" for action in self._actions)
         for word in self._words:
-            name = word.partition("=")[0]
+            name, equals, _ = word.partition("=")
             if word == "--" or (self._subparsers is not None and not word.startswith("-")):
                 return  # what follows are no options, or those of a command
             if not word.startswith("-") or " " in word or any(o.startswith(name) for o in known):
                 continue
-            if near := get_close_matches(name, known, n=1):
-                yield name, near[0]
+            # Only an option that takes a value can be meant by one with a value.
+            hint = meant(name, [o for o in known if not equals or known[o].nargs != 0])
+            if not hint and equals and takes_overrides:
+                hint = meant_override(word)
+            yield hint

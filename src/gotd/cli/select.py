@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal
 from gotd.pipeline.amounts import Amount, parse_share, parse_tokens, prepare
-from gotd.pipeline.formats import row_suffix
+from gotd.pipeline.formats import row_suffix, written_suffix
 from gotd.pipeline.output import Output
 from gotd.pipeline.push import check_push, parse_push, push
 from gotd.pipeline.replay import parse_replay
@@ -34,7 +33,8 @@ from gotd.selectors.bounds import Bounds, parse_mix
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
-from gotd.storage.files import resolved
+from gotd.storage.files import followed, resolved
+from gotd.storage.printing import command_line
 
 SHOWN_BYTES = 2**30
 """Files of so many bytes take seconds to read."""
@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         prepared, budgets = prepare(request, amounts, store, engine, announce)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
-        command = shlex.join(["gotd", *sys.argv[1:]])
+        command = command_line(["gotd", *sys.argv[1:]])
         rows = rows_to_write(prepared, budgets, options.weights is not None)
         with progress.step("selecting and writing", rows):
             if alone:
@@ -228,7 +228,8 @@ def _check_outputs(options: argparse.Namespace) -> bool:
             raise ValueError(f"{option} belongs to a selection; give --budget and --out, too")
     if options.weights is not None:
         file_suffix(options.weights, "--weights")
-    if options.weights == options.removed is not None:
+    beside = [one for one in (options.weights, options.removed) if one is not None]
+    if len(set(map(resolved, beside))) < len(beside):
         raise ValueError("--weights and --removed name one file; choose another name")
     return not chooses
 
@@ -250,14 +251,20 @@ def _check_not_among_inputs(options: argparse.Namespace) -> None:
 def _check_beside(
     option: str, options: argparse.Namespace, output: Output, inputs: list[Path]
 ) -> None:
-    """Check that a file beside the selection is new, or that --overwrite allows it."""
+    """Check that a file beside the selection is new, of an earlier run, or may be replaced."""
     path = getattr(options, option.removeprefix("--"))
     if path is None:
         return
-    file_suffix(path, option)
-    if not path.parent.is_dir():
-        raise ValueError(f"{option} {path}: there is no folder {path.parent}; create it first")
-    if path.exists() and not (options.overwrite and path.is_file()):
+    place = followed(path)
+    if written_suffix(place.name) != file_suffix(path, option):
+        raise ValueError(
+            f"{option} {path} is a link to {place}, whose name ends in another way; give that "
+            "name, or remove the link"
+        )
+    if not place.parent.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {place.parent}; create it first")
+    may_replace = options.overwrite and path.is_file()
+    if path.exists() and not (may_replace or output.wrote(path, option.removeprefix("--"))):
         raise ValueError(f"{option} {path} exists; choose another name or give --overwrite")
     if output.holds(path):
         raise ValueError(f"{option} {path} is in the place of {output.option}; choose another name")

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from gotd.pipeline.formats import DATASET, FOLDER_FORMAT, row_suffix, written_suffix
-from gotd.storage.files import check_path, locked, remove_left_over, resolved, special_kind
+from gotd.storage.files import (
+    check_path,
+    checksum,
+    locked,
+    remove_left_over,
+    resolved,
+    special_kind,
+)
 
 MANIFEST, REPORT, PAGE, CARD = "manifest.json", "report.md", "report.html", "README.md"
 
@@ -74,6 +81,18 @@ class Output:
         """Return whether a path is in the place of this output, whatever the budgets."""
         real = resolved(path)
         return real.is_relative_to(self.folder) or real == self.out or self._is_rows(real)
+
+    def wrote(self, path: Path, name: str) -> bool:
+        """Return whether a file is as the selection that is there was written with it.
+
+        Args:
+            path: A file beside the selection.
+            name: Its entry in the manifest, ``removed`` or ``weights``.
+        """
+        stated = self._written().get(name)
+        if not isinstance(stated, dict) or not path.is_file():
+            return False
+        return stated.get("sha256") == checksum(path)
 
     def _beside(self, ending: str) -> Path:
         # A name that nobody else has, since what is there is removed.

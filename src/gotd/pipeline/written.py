@@ -45,7 +45,7 @@ from gotd.reporting.selection_page import selection_page
 from gotd.selection_report.markdown import card, report, weights_report
 from gotd.storage.artifacts import checksum, write_json
 from gotd.storage.environment import code, hardware, peak_memory_gib, versions
-from gotd.storage.files import atomic_write, remove_left_over
+from gotd.storage.files import atomic_write, followed, remove_left_over
 from gotd.storage.keys import identity
 from gotd.storage.model_files import model_identity
 from gotd.storage.progress import tick
@@ -71,8 +71,9 @@ def write_selection(
         command: What was typed.
         explain: Add to each row which target it serves.
         licence: Of the texts, where it is known.
-        removed: File for the candidates that were left out, each with its reason.
-        weights: File for a weight of every candidate.
+        removed: File for the candidates that were left out, each with its reason; a symbolic
+            link is followed.
+        weights: File for a weight of every candidate; a symbolic link is followed.
 
     Returns:
         The manifest.
@@ -83,8 +84,9 @@ def write_selection(
     """
     began, files = time.perf_counter(), output.file_names(budgets.labels)
     with ExitStack() as beside_it, output.filling(list(files.values())) as folder:
-        # It gets its name after the selection, so that it is not there without one.
-        weighted = _write_weights(prepared, weights, beside_it) if weights else {}
+        # They get their names after the selection, so that they are not there without one.
+        beside = _write_weights(prepared, weights, beside_it) if weights else {}
+        beside |= _write_removed(prepared, removed, beside_it) if removed else {}
         written = _write_budgets(prepared, budgets, folder, output, explain)
         sampled = map_of(prepared, max(files))
         elapsed_s = time.perf_counter() - began
@@ -96,18 +98,16 @@ def write_selection(
             "budgets_stated": budgets.stated,
             "summaries": {str(budget): summary for budget, summary in summaries.items()},
             **written,
-            **weighted,
+            **beside,
         }
         write_json(folder / MANIFEST, manifest)
         text = report(manifest, summaries)
         (folder / REPORT).write_text(text, "utf-8")
         page = selection_page(text, manifest, summaries[max(files)], sampled)
         (folder / PAGE).write_text(page, "utf-8")
-        beside = "../" if output.suffix else ""
-        files = {budget: f"{beside}{name}" for budget, name in files.items()}
+        above = "../" if output.suffix else ""
+        files = {budget: f"{above}{name}" for budget, name in files.items()}
         (folder / CARD).write_text(card(manifest, summaries, files, licence), "utf-8")
-    if removed is not None:  # last, so that it is not there without a selection
-        _write_removed(prepared, removed)
     return manifest
 
 
@@ -169,13 +169,30 @@ def rows_to_write(prepared: Prepared, budgets: Budgets, weights: bool) -> int:
 
 def _write_weights(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
     """Write a file of weights that gets its name when the stack closes."""
-    pool = WeightedPool(prepared)
-    remove_left_over(path.parent)
-    stack.enter_context(_naming("--weights", path))  # it also gets its name there
-    part = stack.enter_context(atomic_write(path))
-    with _naming("--weights", path):
-        pool.write(part, file_suffix(path, "--weights"))
+    pool, path = WeightedPool(prepared), followed(path)
+    with _beside("--weights", path, stack) as (part, suffix):
+        pool.write(part, suffix)
     return {"weights": {**pool.summary(), "file": path.name, "sha256": checksum(part)}}
+
+
+def _write_removed(prepared: Prepared, path: Path, stack: ExitStack) -> dict[str, Any]:
+    """Write the list of what was left out, which gets its name when the stack closes."""
+    rows, path = 0, followed(path)
+    with _beside("--removed", path, stack) as (part, suffix), open_writer(part, suffix) as writer:
+        for table in prepared.removed():
+            writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
+            rows += table.num_rows
+    return {"removed": {"rows": rows, "file": path.name, "sha256": checksum(part)}}
+
+
+@contextmanager
+def _beside(option: str, path: Path, stack: ExitStack) -> Iterator[tuple[Path, str]]:
+    """Yield the unfinished version of a file, renamed when the stack closes, and its suffix."""
+    remove_left_over(path.parent)
+    stack.enter_context(_naming(option, path))  # it also gets its name there
+    part = stack.enter_context(atomic_write(path))
+    with _naming(option, path):
+        yield part, file_suffix(path, option)
 
 
 def file_suffix(path: Path, option: str) -> str:
@@ -192,14 +209,6 @@ def file_suffix(path: Path, option: str) -> str:
     if suffix is not None and suffix != DATASET:
         return suffix
     raise ValueError(f"{option} {path}: the name must end in .jsonl, .jsonl.gz, .parquet or .csv")
-
-
-def _write_removed(prepared: Prepared, path: Path) -> None:
-    suffix, option = file_suffix(path, "--removed"), "--removed"
-    remove_left_over(path.parent)
-    with _naming(option, path), atomic_write(path) as part, open_writer(part, suffix) as writer:
-        for table in prepared.removed():
-            writer.write(Block(table, 0, None, Layout(Columns(), prefixed=False)))
 
 
 @contextmanager

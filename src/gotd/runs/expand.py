@@ -59,20 +59,6 @@ def composing() -> Iterator[None]:
         yield
 
 
-def split_experiment(overrides: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the experiment's name and the other overrides.
-
-    Raises:
-        SweepError: If no override states the experiment.
-    """
-    names = [o.partition("=")[2] for o in overrides if o.startswith("experiment=")]
-    if not names:
-        raise SweepError(
-            f"no experiment given; add experiment=…, one of: {', '.join(experiments())}"
-        )
-    return names[-1], [o for o in overrides if not o.startswith("experiment=")]
-
-
 def resolve(overrides: Sequence[str]) -> list[str]:
     """Replace ``experiment=glue scale=folder`` by the name of a file, ``experiment=glue/folder``.
 

@@ -111,12 +111,29 @@ def _requires(name: str) -> frozenset[str]:
     return requires if isinstance(requires, frozenset) else frozenset()
 
 
-def lay_out(own: OwnTask) -> list[tuple[DictConfig, str]]:
-    """Compose the configurations of all cells; the labelled rows are read and checked.
+@dataclass(frozen=True)
+class CheckedRows:
+    """The rows of a comparison, and the model they are for, after both were checked.
+
+    Args:
+        model: What is trained.
+        source: The files.
+        task: The task.
+        held_out: Most labelled rows to choose the epoch on; ``None`` for a loss.
+    """
+
+    model: OwnModel
+    source: OwnFiles
+    task: LabelledTask | HeldOutTarget
+    held_out: int | None
+
+
+def check_rows(own: OwnTask) -> CheckedRows:
+    """Read and check the labelled rows, or those of the target.
 
     Raises:
         FileNotFoundError: If a file or the model cannot be found.
-        ValueError: If rows cannot be used, or a setting does not compose.
+        ValueError: If rows cannot be used.
     """
     model = OwnModel.find(own.model)
     source = OwnFiles(
@@ -132,10 +149,21 @@ def lay_out(own: OwnTask) -> list[tuple[DictConfig, str]]:
     source.candidates()  # an unknown file is an error now
     if own.outcome == "labels":
         model.check_classifies()
-        task, held_out = _labelled_task(source)
-    else:
-        _check_target(source)
-        task, held_out = HeldOutTarget(own.name), None
+        return CheckedRows(model, source, *_labelled_task(source))
+    _check_target(source)
+    return CheckedRows(model, source, HeldOutTarget(own.name), None)
+
+
+def lay_out(own: OwnTask, rows: CheckedRows) -> list[tuple[DictConfig, str]]:
+    """Compose the configurations of all cells.
+
+    Args:
+        own: What was asked for.
+        rows: Its rows, or those of the same files with other methods.
+
+    Raises:
+        ValueError: If a setting does not compose.
+    """
     sweep = {
         "experiment": f"compare/{own.outcome}",
         "selector": ",".join(own.methods),
@@ -143,16 +171,17 @@ def lay_out(own: OwnTask) -> list[tuple[DictConfig, str]]:
         "budget": ",".join(map(str, own.budgets)),
         "rank_rows": max(own.budgets),
         **{f"candidate_chunks.{name}": value for name, value in own.chunks.items()},
-        **model.groups(own.outcome),
+        **rows.model.groups(own.outcome),
     }
     overrides = [f"{name}={value}" for name, value in sweep.items()]
     name, configs = variant(own.settings), []
     for config, _ in expand([*overrides, *own.settings]):
         with open_dict(config):
-            config.source, config.task, config.store = _node(source), _node(task), own.store
-        if held_out is not None:
-            config.limits.validation_rows = min(config.limits.validation_rows or 1, held_out)
-        model.configure(config)
+            config.source, config.task = _node(rows.source), _node(rows.task)
+            config.store = own.store
+        if rows.held_out is not None:
+            config.limits.validation_rows = min(config.limits.validation_rows or 1, rows.held_out)
+        rows.model.configure(config)
         configs.append((config, name))
     return configs
 

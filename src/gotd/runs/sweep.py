@@ -43,6 +43,7 @@ from gotd.runs.expand import (
     resolve,
     variant,
 )
+from gotd.runs.flags import check_flags
 from gotd.runs.process import (
     closed_output_ignored,
     killed_worker,
@@ -50,7 +51,7 @@ from gotd.runs.process import (
     warnings_logged,
 )
 from gotd.storage.errors import ArtifactError, StoreError, explained
-from gotd.storage.printing import printable
+from gotd.storage.printing import command_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ def _run(experiment: str, given: Sequence[str]) -> int:
         _explain(overrides)
         return 0
     try:
+        check_flags(overrides)
         if "--cfg" in given:
             (config, _), *_ = expand([o for o in overrides if o not in ("--cfg", "job")])
             print(OmegaConf.to_yaml(config))  # noqa: T201
@@ -101,9 +103,6 @@ def _run(experiment: str, given: Sequence[str]) -> int:
 
 def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     """Run the cells without a record and report all cells."""
-    for flag in overrides:
-        if flag.startswith("-") and flag not in ("-m", "--multirun"):
-            raise SweepError(f"there is no flag {flag}; overrides have the form name=value")
     jobs, skipped = expand_cells(overrides)
     # The arm without a selection is the same cell at every budget of a sweep.
     jobs_by_key = {cell.record.key: job for job, cell in jobs.items()}
@@ -119,7 +118,8 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     add_overlaps(outcomes)
     folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
-    status = report(outcomes, len(cells), folder, f"gotd run {' '.join(overrides)}", left_out)
+    command = command_line(["gotd", "run", *overrides])
+    status = report(outcomes, len(cells), folder, command, left_out)
     if pending:
         try:
             cells[0].tracker.tabulate([record for _, record in outcomes])

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gotd.storage import progress
-from gotd.storage.environment import peak_memory_gib, reset_peak_memory
+from gotd.storage.environment import peak_memory_gib, reset_peak_memory, return_memory
 from gotd.storage.errors import ArtifactError, explained, is_disk_full, not_writable
 from gotd.storage.files import (
     TEMPORARY,
@@ -205,6 +205,7 @@ class Store:
             log.info("resuming %s", label)
         with progress.step(label, step.rows(inputs) if step.rows else None):
             step.build(part, inputs)
+        return_memory()
         if (changed := step.changed_input()) is not None:
             shutil.rmtree(part)  # else the next run would go on with its rows
             raise ValueError(

@@ -1,9 +1,10 @@
-"""Checks of settings: the fields of a class, or of a node of the configuration."""
+"""Checks of settings, in classes and configurations, and hints at what was meant."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -75,3 +76,14 @@ def check_device_name(device: str) -> None:
     """Raise a ValueError if a device is none of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise ValueError(f"the device must be auto, cpu, cuda or cuda:N, not {device!r}")
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """Return a hint at the known word that a misspelt one is like; empty if there is none."""
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]} for {word}?" if near else ""
+
+
+def meant_override(word: str) -> str:
+    """Return a hint at the override that was typed as an option, such as ``--seed=1``."""
+    return f"; overrides have no dashes: write {word.lstrip('-')}"

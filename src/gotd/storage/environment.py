@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
+import math
 import os
 import platform
 import re
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,6 +105,48 @@ def check_docstrings() -> None:
             "models need docstrings, which python -OO (PYTHONOPTIMIZE=2) drops; run Python "
             "without it, or with -O"
         )
+
+
+COLLECTING_SHARE = 0.05
+"""Most of the time that goes into collecting garbage: a collection takes tenths of a second."""
+
+
+@dataclass
+class _Collection:
+    """The last collection of garbage: when it ended, and how long it took."""
+
+    ended_s: float = -math.inf
+    took_s: float = 0.0
+
+
+_collection = _Collection()
+
+
+def return_memory() -> None:
+    """Collect garbage, and return freed memory to the system where the C library keeps it (glibc).
+
+    A trained network and the moments of its optimiser are in cycles of references. CPython
+    collects those that have survived for a while only after a quarter as many new objects as
+    there are, so networks of many stages pile up. Of what is freed the allocator keeps the pages.
+    """
+    began = time.perf_counter()
+    if began - _collection.ended_s >= _collection.took_s / COLLECTING_SHARE:
+        gc.collect()
+        _collection.ended_s = time.perf_counter()
+        _collection.took_s = _collection.ended_s - began
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Find the function of the C library; ``None`` on a system without it."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # musl and macOS; Windows has no such library
+        return None
+    trim.argtypes, trim.restype = [ctypes.c_size_t], ctypes.c_int
+    return trim
 
 
 def reset_peak_memory() -> None:

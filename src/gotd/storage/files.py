@@ -83,6 +83,15 @@ def resolved(path: Path) -> Path:
     return path.resolve()
 
 
+def followed(path: Path) -> Path:
+    """Return what a symbolic link leads to, there or not; another path as it is.
+
+    Raises:
+        ValueError: If a link leads to itself.
+    """
+    return resolved(path) if path.is_symlink() else path
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary file to write; rename it to ``path`` when the block succeeds.

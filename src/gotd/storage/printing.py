@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
 _STEERING = ("Cc", "Cs", "Zl", "Zp")
 """Categories of control characters, halves of a character, and separators of lines."""
@@ -22,6 +24,30 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return a text of several lines whose other control characters are escaped."""
     return _escaped(text, kept="\n\t")
+
+
+def command_line(arguments: Iterable[str]) -> str:
+    """Return arguments as one line that a shell (bash, zsh, ksh) reads as the same ones.
+
+    One with a line break or another control character is quoted as ``$'…'``.
+    """
+    return " ".join(map(_quoted, arguments))
+
+
+def _quoted(argument: str) -> str:
+    if printable(argument) == argument:
+        return shlex.quote(argument)
+
+    def shown(char: str) -> str:
+        if char in "\\'":
+            return f"\\{char}"
+        if printable(char) == char:
+            return char
+        if 0xDC80 <= ord(char) <= 0xDCFF:  # a byte that is no text
+            return f"\\x{ord(char) - 0xDC00:02x}"
+        return printable(char) if char.isascii() else f"\\u{ord(char):04x}"
+
+    return f"$'{''.join(map(shown, argument))}'"
 
 
 def _escaped(text: str, kept: str) -> str:

@@ -193,7 +193,9 @@ class Where:
                 raise self._refused(other)
             self._note(one, values)
             field = self._field(one)
-            inside = field.isin(pa.array(values))
+            # Arrow casts values to the column's type, so 1 would be True and '1' would be 1; an
+            # equality of other types is an error.
+            inside = field.isin(pa.array(values)) & (field == values[0]).is_valid()
             return ~inside & field.is_valid() if isinstance(sign, ast.NotIn) else inside
         first, second = (self._side(side) for side in (one, other))
         for column, constant in ((one, second), (other, first)):
