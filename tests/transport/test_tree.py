@@ -1,4 +1,4 @@
-"""Sums and numbers per candidate do not depend on who computes them, nor travel if they need not."""
+"""Sums and numbers per candidate do not depend on who computes them."""
 
 from __future__ import annotations
 
