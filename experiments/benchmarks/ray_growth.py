@@ -46,6 +46,7 @@ from gotd.selectors.registry import build_selector
 from gotd.storage import artifacts
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.files import know_checksums
+from gotd.transport.stored import fits
 
 SIZES, QUICK_SIZES = (100_000, 300_000, 1_000_000, 2_000_000, 5_000_000), (2_000, 4_000, 6_000)
 WANTED = (100_000_000, 1_000_000_000)
@@ -222,14 +223,23 @@ def fit(rows: list[int], values: list[float]) -> Cost:
 
 
 def fitted(sizes: list[dict[str, Any]]) -> dict[str, dict[str, Cost]]:
-    """Return for each stage and number the line through all sizes."""
-    rows = [size["rows"] for size in sizes]
+    """Return for each stage and number the line through all sizes.
+
+    Passes over a small pool keep their plan in memory, which takes other times. So where there
+    are at least two larger sizes, the line of that stage is through these.
+    """
     names = sizes[0]["stages"]["checksums"]
-    return {
-        stage: {name: fit(rows, [size["stages"][stage][name] for size in sizes]) for name in names}
-        for stage in STAGES
-        if all(stage in size["stages"] for size in sizes)
-    }
+    large = [size for size in sizes if not fits(size["rows"], growth.TARGETS)]
+    lines: dict[str, dict[str, Cost]] = {}
+    for stage in STAGES:
+        chosen = large if stage == "scored" and len(large) > 1 else sizes
+        found = [size for size in chosen if stage in size["stages"]]
+        if len(found) == len(chosen):
+            rows = [size["rows"] for size in found]
+            lines[stage] = {
+                name: fit(rows, [size["stages"][stage][name] for size in found]) for name in names
+            }
+    return lines
 
 
 def at(line: Cost, rows: int) -> float:
@@ -342,6 +352,8 @@ ASSUMPTIONS = [
     "error of a line as a share of what was measured.",
     "- Workers share their seconds evenly, and the driver works while no worker does. Wall time is "
     "their sum: `workers' seconds / workers + driver's seconds`.",
+    "- Passes keep a plan in memory below about 530,000 rows, so their lines are through the "
+    "larger sizes.",
     "- Rows, texts, targets, encoder and passes stay as they are here. Longer texts cost more to "
     "read, hash and embed, in proportion; more targets or wider embeddings cost more in a pass.",
     "- Files are many, as here 100,000 rows each. A file is read by one task.",
