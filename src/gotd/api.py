@@ -102,7 +102,11 @@ class GOTD:
         self._engine = engine or LocalEngine()
         self._temporary = tempfile.TemporaryDirectory(prefix="gotd-") if store is None else None
         temporary = self._temporary
-        self._store = Store(temporary.name, temporary=True) if temporary else Store(str(store))
+        self._store = Store(
+            temporary.name if temporary else str(store),
+            temporary=temporary is not None,
+            map_files=self._engine.map,
+        )
         self._request: Request | None = None
 
     # long: two thirds of it state and document the arguments

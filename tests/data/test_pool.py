@@ -20,6 +20,7 @@ from gotd.data import unique_ids as pool_ids
 from gotd.data.base import read_all
 from gotd.data.chunking import fixed_chunks
 from gotd.data.columns import Columns
+from gotd.data.cutting import visible_ends
 from gotd.data.folder import Folder
 from gotd.data.inputs import named_parts, table_parts
 from gotd.data.pool import (
@@ -28,7 +29,6 @@ from gotd.data.pool import (
     open_pool,
     pool_facts,
     shard_files,
-    visible_ends,
     write_pool,
 )
 from gotd.data.rows import Rows

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,10 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
+from gotd import GOTD
 from gotd.cli.main import main
+from gotd.engine.local import LocalEngine
 from gotd.engine.ray import BUFFERED_PER_WORKER, RayEngine, _groups
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -135,7 +140,13 @@ def files(tmp_path_factory) -> Path:
     for number in (0, 5, 699, *range(1400, 2100)):  # the third shard of 700 rows is unreadable
         pool[number] = "!" * (number + 1)
     ids = [f"row-{i}" for i in random.permutation(3000)]
-    pq.write_table(pa.table({"id": ids, "text": pool}), folder / "pool.parquet")
+    rows = pa.table({"id": ids, "text": pool})
+    (folder / "pool").mkdir()
+    pq.write_table(rows[:900], folder / "pool" / "a.parquet", row_group_size=200)
+    lines = [json.dumps(row) + "\n" for row in rows[900:1700].to_pylist()]
+    (folder / "pool" / "b.jsonl").write_text("".join(lines), "utf-8")
+    pa_csv.write_csv(rows[1700:1900], folder / "pool" / "c.csv")
+    pq.write_table(rows[1900:], folder / "pool" / "d.parquet")
     target = [" ".join(random.choice(words[200:], size=15)) for _ in range(40)]
     pq.write_table(pa.table({"text": target}), folder / "mine.parquet")
     return folder
@@ -144,7 +155,7 @@ def files(tmp_path_factory) -> Path:
 def arguments(files: Path, out: Path, method: str, *more: str) -> list[str]:
     return [
         *("select", "--target", str(files / "mine.parquet"), "--budget", "300"),
-        *("--candidates", str(files / "pool.parquet"), "--method", method, "--explain"),
+        *("--candidates", str(files / "pool"), "--method", method, "--explain"),
         *("--out", str(out), "--store", str(out.parent / f"store-{out.name}"), *more),
     ]
 
@@ -221,6 +232,73 @@ def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monke
         if kind == "embeddings" and method == "got_d":
             copies = {path.name for path in stored[0] if path.name.startswith("readable-")}
             assert copies == {"readable-rows-00000.arrow", "readable-embeddings-00000.npy"}
+
+
+class Deadly:
+    """A cluster on which a worker dies once at some functions, its work done and not reported.
+
+    Args:
+        engine: Does the work.
+        markers: Folder that notes the deaths.
+    """
+
+    functions = ("_read", "_write", "fill_group")
+
+    def __init__(self, engine: RayEngine, markers: Path) -> None:
+        self.engine, self.markers = engine, markers
+        self.map_with = engine.map_with
+        markers.mkdir()
+
+    def map(self, function, items):
+        name = getattr(function, "__name__", "")
+        if name in self.functions:
+            function = partial(done_in_vain, self.markers / name, function)
+        return self.engine.map(function, items)
+
+
+def done_in_vain(marker: Path, function, item):
+    result = function(item)
+    kill_once(marker)
+    return result
+
+
+def test_workers_that_die_change_no_byte_of_any_step(cluster, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("gotd.data.pool.SHARD_ROWS", 700)
+    monkeypatch.setattr("gotd.embedding.embed.ROWS_PER_RANGE", 512)
+    monkeypatch.setattr("gotd.storage.artifacts.MANY_BYTES", 0)
+    monkeypatch.setattr("gotd.transport.tree.GROUPS", 2)
+    deadly = Deadly(cluster, tmp_path / "markers")
+    stored, selected = {}, {}
+    for name, engine in (("local", LocalEngine(3)), ("ray", deadly)):
+        store = tmp_path / name
+        selector = GOTD(unit="fixed", length_chars=60, engine=engine, store=store)
+        rows = pq.read_table(files / "mine.parquet")["text"].to_pylist()
+        selected[name] = selector.fit(rows, files / "pool").select(300).to_pandas()
+        stored[name] = {
+            path.relative_to(store): path.read_bytes()
+            for path in store.rglob("*")
+            if path.is_file() and path.name not in ("manifest.json",) and ".locks" not in str(path)
+        }
+    assert selected["ray"].equals(selected["local"])
+    assert stored["ray"] == stored["local"]
+    kinds = {path.parts[0] for path in stored["ray"]}
+    assert kinds >= {"pool", "left_out", "kept", "embeddings", "pool_scores"}
+    assert {path.name for path in deadly.markers.iterdir()} == set(Deadly.functions)
+
+
+def test_a_bad_row_is_the_same_line(cluster, files, tmp_path, capsys):
+    shutil.copytree(files, tmp_path / "given")
+    with (tmp_path / "given" / "pool" / "b.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"id": "bad", "text": 7}\n')
+    lines = []
+    for engine in ("local", "ray"):
+        given = arguments(tmp_path / "given", tmp_path / engine, "dsir", "--engine", engine)
+        assert main(given) == 2
+        lines.append(capsys.readouterr().err.splitlines()[-1])
+        assert not (tmp_path / engine).exists()
+    assert "b.jsonl" in lines[0]
+    assert "801" in lines[0]
+    assert lines[0] == lines[1]
 
 
 def test_a_cluster_that_is_not_there_is_one_line(capsys, files, tmp_path):

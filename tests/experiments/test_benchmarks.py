@@ -181,6 +181,33 @@ def test_engines_agree_to_the_last_bit(tmp_path):
     assert result["identical"] in (None, True)
 
 
+@pytest.mark.slow  # starting Ray once for each size
+def test_the_stages_of_a_selection_on_ray_are_all_measured(tmp_path, scripts):
+    pytest.importorskip("ray")
+    result, page = run_quickly("ray_growth", tmp_path)
+    stages = set(scripts("ray_growth").STAGES)
+    for size in result["sizes"]:
+        assert stages <= set(size["stages"])
+        for stage in ("checksums", "candidates", "left_out", "scored", "verified"):
+            assert size["stages"][stage]["worker_core_s"] > 0
+    assert "| 1,000,000,000 |" in page
+
+
+def test_a_prediction_is_the_line_through_the_sizes(scripts):
+    ray_growth = pytest.importorskip("ray") and scripts("ray_growth")
+    line = ray_growth.fit([1_000_000, 2_000_000, 5_000_000], [5.0, 7.0, 13.0])
+    assert (line["fixed"], line["per_million"]) == pytest.approx((3.0, 2.0))
+    assert line["residual"] < 1e-9
+    assert ray_growth.at(line, 10**9) == pytest.approx(2003.0)
+    assert ray_growth.fit([10**6, 2 * 10**6], [4.0, 2.0])["per_million"] == 0.0  # never negative
+    cost = dict.fromkeys(("driver_core_s", "to_driver_bytes", "wall_s", "driver_peak_mib"), line)
+    lines = dict.fromkeys(("candidates", "scored"), {"worker_core_s": line, **cost})
+    found = ray_growth.predict(lines, 10**6)
+    assert found["core_hours"] == pytest.approx(4 * 5 / 3600)
+    assert found["wall_hours"][16] == pytest.approx((10 / 16 + 10) / 3600)
+    assert found["driver_memory_gib"] == pytest.approx(5 / 1024)
+
+
 def test_contenders_take_turns_and_explain_their_absence(side_by_side, tmp_path):
     log = tmp_path / "turns"
 

@@ -13,11 +13,11 @@ import regex as re
 
 from gotd.config.schemas import Chunking
 from gotd.data.columns import Columns
+from gotd.data.cutting import INVISIBLE as ALL_INVISIBLE
 from gotd.data.inputs import named_parts, table_parts
 from gotd.data.instructions import read_instructions
 from gotd.data.left_out.overlap import _hashes
 from gotd.data.own_files import OwnFiles
-from gotd.data.pool import INVISIBLE as ALL_INVISIBLE
 from gotd.data.pool import open_pool, pool_facts, write_pool
 from gotd.evaluation.zero_shot import Prompt
 from gotd.pipeline.replay import parse_replay, replay_columns

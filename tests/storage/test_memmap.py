@@ -38,6 +38,27 @@ def test_what_is_open_to_read_cannot_be_written(tmp_path):
         copy[0] = 1
 
 
+def test_rows_are_written_into_the_file_and_seen_in_the_map(tmp_path):
+    array = create_array(tmp_path / "a.npy", (1000, 3), "<f4")
+    copy = pickle.loads(pickle.dumps(array))
+    for start, count in ((0, 2), (340, 7), (999, 1), (500, 0)):
+        rows = np.arange(3.0 * count).reshape(count, 3) + start  # float64
+        copy.write_rows(start, rows)
+        assert array[start : start + count].tolist() == rows.tolist()
+    assert np.count_nonzero(np.load(tmp_path / "a.npy").any(axis=1)) == 10
+
+
+@pytest.mark.parametrize(("start", "shape"), [(-1, (2, 3)), (999, (2, 3)), (0, (2, 4)), (0, (2,))])
+def test_rows_that_do_not_fit_are_refused(tmp_path, start, shape):
+    array = create_array(tmp_path / "a.npy", (1000, 3), "<f4")
+    with pytest.raises(ValueError, match="do not fit"):
+        array.write_rows(start, np.ones(shape))
+    for other in (array[1:], open_array(tmp_path / "a.npy")):
+        with pytest.raises(ValueError, match="only a whole file"):
+            other.write_rows(0, np.ones((2, 3)))
+    assert not array.any()
+
+
 def test_a_full_disk_leaves_no_array(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

@@ -33,7 +33,7 @@ from gotd.selectors.bounds import Bounds, parse_mix
 from gotd.selectors.registry import build_selector
 from gotd.storage import progress
 from gotd.storage.artifacts import Step, Store
-from gotd.storage.files import followed, resolved
+from gotd.storage.files import followed, know_checksums, resolved
 from gotd.storage.printing import command_line
 
 SHOWN_BYTES = 2**30
@@ -70,9 +70,9 @@ def run(options: argparse.Namespace) -> int:
     for option in ("--removed",) if alone else ("--removed", "--weights"):
         _check_beside(option, options, output, inputs)
     with output.claimed(inputs, options.store), progress.watch(watch_terminal()):
-        _read_checksums(parts)
-        store, engine = Store(options.store), engine_of(options)
-        announce = partial(_announce, request=request)
+        engine, announce = engine_of(options), partial(_announce, request=request)
+        _read_checksums(parts, engine)
+        store = Store(options.store, map_files=engine.map)
         prepared, budgets = prepare(request, amounts, store, engine, announce)
         if options.explain:
             prepared.embed_target()  # here, since a step that is shown may not hold another
@@ -115,14 +115,13 @@ def _print_plan(options: argparse.Namespace, request: Request, amounts: list[Amo
     print_selection_plan(request, amounts, row_suffix(out), engine, options.store, weighted)
 
 
-def _read_checksums(parts: Sequence[Part]) -> None:
+def _read_checksums(parts: Sequence[Part], engine: Engine) -> None:
     """Compute the checksums of files, which are kept; shown where it takes a while."""
-    size = sum(part.path.stat().st_size for part in parts if isinstance(part, File))
-    if size < SHOWN_BYTES:
+    files = [part.path for part in parts if isinstance(part, File)]
+    if sum(path.stat().st_size for path in files) < SHOWN_BYTES:
         return
-    with progress.step("checksums of files", len(parts)):
-        for part in parts:
-            part.identity()
+    with progress.step("checksums of files", len(files)):
+        for _ in know_checksums(files, engine.map):
             progress.tick()
 
 

@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 
 from gotd.data.base import Part
 from gotd.data.columns import Columns
+from gotd.data.cutting import visible_ends
 from gotd.data.files import row_files, stem
 from gotd.data.folder import Folder
 from gotd.data.inputs import file_parts
-from gotd.data.pool import visible_ends
 from gotd.data.readers import column_names, read_table
 from gotd.data.sampling import SPLIT_SEED, limited, subsample
 from gotd.data.sizes import count_rows

@@ -7,6 +7,7 @@ A row may be left out because the encoder cannot read it, or for one of the reas
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from gotd.data.pool import (
     LEFT_OUT,
     READABLE,
     UNREADABLE,
+    counts_of,
     distributions,
     embeddings_file,
     open_pool,
@@ -27,11 +29,12 @@ from gotd.data.pool import (
     shard_files,
 )
 from gotd.data.rows import Rows
+from gotd.engine.local import THIS_PROCESS, Engine
 from gotd.storage.files import atomic_write, write_json
 from gotd.storage.memmap import open_array
 
 
-def write_readable(pool: Path, embeddings: Path, label: str) -> None:
+def write_readable(pool: Path, embeddings: Path, label: str, engine: Engine = THIS_PROCESS) -> None:
     """Write the rows that the encoder could read, for each shard that has others.
 
     A row that it could not read has an embedding of zeros. It must not compete: to a cost
@@ -43,13 +46,16 @@ def write_readable(pool: Path, embeddings: Path, label: str) -> None:
         embeddings: Folder with the shards' embeddings; receives the copies, and
             ``unreadable.json`` with the unreadable rows of each shard.
         label: Name of the pool, for the message.
+        engine: Maps over shards.
 
     Raises:
         ValueError: If no row of the pool could be read.
     """
-    files = [embeddings / embeddings_file(number) for number, _ in enumerate(shard_files(pool))]
-    masks = [np.asarray(open_array(file).any(axis=1)) for file in files]
-    counts = _write_copies(pool, embeddings, masks, embeddings, READABLE)
+    copies = [
+        _Copy(rows, count, number, embeddings, embeddings, READABLE)
+        for number, (rows, count) in enumerate(shard_files(pool))
+    ]
+    counts = list(engine.map(_write_copy, copies))
     if not any(counts):
         return
     if sum(counts) == sum(pool_facts(pool)["rows"]):
@@ -61,7 +67,11 @@ def write_readable(pool: Path, embeddings: Path, label: str) -> None:
 
 
 def write_kept(
-    pool: Path, folder: Path, masks: Sequence[np.ndarray], embeddings: Path | None = None
+    pool: Path,
+    folder: Path,
+    masks: Sequence[np.ndarray],
+    embeddings: Path | None = None,
+    engine: Engine = THIS_PROCESS,
 ) -> None:
     """Write the rows that compete, for each shard that has others.
 
@@ -72,42 +82,63 @@ def write_kept(
         masks: For each shard bool ``[n]``: which rows compete.
         embeddings: Folder with the shards' embeddings; rows that could not be read do not
             compete either.
+        engine: Maps over shards.
 
     Raises:
         ValueError: If no row is left.
     """
-    if embeddings is not None:
-        matrices = (open_array(embeddings / embeddings_file(n)) for n in range(len(masks)))
-        masks = [m & np.asarray(x.any(axis=1)) for m, x in zip(masks, matrices, strict=True)]
-    if not any(mask.any() for mask in masks):
+    copies = [
+        _Copy(rows, count, number, embeddings, folder, KEPT, mask)
+        for number, ((rows, count), mask) in enumerate(zip(shard_files(pool), masks, strict=True))
+    ]
+    counts = list(engine.map(_write_copy, copies))
+    if sum(counts) == sum(copy.count for copy in copies):
         raise ValueError("no candidate is left; see --where, --exclude and --dedup")
-    counts = _write_copies(pool, folder, masks, embeddings, KEPT)
     write_json(folder / LEFT_OUT, counts)
-    shards = open_pool(pool, embeddings, kept=folder)
-    write_json(folder / INDEX, {"rows": [len(shard) for shard in shards], **distributions(shards)})
+    left = open_pool(pool, embeddings, kept=folder)
+    write_json(folder / INDEX, distributions(list(engine.map(counts_of, left))))
 
 
-def _write_copies(
-    pool: Path,
-    folder: Path,
-    masks: Sequence[np.ndarray],
-    embeddings: Path | None,
-    prefix: str,
-) -> list[int]:
-    """Copy the marked rows of each shard that has others; return how many each has."""
-    counts = []
-    for number, ((rows, _), mask) in enumerate(zip(shard_files(pool), masks, strict=True)):
-        counts.append(int((~mask).sum()))
-        if not 0 < counts[-1] < len(mask):
-            continue
-        kept = Rows.open(rows).take(np.flatnonzero(mask))
-        batch = pa.record_batch([kept.ids, kept.texts, kept.domains], schema=SCHEMA)
-        path = folder / f"{prefix}{rows_file(number)}"
-        with atomic_write(path) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
-            file.write_batch(batch)
-        if embeddings is not None:
-            path = folder / f"{prefix}{embeddings_file(number)}"
-            matrix = open_array(embeddings / embeddings_file(number))
-            with atomic_write(path) as part, part.open("wb") as file:
-                np.save(file, matrix[mask])
-    return counts
+@dataclass(frozen=True)
+class _Copy:
+    """A shard of which some rows may not compete.
+
+    Args:
+        rows: File of its rows.
+        count: How many it has.
+        number: Its number.
+        embeddings: Folder of the embeddings, where there are some; rows of zeros do not compete.
+        folder: Receives the copy.
+        prefix: What its name begins with.
+        mask: Bool ``[n]``: rows that compete; ``None``: all.
+    """
+
+    rows: Path
+    count: int
+    number: int
+    embeddings: Path | None
+    folder: Path
+    prefix: str
+    mask: np.ndarray | None = None
+
+
+def _write_copy(shard: _Copy) -> int:
+    """Copy the rows that compete if there are others, and return how many others."""
+    mask = np.ones(shard.count, bool) if shard.mask is None else shard.mask
+    matrix, name = None, embeddings_file(shard.number)
+    if shard.embeddings is not None:
+        matrix = open_array(shard.embeddings / name)
+        mask = mask & np.asarray(matrix.any(axis=1))
+    left_out = int((~mask).sum())
+    if not 0 < left_out < shard.count:
+        return left_out
+    kept = Rows.open(shard.rows).take(np.flatnonzero(mask))
+    batch = pa.record_batch([kept.ids, kept.texts, kept.domains], schema=SCHEMA)
+    path = shard.folder / f"{shard.prefix}{rows_file(shard.number)}"
+    with atomic_write(path) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
+        file.write_batch(batch)
+    if matrix is not None:
+        path = shard.folder / f"{shard.prefix}{name}"
+        with atomic_write(path) as part, part.open("wb") as file:
+            np.save(file, matrix[mask])
+    return left_out

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from gotd.data.base import FilteredPart, Part, read_all
 from gotd.data.columns import Columns
+from gotd.data.cutting import visible_ends
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, InMemory, named_parts
 from gotd.data.left_out.duplicates import normalised
 from gotd.data.left_out.overlap import NGRAM_WORDS, WithoutOverlap
-from gotd.data.pool import visible_ends
 from gotd.data.readers import original_rows
 from gotd.data.sampling import SPLIT_SEED, uniform_by_id
 from gotd.data.sizes import CHARS_PER_TOKEN

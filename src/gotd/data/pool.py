@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +20,12 @@ import pyarrow.compute as pc
 
 from gotd.config.schemas import Chunking
 from gotd.data.base import SCHEMA, Part, repeated_id
-from gotd.data.chunking import fixed_chunks
+from gotd.data.cutting import Cutter
 from gotd.data.rows import Rows
 from gotd.data.unique_ids import repeated
 from gotd.storage.artifacts import WORK
 from gotd.storage.files import atomic_write, write_json
 from gotd.storage.progress import tick
-
-Tables = Iterable[pa.Table]
-
-INVISIBLE = "".join(
-    chr(code)
-    for first, last in (
-        *(
-            (0x0, 0x20),
-            (0x7F, 0xA0),
-            (0xAD, 0xAD),
-            (0x34F, 0x34F),
-            (0x61C, 0x61C),
-            (0x1680, 0x1680),
-        ),
-        *((0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2000, 0x200F)),
-        *((0x2028, 0x202F), (0x205F, 0x206F), (0x2800, 0x2800), (0x3000, 0x3000)),
-        *((0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0)),
-        *((0xFFF0, 0xFFFB), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE0FFF)),
-    )
-    for code in range(first, last + 1)
-)
-"""White space, and what Unicode shows as nothing: Default_Ignorable, Cf, fillers."""
 
 SHARD_ROWS = 1 << 15
 SHARD_BYTES = 128 * 2**20
@@ -80,34 +57,48 @@ def write_pool(
         ValueError: If a part cannot be read, no row has a visible character, all are too
             short, or an id occurs twice; names file and row.
     """
-    writer = _Writer(folder)
-    fixed, least = chunking.unit == "fixed", chunking.min_chars
-    cut: Callable[[Tables], Tables] = partial(writer.long_enough, min_chars=least)
-    if fixed:
-        cut = partial(
-            fixed_chunks,
-            length_chars=chunking.length_chars,
-            separator=separator,
-            min_chars=least,
-            on_dropped=writer.count_short,
-        )
+    cutter = Cutter(chunking, separator)
+    writer = _Writer(folder, cutter)
     for number, part in enumerate(parts):
-        writer.add_part(number, part, cut)
+        writer.add_part(number, part)
     writer.finish_shard()
+    check_not_empty(parts, writer.written, cutter.short, chunking)
     shards = [Rows.open(folder / rows_file(number)) for number in range(writer.written)]
-    if not shards:
-        labels = ", ".join(part.label for part in parts[:3]) or "the source, which has no parts,"
-        if writer.short:
-            raise ValueError(f"no text of {labels} has {least} characters; lower min_chars")
-        raise ValueError(f"no row of {labels} has a visible character; give some text")
     name = repeated([shard.ids for shard in shards])
     if name is not None:
-        # The id of a chunk is its document's and its number.
-        raise repeated_id(parts, name.rpartition("#")[0] if fixed else name)
-    counts = {"rows": [len(shard) for shard in shards], "blank_rows": writer.blank}
-    if least:
-        counts["short_rows"] = writer.short
-    write_json(folder / INDEX, {**counts, **distributions(shards)})
+        raise repeated_chunk(parts, name, chunking)
+    write_index(folder, cutter, [counts_of(shard) for shard in shards])
+
+
+def check_not_empty(parts: Sequence[Part], shards: int, short: int, chunking: Chunking) -> None:
+    """Raise a ValueError if a pool has no shard, with the reason; ``short`` texts were short."""
+    if shards:
+        return
+    labels = ", ".join(part.label for part in parts[:3]) or "the source, which has no parts,"
+    if short:
+        least = chunking.min_chars
+        raise ValueError(f"no text of {labels} has {least} characters; lower min_chars")
+    raise ValueError(f"no row of {labels} has a visible character; give some text")
+
+
+def repeated_chunk(parts: Sequence[Part], name: str, chunking: Chunking) -> ValueError:
+    """Return the error for the id of a row of the pool that occurs twice."""
+    # The id of a chunk is its document's and its number.
+    return repeated_id(parts, name.rpartition("#")[0] if chunking.unit == "fixed" else name)
+
+
+def write_index(folder: Path, cutter: Cutter, counts: Sequence[Mapping[str, Any]]) -> None:
+    """Write what `pool_facts` reads.
+
+    Args:
+        folder: Of the pool.
+        cutter: What has counted the rows that are left out.
+        counts: What `counts_of` returns of each shard.
+    """
+    facts = {**distributions(counts), "blank_rows": cutter.blank}
+    if cutter.chunking.min_chars:
+        facts["short_rows"] = cutter.short
+    write_json(folder / INDEX, facts)
 
 
 @dataclass
@@ -132,48 +123,28 @@ class _Progress:
 class _Writer:
     """Collects rows and writes a shard whenever one is full."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cutter: Cutter) -> None:
         self._folder, self._work = folder, folder / WORK
         self._work.mkdir(parents=True, exist_ok=True)
         markers = sorted(self._work.glob("rows-*.arrow"))
         done = [_Progress(**json.loads(marker.read_text("utf-8"))) for marker in markers]
         tick(sum(shard.rows for shard in done))
         self._resume = done[-1] if done else _Progress()
-        self.written, self.blank, self.short = len(done), self._resume.blank, self._resume.short
+        self.written, self._cutter = len(done), cutter
+        cutter.blank, cutter.short = self._resume.blank, self._resume.short
         self._now, self._bytes = _Progress(), 0
         self._held: list[pa.Table] = []
 
-    def add_part(self, number: int, part: Part, cut: Callable[[Tables], Tables]) -> None:
+    def add_part(self, number: int, part: Part) -> None:
         """Add the rows of a part that are in no shard yet."""
         if number < self._resume.part:
             return
         skip = self._resume.taken if number == self._resume.part else 0
-        self._now = _Progress(number, 0, self._now.rows, self.blank, self.short)
-        for table in cut(self._visible(part.pieces())):
+        self._now = _Progress(number, 0, self._now.rows, self._cutter.blank, self._cutter.short)
+        for table in self._cutter.cut(part.pieces()):
             skipped = min(table.num_rows, max(0, skip - self._now.taken))
             self._now.taken += skipped
             self._add(table.slice(skipped))
-
-    def _visible(self, pieces: Tables) -> Iterator[pa.Table]:
-        """Filter out blank rows and count them."""
-        for table in pieces:
-            visible = table.filter(pc.not_equal(visible_ends(table["text"]), ""))
-            self.blank += table.num_rows - visible.num_rows
-            yield visible
-
-    def long_enough(self, pieces: Tables, min_chars: int) -> Iterator[pa.Table]:
-        """Filter out rows that are too short and count them."""
-        for table in pieces:
-            if min_chars:
-                lengths = pc.utf8_length(pc.utf8_trim_whitespace(table["text"]))
-                kept = table.filter(pc.greater_equal(lengths, min_chars))
-                self.short += table.num_rows - kept.num_rows
-                table = kept
-            yield table
-
-    def count_short(self) -> None:
-        """Count a text that is too short."""
-        self.short += 1
 
     def _add(self, table: pa.Table) -> None:
         """Add rows; where a shard ends does not depend on how they are grouped."""
@@ -194,28 +165,46 @@ class _Writer:
         if not self._held:
             return
         name = rows_file(self.written)
-        rows = pa.concat_tables(self._held).cast(SCHEMA).combine_chunks()
-        with atomic_write(self._folder / name) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
-            file.write_table(rows, max_chunksize=rows.num_rows)
+        write_shard(self._folder / name, self._held)
         write_json(self._work / name, asdict(self._now))
         tick(self._now.rows)
         self.written += 1
         self._held, self._now.rows, self._bytes = [], 0, 0
 
 
-def visible_ends(texts: Any) -> Any:
-    """Return texts without what shows nothing at their ends: white space, or invisible signs."""
-    return pc.utf8_trim(pc.utf8_trim_whitespace(texts), INVISIBLE)
+def write_shard(path: Path, tables: Sequence[pa.Table]) -> None:
+    """Write tables to the file of a shard, as one batch."""
+    rows = pa.concat_tables(tables).cast(SCHEMA).combine_chunks()
+    with atomic_write(path) as part, pa.ipc.new_file(str(part), SCHEMA) as file:
+        file.write_table(rows, max_chunksize=rows.num_rows)
 
 
-def distributions(shards: Sequence[Rows]) -> dict[str, Any]:
-    """Count domains and lengths once, so that no report reads the full pool again."""
+def counts_of(shard: Rows) -> dict[str, Any]:
+    """Count domains and lengths once, so that no report reads the full pool again.
+
+    Returns:
+        ``rows``, and pairs of ``domains`` and ``lengths`` (in characters) with their rows.
+    """
+    return {
+        "rows": len(shard),
+        "domains": list(counted(shard.domains).items()),
+        "lengths": list(counted(pc.utf8_length(shard.texts)).items()),
+    }
+
+
+def distributions(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the rows of each shard, and the domains and lengths of all.
+
+    Args:
+        counts: What `counts_of` returns of each shard.
+    """
     domains: Counter[str] = Counter()
     lengths: Counter[int] = Counter()
-    for shard in shards:
-        domains.update(counted(shard.domains))
-        lengths.update(counted(pc.utf8_length(shard.texts)))
+    for shard in counts:
+        domains.update(dict(shard["domains"]))
+        lengths.update(dict(shard["lengths"]))
     return {
+        "rows": [shard["rows"] for shard in counts],
         "domains": dict(sorted(domains.items())),
         "length_chars": [[length, count] for length, count in sorted(lengths.items())],
     }

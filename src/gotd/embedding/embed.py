@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from gotd.data.pool import embeddings_file
 from gotd.embedding.embedders import Embedder
 from gotd.engine.local import Engine
+from gotd.storage.files import flush
 from gotd.storage.memmap import create_array, open_array
 
 ROWS_PER_RANGE = 4096
@@ -88,8 +89,7 @@ def _embed_range(embedder: Embedder, part: _Range) -> int:
     if bad.any():
         name = rows["id"][int(np.argmax(bad))].as_py()
         raise ValueError(f"the embedding of row {name!r} is not finite; repair or drop its text")
-    stored = open_array(part.matrix, "r+")
-    stored[part.start : part.stop] = matrix
-    stored.flush()
+    open_array(part.matrix, "r+").write_rows(part.start, matrix)
+    flush(part.matrix)
     part.marker.touch()
     return part.stop - part.start

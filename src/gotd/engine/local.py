@@ -80,3 +80,7 @@ class LocalEngine(Engine):
             finally:
                 for future in pending:
                     future.cancel()
+
+
+THIS_PROCESS = LocalEngine()
+"""The engine of a caller that names none."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,12 @@ from gotd.data.columns import Columns
 from gotd.data.inputs import Part
 from gotd.embedding.encoders import Encoder, named_encoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
+from gotd.engine.local import THIS_PROCESS, Engine
 from gotd.pipeline.replay import Replay
+from gotd.pipeline.steps import pools
 from gotd.pipeline.steps.left_out import LeaveOut
 from gotd.selectors.bounds import Bounds
+from gotd.storage.artifacts import Step
 from gotd.storage.checks import check_at_least
 from gotd.storage.environment import check_docstrings
 
@@ -103,3 +106,24 @@ class Request:
         """Return whether the method, or the encoder, reads the model that will be trained."""
         own_space = self.embeds and self.encoder.model_from_step in ("base", "warmed")
         return "model" in self.method.requires or own_space
+
+
+def pool_step(
+    request: Request,
+    side: str,
+    count: Callable[[], int] | None = None,
+    engine: Engine = THIS_PROCESS,
+) -> Step:
+    """Return the step that reads the rows of a side.
+
+    Args:
+        request: What to select.
+        side: ``target`` or ``candidates``.
+        count: Returns the expected rows, where they are known before.
+        engine: Reads the candidates.
+    """
+    chunks, parts, columns = Chunking("whole"), request.target, request.target_columns
+    if side == "candidates":
+        chunks = Chunking(request.unit, request.length_chars, request.min_chars)
+        parts, columns = request.candidates, request.columns
+    return pools.pool(side, parts, chunks, columns, count, engine=engine)

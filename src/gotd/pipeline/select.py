@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gotd.config.schemas import Chunking
 from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.coverage import coverage_warning, spaced_texts
@@ -27,7 +26,7 @@ from gotd.embedding.encoders import FittedEncoder, TransformerEncoder, check_dev
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
 from gotd.pipeline.replay import ReplayRows
-from gotd.pipeline.request import Request
+from gotd.pipeline.request import Request, pool_step
 from gotd.pipeline.steps import left_out, pools, selections
 from gotd.storage.artifacts import Step, Store
 from gotd.storage.seeds import derive_seeds
@@ -190,7 +189,8 @@ class Prepared:
         """List the candidates that are left out; without any, no step depends on the list."""
         rules, pool = self.request.leave_out, self.steps["candidates"]
         if rules.parameters:
-            self.run_step("left_out", left_out.left_out(pool, rules, self.request.candidates))
+            step = left_out.left_out(pool, rules, self.request.candidates, self.engine)
+            self.run_step("left_out", step)
             self.left_out = reasons(self.folder("left_out"))
 
     def _keep(self) -> Step:
@@ -198,14 +198,14 @@ class Prepared:
         inputs = {"pool": self.steps["candidates"], "left_out": self.steps["left_out"]}
         if "candidates_embeddings" in self.steps:
             inputs["embeddings"] = self.steps["candidates_embeddings"]
-        self.run_step("kept", left_out.kept(inputs))
+        self.run_step("kept", left_out.kept(inputs, self.engine))
         return self.steps["kept"]
 
     def _pool(self, side: str) -> Step:
         """Return the step that reads the rows of a side."""
         # What a model will take follows from the rows, once they are counted.
         count = partial(self._count, side) if self.request.reads_model else None
-        return pool_step(self.request, side, count)
+        return pool_step(self.request, side, count, self.engine)
 
     def _count(self, side: str) -> int:
         return sum(pool_facts(self.folder(side))["rows"])
@@ -332,18 +332,3 @@ class Prepared:
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Embed as much of each text as the encoder reads of the pool."""
         return self._embedder.embed([text[: self.request.length_chars] for text in texts])
-
-
-def pool_step(request: Request, side: str, count: Callable[[], int] | None = None) -> Step:
-    """Return the step that reads the rows of a side.
-
-    Args:
-        request: What to select.
-        side: ``target`` or ``candidates``.
-        count: Returns the expected rows, where they are known before.
-    """
-    chunks, parts, columns = Chunking("whole"), request.target, request.target_columns
-    if side == "candidates":
-        chunks = Chunking(request.unit, request.length_chars, request.min_chars)
-        parts, columns = request.candidates, request.columns
-    return pools.pool(side, parts, chunks, columns, count)

@@ -23,8 +23,8 @@ from gotd.data.head_rows import HeadRows, Size, size_of
 from gotd.data.pool import SHARD_ROWS
 from gotd.pipeline.amounts import Amount, prepare
 from gotd.pipeline.output import Output
-from gotd.pipeline.request import Request
-from gotd.pipeline.select import SIDES, pool_step
+from gotd.pipeline.request import Request, pool_step
+from gotd.pipeline.select import SIDES
 from gotd.pipeline.steps import left_out, pools
 from gotd.pipeline.written import write_selection
 from gotd.planning.estimates import this_machine

@@ -13,7 +13,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from gotd.storage.environment import peak_memory_gib, reset_peak_memory, return_
 from gotd.storage.errors import ArtifactError, explained, is_disk_full, not_writable
 from gotd.storage.files import (
     TEMPORARY,
+    FileMap,
     canonical_json,
     check_name,
     check_path,
@@ -133,19 +134,25 @@ class Step:
         return list(steps.values())
 
 
+MANY_BYTES = 2**28
+"""Files of so many bytes take longer to hash than a cluster takes to start tasks."""
+
+
 class Store:
     """A folder of artifacts, ``<root>/<kind>/<name>-<key12>/``.
 
     Args:
         root: Folder of the store; created with the first artifact.
+        temporary: Whether it is deleted when the process ends.
+        map_files: Computes the checksums of large artifacts, such as the ``map`` of an engine.
     """
 
-    def __init__(self, root: Path | str, temporary: bool = False) -> None:
+    def __init__(self, root: Path | str, temporary: bool = False, map_files: FileMap = map) -> None:
         if not str(root).strip():
             raise ValueError("the store needs a name; an empty name is the working folder")
         root = Path(root)
         check_path(root, "the store")
-        self.root, self._temporary = root.absolute(), temporary
+        self.root, self._temporary, self._map_files = root.absolute(), temporary, map_files
         self._verified: set[Path] = set()
 
     def folder(self, step: Step) -> Path:
@@ -212,7 +219,7 @@ class Store:
                 f"{changed} changed while it was read, so nothing of it is kept; run the same "
                 "command again, and leave the input alone until it is done"
             )
-        files = {}
+        written = []
         for path in sorted(part.rglob("*")):
             name = path.relative_to(part).as_posix()
             if name == MANIFEST or name.split("/")[0] == WORK:
@@ -222,8 +229,12 @@ class Store:
                 continue
             flush(path)
             if path.is_file():
-                files[name] = {"sha256": checksum(path), "bytes": path.stat().st_size}
+                written.append(path)
         flush(part)
+        files = {
+            path.relative_to(part).as_posix(): {"sha256": sha256, "bytes": path.stat().st_size}
+            for path, sha256 in zip(written, self._checksums(written), strict=True)
+        }
         manifest = {
             "kind": step.kind,
             "version": step.version,
@@ -251,13 +262,20 @@ class Store:
             }
         except (AttributeError, KeyError, TypeError) as error:
             raise _damaged(folder / MANIFEST, "cannot be read", folder) from error
-        for path, (size, sha256) in expected.items():
+        for path, (size, _) in expected.items():
             if not path.is_file():
                 raise _damaged(path, "is missing", folder)
             if path.stat().st_size != size:
                 raise _damaged(path, "has another size than in its manifest", folder)
-            if checksum(path) != sha256:
+        found = self._checksums(list(expected))
+        for (path, (_, sha256)), own in zip(expected.items(), found, strict=True):
+            if own != sha256:
                 raise _damaged(path, "has another checksum than in its manifest", folder)
+
+    def _checksums(self, paths: Sequence[Path]) -> Iterable[str]:
+        """Compute the checksums of files, of large ones by ``map_files``."""
+        size = sum(path.stat().st_size for path in paths)
+        return (self._map_files if size >= MANY_BYTES else map)(checksum, paths)
 
     @contextmanager
     def locked(self, step: Step) -> Iterator[None]:

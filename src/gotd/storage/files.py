@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import hashlib
 import json
 import logging
@@ -14,7 +13,7 @@ import shutil
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 log = logging.getLogger(__name__)
+
+FileMap = Callable[[Callable[[Path], Any], Iterable[Path]], Iterable[Any]]
+"""Applies a function to files and yields the results in order, as `map` does."""
 
 _MACHINE = f"{zlib.crc32(platform.node().encode()):08x}"
 """What tells the processes of this machine from those of others that share a disk."""
@@ -216,14 +218,40 @@ def known_checksum(path: Path) -> str:
     Raises:
         OSError: If there is no such file.
     """
+    state = _state(path)
+    if state not in _known:
+        _known[state] = checksum(path)
+    return _known[state]
+
+
+def know_checksums(paths: Iterable[Path], map_files: FileMap) -> Iterator[None]:
+    """Compute the SHA-256 of files elsewhere, one at a step, for `known_checksum`.
+
+    Args:
+        paths: The files.
+        map_files: Applies a function to files, such as the ``map`` of an engine.
+
+    Raises:
+        OSError: If there is no such file.
+    """
+    for state, sha256 in map_files(_checksum_of_state, list(paths)):
+        # Of this state alone: a file that changes meanwhile is read again.
+        _known[state] = sha256
+        yield
+
+
+_State = tuple[str | int, ...]
+_known: dict[_State, str] = {}
+
+
+def _state(path: Path) -> _State:
     status = path.stat()
     times = status.st_mtime_ns, status.st_ctime_ns
-    return _known_checksum(str(path.resolve()), status.st_ino, status.st_size, *times)
+    return str(path.resolve()), status.st_ino, status.st_size, *times
 
 
-@functools.cache
-def _known_checksum(path: str, *state: int) -> str:
-    return checksum(Path(path))
+def _checksum_of_state(path: Path) -> tuple[_State, str]:
+    return _state(path), checksum(path)
 
 
 def first_difference(old: Any, new: Any, name: str = "") -> str:

@@ -26,6 +26,28 @@ class FileArray(np.memmap):
 
     source: tuple[str, Mode] | None = None
 
+    def write_rows(self, start: int, rows: np.ndarray) -> None:
+        """Write rows into the file, not through the map; they are there when this returns.
+
+        A map writes whole pages. Two machines that write neighbouring rows of a file on a shared
+        disk would overwrite each other's.
+
+        Args:
+            start: Number of the first row.
+            rows: ``[n, ...]``, of the array's type.
+
+        Raises:
+            ValueError: If this is a slice, is open to read alone, or the rows do not fit.
+        """
+        if self.source is None or self.source[1] == "r":
+            raise ValueError("only a whole file that is open to write takes rows")
+        if rows.shape[1:] != self.shape[1:] or not 0 <= start <= len(self) - len(rows):
+            raise ValueError(f"rows {rows.shape} from {start} do not fit into {self.shape}")
+        data = np.ascontiguousarray(rows, self.dtype)
+        with Path(self.source[0]).open("r+b") as file:
+            file.seek(self.offset + start * self.strides[0])
+            file.write(data)
+
     def __array_finalize__(self, obj: Any) -> None:
         super().__array_finalize__(obj)
         self.source = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import operator
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gotd.transport import tree
 from gotd.transport.cost import Moments, mean_cost, squared_norms
 from gotd.transport.problem import Problem
 
@@ -237,10 +239,18 @@ class Stream:
         """
         return zip(self.blocks, self.compute.map_blocks(function, self.blocks), strict=True)
 
+    def fill(
+        self,
+        out: Sequence[np.ndarray],
+        function: Callable[[Block], tuple[np.ndarray | None, Any]],
+        add: Callable[[Any, Any], Any] = operator.iadd,
+    ) -> Any:
+        """Compute one number per candidate and sums over all; see `gotd.transport.tree.fill`."""
+        return tree.fill(self.blocks, self.compute.map_blocks, out, function, add)
+
     def mean_cost(self) -> float:
         """Compute the mean cost over all pairs in one pass, without the matrix product."""
-        parts = self.map(lambda block: Moments.of(*self.load_block(block)))
-        sums = sum((moments for _, moments in parts), Moments())
+        sums = self.fill((), lambda block: (None, Moments.of(*self.load_block(block))))
         # For equal points, rounding may give a small negative number.
         return max(0.0, mean_cost(sums, Moments.of(self.target, self.b)))
 

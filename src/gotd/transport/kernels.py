@@ -95,14 +95,14 @@ def kernel_sums(
     logits = Logits(stream, kernel.unit)
     w = torch.as_tensor(weights, dtype=stream.dtype, device=stream.device)
 
-    def pass_block(block: Block) -> np.ndarray:
+    def pass_block(block: Block) -> tuple[np.ndarray, int]:
         x, _ = stream.load_block(block)
         # Not a matrix-vector product: it may sum equal rows in different orders, and equal
         # rows must have equal sums.
-        return kernel.similarity(x, logits).mul_(w).sum(dim=1).double().cpu().numpy()
+        values = kernel.similarity(x, logits).mul_(w).sum(dim=1).double()
+        return values.cpu().numpy(), 0
 
-    for block, values in stream.map(pass_block):
-        sums[block.array][block.start : block.stop] = values
+    stream.fill(sums, pass_block)
     return sums
 
 

@@ -35,11 +35,10 @@ def nearest_cost(
     # At epsilon = 1 a logit is |x|^2 - C.
     logits = Logits(stream, 1.0)
 
-    def pass_block(block: Block) -> np.ndarray:
+    def pass_block(block: Block) -> tuple[np.ndarray, int]:
         x, _ = stream.load_block(block)
         cost = squared_norms(x).double() - logits(x).amax(dim=1).double()
-        return cost.clamp_(min=0.0).cpu().numpy()
+        return cost.clamp_(min=0.0).cpu().numpy(), 0
 
-    for block, values in stream.map(pass_block):
-        costs[block.array][block.start : block.stop] = values
+    stream.fill(costs, pass_block)
     return costs

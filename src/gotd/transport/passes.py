@@ -30,7 +30,7 @@ from torch import Tensor
 from gotd.transport.blocks import Block, Logits, Precision, Stream, smallest_weight
 from gotd.transport.cost import squared_norms
 from gotd.transport.reference import gather
-from gotd.transport.stored import StoredPlan, fits
+from gotd.transport.stored import Stored, StoredPlan, fits
 
 # Largest share of a reported error that rounding may contribute. The sample's estimate is
 # itself uncertain, and the promise is a tenth.
@@ -102,6 +102,9 @@ class Passes:
         Returns:
             ``[m]`` float64 mass that each target receives.
         """
+        if self.stores:
+            # Plain arrays of this process, which changes of a stored plan write, too.
+            out = [np.asarray(array) for array in out]
         if exact and self._plan is not None and self._plan.reaches(gamma):
             self.corrected += 1
             return self._plan.scan(gamma, out)
@@ -277,22 +280,27 @@ def scan(
     """
     sums = sums_of(stream, epsilon, gamma, stores=keep is not None)
 
-    def pass_block(block: Block) -> tuple[np.ndarray, Tensor, tuple[Tensor, ...]]:
+    def pass_block(block: Block) -> tuple[np.ndarray, tuple[Tensor, list[Stored]]]:
         x, mass = stream.load_block(block)
         entries, top, row_sums = sums.sum_rows(x)
         soft_max = sums.unit * top.double() + row_sums.double().log()
         f = squared_norms(x).double() - epsilon * soft_max
         sent = mass if weight is None else mass * weight(f)
         received = sums.sum_columns(entries, top, sent.to(top.dtype) / row_sums)
-        stored = () if keep is None else (entries.div_(row_sums[:, None]).half(), f, mass)
-        return f.cpu().numpy(), received, stored
-
-    received = torch.zeros_like(gamma)
-    for block, (f, share, stored) in stream.map(pass_block):
-        out[block.array][block.start : block.stop] = f
-        received += share
+        stored = []
         if keep is not None:
-            keep.add(block, *stored)
+            stored.append((block, entries.div_(row_sums[:, None]).half(), f, mass))
+        return f.cpu().numpy(), (received, stored)
+
+    received, stored = stream.fill(out, pass_block, _add)
     if keep is not None:
+        for entries in stored:
+            keep.add(*entries)
         keep.complete(received)
     return received
+
+
+def _add(
+    one: tuple[Tensor, list[Stored]], other: tuple[Tensor, list[Stored]]
+) -> tuple[Tensor, list[Stored]]:
+    return one[0].add_(other[0]), one[1] + other[1]

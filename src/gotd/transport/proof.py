@@ -44,6 +44,14 @@ CLOSE = 0.01
 """Bound of the better solution that a solution is compared with, as a share of its own."""
 
 
+_Sums = tuple[Tensor, Tensor, float]
+"""``[m]`` received masses, ``[m, m]`` products of the plan, and the largest squared norm."""
+
+
+def _add(one: _Sums, other: _Sums) -> _Sums:
+    return one[0].add_(other[0]), one[1].add_(other[1]), max(one[2], other[2])
+
+
 @dataclass(frozen=True)
 class Proof:
     """How far scores can be from exact ones, in the unit of the scores.
@@ -149,7 +157,7 @@ class Prover:
         self.passes, self.hessians = self.passes + 1, self.hessians + 1
         stream, logits = self.stream, Logits(self.stream, self.epsilon)
 
-        def pass_block(block: Block) -> tuple[np.ndarray, Tensor, Tensor, float]:
+        def pass_block(block: Block) -> tuple[np.ndarray, _Sums]:
             x, mass = stream.load_block(block)
             z = logits(x, gamma)
             squared, soft_max = squared_norms(x), torch.logsumexp(z, dim=1)
@@ -157,15 +165,9 @@ class Prover:
             received = p.T @ mass
             p.mul_(mass.sqrt()[:, None])
             f = squared - self.epsilon * soft_max
-            return f.cpu().numpy(), received, p.T @ p, float(squared.max())
+            return f.cpu().numpy(), (received, p.T @ p, float(squared.max()))
 
-        m, largest = len(gamma), 0.0
-        received, second = torch.zeros_like(gamma), gamma.new_zeros(m, m)
-        for block, (f, share, part, squared) in stream.map(pass_block):
-            out[block.array][block.start : block.stop] = f
-            received += share
-            second += part
-            largest = max(largest, squared)
+        received, second, largest = stream.fill(out, pass_block, _add)
         eta = self._rounding_of_a_weight(gamma, math.sqrt(largest))
         width = self.stream.target.shape[1]
         self.rounding = self.epsilon * eta + UNIT * (width + 4) * largest
@@ -209,7 +211,9 @@ def prove(
         The better solution, and how far its ``f`` can be from the exact one.
     """
     prover, gamma = _prover(problem, potentials, compute)
-    gamma, width = prover.approach(gamma, potentials.candidate)
+    # Plain arrays: this process has already changed them, which another machine may not see.
+    values = [np.asarray(array) for array in potentials.candidate]
+    gamma, width = prover.approach(gamma, values)
     solved = potentials_of(
         problem,
         potentials.candidate,

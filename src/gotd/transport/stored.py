@@ -33,6 +33,9 @@ ROW_ENTRIES = 8
 # is missing is part of the rounding that is measured.
 LARGEST_CHANGE = 6.0
 
+Stored = tuple[Block, Tensor, Tensor, Tensor]
+"""A block, its ``[n, m]`` float16 entries, ``[n]`` float64 potentials and ``[n]`` masses."""
+
 
 def fits(n_candidates: int, n_target: int) -> bool:
     """Whether the plan of a problem may be stored."""
@@ -52,7 +55,7 @@ class StoredPlan:
         self, epsilon: float, gamma: Tensor, weight: Callable[[Tensor], Tensor] | None = None
     ) -> None:
         self.epsilon, self.gamma, self.weight = epsilon, gamma, weight
-        self._blocks: list[tuple[Block, Tensor, Tensor, Tensor]] = []
+        self._blocks: list[Stored] = []
         self._received = torch.zeros_like(gamma)
         self._rounded: Tensor | None = None
 

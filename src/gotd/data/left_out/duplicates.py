@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from gotd.data.left_out.ngrams import ngrams
-from gotd.data.left_out.record import DUPLICATE, NEAR_DUPLICATE, LeftOut
+from gotd.data.left_out.record import DUPLICATE, NEAR_DUPLICATE, ROWS_AT_ONCE, LeftOut
+from gotd.data.rows import Rows
+from gotd.engine.local import THIS_PROCESS, Engine
 from gotd.storage.memmap import create_array
+from gotd.storage.progress import tick
 
 SHINGLE_WORDS, SIMILARITY = 5, 0.8
 """Near-copies share this part of their word 5-grams (Jaccard index), as estimated."""
@@ -26,12 +29,18 @@ def normalised(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def leave_out_duplicates(left_out: LeftOut) -> None:
-    """Leave out rows whose normalised text a row before them has; 16 bytes of memory a row."""
-    digests = np.empty((len(left_out.competes), 2), dtype="<u8")
-    for first, texts in left_out.texts():
-        block = (blake2b(normalised(t).encode(), digest_size=16).digest() for t in texts)
-        digests[first : first + len(texts)] = np.frombuffer(b"".join(block), "<u8").reshape(-1, 2)
+def leave_out_duplicates(left_out: LeftOut, engine: Engine = THIS_PROCESS) -> None:
+    """Leave out rows whose normalised text a row before them has; 16 bytes of memory a row.
+
+    Args:
+        left_out: The pool.
+        engine: Reads the texts, a shard in each task; their digests are compared here.
+    """
+    digests, first = np.empty((len(left_out.competes), 2), dtype="<u8"), 0
+    for found in engine.map(_digests, left_out.shards):
+        digests[first : first + len(found)] = found
+        first += len(found)
+        tick(len(found))
     rows = np.flatnonzero(left_out.competes)
     if not len(rows):
         return
@@ -42,6 +51,16 @@ def leave_out_duplicates(left_out: LeftOut) -> None:
     of = np.repeat(rows[order][starts], np.diff(np.r_[starts, len(order)]))
     repeats = np.r_[False, same]
     _add(left_out, rows[order][repeats], of[repeats], DUPLICATE)
+
+
+def _digests(shard: Rows) -> np.ndarray:
+    """Return ``[n, 2]`` uint64 digests of the normalised texts of a shard."""
+    digests = np.empty((len(shard), 2), dtype="<u8")
+    for start in range(0, len(shard), ROWS_AT_ONCE):
+        texts = shard.texts[start : start + ROWS_AT_ONCE].to_pylist()
+        block = (blake2b(normalised(t).encode(), digest_size=16).digest() for t in texts)
+        digests[start : start + len(texts)] = np.frombuffer(b"".join(block), "<u8").reshape(-1, 2)
+    return digests
 
 
 def leave_out_near_duplicates(left_out: LeftOut, work: Path) -> None:

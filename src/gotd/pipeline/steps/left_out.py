@@ -17,6 +17,7 @@ from gotd.data.left_out.overlap import NGRAM_WORDS, leave_out_overlap
 from gotd.data.left_out.record import LeftOut, masks
 from gotd.data.left_out.where import Where, leave_out_filtered
 from gotd.data.pool import open_pool, pool_facts
+from gotd.engine.local import THIS_PROCESS, Engine
 from gotd.storage.artifacts import WORK, Step
 from gotd.storage.checks import check_choices
 
@@ -60,13 +61,16 @@ class LeaveOut:
         return stated
 
 
-def left_out(pool: Step, rules: LeaveOut, parts: Sequence[Part]) -> Step:
+def left_out(
+    pool: Step, rules: LeaveOut, parts: Sequence[Part], engine: Engine = THIS_PROCESS
+) -> Step:
     """List the candidates that are left out, each with a reason.
 
     Args:
         pool: The candidates.
         rules: Which are left out.
         parts: Their sources, which a condition reads again.
+        engine: Maps over shards.
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
@@ -76,7 +80,7 @@ def left_out(pool: Step, rules: LeaveOut, parts: Sequence[Part]) -> Step:
         if rules.exclude:
             leave_out_overlap(found, rules.exclude)
         if rules.dedup != "off":
-            leave_out_duplicates(found)
+            leave_out_duplicates(found, engine)
         if rules.dedup == "near":
             work = folder / WORK
             work.mkdir(parents=True, exist_ok=True)
@@ -93,17 +97,16 @@ def left_out(pool: Step, rules: LeaveOut, parts: Sequence[Part]) -> Step:
     return Step("left_out", 1, pool.name, again(), build, inputs, rows=count, again=again)
 
 
-def kept(inputs: Mapping[str, Step]) -> Step:
+def kept(inputs: Mapping[str, Step], engine: Engine = THIS_PROCESS) -> Step:
     """Copy the candidates that are left, where a shard has others.
 
     Args:
         inputs: The steps ``pool`` and ``left_out``, and ``embeddings`` where there are some.
+        engine: Maps over shards.
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        rows = pool_facts(inputs["pool"])["rows"]
-        write_kept(
-            inputs["pool"], folder, masks(inputs["left_out"], rows), inputs.get("embeddings")
-        )
+        keep = masks(inputs["left_out"], pool_facts(inputs["pool"])["rows"])
+        write_kept(inputs["pool"], folder, keep, inputs.get("embeddings"), engine)
 
     return Step("kept", 1, inputs["pool"].name, {}, build, dict(inputs))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from gotd.config.schemas import Chunking, TaskLimits
 from gotd.data.base import PinnedPart
 from gotd.data.columns import BadName, Columns
-from gotd.data.inputs import InMemory, Part
+from gotd.data.inputs import File, InMemory, Part
 from gotd.data.kept import write_readable
 from gotd.data.pool import (
     SHARD_BYTES,
@@ -24,12 +24,13 @@ from gotd.data.pool import (
     shard_files,
     write_pool,
 )
+from gotd.data.pool_tasks import write_pool_in_tasks
 from gotd.data.sampling import at_most
 from gotd.data.sizes import CHARS_PER_TOKEN, chunk_tokens
 from gotd.data.text_alone import numbered, report_numbered
 from gotd.embedding.embed import embed_shards
 from gotd.embedding.encoders import Encoder, FittedEncoder
-from gotd.engine.local import Engine
+from gotd.engine.local import THIS_PROCESS, Engine, LocalEngine
 from gotd.storage import progress
 from gotd.storage.artifacts import WORK, Step
 from gotd.storage.files import write_json
@@ -44,6 +45,7 @@ def pool(
     columns: Columns | None = None,
     count: Callable[[], int] | None = None,
     tokens: float | None = None,
+    engine: Engine = THIS_PROCESS,
 ) -> Step:
     """Cut rows into chunks with unique ids, in shards.
 
@@ -54,6 +56,8 @@ def pool(
         columns: The columns that are read.
         count: Returns the expected rows, where they can be known before anything is read.
         tokens: Expected tokens of a chunk; ``None``: by its length.
+        engine: Reads parts at once if it has other processes and all parts are files. Else
+            they are read here, one by one: threads would not be faster.
     """
 
     def parameters() -> dict[str, Any]:
@@ -64,12 +68,18 @@ def pool(
         }
 
     stated = parameters()
+    are_files = len(parts) > 1 and all(isinstance(part, File) for part in parts)
+    in_tasks = None if isinstance(engine, LocalEngine) or not are_files else engine
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
         pinned = [PinnedPart(*one) for one in zip(parts, stated["parts"], strict=True)]
-        write = _write_texts if role == "target" else write_pool
         try:
-            write(pinned, folder, chunking)
+            if role == "target":
+                _write_texts(pinned, folder, chunking)
+            elif in_tasks is not None:
+                write_pool_in_tasks(pinned, folder, chunking, in_tasks)
+            else:
+                write_pool(pinned, folder, chunking)
         except ValueError:  # these bytes are refused each time, and repaired ones have another key
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -205,7 +215,7 @@ def embeddings(
         shards = shard_files(inputs["pool"])
         for rows in embed_shards(load, width, shards, folder, folder / WORK, engine, length_chars):
             progress.tick(rows)
-        write_readable(inputs["pool"], folder, pool.name)
+        write_readable(inputs["pool"], folder, pool.name, engine)
 
     def work() -> Work:
         rows, tokens = pool.stated.rows, pool.stated.tokens
