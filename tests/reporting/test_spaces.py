@@ -45,8 +45,10 @@ def records(record):
         for seed in (1, 2, 3, 4):
             base = rng.normal(7, 0.1)
             made.append(cell(record, task, "none", seed, base))
-            for arm in ("random", "dsir"):
-                made.append(cell(record, task, arm, seed, base + rng.normal(-0.01, 0.01)))
+            made += [
+                cell(record, task, arm, seed, base + rng.normal(-0.01, 0.01))
+                for arm in ("random", "dsir")
+            ]
             for space in (OWN, OTHER, THIRD):
                 for arm in ARMS if space != OWN or seed < 4 else ():
                     loss = base + rng.normal(-0.04, 0.01)
@@ -83,7 +85,7 @@ def recomputed(records, arm, space, tasks=TASKS, seeds=(1, 2, 3)):
     values = [np.mean(losses(arm, s)) - np.mean(losses("none", s)) for s in seeds]
     half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
     share = np.mean([0.1 * (seed % 4) for seed in seeds])
-    return f"{np.mean(values):.3f} ± {half:.3f}; {100 * share:.0f} %"
+    return f"{np.mean(values):+.3f} ± {half:.3f}; {100 * share:.0f} %"
 
 
 def test_cells_are_what_the_records_say_on_the_common_draws(records):

@@ -213,8 +213,8 @@ def _cell(grid: Grid, space: str, row: str, tasks: Sequence[str]) -> str:
         return "–"
     cells = [block.cells[task, row, draw] for task in tasks for draw in draws]
     interval = difference(grid, space, row, tasks, draws)
-    digits = block.metric.digits
-    words = [format_interval(interval, len(grid.draws), block.metric.factor, digits)]
+    shown = format_interval(interval, len(grid.draws), block.metric.factor, block.metric.digits)
+    words = [shown if interval.mean < 0 else f"+{shown}"]
     shares = [r["selection"].get("under_covered_share") for r in cells]
     if None not in shares:
         words.append(f"{100 * np.mean(shares):.0f} %")
