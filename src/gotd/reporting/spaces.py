@@ -6,10 +6,11 @@ are compared here alone, so that the other tables hold what they hold without th
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -64,7 +65,7 @@ class Grid:
         """Return the cells of the first space."""
         return next(iter(self.spaces.values()))
 
-    @property
+    @cached_property
     def rows(self) -> tuple[str, ...]:
         """Return the arms that ran in several spaces, in table order."""
         ran = Counter(r for block in self.spaces.values() for r in block.arms if _reads(block, r))
@@ -78,13 +79,13 @@ class Grid:
         block = self.first
         return tuple(r for r in block.arms if r != BASE_ARM and not _reads(block, r))
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[str, ...]:
         """Return the tasks that ran in every space."""
         others = self.spaces.values()
         return tuple(t for t in self.first.tasks if all(t in block.tasks for block in others))
 
-    @property
+    @cached_property
     def draws(self) -> tuple[int, ...]:
         """Return the seeds that every space has, of some arm on all tasks."""
         found = [
@@ -93,8 +94,12 @@ class Grid:
         ]
         return tuple(sorted(set.intersection(*found)))
 
-    def draws_of(self, row: str) -> list[int]:
-        """Return the common draws on which a row is done in every space that it ran in."""
+    @cached_property
+    def draws_of(self) -> dict[str, list[int]]:
+        """Return by row the common draws on which it is done in every space that it ran in."""
+        return {row: self._draws_of(row) for row in (*self.rows, *self.references)}
+
+    def _draws_of(self, row: str) -> list[int]:
         done = [
             _done(block, row, self.tasks) & _done(block, BASE_ARM, self.tasks)
             for block in self.spaces.values()
@@ -206,7 +211,7 @@ def difference(
 
 
 def _cell(grid: Grid, space: str, row: str, tasks: Sequence[str]) -> str:
-    block, draws = grid.spaces[space], grid.draws_of(row)
+    block, draws = grid.spaces[space], grid.draws_of[row]
     if row not in block.arms:
         return ""
     if not draws:
@@ -214,6 +219,8 @@ def _cell(grid: Grid, space: str, row: str, tasks: Sequence[str]) -> str:
     cells = [block.cells[task, row, draw] for task in tasks for draw in draws]
     interval = difference(grid, space, row, tasks, draws)
     shown = format_interval(interval, len(grid.draws), block.metric.factor, block.metric.digits)
+    # Six spaces fit a page without the zero before each point.
+    shown = re.sub(r"\b0\.", ".", shown)
     words = [shown if interval.mean < 0 else f"+{shown}"]
     shares = [r["selection"].get("under_covered_share") for r in cells]
     if None not in shares:
@@ -254,14 +261,11 @@ def sections(grids: Sequence[Grid]) -> list[Section]:
 
 
 def _grid_table(grid: Grid, tasks: Sequence[str]) -> Table:
-    """Show selectors by spaces; those that read no space are in a column of their own."""
-    rows = [
-        (row, *("" for _ in grid.spaces), _cell(grid, next(iter(grid.spaces)), row, tasks))
-        for row in grid.references
-    ]
-    rows += [
-        (row, *(_cell(grid, space, row, tasks) for space in grid.spaces), "") for row in grid.rows
-    ]
+    """Show selectors by spaces; those that read no space are in the first column."""
+    free = ("",) * (len(grid.spaces) - 1)
+    first = next(iter(grid.spaces))
+    rows = [(f"{row} (no space)", _cell(grid, first, row, tasks), *free) for row in grid.references]
+    rows += [(row, *(_cell(grid, space, row, tasks) for space in grid.spaces)) for row in grid.rows]
     draws = ", ".join(map(str, grid.draws))
     notes = (
         NOTE,
@@ -271,7 +275,7 @@ def _grid_table(grid: Grid, tasks: Sequence[str]) -> Table:
         *(f"Space {space}. {note}" for space, b in grid.spaces.items() for note in flags_note(b)),
     )
     of = "mean of the tasks" if len(tasks) > 1 else tasks[0]
-    columns = ("selector", *grid.spaces, "no space")
+    columns = ("selector", *grid.spaces)
     return Table(f"Selectors by spaces, {of}", columns, tuple(rows), notes)
 
 
@@ -284,15 +288,21 @@ def _figure(grid: Grid) -> Figure:
     for axis, (space, block) in zip(axes, grid.spaces.items(), strict=True):
         axis.axvline(0, color="#444444", linewidth=1)
         for row, dash in lines.items():
-            if draws := grid.draws_of(row):
+            if draws := grid.draws_of[row]:
                 mean = difference(grid, space, row, grid.tasks, draws).mean
                 colour = drawing.look(block, row)["color"]
                 axis.axvline(mean, color=colour, linestyle=dash, linewidth=1.2, label=one_line(row))
         for y, row in enumerate(grid.rows):
-            if row in block.arms and (draws := grid.draws_of(row)):
+            if row in block.arms and (draws := grid.draws_of[row]):
                 interval = difference(grid, space, row, grid.tasks, draws)
                 drawing.whisker(axis, interval, y, 1.0, block, row)
         axis.set_title(one_line(space))
         axis.set_xlabel(f"loss minus none, nats\n({drawing.LOWER})")
         drawing.name_rows(axis, grid.rows)
+        if axis is not axes[0]:
+            axis.sharex(axes[0])
+    shown = [
+        f"{one_line(row)} {'dotted' if dash == ':' else 'dashed'}" for row, dash in lines.items()
+    ]
+    figure.suptitle(", ".join(["Loss minus that of none, mean and 95 % interval", *shown]))
     return figure
