@@ -26,8 +26,8 @@ LOCK := .ci/lock.txt
 .PHONY: help setup test test-slow test-faults mutants lint format docs pictures reproduce-glue \
   plan-glue reproduce-domain plan-domain \
   reproduce-zeroshot plan-zeroshot reproduce-toxicity plan-toxicity reproduce-labels plan-labels \
-  reproduce-gap plan-gap reproduce-instruction plan-instruction reproduce-all report bench lock \
-  clean
+  reproduce-gap plan-gap reproduce-grid plan-grid reproduce-instruction plan-instruction \
+  reproduce-all report bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -125,6 +125,12 @@ reproduce-gap: $(STAMP) ## run a target whose second half the base model lacks, 
 
 plan-gap: $(STAMP) ## print what reproduce-gap would run
 	$(GOTD) plan experiment=gap scale=$(SCALE) $(ARGS)
+
+reproduce-grid: $(STAMP) ## run every selector that reads embeddings in every space (micro, folder)
+	$(GOTD) run experiment=grid scale=$(SCALE) $(ARGS)
+
+plan-grid: $(STAMP) ## print what reproduce-grid would run
+	$(GOTD) plan experiment=grid scale=$(SCALE) $(ARGS)
 
 reproduce-instruction: $(STAMP) ## run TSDS's instruction tuning on selected prompts and responses
 	$(GOTD) run experiment=instruction scale=$(SCALE) $(ARGS)

@@ -70,7 +70,7 @@ def test_versions_agree():
 
 
 def test_the_make_targets_call_the_same_command():
-    for name in ("glue", "domain", "labels", "zeroshot", "toxicity", "gap"):
+    for name in ("glue", "domain", "labels", "zeroshot", "toxicity", "gap", "grid"):
         assert f"$(GOTD) run experiment={name} scale=$(SCALE) $(ARGS)" in MAKEFILE
         script = (TOP / "experiments" / f"{name}.py").read_text("utf-8")
         assert f'sys.exit(main(["run", "experiment={name}", *sys.argv[1:]]))' in script

@@ -19,6 +19,7 @@ from gotd.config.build import build, schema, targets
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import plan_cell
 from gotd.runs.expand import SweepError, composing, expand, expand_cells, experiments
+from gotd.selectors.registry import entries, reads_space
 from gotd.storage.keys import RUN_ONLY, identity
 
 ONE = ("task=cola", "selector=got_d", "seed=1")
@@ -113,12 +114,16 @@ def test_every_experiment_at_every_scale_composes(experiment, scale):
         return
     budget = OmegaConf.load(conf_folder() / folder / f"{scale}.yaml").get("budget")
     # Toxicity has one task, of a kind of its own; so has a known gap.
-    task = {"toxicity": "toxicity", "gap": "gap_math"}.get(experiment, "cola")
+    tasks = {"toxicity": "toxicity", "gap": "gap_math", "grid": "gap_math"}
+    task = tasks.get(experiment, "cola")
     chosen = [part if part != "task=cola" else f"task={task}" for part in ONE]
     cells = expand([f"experiment={experiment}", f"scale={scale}", *chosen])
     (config, variant), *others = [(c, v) for c, v in cells if c.budget == budget or not budget]
     if experiment == "labels":  # which sweeps one more axis
         assert variant == f"limits.labels={config.limits.labels}"
+    elif experiment == "grid":  # which sweeps the space; the first one is its own
+        assert variant == ""
+        assert all(v == f"embedder={c.embedder.name}" for c, v in others)
     else:
         assert (variant, others) == ("", [])
     assert (config.scale_name, config.seed, config.task.name) == (scale, 1, task)
@@ -136,6 +141,10 @@ def test_a_sweep_has_a_cell_for_every_combination(name):
     cells = expand([f"experiment={experiment}", f"scale={scale}", *few])
     axes = [(c.task.name, c.selector.arm, c.seed, c.budget, variant) for c, variant in cells]
     assert len(set(axes)) == len(axes)
+    if experiment == "grid":  # the arm without a selection is in no space
+        axes = [axis for axis in axes if axis[1] != "none"]
+        assert len(cells) - len(axes) == len({(axis[0], axis[2]) for axis in axes})
+        cells = [(config, name) for config, name in cells if config.selector.arm != "none"]
     combined = 1
     for values in zip(*axes, strict=True):
         combined *= len(set(values))
@@ -143,8 +152,64 @@ def test_a_sweep_has_a_cell_for_every_combination(name):
     variants = {variant for _, variant in cells}
     if experiment == "labels" or scale in ("folder_labels", "paper_labels"):
         assert all(variant.startswith("limits.labels=") for variant in variants)
+    elif experiment == "grid":
+        assert all(variant.startswith("embedder=") for variant in variants - {""})
     else:
         assert variants == {""}
+
+
+@pytest.mark.parametrize(
+    ("scale", "own", "others"),
+    [
+        ("micro", "token_mean", {"tfidf_svd", "base_states", "hidden_weighted", "gradient"}),
+        (
+            "folder",
+            "tfidf_svd",
+            {"minilm_tokens", "minilm", "base_states", "hidden_weighted", "gradient"},
+        ),
+    ],
+)
+def test_the_grid_has_each_selector_in_each_space_that_it_reads(scale, own, others):
+    task = "gap_micro" if scale == "micro" else "gap_math"
+    few = ["selector=none,dsir,nearest,got_d", "seed=11", f"task={task}"]
+    spaces: dict[str, list[str]] = {}
+    for config, variant in expand(["experiment=grid", f"scale={scale}", *few]):
+        spaces.setdefault(config.selector.arm, []).append(config.embedder.name)
+        named = "" if config.embedder.name == own else f"embedder={config.embedder.name}"
+        assert variant == named
+    every = sorted({own, *others})
+    assert {arm: sorted(found) for arm, found in spaces.items()} == {
+        **dict.fromkeys(("none", "dsir"), [own]),
+        **dict.fromkeys(("nearest", "got_d"), every),
+    }
+
+
+def test_the_grid_has_every_selector_that_can_be_compared_by_space():
+    params = OmegaConf.load(conf_folder() / "experiment" / "grid.yaml").hydra.sweeper.params
+    listed = params.selector.split(",")
+    assert listed[:3] == ["none", "random", "dsir"]
+    readers = {one.name for one in entries() if reads_space(one)}
+    # Not offered, made for other tasks, or variants of what is listed.
+    others = {"random_in_domain", "curated_tapt_duplicates", "got_d_contrast", "ensemble"}
+    assert sorted(listed[3:]) == sorted(readers - others)
+
+
+def test_the_grid_does_not_run_again_what_the_gap_experiment_ran():
+    few = ["seed=11", "selector=none,random,nearest", "budget=400", "tracker=none"]
+    of_gap, _ = expand_cells(["experiment=gap", *few])
+    other, _ = expand_cells(["experiment=gap", "embedder=tfidf_svd", "selector=nearest", *few[:1]])
+    of_grid, _ = expand_cells(["experiment=grid", *few, "embedder=tfidf_svd,token_mean"])
+    assert [cell.record.key for cell in of_gap.values()] == [
+        cell.record.key for job, cell in of_grid.items() if "embedder=tfidf_svd" not in job
+    ]
+    (apart,) = (cell for job, cell in of_grid.items() if "embedder=tfidf_svd" in job)
+    assert apart.record.key in {cell.record.key for cell in other.values()}
+
+
+def test_a_selector_without_embeddings_runs_in_the_own_space_of_the_grid_alone():
+    cells = expand(["experiment=grid", "seed=11", "selector=random,got_d", "embedder=gradient"])
+    found = [(c.selector.arm, c.embedder.name, variant) for c, variant in cells]
+    assert found == [("random", "token_mean", ""), ("got_d", "gradient", "embedder=gradient")]
 
 
 def test_expand_gives_what_hydra_composes():

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.table import Table as RichTable
 
-from gotd.reporting import comparisons, tables
+from gotd.reporting import comparisons, spaces, tables
 from gotd.reporting.cells import Block, blocks
 from gotd.reporting.claims import Claim, claims_tables, read_claims
 from gotd.reporting.drawing import to_svg
@@ -65,9 +65,10 @@ def write_report(
     """Write every table and figure that the records support, and a page that holds all.
 
     Below ``out``: ``tables/<experiment>`` with sweeps, scores and comparisons, the same with
-    ``_by_task``, ``_selections`` and ``_cost``, each as ``.md`` and ``.tex``; ``tables/paper``
-    with each row of the paper's tables; ``figures/<experiment>_…svg``; ``leaderboard.md``
-    from five selectors on; ``report.html``. Only costs depend on more than the fingerprint.
+    ``_by_task``, ``_selections`` and ``_cost``, each as ``.md`` and ``.tex``; ``tables/grid``
+    with selectors by spaces; ``tables/paper`` with each row of the paper's tables;
+    ``figures/<experiment>_…svg``; ``leaderboard.md`` from five selectors on; ``report.html``.
+    Only costs depend on more than the fingerprint.
     Files of earlier reports that this one does not write stay.
 
     Args:
@@ -93,7 +94,8 @@ def write_report(
         f"from {len(records)} records with fingerprint {fingerprint(records)}",
     )
     experiments: dict[str, list[Block]] = defaultdict(list)
-    every = blocks(records)
+    apart, grids = spaces.split(records)
+    every = blocks(apart)
     for block in every:
         experiments[block.experiment].append(block)
     texts: dict[Path, str] = {}
@@ -102,10 +104,14 @@ def write_report(
         main = _main_sections(members, published, claims)
         files = {end: _sections(members, makers) for end, makers in _DETAILS.items()}
         texts |= _tables(experiment, {"": main, **files}, out / "tables", stamp)
-        for picture in (picture for section in main for picture in section.pictures):
-            texts[out / "figures" / f"{_file_name(experiment)}_{picture.name}.svg"] = picture.svg
+        texts |= _figures(experiment, main, out / "figures")
         sections += main
         details += _sections(members, [first_rows_table]) + sum(files.values(), [])
+    if grids:
+        gridded = spaces.sections(grids)
+        texts |= _tables("grid", {"": gridded}, out / "tables", stamp)
+        texts |= _figures("grid", gridded, out / "figures")
+        sections += gridded
     if published:
         section = Section("GOT-D: published beside measured", (paper_table(published, every),))
         texts |= _tables("paper", {"": [section]}, out / "tables", stamp)
@@ -132,17 +138,19 @@ def without_places(command: str) -> str:
 
 def console_table(records: Sequence[Record]) -> RichTable:
     """Build the scores of all blocks, then all sweeps, as one table for the terminal."""
-    members = blocks(merge(records))
+    apart, grids = spaces.split(merge(records))
+    members = blocks(apart)
     scores = [Section(_title(b), (tables.scores_table(b),)) for b in members]
     swept = [(sweep.name, table) for sweep in sweeps(members) for table in sweep_tables(sweep)]
-    return to_terminal([*scores, *(Section(f"{n}: {t.title}", (t,)) for n, t in swept)])
+    swept_sections = [Section(f"{name}: {table.title}", (table,)) for name, table in swept]
+    return to_terminal([*scores, *swept_sections, *spaces.sections(grids)])
 
 
 def console_tests(records: Sequence[Record]) -> RichTable | None:
     """Build the registered comparisons of all blocks for the terminal; ``None`` without any."""
     sections = [
         Section(f"{_title(block)}: {table.title}", (table,))
-        for block in blocks(merge(records))
+        for block in blocks(spaces.split(merge(records))[0])
         if (table := comparisons.average_comparisons_table(block)) is not None
     ]
     return to_terminal(sections) if sections else None
@@ -208,6 +216,12 @@ def _tables(
             path = out / f"{_file_name(experiment)}{end}.{suffix}"
             texts[path] = render(f"tables.{suffix}", heading, sections, stamp=stamp)
     return texts
+
+
+def _figures(experiment: str, sections: Sequence[Section], out: Path) -> dict[Path, str]:
+    """Return the figures of an experiment by their files."""
+    pictures = (picture for section in sections for picture in section.pictures)
+    return {out / f"{_file_name(experiment)}_{p.name}.svg": p.svg for p in pictures}
 
 
 def _file_name(experiment: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
@@ -25,10 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from gotd.config.build import build, register
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
-from gotd.storage.keys import RUN_ONLY
-
-AXES = {"task", "selector", "model", "budget", "seed", "protocol", "experiment", "scale"}
-"""Overrides with a column of their own in the tables; any other one is part of the variant."""
+from gotd.runs.overrides import is_run_only, is_sweep, key_of, variant
+from gotd.runs.spaces import SPACE, once
 
 OWN = "compare"
 """The experiment on files of one's own."""
@@ -156,7 +153,11 @@ def _expand_jobs(overrides: Sequence[str]) -> list[tuple[DictConfig, Job]]:
             loader = GlobalHydra.instance().config_loader()  # lists what glob(…) stands for
             parsed = OverridesParser.create(loader).parse_overrides(texts)
             (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-            return list(zip(compose_all(batch), map(tuple, batch), strict=True))
+            jobs = [tuple(job) for job in batch]
+            if SPACE not in params:
+                return list(zip(compose_all(jobs), jobs, strict=True))
+            cells = once(jobs, _own_space(overrides))
+            return list(zip(compose_all(list(cells)), cells.values(), strict=True))
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise SweepError(one_line(error)) from error
 
@@ -178,6 +179,12 @@ def expand_cells(overrides: Sequence[str]) -> tuple[dict[Job, Cell], list[str]]:
         return {job: plan_cell(config, variant(job)) for config, job in held}, skipped
     except OmegaConfBaseException as error:
         raise incomplete(error) from error
+
+
+def _own_space(overrides: Sequence[str]) -> str:
+    """Return the embedder of an experiment, whichever the overrides choose."""
+    others = [o for o in overrides if key_of(o).partition(".")[0] != SPACE]
+    return compose_shared(others).hydra.runtime.choices[SPACE]
 
 
 def incomplete(error: OmegaConfBaseException) -> SweepError:
@@ -291,11 +298,6 @@ def _plain(config: DictConfig) -> dict:
     return OmegaConf.to_container(config)  # type: ignore[return-value]
 
 
-def is_sweep(override: str) -> bool:
-    """Return whether an override has several values."""
-    return bool(OverridesParser.create().parse_override(override).is_sweep_override())
-
-
 def one_line(error: BaseException) -> str:
     """Return Hydra's message in one line, without its lists of defaults and search paths."""
     noise = ("base_", "Config search path", "provider=", "To append to your config")
@@ -305,22 +307,6 @@ def one_line(error: BaseException) -> str:
     if cause not in str(error):
         lines.append(cause.splitlines()[0].strip())
     return " | ".join(lines[:40])
-
-
-def is_run_only(override: str) -> bool:
-    """Return whether an override changes only how and where cells run."""
-    key = _key(override)
-    group, name = re.split("[./]", key)[0], key.rpartition(".")[2]
-    return group == "hydra" or key == "source.path" or bool({group, name} & RUN_ONLY)
-
-
-def variant(overrides: Sequence[str]) -> str:
-    """Return the overrides that are no axis, which tell the cells of a sweep apart."""
-    return " ".join(sorted(o for o in overrides if _key(o) not in AXES and not is_run_only(o)))
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+~").partition("=")[0]
 
 
 def experiments() -> list[str]:

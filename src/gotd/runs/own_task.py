@@ -16,7 +16,8 @@ from gotd.data.left_out.duplicates import normalised
 from gotd.data.own_files import Names, OwnFiles, task_name
 from gotd.data.tasks.held_out_target import HeldOutTarget
 from gotd.data.tasks.labelled import LabelledTask
-from gotd.runs.expand import SweepError, expand, is_sweep, variant
+from gotd.runs.expand import SweepError, expand
+from gotd.runs.overrides import is_sweep, variant
 from gotd.runs.own_model import OwnModel
 from gotd.selectors.base import FULL_TARGET
 from gotd.selectors.registry import did_you_mean, entries, selector_class

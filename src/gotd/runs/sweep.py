@@ -38,12 +38,11 @@ from gotd.runs.expand import (
     composing,
     expand,
     expand_cells,
-    is_run_only,
     one_line,
     resolve,
-    variant,
 )
 from gotd.runs.flags import check_flags
+from gotd.runs.overrides import is_run_only, variant
 from gotd.runs.process import (
     closed_output_ignored,
     killed_worker,
@@ -117,7 +116,7 @@ def _run_missing(experiment: str, overrides: Sequence[str]) -> int:
             _launch(overrides, pending)
     outcomes = [(cell, record) for cell in cells if (record := cell.outcome()) is not None]
     add_overlaps(outcomes)
-    folder = cells[0].store.root / "reports" / _report_name(cells, overrides[1:])
+    folder = cells[0].store.root / "reports" / _report_name(experiment, cells, overrides[1:])
     command = command_line(["gotd", "run", *overrides])
     status = report(outcomes, len(cells), folder, command, left_out)
     if pending:
@@ -140,10 +139,12 @@ def check_writable(root: Path) -> None:
         ) from error
 
 
-def _report_name(cells: Sequence[Cell], given: Sequence[str]) -> str:
+def _report_name(experiment: str, cells: Sequence[Cell], given: Sequence[str]) -> str:
     """Return a sweep's folder name: the experiment's, with a hash if it has other cells."""
-    first = cells[0].record.parameters
-    name = f"{first['experiment']}-{first['scale']}"
+    first, asked = cells[0].record.parameters, experiment.partition("/")[0]
+    # An experiment of the cells of another one has a report of its own.
+    known = first["experiment"] if first["experiment"].startswith(asked) else asked
+    name = f"{known}-{first['scale']}"
     if all(is_run_only(override) or override.startswith(("scale=", "-")) for override in given):
         return name
     keys = sorted(cell.record.key for cell in cells)

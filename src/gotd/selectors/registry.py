@@ -118,6 +118,20 @@ def selector_class(name: str) -> Any:
         ) from error
 
 
+def reads_space(one: Entry) -> bool:
+    """Return whether a selector reads embeddings, in a space that is not its own.
+
+    Raises:
+        ValueError: If its class cannot be loaded.
+    """
+    if one.target is None:
+        return False
+    selector = selector_class(one.name)
+    if not isinstance(selector.requires, frozenset):  # it depends on settings
+        selector = selector(**one.preset)
+    return "embeddings" in selector.requires and selector.space is None
+
+
 def build_selector(name: str, settings: Mapping[str, Any]) -> Any:
     """Build a selector that ``gotd select`` offers.
 
