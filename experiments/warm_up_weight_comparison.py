@@ -56,6 +56,7 @@ OTHERS = (
     *(("half_oracle", "got_d"), ("got_d_path .3", "half_oracle")),
 )
 """Shown with intervals, without a verdict."""
+HALVES = ("covered", "missing")
 LEVEL = 0.05
 
 
@@ -155,6 +156,8 @@ def tabulate(rows: Sequence[dict[str, Any]]) -> str:
         "registered, on the average over both bases, and have Holm's correction over the four. "
         "Detectable: the smallest true difference that has power .8 at level .05.",
         "",
+        "## Comparisons",
+        "",
         "| arm | against | both bases | 95 % interval | detectable | Holm p | verdict | "
         + " | ".join(f"{base} (95 %)" for base in BASES)
         + " |",
@@ -184,16 +187,20 @@ def _origin(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _levels(rows: Sequence[dict[str, Any]]) -> list[str]:
     lines = [
+        "## Halves of the target",
+        "",
         "Mean loss of each half against none, and the share of the selection that is of the "
         "missing domain:",
         "",
-        "| arm | " + " | ".join(f"{base}: covered | missing half" for base in BASES) + " | share |",
+        "| arm | "
+        + " | ".join(f"{base}, {half}" for base in BASES for half in HALVES)
+        + " | share |",
         "| --- |" + " ---: | ---: |" * len(BASES) + " ---: |",
     ]
     for arm in ARMS:
         cells = [arm]
         for base in BASES:
-            for half in ("covered", "missing"):
+            for half in HALVES:
                 own, plain = (
                     np.mean([r[half] for r in rows if (r["arm"], r["base"]) == (name, base)])
                     for name in (arm, "none")

@@ -44,14 +44,14 @@ def test_got_d_serves_one_part_of_the_target_first(target, pool):
 
 
 def test_a_path_serves_every_part(target, pool):
-    got = shares(GotDPath(first=5, growth=0.15), target, pool)
+    got = shares(GotDPath(weight=0.9, first=5, growth=0.15), target, pool)
     np.testing.assert_allclose(got, TARGET_SHARES, atol=0.1)
 
 
 def test_a_path_through_a_pool_that_is_sampled_serves_every_part_too(target):
     """The few taken rows hold most of the mixture's mass: the reference sample needs them."""
     large = shard(np.repeat(np.arange(4), (6000 * POOL_SHARES).astype(int)), "c", 0)
-    path = GotDPath(first=5, growth=0.15, reference_rows=600)
+    path = GotDPath(weight=0.9, first=5, growth=0.15, reference_rows=600)
     ranking = path.rank(target, [large], 50, 0, ENGINE)
     assert ranking.diagnostics["marginal_error"] <= path.tolerance
     got = shares(path, target, large)
@@ -59,11 +59,18 @@ def test_a_path_through_a_pool_that_is_sampled_serves_every_part_too(target):
 
 
 def test_the_weight_decides_when_a_part_has_enough(target, pool):
-    got = shares(GotDPath(first=5, growth=0.0, weight=0.5), target, pool, 80)
+    got = shares(GotDPath(weight=0.5, first=5, growth=0.0), target, pool, 80)
     enough = (TARGET_SHARES - 0.5 * POOL_SHARES) / 0.5
     # Together more than all: the two that lie farthest off are filled, one has the rest.
     wanted = [1.0 - enough[1] - enough[2], enough[1], enough[2], 0.0]
     np.testing.assert_allclose(got, wanted, atol=0.08)
+
+
+def test_the_default_weight_fills_the_farthest_parts_and_does_not_repeat_the_target(target, pool):
+    """Of a mixture of .3 of the selection, .7 of the pool remains: less is missing than is taken."""
+    got = shares(GotDPath(first=5, growth=0.15), target, pool)
+    assert got.max() < 0.8  # GOT-D takes one part alone
+    assert np.count_nonzero(got) < 4  # a weight near 1 has all parts
 
 
 def test_a_small_weight_leaves_the_collapse_as_it_is(target, pool):

@@ -132,7 +132,7 @@ KEYS: dict[str, tuple[Callable[[], Any], str]] = {
     "LeastToxic": (lambda: identity(LeastToxic()), "d253933ea9f3"),
     "TargetItself": (lambda: identity(TargetItself()), "0b3547d9f29f"),
     "GotD": (lambda: identity(GotD()), "cce851f73118"),
-    "GotDPath": (lambda: identity(GotDPath()), "84086f7eaa77"),
+    "GotDPath": (lambda: identity(GotDPath(weight=0.9)), "84086f7eaa77"),
     "GotDClusters": (lambda: identity(GotDClusters()), "9277b43f713c"),
     "MaskedLMSettings": (lambda: identity(MaskedLMSettings(**RATES)), "127f37f50363"),
     "CausalLMSettings": (lambda: identity(CausalLMSettings(**RATES)), "6dce12144565"),
