@@ -109,8 +109,12 @@ def embed(space: str, pool: Rows, target: Rows, folder: Path) -> tuple[np.ndarra
     else:
         embedder = encoder.load()
     sides = (np.asarray(embedder.embed(rows.texts.to_pylist())) for rows in (pool, target))
-    ours, theirs = (np.ascontiguousarray(side, dtype=np.float32) for side in sides)
+    ours, theirs = map(_float32, sides)
     return ours, theirs
+
+
+def _float32(matrix: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(matrix, dtype=np.float32)
 
 
 def costs(pool: np.ndarray, target: np.ndarray) -> np.ndarray:
@@ -156,10 +160,10 @@ def measure(task: str, draw: Draw, folder: Path) -> list[dict[str, Any]]:
     """Measure every space, plain and whitened, on one draw of one missing domain."""
     found = []
     for space in SPACES:
-        plain = embed(space, draw.pool, draw.target, folder / f"{task}-{space}")
-        matrix = Whitening.fit([plain[0]]).matrix
-        whitened = [np.ascontiguousarray(side @ matrix, dtype=np.float32) for side in plain]
-        for name, sides in ((space, plain), (f"{space}, whitened", whitened)):
+        pool, target = embed(space, draw.pool, draw.target, folder / f"{task}-{space}")
+        matrix = Whitening.fit([pool]).matrix
+        whitened = _float32(pool @ matrix), _float32(target @ matrix)
+        for name, sides in ((space, (pool, target)), (f"{space}, whitened", whitened)):
             row = {"space": name, "task": task, "rows": len(draw.pool), "budget": draw.budget}
             row |= describe(*sides, draw)
             for epsilon in EPSILONS:

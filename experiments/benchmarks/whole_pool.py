@@ -106,8 +106,10 @@ def main() -> None:
         folder = Path(name)
         target = pq.read_table(data / "domain" / "chemprot" / "train.parquet", columns=["text"])
         pq.write_table(target.slice(0, TARGETS), folder / "target.parquet")
-        pools = {PART: folder / "part.parquet", None: data / "candidates"}
-        counts = {PART: write_part(data, QUICK if arguments.quick else PART, pools[PART])}
+        pools: dict[int | None, Path] = {PART: folder / "part.parquet", None: data / "candidates"}
+        counts: dict[int | None, int] = {
+            PART: write_part(data, QUICK if arguments.quick else PART, pools[PART])
+        }
         counts[None] = sum(len(one) for one in passages(data))
         write_model(pq.read_table(pools[PART])["text"].to_pylist(), folder / "model")
         for method in arguments.methods or known:

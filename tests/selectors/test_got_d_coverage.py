@@ -67,7 +67,7 @@ def test_the_weight_decides_when_a_part_has_enough(target, pool):
 
 
 def test_the_default_weight_fills_the_farthest_parts_and_does_not_repeat_the_target(target, pool):
-    """Of a mixture of .3 of the selection, .7 of the pool remains: less is missing than is taken."""
+    """The mixture is .7 of the pool, so less is missing than is taken."""
     got = shares(GotDPath(first=5, growth=0.15), target, pool)
     assert got.max() < 0.8  # GOT-D takes one part alone
     assert np.count_nonzero(got) < 4  # a weight near 1 has all parts

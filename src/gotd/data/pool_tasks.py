@@ -53,9 +53,9 @@ def write_pool_in_tasks(
     work, cutter = folder / WORK, Cutter(chunking)
     work.mkdir(parents=True, exist_ok=True)
     readings = [_Reading(number, part, work, chunking) for number, part in enumerate(parts)]
-    for counts in engine.map(_read, readings):
-        cutter.blank += counts["blank"]
-        cutter.short += counts["short"]
+    for left_out in engine.map(_read, readings):
+        cutter.blank += left_out["blank"]
+        cutter.short += left_out["short"]
     ends = (np.load(reading.path(".npy"), mmap_mode="r") for reading in readings)
     ranges = shard_ranges(ends, pool.SHARD_ROWS, pool.SHARD_BYTES)
     shards = [_Shard(number, own, folder) for number, own in enumerate(ranges)]

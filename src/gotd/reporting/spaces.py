@@ -168,7 +168,7 @@ def _is_overridden(record: Record) -> bool:
 
 
 def _overrides(record: Record) -> list[str]:
-    return (record["axes"].get(VARIANT) or "").split(" ")
+    return str(record["axes"].get(VARIANT) or "").split(" ")
 
 
 def _without_override(record: Record) -> Record:
@@ -222,14 +222,13 @@ def _cell(grid: Grid, space: str, row: str, tasks: Sequence[str]) -> str:
     # Six spaces fit a page without the zero before each point.
     shown = re.sub(r"\b0\.", ".", shown)
     words = [shown if interval.mean < 0 else f"+{shown}"]
-    shares = [r["selection"].get("under_covered_share") for r in cells]
-    if None not in shares:
+    shares = [s for r in cells if (s := r["selection"].get("under_covered_share")) is not None]
+    if len(shares) == len(cells):
         words.append(f"{100 * np.mean(shares):.0f} %")
-    seconds = [_seconds(record, _reads(block, row)) for record in cells]
-    if None not in seconds:
-        words.append(
-            f"{np.mean(seconds):.2g} s" if np.mean(seconds) < 10 else f"{np.mean(seconds):.0f} s"
-        )
+    seconds = [s for r in cells if (s := _seconds(r, _reads(block, row))) is not None]
+    if len(seconds) == len(cells):
+        mean_s = float(np.mean(seconds))
+        words.append(f"{mean_s:.2g} s" if mean_s < 10 else f"{mean_s:.0f} s")
     return "; ".join(words)
 
 

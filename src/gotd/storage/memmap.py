@@ -46,7 +46,7 @@ class FileArray(np.memmap):
         data = np.ascontiguousarray(rows, self.dtype)
         with Path(self.source[0]).open("r+b") as file:
             file.seek(self.offset + start * self.strides[0])
-            file.write(data)
+            file.write(data.tobytes())
 
     def __array_finalize__(self, obj: Any) -> None:
         super().__array_finalize__(obj)
