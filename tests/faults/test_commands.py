@@ -39,7 +39,7 @@ from gotd.training.loading import load_config
 
 TOP = Path(__file__).parents[2]
 SOURCES = TOP / "src" / "gotd"
-SWEEPS = ("domain", "gap", "glue", "instruction", "labels", "toxicity", "zeroshot")
+SWEEPS = ("domain", "gap", "glue", "grid", "instruction", "labels", "toxicity", "zeroshot")
 
 
 # B21: Python without docstrings
@@ -109,7 +109,7 @@ def stop_at(name: str, patch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("experiment", SWEEPS)
 def test_an_interrupt_while_an_experiment_is_loaded_is_one_line(experiment, monkeypatch, capsys):
     """B22: the modules were imported before anything could catch it."""
-    stop_at("gotd.runs.expand", monkeypatch)
+    stop_at("gotd.runs.flags", monkeypatch)
     monkeypatch.setattr(sys, "argv", [f"{experiment}.py", "task=x"])
     with pytest.raises(SystemExit) as stopped:
         runpy.run_path(str(TOP / "experiments" / f"{experiment}.py"), run_name="__main__")

@@ -107,15 +107,10 @@ def write_report(
         texts |= _figures(experiment, main, out / "figures")
         sections += main
         details += _sections(members, [first_rows_table]) + sum(files.values(), [])
-    if grids:
-        gridded = spaces.sections(grids)
-        texts |= _tables("grid", {"": gridded}, out / "tables", stamp)
-        texts |= _figures("grid", gridded, out / "figures")
-        sections += gridded
-    if published:
-        section = Section("GOT-D: published beside measured", (paper_table(published, every),))
-        texts |= _tables("paper", {"": [section]}, out / "tables", stamp)
-        sections.append(section)
+    for name, made in _other_sections(grids, published, every).items():
+        texts |= _tables(name, {"": made}, out / "tables", stamp)
+        texts |= _figures(name, made, out / "figures")
+        sections += made
     if ranked := leaderboard(every):
         texts[out / "leaderboard.md"] = render("tables.md", "Leaderboard", ranked, stamp=stamp)
     details.append(Section("All records", (tables.provenance_table(records),)))
@@ -125,6 +120,19 @@ def write_report(
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
+
+
+def _other_sections(
+    grids: Sequence[spaces.Grid], published: Sequence[Published], every: Sequence[Block]
+) -> dict[str, list[Section]]:
+    """Return the sections that are of no single experiment, by the names of their files."""
+    others = {}
+    if grids:
+        others["grid"] = spaces.sections(grids)
+    if published:
+        table = paper_table(published, every)
+        others["paper"] = [Section("GOT-D: published beside measured", (table,))]
+    return others
 
 
 def without_places(command: str) -> str:
