@@ -115,8 +115,7 @@ def write_report(
         texts[out / "leaderboard.md"] = render("tables.md", "Leaderboard", ranked, stamp=stamp)
     details.append(Section("All records", (tables.provenance_table(records),)))
     title, shown = "Report: " + ", ".join(experiments), ranked + sections
-    page = render("page.html", title, shown, details=details, stamp=stamp)
-    texts[out / "report.html"] = page
+    texts[out / "report.html"] = render("page.html", title, shown, details=details, stamp=stamp)
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
