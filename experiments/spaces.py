@@ -1,10 +1,11 @@
-"""Explain in which spaces GOT-D selects the missing domain: how much dearer other text is.
+"""Explain in which spaces GOT-D selects the missing domain: what one of its rows is worth.
 
-GOT-D follows the transport cost, so it asks how far a text of the target is from rows of its own
-domain, and how far from the others. For each half of the target this program measures both, in
-mean costs. A half whose own rows save more cost gets more of the selection, whatever its share.
-It also shows how well a space knows the missing domain at all: the share of a missing target
-text's ten nearest candidates that are of its domain.
+GOT-D ranks rows by how much more of a row lowers the transport cost. A row serves the target texts
+that are near to it, so this depends on how near to one another the texts of a domain are. For each
+half of the target this program measures the distance of its texts to rows of their own domain,
+and the mean value of these rows, both in mean costs. It also shows how well a space knows the
+missing domain at all: the share of a missing target text's ten nearest candidates that are of its
+domain.
 
 It reads a random part of the pool of the gap experiment, on a development draw that no table
 uses. The budget is the same share of the pool as there.
@@ -118,14 +119,13 @@ def _float32(matrix: np.ndarray) -> np.ndarray:
 
 
 def costs(pool: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Return squared distances in units of their mean, float64 ``[targets, candidates]``."""
+    """Return squared distances, float64 ``[targets, candidates]``."""
     pool, target = pool.astype(np.float64), target.astype(np.float64)
-    cross = (target**2).sum(1)[:, None] + (pool**2).sum(1) - 2 * target @ pool.T
-    return cross / cross.mean()
+    return (target**2).sum(1)[:, None] + (pool**2).sum(1) - 2 * target @ pool.T
 
 
 def describe(pool: np.ndarray, target: np.ndarray, draw: Draw) -> dict[str, float]:
-    """Measure a space: what own rows save for each half, and the missing half's neighbours.
+    """Measure distances: to rows of the own domain, and the missing half's neighbours.
 
     Args:
         pool: ``[candidates, width]``.
@@ -134,26 +134,36 @@ def describe(pool: np.ndarray, target: np.ndarray, draw: Draw) -> dict[str, floa
     """
     domains, halves = (np.array(domains_of(side).to_pylist()) for side in (draw.pool, draw.target))
     cost, found = costs(pool, target), {}
+    cost = cost / cost.mean()
     for half in HALVES:
-        own = domains == draw.names[half]
         of_half = cost[halves == draw.names[half]]
-        found[f"saved_{half}"] = float(of_half[:, ~own].mean() - of_half[:, own].mean())
+        found[f"own_{half}"] = float(of_half[:, domains == draw.names[half]].mean())
     missing = cost[halves == draw.names["missing"]]
     nearest = np.argpartition(missing, NEIGHBOURS, axis=1)[:, :NEIGHBOURS]
     found["neighbours"] = float((domains[nearest] == draw.names["missing"]).mean())
     return found
 
 
-def selected_share(pool: np.ndarray, target: np.ndarray, draw: Draw, epsilon: float) -> float:
-    """Return the share of the missing domain in GOT-D's selection."""
+def rank(pool: np.ndarray, target: np.ndarray, draw: Draw, epsilon: float) -> dict[str, float]:
+    """Rank the pool by GOT-D.
+
+    Returns:
+        The missing domain's share of the selection, and the mean value of a row of each half's
+        domain: how far its score is below the mean score, in mean costs.
+    """
     ours, theirs = (
         Rows(rows.ids, rows.texts, rows.domains, matrix)
         for rows, matrix in ((draw.pool, pool), (draw.target, target))
     )
     selector = GotD(epsilon=epsilon, max_passes=100)
-    ranking = selector.rank(theirs, [ours], draw.budget, 0, LocalEngine())
-    missing = draw.pool.ids.filter(pc.equal(domains_of(draw.pool), draw.names["missing"]))
-    return float(np.mean(pc.is_in(ranking.ids, missing).to_numpy(zero_copy_only=False)))
+    ranking = selector.rank(theirs, [ours], len(draw.pool), 0, LocalEngine())
+    position = pc.index_in(ranking.ids, draw.pool.ids).to_numpy()
+    domains = np.array(domains_of(draw.pool).to_pylist())[position]
+    values = (ranking.scores.mean() - ranking.scores) / costs(pool, target).mean()
+    found = {"selected": float((domains[: draw.budget] == draw.names["missing"]).mean())}
+    for half in HALVES:
+        found[f"value_{half}"] = float(values[domains == draw.names[half]].mean())
+    return found
 
 
 def measure(task: str, draw: Draw, folder: Path) -> list[dict[str, Any]]:
@@ -167,7 +177,8 @@ def measure(task: str, draw: Draw, folder: Path) -> list[dict[str, Any]]:
             row = {"space": name, "task": task, "rows": len(draw.pool), "budget": draw.budget}
             row |= describe(*sides, draw)
             for epsilon in EPSILONS:
-                row[f"selected_{epsilon:g}"] = selected_share(*sides, draw, epsilon)
+                ranked = rank(*sides, draw, epsilon)
+                row |= {f"{name}_{epsilon:g}": value for name, value in ranked.items()}
             found.append(row)
             print(row, flush=True)
     return found
@@ -177,30 +188,33 @@ def tabulate(rows: Sequence[dict[str, Any]]) -> str:
     """Format the means over draws and domains, and those of each domain, as Markdown."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     draws = len(rows) // len(tasks) // (2 * len(SPACES))
-    columns = ["saved_covered", "saved_missing", "neighbours"]
-    columns += [f"selected_{epsilon:g}" for epsilon in EPSILONS]
+    columns = {
+        "own distance, covered": "own_covered",
+        "own distance, missing": "own_missing",
+        "neighbours": "neighbours",
+        "value, covered": "value_covered_0.05",
+        "value, missing": "value_missing_0.05",
+        **{f"selected, {epsilon:g}": f"selected_{epsilon:g}" for epsilon in EPSILONS},
+    }
+    by_task = [f"selected, {task.removeprefix('gap_')}" for task in tasks]
     lines = [
         "# Why GOT-D selects the missing domain in one space and not in another",
         "",
         f"Mean over {len(tasks)} missing domains and {draws} draw{'s' if draws > 1 else ''} of "
-        f"{rows[0]['rows']:,} candidates. Saved: how much nearer a target text is to the rows of "
-        "its own domain than to the others, in mean costs. Neighbours: share of the missing domain "
-        f"among the {NEIGHBOURS} nearest candidates of a missing text. Selected: its share in "
-        "GOT-D's selection, by epsilon in mean costs.",
+        f"{rows[0]['rows']:,} candidates. Own distance: of a target text to rows of its own "
+        "domain, in mean costs. Neighbours: share of the missing domain among the "
+        f"{NEIGHBOURS} nearest candidates of a missing text. Value: how much the score of a row of "
+        "the half's domain is better than the mean, in mean costs. Selected: share of the missing "
+        "domain in GOT-D's selection, by epsilon in mean costs; by domain at .05.",
         "",
-        "| space | saved, covered half | saved, missing half | neighbours | "
-        + " | ".join(f"selected, {epsilon:g}" for epsilon in EPSILONS)
-        + " | "
-        + " | ".join(f"saved, {task.removeprefix('gap_')}: covered / missing" for task in tasks)
-        + " |",
+        "| space | " + " | ".join([*columns, *by_task]) + " |",
         "| --- |" + " ---: |" * (len(columns) + len(tasks)),
     ]
     for space in dict.fromkeys(row["space"] for row in rows):
         of = [row for row in rows if row["space"] == space]
-        cells = [space, *(f"{np.mean([row[name] for row in of]):.2f}" for name in columns)]
-        for task in tasks:
-            saved = ([r[f"saved_{half}"] for r in of if r["task"] == task] for half in HALVES)
-            cells.append(" / ".join(f"{np.mean(values):.2f}" for values in saved))
+        cells = [space, *(f"{np.mean([row[n] for row in of]):.2f}" for n in columns.values())]
+        shares = ([r["selected_0.05"] for r in of if r["task"] == task] for task in tasks)
+        cells += [f"{np.mean(share):.2f}" for share in shares]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, ""])
 

@@ -47,31 +47,45 @@ def points(drawn, places, noise=0.05):
     return sides
 
 
-def test_saved_cost_is_that_of_the_distances(script, drawn):
+def test_distances_are_those_of_the_points(script, drawn):
     places = {"films": (0, 0), "law": (3, 0), "cells": (0, 1)}
     found = script.describe(*points(drawn, places, noise=0.0), drawn)
-    distances = {("films", "law"): 9, ("films", "cells"): 1, ("cells", "law"): 10}
-    counts = {"films": 60, "law": 60, "cells": 12}
-    total = 20 * (60 * 9 + 12 * 1) + 20 * (60 * 1 + 60 * 10)
-    mean = total / (40 * 132)
-    others = (60 * distances["cells", "law"] + 60 * distances["films", "cells"]) / 120
-    assert found["saved_missing"] == pytest.approx(others / mean)
-    of_films = (60 * 9 + 12 * 1) / (132 - counts["films"])
-    assert found["saved_covered"] == pytest.approx(of_films / mean)
-    assert found["neighbours"] == 1.0
+    assert found == {"own_covered": 0.0, "own_missing": 0.0, "neighbours": 1.0}
+    pool, target = points(drawn, places, noise=0.5)
+    films = [float(((t - x) ** 2).sum()) for t in target[:20] for x in pool[:60]]
+    every = [float(((t - x) ** 2).sum()) for t in target for x in pool]
+    spread = script.describe(pool, target, drawn)
+    assert spread["own_covered"] == pytest.approx(np.mean(films) / np.mean(every), rel=1e-5)
+    assert spread["neighbours"] < 1
 
 
-@pytest.mark.parametrize(("missing", "taken"), [((0, 4), 1.0), ((0.6, 0), 0.0)])
-def test_got_d_selects_the_half_whose_own_rows_save_more(script, drawn, missing, taken):
-    places = {"films": (-3, 0), "law": (0, 0), "cells": missing}
-    pool, target = points(drawn, places)
-    found = script.describe(pool, target, drawn)
-    assert (found["saved_missing"] > found["saved_covered"]) == bool(taken)
-    assert script.selected_share(pool, target, drawn, 0.05) == taken
+@pytest.mark.parametrize(("spread", "tight"), [("films", "missing"), ("cells", "covered")])
+def test_rows_of_a_domain_that_is_spread_out_are_worth_less(script, spread, tight):
+    """Both domains are as large and as far from the rest; one has texts that are far apart."""
+    pool = rows(["films"] * 20 + ["law"] * 80 + ["cells"] * 20, "c")
+    draw = script.Draw(pool, rows(["films"] * 20 + ["cells"] * 20, "t"), NAMES, budget=10)
+    random = np.random.default_rng(1)
+    sides = []
+    for side in (draw.pool, draw.target):
+        names = np.array(side.domains.to_pylist())
+        noise = np.where(names == spread, 0.5, 0.05)[:, None] * random.normal(size=(len(names), 30))
+        noise[:, 0] = np.select([names == "films", names == "cells"], [-3, 3], 0)
+        sides.append(noise.astype(np.float32))
+    found = script.rank(*sides, draw, 0.05)
+    wide = {"missing": "covered", "covered": "missing"}[tight]
+    assert found[f"value_{tight}"] > found[f"value_{wide}"]
+
+
+def test_the_selected_share_is_of_the_budget(script, drawn):
+    places = {"films": (-1, 0), "law": (0, 0), "cells": (0, 4)}
+    assert script.rank(*points(drawn, places), drawn, 0.05)["selected"] == 1.0
+    near = {"films": (-3, 0), "law": (0, 0), "cells": (0.6, 0)}
+    assert script.rank(*points(drawn, near), drawn, 0.05)["selected"] == 0.0
 
 
 def test_the_page_has_the_means_over_domains(script):
-    numbers = {"saved_covered": 0.2, "saved_missing": 0.1, "neighbours": 0.5}
+    numbers = {"own_covered": 0.8, "own_missing": 0.9, "neighbours": 0.5}
+    numbers |= {"value_covered_0.05": 0.2, "value_missing_0.05": 0.1}
     spaces = [f"{space}{kind}" for space in script.SPACES for kind in ("", ", whitened")]
     rows = [
         {"space": space, "task": task, "rows": 4000, "budget": 23, "draw": 1, **numbers}
@@ -80,5 +94,6 @@ def test_the_page_has_the_means_over_domains(script):
         for task, share in (("gap_a", 0.0), ("gap_b", 1.0))
     ]
     page = script.tabulate(rows)
-    assert "| minilm | 0.20 | 0.10 | 0.50 | 0.50 | 0.50 | 0.20 / 0.10 | 0.20 / 0.10 |" in page
+    row = "| minilm | 0.80 | 0.90 | 0.50 | 0.20 | 0.10 | 0.50 | 0.50 | 0.00 | 1.00 |"
+    assert row in page
     assert "2 missing domains and 1 draw of 4,000 candidates" in page
