@@ -187,16 +187,18 @@ def measure(task: str, draw: Draw, folder: Path) -> list[dict[str, Any]]:
 def tabulate(rows: Sequence[dict[str, Any]]) -> str:
     """Format the means over draws and domains, and those of each domain, as Markdown."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    draws = len(rows) // len(tasks) // (2 * len(SPACES))
+    drawn = sorted({row["draw"] for row in rows})
+    draws = len(drawn)
     columns = {
         "own distance, covered": "own_covered",
         "own distance, missing": "own_missing",
-        "neighbours": "neighbours",
+        "neighbours, %": "neighbours",
         "value, covered": "value_covered_0.05",
         "value, missing": "value_missing_0.05",
-        **{f"selected, {epsilon:g}": f"selected_{epsilon:g}" for epsilon in EPSILONS},
+        "selected, %": "selected_0.05",
+        "selected at .01, %": "selected_0.01",
     }
-    by_task = [f"selected, {task.removeprefix('gap_')}" for task in tasks]
+    by_task = [f"selected, {task.removeprefix('gap_')}, %" for task in tasks]
     lines = [
         "# Why GOT-D selects the missing domain in one space and not in another",
         "",
@@ -205,18 +207,27 @@ def tabulate(rows: Sequence[dict[str, Any]]) -> str:
         "domain, in mean costs. Neighbours: share of the missing domain among the "
         f"{NEIGHBOURS} nearest candidates of a missing text. Value: how much the score of a row of "
         "the half's domain is better than the mean, in mean costs. Selected: share of the missing "
-        "domain in GOT-D's selection, by epsilon in mean costs; by domain at .05.",
+        "domain in GOT-D's selection, at epsilon .05 (and .01) of the mean cost.",
+        "",
+        "## By space",
         "",
         "| space | " + " | ".join([*columns, *by_task]) + " |",
         "| --- |" + " ---: |" * (len(columns) + len(tasks)),
     ]
     for space in dict.fromkeys(row["space"] for row in rows):
         of = [row for row in rows if row["space"] == space]
-        cells = [space, *(f"{np.mean([row[n] for row in of]):.2f}" for n in columns.values())]
+        cells = [space]
+        for title, name in columns.items():
+            mean = float(np.mean([row[name] for row in of]))
+            cells.append(f"{100 * mean:.0f}" if title.endswith("%") else f"{mean:.2f}")
         shares = ([r["selected_0.05"] for r in of if r["task"] == task] for task in tasks)
-        cells += [f"{np.mean(share):.2f}" for share in shares]
+        cells += [f"{100 * np.mean(share):.0f}" for share in shares]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+    machine, commit = rows[0]["hardware"], rows[0]["commit"][:7]
+    said = f"--rows {rows[0]['rows']} --draws {','.join(map(str, drawn))} --out results"
+    origin = f"{commit}; {machine['cores']} cores {machine['cpu']}."
+    command = f"Command: `DATA=… python experiments/spaces.py {said}`, {origin}"
+    return "\n".join([*lines, "", command, ""])
 
 
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
@@ -233,13 +244,9 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
             for task in TASKS:
                 draw = load_draw(task, number, options.rows, options.overrides)
                 found = measure(task, draw, Path(folder) / str(number))
-                rows += [row | {"draw": number} for row in found]
-    machine = hardware()
-    said = f"--rows {options.rows} --draws {options.draws} --out results"
-    page = tabulate(rows) + (
-        f"\nCommand: `DATA=… python experiments/spaces.py {said}`, {code()['git_sha'][:7]}; "
-        f"{machine['cores']} cores {machine['cpu']}.\n"
-    )
+                made = {"draw": number, "commit": code()["git_sha"], "hardware": hardware()}
+                rows += [row | made for row in found]
+    page = tabulate(rows)
     tables = options.out / "tables"
     tables.mkdir(parents=True, exist_ok=True)
     (tables / "spaces.md").write_text(page, encoding="utf-8")
