@@ -185,7 +185,7 @@ def test_engines_agree_to_the_last_bit(tmp_path):
 def test_the_stages_of_a_selection_on_ray_are_all_measured(tmp_path, scripts):
     pytest.importorskip("ray")
     result, page = run_quickly("ray_growth", tmp_path)
-    stages = set(scripts("ray_growth").STAGES)
+    stages = set(scripts("ray_growth").STAGES) - {"kept"}  # only where a row is left out
     for size in result["sizes"]:
         assert stages <= set(size["stages"])
         for stage in ("checksums", "candidates", "left_out", "scored", "verified"):
