@@ -40,8 +40,10 @@ def test_records_have_the_commit_that_made_them_and_the_page_names_it(path):
         )
 
 
-def test_tables_are_what_the_records_say(tmp_path):
+def test_tables_are_what_the_records_say(tmp_path, monkeypatch):
     """Every committed table has the bytes that `gotd report` writes from the records."""
+    # Figures take most of the time, and their bytes depend on fonts.
+    monkeypatch.setattr("gotd.reporting.report.to_svg", lambda *_: "<svg/>")
     (tmp_path / "records").symlink_to(RESULTS / "records")
     assert main(["report", "--out", str(tmp_path)]) == 0
     made = {p.name: p.read_bytes() for p in (tmp_path / "tables").iterdir()}
