@@ -89,14 +89,13 @@ def measure(seeds: Sequence[int], overrides: Sequence[str]) -> list[dict[str, An
     rows = []
     for base, of_base in BASES.items():
         for arm, of_arm in ARMS.items():
-            for task in TASKS:
-                for seed in seeds:
-                    cell = [*of_arm, f"task={task}", f"seed={seed}", *of_base]
-                    ((config, variant),) = expand([*SETTING, *cell, *overrides])
-                    record = run_cell(config, variant)
-                    if record["status"] != "done":
-                        raise SystemExit(f"{', '.join(cell)}: {record['error']['message']}")
-                    rows.append(_row(record, base=base, arm=arm, task=task, seed=seed))
+            axes = [f"task={','.join(TASKS)}", f"seed={','.join(map(str, seeds))}"]
+            for config, variant in expand([*SETTING, *of_arm, *axes, *of_base, *overrides]):
+                record, task, seed = run_cell(config, variant), config.task.name, config.seed
+                if record["status"] != "done":
+                    message = record["error"]["message"]
+                    raise SystemExit(f"{base}, {arm}, {task}, seed {seed}: {message}")
+                rows.append(_row(record, base=base, arm=arm, task=task, seed=seed))
             print(f"{base}, {arm}: done", flush=True)
     return rows
 

@@ -11,7 +11,6 @@ without mapped files (RssAnon), of the process and its children.
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
 from pathlib import Path
@@ -74,17 +73,14 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
         *("--budget", str(min(BUDGET, rows // 20)), "--out", str(folder / "chosen.parquet")),
         *("--store", str(folder / "store")),
     ]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = measured(select, folder / "store")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    core_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     chosen = pq.read_table(folder / "chosen.parquet")
     topics = np.array([meta["topic"] for meta in chosen["meta"].to_pylist()])
     return {
         "rows": rows,
         "wall_s": result["elapsed_s"],
-        "core_s": core_s,
-        "core_us_per_row": 1e6 * core_s / rows,
+        "core_s": result["core_s"],
+        "core_us_per_row": 1e6 * result["core_s"] / rows,
         "peak_anonymous_gib": result["peak_anonymous_gib"],
         "pool_gb": sum(path.stat().st_size for path in (folder / "pool").iterdir()) / 1e9,
         "selected": len(chosen),

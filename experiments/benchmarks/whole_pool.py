@@ -14,7 +14,6 @@ of resident memory without mapped files, of the process and its children.
 from __future__ import annotations
 
 import os
-import resource
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -79,14 +78,9 @@ def measure(method: str, candidates: Path, folder: Path, budget: int) -> dict[st
         *("--store", str(apart / "store"), "--seed", str(SEED)),
         *(("--model", str(folder / "model")) if method in WITH_MODEL else ()),
     ]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = measured(select, apart / "store")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    core_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     rows = pq.read_metadata(apart / "chosen.parquet").num_rows
-    return {"method": method, "selected": rows, "core_s": core_s, "wall_s": result["elapsed_s"]} | {
-        "peak_anonymous_gib": result["peak_anonymous_gib"]
-    }
+    return {"method": method, "selected": rows, "wall_s": result.pop("elapsed_s"), **result}
 
 
 def main() -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gotd.selectors.tsds import knn_kde, knn_uniform
@@ -269,6 +271,47 @@ def test_a_sweep_is_planned_and_run(tmp_path):
     assert set(sweep["planned_s_by_kind"]) == set(sweep["steps_s_by_kind"])
     assert min(sweep["planned_s"], sweep["steps_s"], sweep["core_s"]) > 0
     assert "| glue | 2 | 2 |" in page
+
+
+@pytest.fixture
+def passages(tmp_path):
+    """Give a folder of 400 passages in two files and 60 target texts."""
+    data = tmp_path / "data"
+    for folder in ("candidates", "domain/chemprot"):
+        (data / folder).mkdir(parents=True)
+    words = np.array([f"word{number}" for number in range(200)])
+    drawn = np.random.default_rng(0).integers(0, 200, (460, 30))
+    texts = [" ".join(line) for line in words[drawn]]
+    for number in range(2):
+        own = texts[200 * number : 200 * (number + 1)]
+        ids = [f"{number}/{row}" for row in range(200)]
+        table = pa.table({"id": ids, "text": own, "domain": ["law"] * 200})
+        pq.write_table(table, data / "candidates" / f"{number}.parquet")
+    target = pa.table({"text": texts[400:], "label": [0] * 60})
+    pq.write_table(target, data / "domain" / "chemprot" / "train.parquet")
+    return data
+
+
+def test_a_part_of_the_passages_is_spread_over_all_files(scripts, passages, tmp_path):
+    assert scripts("whole_pool").write_part(passages, 100, tmp_path / "part.parquet") == 100
+    ids = pq.read_table(tmp_path / "part.parquet")["id"].to_pylist()
+    assert len({*ids}) == 100
+    assert sum(name.startswith("1/") for name in ids) == 50
+
+
+@pytest.mark.slow  # two selections, each in a process of its own
+def test_methods_are_measured_on_the_whole_pool(scripts, passages, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA", str(passages))
+    chosen = ["--methods", "dsir", "--methods", "perplexity"]
+    monkeypatch.setattr(sys, "argv", ["whole_pool.py", "--quick", *chosen, "--out", str(tmp_path)])
+    scripts("whole_pool").main()
+    result = json.loads((tmp_path / "whole_pool.json").read_text("utf-8"))
+    assert [row["method"] for row in result["methods"]] == ["dsir", "perplexity"]
+    for row in result["methods"]:
+        assert (row["pool"], row["selected"]) == (400, 100)
+        assert row["core_s"] > 0.5
+        assert 0.05 < row["peak_anonymous_gib"] < 4
+    assert str(tmp_path) not in (tmp_path / "whole_pool.md").read_text("utf-8")
 
 
 @pytest.mark.slow
