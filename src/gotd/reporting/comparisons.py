@@ -37,7 +37,11 @@ REGISTERED_OF = {
         *("rds_plus", "loss_drop", "less", "perplexity", "mmd", "mmd_herding"),
         *("facility_location", "ensemble", "tsds", "tsds_kde", "unbalanced_ot", "partial_ot"),
         *("got_d_path", "got_d_clusters"),
-    )
+    ),
+    "instruction": (
+        *("none", "full_pool", "random", "bm25", "rds_plus", "less", "tsds", "tsds_kde"),
+        "got_d_path",
+    ),
 }
 """Those of experiments with a registration of their own (results/registrations)."""
 
