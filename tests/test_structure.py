@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 
 SOURCES = Path(__file__).parents[1] / "src" / "gotd"
-ROOT_FILES = {"__init__.py", "_version.py", "api.py", "py.typed"}
+ROOT_FILES = {"__init__.py", "_version.py", "api.py", "products.py", "py.typed"}
 MODULE_LINES, FUNCTION_LINES = 350, 60
 
 ALLOWED: dict[str, set[str]] = {
     "storage": set(),
     "config": {"storage"},
     "engine": {"storage"},
-    "transport": set(),
+    "products": set(),
+    "transport": {"products"},
     "data": {"storage", "config", "engine"},
-    "training": {"storage", "config"},
+    "training": {"storage", "config", "products"},
     "embedding": {"storage", "config", "engine", "data", "training"},
     "selectors": {"storage", "config", "engine", "data", "transport"},
     "evaluation": {"storage", "config", "data", "training"},

@@ -95,6 +95,8 @@ def load_network(
     """
     import torch
 
+    from gotd.training.layers import use_fast_layers
+
     # On CPU, SDPA is slow with dropout.
     attention = "sdpa" if torch.cuda.is_available() else "eager"
     options = {"dtype": torch.float32, "attn_implementation": attention, **options}
@@ -117,6 +119,7 @@ def load_network(
     for name, weights in network.named_parameters():
         if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
             raise ValueError(f"the model {model} is damaged: its weights {name} are not finite")
+    use_fast_layers(network)
     return network, bool(missing)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gotd.products import linear
 from gotd.transport import tree
 from gotd.transport.cost import Moments, mean_cost, squared_norms
 from gotd.transport.problem import Problem
@@ -310,7 +311,7 @@ class Logits:
         """
         bias = self.bias(gamma)
         if not self.reduced or exact:
-            return torch.addmm(bias, x, self.weight)
+            return linear(x, self.weight.T, bias)
         if x.is_cuda:
             # Logits are up to hundreds: an output rounded to 8 bits would be wrong by tenths.
             z = torch.mm(x.bfloat16(), self.reduced_weight, out_dtype=torch.float32)

@@ -1,0 +1,61 @@
+"""Layers that compute by another library: the same network, weights and gradients."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
+
+from gotd import products
+from gotd.training import layers
+from gotd.training.layers import FastConv1D, FastLinear, use_fast_layers
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN"
+)
+
+
+def network(kind: str) -> nn.Module:
+    torch.manual_seed(0)
+    if kind == "bert":
+        config = BertConfig(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=32,
+        )
+        return BertForMaskedLM(config)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2))
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+@pytest.mark.parametrize("by_onednn", [False, True])
+def test_network_computes_the_same(
+    kind: str, by_onednn: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (layers, products):
+        monkeypatch.setattr(module, "prefers_onednn", lambda: by_onednn)
+    plain, fast = network(kind).eval(), network(kind).eval()
+    use_fast_layers(fast)
+    tokens = torch.arange(20).reshape(2, 10)
+    results = []
+    for one in (plain, fast):
+        logits = one(input_ids=tokens).logits
+        logits.logsumexp(-1).sum().backward()
+        results.append((logits.detach(), {n: w.grad for n, w in one.named_parameters()}))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-5)
+    assert plain.state_dict().keys() == fast.state_dict().keys()
+    kinds = {type(layer) for layer in fast.modules()}
+    assert bool(kinds & {FastLinear, FastConv1D}) == by_onednn
+
+
+def test_layers_survive_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "prefers_onednn", lambda: True)
+    fast = network("gpt2")
+    use_fast_layers(fast)
+    again = pickle.loads(pickle.dumps(fast))
+    assert [type(a) for a in again.modules()] == [type(a) for a in fast.modules()]
