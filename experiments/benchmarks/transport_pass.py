@@ -2,8 +2,8 @@
 
 A pass multiplies all candidates with all targets. It converts every row of the product to a
 potential and a share of each target's marginal. Measured are its cost beyond the product, the
-cost of the marginals, the gain of bfloat16, and the growth of time and memory. All run in turns
-on one core with one thread.
+cost of the marginals, the gain of bfloat16 and of `gotd.products`, and the growth of time and
+memory. All run in turns on one core with one thread.
 
     python experiments/benchmarks/transport_pass.py
 """
@@ -38,13 +38,16 @@ from side_by_side import (
     take_turns,
     write,
 )
+from torch import Tensor
 
+from gotd.products import linear
 from gotd.storage.memmap import create_array, open_array
 from gotd.transport import Compute, Potentials, Problem, score, solve_semidual
 from gotd.transport.blocks import Logits, Precision, Stream, smallest_weight
 from gotd.transport.cost import squared_norms
 
 PRODUCTS, PRODUCTS_BF16 = "products, float32", "products, bfloat16"
+TORCH = "torch.mm, float32"
 PASS, PASS_BF16, WITHOUT = "pass, float32", "pass, bfloat16", "pass, float32, no marginals"
 EPSILON = 0.05
 
@@ -78,19 +81,19 @@ def posed(x: np.ndarray, y: np.ndarray) -> tuple[Problem, Potentials]:
     return Problem(y, [x]), potentials
 
 
-def products(x: np.ndarray, y: np.ndarray, dtype: torch.dtype) -> Callable[[], Callable]:
-    """Prepare nothing but the products, in the blocks of a pass, into one buffer."""
+def products(
+    x: np.ndarray, y: np.ndarray, dtype: torch.dtype, multiply: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[], Callable]:
+    """Prepare nothing but the products, in the blocks of a pass."""
 
     def prepare() -> Callable[[], None]:
         blocks = Stream(Problem(y, [x]), Compute(device="cpu")).blocks
         weight = torch.from_numpy(y.T.copy()).to(dtype)
         rows = torch.from_numpy(x).to(dtype)
-        out = torch.empty((blocks[0].stop, len(y)), dtype=dtype)
 
         def run() -> None:
             for block in blocks:
-                size = block.stop - block.start
-                torch.mm(rows[block.start : block.stop], weight, out=out[:size])
+                multiply(rows[block.start : block.stop], weight)
 
         return run
 
@@ -139,10 +142,11 @@ def measure_shape(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]
     """Compare the pass with its products at one shape."""
     x, y = mixture(shape.n, [shape.m], shape.d, arguments.seed)
     field = [
-        Contender(PRODUCTS, products(x, y, torch.float32)),
+        Contender(TORCH, products(x, y, torch.float32, torch.mm)),
+        Contender(PRODUCTS, products(x, y, torch.float32, lambda a, b: linear(a, b.T))),
         Contender(PASS, a_pass(x, y, "float32")),
         Contender(WITHOUT, without_marginals(x, y)),
-        Contender(PRODUCTS_BF16, products(x, y, torch.bfloat16)),
+        Contender(PRODUCTS_BF16, products(x, y, torch.bfloat16, torch.mm)),
         Contender(PASS_BF16, a_pass(x, y, "bfloat16")),
     ]
     outcomes = take_turns(field, arguments.rounds, arguments.limit)
@@ -154,6 +158,7 @@ def measure_shape(shape: Shape, arguments: argparse.Namespace) -> dict[str, Any]
     return {
         "shape": shape._asdict(),
         "gflops": {name: rate(outcome) for name, outcome in outcomes.items()},
+        "products_over_torch": ratio(outcomes[TORCH], outcomes[PRODUCTS]),
         "share_of_products": ratio(outcomes[PRODUCTS], outcomes[PASS]),
         "bfloat16_gain": ratio(outcomes[PASS], outcomes[PASS_BF16]),
         "with_over_without_marginals": ratio(outcomes[PASS], outcomes[WITHOUT]),
@@ -246,7 +251,8 @@ def as_page(result: dict[str, Any]) -> list[str]:
     shapes = [
         [
             f"{row['shape']['n']:,} x {row['shape']['m']:,} x {row['shape']['d']}",
-            *(row["gflops"][name] for name in (PRODUCTS, PASS, PRODUCTS_BF16, PASS_BF16)),
+            *(row["gflops"][name] for name in (TORCH, PRODUCTS, PASS, PRODUCTS_BF16, PASS_BF16)),
+            row["products_over_torch"],
             row["share_of_products"],
             row["bfloat16_gain"],
             row["with_over_without_marginals"],
@@ -265,10 +271,12 @@ def as_page(result: dict[str, Any]) -> list[str]:
         *table(
             [
                 "N x M x d",
+                TORCH,
                 PRODUCTS,
                 PASS,
                 PRODUCTS_BF16,
                 PASS_BF16,
+                "products, times torch.mm",
                 "pass, share of products",
                 "bfloat16, times as fast",
                 "with ÷ without marginals",
