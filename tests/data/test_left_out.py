@@ -44,11 +44,14 @@ def gone(left_out):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    texts=st.lists(st.text(alphabet="aAé\u0301 \u3000\nﬁfi", max_size=4), min_size=1, max_size=12)
+    texts=st.lists(st.text(alphabet="aAé\u0301 \u3000\nﬁfi", max_size=4), min_size=1, max_size=12),
+    at_once=st.sampled_from([1, 3, 100]),
 )
-def test_the_first_of_equal_texts_is_left(texts):
+def test_the_first_of_equal_texts_is_left(tmp_path_factory, texts, at_once):
     left_out = LeftOut(shards(texts))
-    duplicates.leave_out_duplicates(left_out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(duplicates, "PART_ROWS", at_once)
+        duplicates.leave_out_duplicates(left_out, tmp_path_factory.mktemp("work"))
     seen, expected = set(), []
     for row, text in enumerate(texts):
         plain = " ".join(unicodedata.normalize("NFKC", text).lower().split())
@@ -56,6 +59,22 @@ def test_the_first_of_equal_texts_is_left(texts):
             expected.append(row)
         seen.add(plain)
     assert gone(left_out) == expected
+
+
+def test_each_copy_names_the_first_text_that_it_repeats(tmp_path, monkeypatch):
+    texts = ["b", "a", "c", "A ", "b", "a", "c", "d"]
+    pool = shards(texts, 3)
+    left_out = LeftOut(pool)
+    monkeypatch.setattr(duplicates, "PART_ROWS", 2)
+    duplicates.leave_out_duplicates(left_out, tmp_path)
+    left_out.write(tmp_path)
+    found = pa.concat_tables(removed(tmp_path, pool)).to_pylist()
+    assert [(row["id"], row["because"]) for row in found] == [
+        ("r3", "repeats r1"),
+        ("r4", "repeats r0"),
+        ("r5", "repeats r1"),
+        ("r6", "repeats r2"),
+    ]
 
 
 def random_texts(count, length, seed=0):
@@ -147,7 +166,7 @@ def test_the_record_names_the_reason_and_what_matched(tmp_path):
     pool = shards(texts, 2)
     left_out = LeftOut(pool)
     leave_out_overlap(left_out, [part(["a short answer"])])
-    duplicates.leave_out_duplicates(left_out)
+    duplicates.leave_out_duplicates(left_out, tmp_path)
     left_out.write(tmp_path)
     assert reasons(tmp_path) == {"overlap": 1, "duplicate": 1}
     assert [mask.tolist() for mask in masks(tmp_path, [2, 2, 1])] == [
@@ -166,10 +185,10 @@ def test_the_record_names_the_reason_and_what_matched(tmp_path):
     ]
 
 
-def test_a_row_that_is_left_out_keeps_no_copy_of_it_out():
+def test_a_row_that_is_left_out_keeps_no_copy_of_it_out(tmp_path):
     left_out = LeftOut(shards(["a b", "a b", "a b"]))
     left_out.add(np.array([0]), "filtered", ["n"])
-    duplicates.leave_out_duplicates(left_out)
+    duplicates.leave_out_duplicates(left_out, tmp_path)
     assert gone(left_out) == [0, 2]
 
 

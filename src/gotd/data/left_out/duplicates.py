@@ -20,6 +20,8 @@ SHINGLE_WORDS, SIMILARITY = 5, 0.8
 BANDS, BAND_ROWS = 20, 6
 """Pairs of a similarity of .8 meet in a band with probability .998, of .5 with .27."""
 SEED = 1
+PART_ROWS = 2**20
+"""Rows whose digests are compared at once, about 80 MiB of memory."""
 
 
 def normalised(text: str) -> str:
@@ -29,28 +31,43 @@ def normalised(text: str) -> str:
     return " ".join(text.lower().split())
 
 
-def leave_out_duplicates(left_out: LeftOut, engine: Engine = THIS_PROCESS) -> None:
-    """Leave out rows whose normalised text a row before them has; 16 bytes of memory a row.
+def leave_out_duplicates(left_out: LeftOut, work: Path, engine: Engine = THIS_PROCESS) -> None:
+    """Leave out rows whose normalised text a row before them has.
+
+    Digests are on disk and are compared part by part, so that memory does not grow with the
+    pool, but for a byte a row.
 
     Args:
         left_out: The pool.
+        work: Folder for the digests, which the caller deletes.
         engine: Reads the texts, a shard in each task; their digests are compared here.
     """
-    digests, first = np.empty((len(left_out.competes), 2), dtype="<u8"), 0
+    n, first = len(left_out.competes), 0
+    digests = create_array(work / "digests.npy", (n, 2), "<u8")
     for found in engine.map(_digests, left_out.shards):
         digests[first : first + len(found)] = found
         first += len(found)
         tick(len(found))
-    rows = np.flatnonzero(left_out.competes)
-    if not len(rows):
-        return
-    high, low = digests[rows].T
-    order = np.lexsort((low, high))  # stable: equal texts stay in the order of the pool
-    same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
-    starts = np.r_[0, np.flatnonzero(~same) + 1]
-    of = np.repeat(rows[order][starts], np.diff(np.r_[starts, len(order)]))
-    repeats = np.r_[False, same]
-    _add(left_out, rows[order][repeats], of[repeats], DUPLICATE)
+    parts = -(-n // PART_ROWS)
+    for part in range(parts):
+        rows = _rows_of_part(digests, left_out.competes, part, parts)
+        high, low = digests[rows].T
+        order = np.lexsort((low, high))  # stable: equal texts stay in the order of the pool
+        same = (high[order][1:] == high[order][:-1]) & (low[order][1:] == low[order][:-1])
+        starts = np.flatnonzero(np.r_[True, ~same][: len(order)])
+        of = np.repeat(rows[order][starts], np.diff(np.r_[starts, len(order)]))
+        repeats = np.flatnonzero(same) + 1
+        left_out.add_repeats(rows[order][repeats], of[repeats], DUPLICATE)
+
+
+def _rows_of_part(digests: np.ndarray, competes: np.ndarray, part: int, parts: int) -> np.ndarray:
+    """Return the rows that compete and whose digest is of a part: equal digests are of one."""
+    found = []
+    for start in range(0, len(digests), PART_ROWS):
+        stop = start + PART_ROWS
+        own = (digests[start:stop, 0] % np.uint64(parts) == part) & competes[start:stop]
+        found.append(start + np.flatnonzero(own))
+    return np.concatenate(found)
 
 
 def _digests(shard: Rows) -> np.ndarray:
@@ -99,7 +116,7 @@ def leave_out_near_duplicates(left_out: LeftOut, work: Path) -> None:
     first = np.full(group.max() + 1, n)
     np.minimum.at(first, group[rows], rows)
     repeats = rows[first[group[rows]] < rows]
-    _add(left_out, repeats, first[group[repeats]], NEAR_DUPLICATE)
+    left_out.add_repeats(repeats, first[group[repeats]], NEAR_DUPLICATE)
 
 
 def _signatures(left_out: LeftOut, work: Path) -> np.ndarray:
@@ -135,7 +152,3 @@ def _are_similar(signatures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
         equal = (signatures[one] == signatures[other]).mean(axis=1)
         similar[start : start + (1 << 14)] = equal >= SIMILARITY
     return similar
-
-
-def _add(left_out: LeftOut, rows: np.ndarray, of: np.ndarray, reason: str) -> None:
-    left_out.add(rows, reason, [f"repeats {left_out.name(row)}" for row in of.tolist()])

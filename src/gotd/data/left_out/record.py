@@ -34,29 +34,49 @@ class LeftOut:
         self.ends = np.cumsum([len(shard) for shard in shards])
         self._reason = np.zeros(self.ends[-1], dtype=np.int8)  # 0: the row competes
         self._because: dict[int, str] = {}
+        self._shared: dict[int, str] = {}
+        self._repeats: list[np.ndarray] = []
 
     @property
     def competes(self) -> np.ndarray:
         """Return for each row of the pool, over all shards, whether it is left: bool ``[n]``."""
         return self._reason == 0
 
-    def add(self, rows: np.ndarray, reason: str, because: Sequence[str]) -> None:
+    def add(self, rows: np.ndarray, reason: str, because: Sequence[str] | str) -> None:
         """Add rows that are left out.
 
         Args:
             rows: ``[k]`` positions over all shards.
             reason: One of `REASONS`.
-            because: ``[k]`` what each row repeats or does not fulfil.
+            because: ``[k]`` what each row does not fulfil, or one text for all of this reason.
+        """
+        code = REASONS.index(reason) + 1
+        self._reason[rows] = code
+        if isinstance(because, str):
+            self._shared[code] = because
+        else:
+            self._because.update(zip(rows.tolist(), because, strict=True))
+
+    def add_repeats(self, rows: np.ndarray, of: np.ndarray, reason: str) -> None:
+        """Add rows that repeat other rows; 16 bytes of memory each.
+
+        Args:
+            rows: ``[k]`` positions over all shards.
+            of: ``[k]`` positions of what they repeat.
+            reason: One of `REASONS`.
         """
         self._reason[rows] = REASONS.index(reason) + 1
-        self._because.update(zip(rows.tolist(), because, strict=True))
+        self._repeats.append(np.column_stack([rows, of]))
 
-    def name(self, row: int) -> str:
-        """Return the id of a row."""
-        shard = int(np.searchsorted(self.ends, row, side="right"))
-        return (
-            self.shards[shard].ids[int(row - (self.ends[shard] - len(self.shards[shard])))].as_py()
-        )
+    def names(self, rows: np.ndarray) -> list[str]:
+        """Return the ids of rows at positions over all shards."""
+        found = np.empty(len(rows), dtype=object)
+        numbers = np.searchsorted(self.ends, rows, side="right")
+        for number in np.unique(numbers).tolist():
+            shard, own = self.shards[number], np.flatnonzero(numbers == number)
+            within = rows[own] - (self.ends[number] - len(shard))
+            found[own] = shard.ids.take(pa.array(within)).to_pylist()
+        return found.tolist()
 
     def texts(self) -> Iterator[tuple[int, list[str]]]:
         """Yield the number of the first row, and texts, of blocks of the pool."""
@@ -68,12 +88,20 @@ class LeftOut:
 
     def write(self, folder: Path) -> None:
         """Write ``left-out.parquet``: ``shard``, ``row``, ``id``, ``reason``, ``because``."""
+        repeats = np.concatenate([*self._repeats, np.empty((0, 2), np.int64)])
+        repeats = repeats[np.argsort(repeats[:, 0])]
         with pq.ParquetWriter(folder / FILE, _SCHEMA, compression="zstd") as file:
             for number, (end, shard) in enumerate(zip(self.ends, self.shards, strict=True)):
                 first = int(end) - len(shard)
                 rows = np.flatnonzero(self._reason[first:end])
-                reasons = [REASONS[self._reason[first + row] - 1] for row in rows]
-                because = [self._because[first + row] for row in rows.tolist()]
+                codes = self._reason[first + rows]
+                own = repeats[slice(*np.searchsorted(repeats[:, 0], [first, end]))]
+                repeated = dict(zip(own[:, 0].tolist(), self.names(own[:, 1]), strict=True))
+                because = [
+                    self._shared.get(code) or self._because.get(row) or f"repeats {repeated[row]}"
+                    for row, code in zip((first + rows).tolist(), codes.tolist(), strict=True)
+                ]
+                reasons = [REASONS[code - 1] for code in codes]
                 columns = [np.full(len(rows), number), rows, shard.ids.take(pa.array(rows))]
                 file.write_table(pa.table([*columns, reasons, because], schema=_SCHEMA))
 

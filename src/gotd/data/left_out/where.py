@@ -346,4 +346,4 @@ def leave_out_filtered(left_out: LeftOut, where: Where, parts: Sequence[Part]) -
             found = hash_strings(shard.ids)
             place = np.minimum(np.searchsorted(hashes, found), len(hashes) - 1)
             rows = np.flatnonzero(hashes[place] == found) + int(end) - len(shard)
-            left_out.add(rows, FILTERED, [f"not ({where.text})"] * len(rows))
+            left_out.add(rows, FILTERED, f"not ({where.text})")

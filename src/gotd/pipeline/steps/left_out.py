@@ -79,11 +79,11 @@ def left_out(
             leave_out_filtered(found, Where(rules.where), parts)
         if rules.exclude:
             leave_out_overlap(found, rules.exclude)
+        work = folder / WORK
+        work.mkdir(parents=True, exist_ok=True)
         if rules.dedup != "off":
-            leave_out_duplicates(found, engine)
+            leave_out_duplicates(found, work, engine)
         if rules.dedup == "near":
-            work = folder / WORK
-            work.mkdir(parents=True, exist_ok=True)
             leave_out_near_duplicates(found, work)
         found.write(folder)
 
