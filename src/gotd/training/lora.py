@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from gotd.training.models import check_length
+from gotd.training.models import check_length, recompute_activations
 from gotd.training.settings import TrainingSettings
 
 ADAPTER_FOLDER = "adapter"
@@ -40,7 +41,10 @@ def add_adapters(network: PreTrainedModel, settings: TrainingSettings) -> PeftMo
         lora_dropout=settings.lora_dropout,
         target_modules=UNKNOWN_TO_PEFT.get(network.config.model_type),
     )
-    return get_peft_model(network, config)
+    with warnings.catch_warnings():
+        # PEFT reads a property that transformers has renamed.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(network, config)
 
 
 def prepare_tuning(network: PreTrainedModel, settings: TrainingSettings) -> PeftModel | None:
@@ -55,7 +59,7 @@ def prepare_tuning(network: PreTrainedModel, settings: TrainingSettings) -> Peft
     check_length(network, settings.max_length_tokens)
     adapted = add_adapters(network, settings) if settings.tuning == "lora" else None
     if settings.gradient_checkpointing:
-        network.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(network)
     return adapted
 
 

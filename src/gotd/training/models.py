@@ -256,6 +256,13 @@ def check_length(network: PreTrainedModel, max_length_tokens: int) -> None:
         )
 
 
+def recompute_activations(network: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass instead of keeping them."""
+    # Newer versions of transformers have another name for it.
+    enable = getattr(network, "activation_checkpointing_enable", None)
+    (enable or network.gradient_checkpointing_enable)({"use_reentrant": False})
+
+
 def masked_lm_head(network: PreTrainedModel) -> nn.Sequential:
     """Return the layers that map ``[n, hidden]`` states to ``[n, vocabulary]`` logits.
 

@@ -23,6 +23,7 @@ from gotd.training.models import (
     ModelSpec,
     check_length,
     load_tokenizer,
+    recompute_activations,
     resolve_folder,
 )
 from gotd.training.randomness import TrainingSeeds
@@ -88,7 +89,7 @@ class Scoring(StepModule):
         )
         check_length(self.network, self.settings.max_length_tokens)
         if self.settings.gradient_checkpointing:
-            self.network.gradient_checkpointing_enable({"use_reentrant": False})
+            recompute_activations(self.network)
 
     def save(self, out: Path) -> None:
         """Write Detoxify's checkpoint and the model files that its ``model_type`` refers to."""
