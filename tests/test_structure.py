@@ -51,6 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "planning": {
         "storage",
+        "products",
         "config",
         "data",
         "training",
