@@ -97,7 +97,9 @@ def tabulate(rows: list[dict[str, Any]], command: str) -> str:
         "tuning on the selection; less is better. A pool is named by the share of its rows that "
         "is repeated, and how often.",
         "",
-        "| arm | " + " | ".join(f"{pool}: lost, % | loss" for pool in pools) + " |",
+        "## By arm",
+        "",
+        "| arm | " + " | ".join(f"{pool}: lost, % | {pool}: loss" for pool in pools) + " |",
         "| --- |" + " ---: | ---: |" * len(pools),
     ]
     for arm in dict.fromkeys(row["arm"] for row in rows):

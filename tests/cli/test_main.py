@@ -69,6 +69,9 @@ def test_run_passes_experiment_and_overrides_on(monkeypatch):
     [
         (["run", "seed=1"], "gotd run: no experiment given; add experiment=…, one of: domain"),
         (["run", "experiment=nope"], "there is no experiment=nope scale=micro"),
+        (["run", "experiment=grd"], "did you mean grid for grd?"),
+        (["run", "experiment=gap", "scale=foldr"], "its scales are folder, micro, paper"),
+        (["run", "experiment=gap", "scale=foldr"], "did you mean folder for foldr?"),
         (["run", "experiment=glue", "budget=abc"], "budget=abc"),
         (
             ["fetch", "experiment=glue", "task=cola", "selector=none", "seed=1"],

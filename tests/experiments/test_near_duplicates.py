@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -32,8 +33,18 @@ def test_the_table_has_an_interval_for_each_arm_and_pool(script):
         for seed in (0, 1)
     ]
     lines = script.tabulate(rows, "command").splitlines()
-    assert lines[6] == "| none |  | 2.500 (-3.853 to 8.853) |  | 2.500 (-3.853 to 8.853) |"
-    assert lines[7].count("25.0 (25.0 to 25.0)") == 2
+    assert lines[8] == "| none |  | 2.500 (-3.853 to 8.853) |  | 2.500 (-3.853 to 8.853) |"
+    assert lines[9].count("25.0 (25.0 to 25.0)") == 2
+
+
+def test_the_committed_table_is_that_of_its_rows(script):
+    folder = SCRIPT.parents[1] / "results" / "tables"
+    lines = (folder / "near_duplicates.jsonl").read_text("utf-8").splitlines()
+    page = (folder / "near_duplicates.md").read_text("utf-8")
+    command = re.findall(r"Command: `(.*)`", page)[-1]
+    rows = [json.loads(line) for line in lines]
+    assert len(rows) == 5 * len(script.POOLS) * len(script.ARMS)
+    assert script.tabulate(rows, command) == page
 
 
 def test_unknown_names_are_refused(script):

@@ -26,6 +26,7 @@ from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
 from gotd.runs.overrides import is_run_only, is_sweep, key_of, variant
 from gotd.runs.spaces import SPACE, once
+from gotd.storage.checks import meant
 
 OWN = "compare"
 """The experiment on files of one's own."""
@@ -102,9 +103,18 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     elif scale and not experiment.endswith(f"/{scale}"):
         raise SweepError(f"experiment={experiment} has another scale than scale={scale}")
     if not (conf_folder() / "experiment" / f"{experiment}.yaml").is_file():
-        name = experiment.replace("/", " scale=")
-        raise SweepError(f"there is no experiment={name}; known: {', '.join(experiments())}")
+        raise SweepError(_no_such_experiment(*experiment.split("/", 1)))
     return [f"experiment={experiment}", *rest]
+
+
+def _no_such_experiment(name: str, scale: str) -> str:
+    """Return what to say of an experiment, or a scale of one, that is not there."""
+    says = f"there is no experiment={name} scale={scale}"
+    known = [one.split(" scale=") for one in experiments()]
+    if scales := [found for one, found in known if one == name]:
+        return f"{says}; its scales are {', '.join(scales)}{meant(scale, scales)}"
+    names = list(dict.fromkeys(one for one, _ in known))
+    return f"{says}; the experiments are {', '.join(names)}{meant(name, names)}"
 
 
 def check_readable(override: str) -> None:
