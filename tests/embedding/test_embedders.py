@@ -13,7 +13,10 @@ from gotd.data.inputs import table_parts
 from gotd.data.pool import embeddings_file, shard_files, write_pool
 from gotd.embedding import embed
 from gotd.embedding.embedders import TransformerEmbedder
+from gotd.embedding.token_processes import TokenProcesses
+from gotd.embedding.tokens import TextRange, TokenIds
 from gotd.engine.local import LocalEngine
+from gotd.storage.errors import WorkerKilled
 
 LENGTH, HIDDEN, WORDS = 16, 32, [f"w{row}" for row in range(40)]
 POOLINGS = ("mean_masked", "mean_all_positions", "cls", "token_mean")
@@ -227,20 +230,71 @@ def test_a_model_without_all_its_weights_is_refused(tmp_path, bert):
     )
 
 
-def test_workers_do_not_change_a_byte(tmp_path, bert, texts, monkeypatch):
+@pytest.fixture
+def shards(tmp_path, texts, monkeypatch) -> list[tuple[Path, int]]:
+    """A pool of three ranges."""
     monkeypatch.setattr(embed, "ROWS_PER_RANGE", 10)
     made = tmp_path / "pool"
     made.mkdir()
     parts = table_parts([text or "empty" for text in texts], "t", Columns())
     write_pool(parts, made, Chunking("whole"))
+    return shard_files(made)
+
+
+def test_workers_do_not_change_a_byte(tmp_path, bert, shards):
     made_by = embedder(bert, "mean_masked")
     for workers in (1, 3):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        shards, engine = shard_files(made), LocalEngine(workers)
+        engine = LocalEngine(workers)
         list(embed.embed_shards(lambda: made_by, made_by.dimension, shards, folder, folder, engine))
     name = embeddings_file(0)
     assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes()
+
+
+def test_tokens_of_other_processes_do_not_change_a_byte(tmp_path, bert, shards, monkeypatch):
+    made_by = embedder(bert, "mean_masked", batch_tokens=60)
+    for processes in (0, 2):
+        monkeypatch.setattr(embed, "process_count", lambda *_, n=processes: n)
+        folder = tmp_path / str(processes)
+        folder.mkdir()
+        engine = LocalEngine()
+        list(embed.embed_shards(lambda: made_by, HIDDEN, shards, folder, folder, engine, 40))
+    name = embeddings_file(0)
+    assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
+def test_a_killed_process_is_an_error_and_the_next_run_completes_the_bytes(
+    tmp_path, bert, shards, monkeypatch
+):
+    made_by = embedder(bert, "mean_masked")
+
+    def run(folder: Path):
+        folder.mkdir(exist_ok=True)
+        engine = LocalEngine()
+        return embed.embed_shards(lambda: made_by, HIDDEN, shards, folder, folder, engine)
+
+    list(run(tmp_path / "whole"))
+    monkeypatch.setattr(embed, "process_count", lambda *_: 1)
+    tokenise, calls = TokenProcesses.__call__, []
+
+    def killed_at_the_second(processes: TokenProcesses, part: TextRange) -> TokenIds:
+        calls.append(part.start)
+        if len(calls) == 2:
+            processes.close()
+        return tokenise(processes, part)
+
+    monkeypatch.setattr(TokenProcesses, "__call__", killed_at_the_second)
+    cut = tmp_path / "cut"
+    with pytest.raises(WorkerKilled, match="run the same command again: it resumes"):
+        list(run(cut))
+    markers = {path.name for path in cut.iterdir()}
+    monkeypatch.undo()
+    monkeypatch.setattr(embed, "ROWS_PER_RANGE", 10)
+    list(run(cut))
+    assert len(markers) < len(list(cut.iterdir()))
+    name = embeddings_file(0)
+    assert (cut / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -86,6 +86,37 @@ def test_a_caller_that_stops_early_waits_for_what_runs_only():
     assert len(begun) <= 4
 
 
+class Waits:
+    """A tool of several calls, which wait until they meet, or until it is closed."""
+
+    calls_at_once = 3
+
+    def __init__(self) -> None:
+        self.met = threading.Barrier(3)
+
+    def close(self) -> None:
+        self.met.abort()
+
+
+def test_a_tool_says_how_many_calls_run_at_once():
+    found = LocalEngine(1).map_with(Waits, lambda tool, item: (tool.met.wait(9), item)[1], range(6))
+    assert list(found) == list(range(6))
+
+
+def test_a_caller_that_stops_does_not_wait_for_the_processes_of_a_tool():
+    def call(tool: Waits, item: int) -> int:
+        if item:
+            tool.met.wait(60)  # only two arrive
+        return item
+
+    began = time.perf_counter()
+    results = LocalEngine(1).map_with(Waits, call, range(3))
+    assert isinstance(results, Generator)
+    assert next(results) == 0
+    results.close()
+    assert time.perf_counter() - began < 30
+
+
 @pytest.mark.parametrize("workers", [0, -1])
 def test_no_workers_are_refused(workers):
     with pytest.raises(ValueError, match="workers must be at least 1"):

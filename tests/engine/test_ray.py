@@ -8,7 +8,9 @@ import os
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +19,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from gotd import GOTD
 from gotd.cli.main import main
 from gotd.engine.local import LocalEngine
-from gotd.engine.ray import BUFFERED_PER_WORKER, RayEngine, _groups
+from gotd.engine.ray import BUFFERED_PER_WORKER, RayEngine, _Actor, _groups
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 ray = pytest.importorskip("ray")
@@ -122,6 +125,34 @@ def test_actors_keep_their_tool_and_one_that_is_killed_loses_nothing(cluster, tm
 def test_an_actor_s_error_comes_as_it_was_raised(cluster):
     with pytest.raises(ValueError, match=r"^item 7 is bad$"):
         list(cluster.map_with(make_tool, lambda _, item: fail(item), range(20)))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_an_actor_runs_as_many_calls_at_once_as_its_tool_says(several):
+    class Single:
+        running = most = 0
+
+    class Several(Single):
+        calls_at_once = 2
+
+        def close(self) -> None:
+            pass
+
+    def count(tool: Single, item: int) -> int:
+        with counting:
+            tool.running += 1
+            tool.most = max(tool.most, tool.running)
+        time.sleep(0.02)
+        with counting:
+            tool.running -= 1
+        return id(tool)
+
+    counting = threading.Lock()
+    actor = _Actor(Several if several else Single, count, torch.get_num_threads())
+    with ThreadPoolExecutor(6) as threads:
+        tools = set(threads.map(actor.call, range(20)))
+    assert tools == {id(actor._tool)}, "a tool is made once"
+    assert actor._tool.most == (2 if several else 1)
 
 
 def test_gpus_that_the_cluster_lacks_are_asked_for(cluster):

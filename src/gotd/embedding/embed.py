@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from gotd.data.pool import embeddings_file
-from gotd.embedding.embedders import Embedder
+from gotd.embedding.embedders import Embedder, TransformerEmbedder
+from gotd.embedding.token_processes import TokenProcesses, process_count
+from gotd.embedding.tokens import TextRange
 from gotd.engine.local import Engine
 from gotd.storage.files import flush
 from gotd.storage.memmap import create_array, open_array
@@ -24,12 +27,9 @@ ROWS_PER_RANGE = 4096
 class _Range:
     """Rows of one shard that are embedded together."""
 
-    rows: Path
+    texts: TextRange
     matrix: Path
     marker: Path
-    start: int
-    stop: int
-    length_chars: int | None
 
 
 def embed_shards(
@@ -58,6 +58,7 @@ def embed_shards(
 
     Raises:
         ValueError: If a row of the result is not finite; names the row.
+        WorkerKilled: If a process that tokenises for a GPU died.
     """
     work.mkdir(parents=True, exist_ok=True)
     ranges = []
@@ -73,23 +74,62 @@ def embed_shards(
             if marker.exists():
                 yield stop - start
             else:
-                ranges.append(_Range(rows, matrix, marker, start, stop, length_chars))
-    yield from engine.map_with(load, _embed_range, ranges)
+                texts = TextRange(rows, start, stop, length_chars)
+                ranges.append(_Range(texts, matrix, marker))
+    yield from engine.map_with(partial(_load, load, len(ranges)), _embed_range, ranges)
 
 
-def _embed_range(embedder: Embedder, part: _Range) -> int:
-    with pa.memory_map(str(part.rows)) as source:
-        batch = pa.ipc.open_file(source).get_batch(0)
-    rows = batch.slice(part.start, part.stop - part.start)
-    texts = rows["text"]
-    if part.length_chars is not None:
-        texts = pc.utf8_slice_codeunits(texts, start=0, stop=part.length_chars)
-    matrix = embedder.embed(texts.to_pylist())
+class _OnGpu:
+    """An embedder whose texts are tokenised in other processes; see `SeveralCalls`.
+
+    Args:
+        embedder: Runs on the GPU, for one range at a time.
+        processes: Tokenise the next ranges.
+    """
+
+    def __init__(self, embedder: TransformerEmbedder, processes: TokenProcesses) -> None:
+        self._embedder, self._processes = embedder, processes
+        self._turn, self._closed = Lock(), False
+
+    @property
+    def calls_at_once(self) -> int:
+        """Return the number of ranges in work: one on the device, one that is written."""
+        return len(self._processes) + 2
+
+    def embed_range(self, texts: TextRange) -> np.ndarray:
+        tokens = self._processes(texts)
+        with self._turn:
+            if self._closed:
+                raise CancelledError
+            return self._embedder.embed_tokens(tokens)
+
+    def close(self) -> None:
+        """End the processes; calls that wait for them or for the device end with an error."""
+        self._closed = True
+        self._processes.close()
+
+
+def _load(load: Callable[[], Embedder], ranges: int) -> Embedder | _OnGpu:
+    """Load the embedder, with processes that tokenise for it if it runs on a GPU."""
+    embedder = load()
+    if isinstance(embedder, TransformerEmbedder):
+        count = process_count(embedder.device, ranges)
+        if count:
+            return _OnGpu(embedder, TokenProcesses(embedder.tokeniser, count))
+    return embedder
+
+
+def _embed_range(embedder: Embedder | _OnGpu, part: _Range) -> int:
+    texts = part.texts
+    if isinstance(embedder, _OnGpu):
+        matrix = embedder.embed_range(texts)
+    else:
+        matrix = embedder.embed(texts.read())
     bad = ~np.isfinite(matrix).all(axis=1)
     if bad.any():
-        name = rows["id"][int(np.argmax(bad))].as_py()
+        name = texts.id_of(int(np.argmax(bad)))
         raise ValueError(f"the embedding of row {name!r} is not finite; repair or drop its text")
-    open_array(part.matrix, "r+").write_rows(part.start, matrix)
+    open_array(part.matrix, "r+").write_rows(texts.start, matrix)
     flush(part.matrix)
     part.marker.touch()
-    return part.stop - part.start
+    return len(texts)

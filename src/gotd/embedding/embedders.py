@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from gotd.embedding.tokens import TokenIds, Tokeniser
 from gotd.storage.checks import check_choices
 
 Pooling = Literal["mean_masked", "mean_weighted", "mean_all_positions", "cls", "token_mean"]
@@ -82,7 +83,7 @@ class TransformerEmbedder:
             self.device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.device == "cpu":
             self.batch_tokens = min(self.batch_tokens, CPU_BATCH_TOKENS)
-        self._tokenizer = load_any_tokenizer(self.model)
+        tokenizer = load_any_tokenizer(self.model)
         network, _ = load_network(
             AutoModel,
             self.model,
@@ -92,6 +93,9 @@ class TransformerEmbedder:
         )
         if self.pooling != "token_mean":  # which runs no layer, so has no positions to run out of
             self.max_length_tokens = int(min(self.max_length_tokens, _positions(network)))
+        self._pad_id: int = tokenizer.pad_token_id or 0
+        special = self.pooling != "token_mean"
+        self.tokeniser = Tokeniser(tokenizer, self.max_length_tokens, special)
         self._network = network.eval().requires_grad_(False).to(self.device)
 
     @property
@@ -103,22 +107,19 @@ class TransformerEmbedder:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return float32 ``[len(texts), dimension]``, row i for text i."""
+        return self.embed_tokens(self.tokeniser(texts))
+
+    def embed_tokens(self, tokens: TokenIds) -> np.ndarray:
+        """Return float32 ``[len(tokens), dimension]``, row i for text i of `tokeniser`."""
         import torch
 
-        special = self.pooling != "token_mean"
-        tokens = self._tokenizer(
-            list(texts),
-            truncation=True,
-            max_length=self.max_length_tokens,
-            add_special_tokens=special,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
-        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        rows = np.zeros((len(tokens), self.dimension), dtype=np.float32)
+        batches = list(self._batches(tokens.lengths.tolist()))
         with torch.inference_mode():
-            for batch in self._batches([len(t) for t in tokens]):
-                rows[batch] = self._pool([tokens[i] for i in batch])
+            # Copied back when all are done: a copy waits for the device, which would then idle.
+            pooled = [self._pool(tokens, batch) for batch in batches]
+            for batch, of_batch in zip(batches, pooled, strict=True):
+                rows[batch] = of_batch.cpu().numpy()
         if self.normalise:
             rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         return rows
@@ -138,22 +139,16 @@ class TransformerEmbedder:
         """Return the positions to which a batch is padded."""
         return self.max_length_tokens if self.pooling == "mean_all_positions" else max(longest, 1)
 
-    def _pool(self, tokens: Sequence[Sequence[int]]) -> np.ndarray:
-        import torch
-
-        shape = len(tokens), self._padded(max(map(len, tokens)))
-        ids = torch.full(shape, self._tokenizer.pad_token_id or 0)
-        mask = torch.zeros(shape, dtype=torch.long)
-        for i, row in enumerate(tokens):
-            ids[i, : len(row)] = torch.tensor(row, dtype=torch.long)
-            mask[i, : len(row)] = 1
-        ids, mask = ids.to(self.device), mask.to(self.device)
+    def _pool(self, tokens: TokenIds, batch: Sequence[int]) -> Any:
+        """Return a tensor ``[len(batch), dimension]`` on the device."""
+        width = self._padded(int(tokens.lengths[batch].max()))
+        ids, mask = map(self._on_device, tokens.padded(batch, width, self._pad_id))
         if self.pooling == "token_mean":
             hidden = self._network.get_input_embeddings()(ids).float()
         else:
             hidden = self._network(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         if self.pooling == "cls":
-            pooled = hidden[:, 0]
+            pooled = hidden[:, 0].clone()  # a view would keep all positions in memory
         elif self.pooling == "mean_all_positions":
             # Deviation D2: the published code takes the mean over padding as well.
             pooled = hidden.mean(dim=1)
@@ -162,7 +157,16 @@ class TransformerEmbedder:
             if self.pooling == "mean_weighted":
                 weight = weight.cumsum(dim=1) * weight
             pooled = (hidden * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1.0)
-        return pooled.cpu().numpy()
+        return pooled
+
+    def _on_device(self, array: np.ndarray) -> Any:
+        import torch
+
+        tensor = torch.from_numpy(array)
+        if self.device == "cpu":
+            return tensor
+        # From pinned memory, so that the next batch is padded while the device runs this one.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 def check_sizes(**sizes: int) -> None:

@@ -11,13 +11,28 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar, runtime_checkable
 
 from gotd.storage.checks import check_at_least
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Tool = TypeVar("Tool")
+
+
+@runtime_checkable
+class SeveralCalls(Protocol):
+    """A tool that threads call at once, since most of a call is spent on other processes."""
+
+    @property
+    def calls_at_once(self) -> int:
+        """Return how many calls run at once."""
+        ...
+
+    def close(self) -> None:
+        """End the processes, so that calls that wait for them end with an error."""
+        ...
 
 
 class Engine(Protocol):
@@ -33,13 +48,12 @@ class Engine(Protocol):
         function: Callable[[Tool, Item], Result],
         items: Iterable[Item],
     ) -> Iterator[Result]:
-        """Yield ``function(tool, item)`` in order; here all workers share one ``tool``.
+        """Yield ``function(tool, item)`` in order.
 
-        Use it if the function needs something that is slow to make, such as a loaded model. An
-        engine of several processes calls ``make`` once per process.
+        Use it if the function needs something that is slow to make, such as a loaded model. It is
+        made once per process, and the threads of a process share it.
         """
-        tool = make()
-        yield from self.map(lambda item: function(tool, item), items)
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,19 +81,45 @@ class LocalEngine(Engine):
         """
         if self.workers == 1:
             yield from map(function, items)
-            return
-        with ThreadPoolExecutor(self.workers) as pool:
-            pending: deque[Future[Result]] = deque()
-            try:
-                for item in items:
-                    pending.append(pool.submit(copy_context().run, function, item))
-                    if len(pending) >= 2 * self.workers:
-                        yield pending.popleft().result()
-                while pending:
+        else:
+            yield from _in_threads(self.workers, function, items)
+
+    def map_with(
+        self,
+        make: Callable[[], Tool],
+        function: Callable[[Tool, Item], Result],
+        items: Iterable[Item],
+    ) -> Iterator[Result]:
+        """Yield ``function(tool, item)`` in order, in more threads for `SeveralCalls`."""
+        tool = make()
+        call = partial(function, tool)
+        if isinstance(tool, SeveralCalls):
+            threads = max(self.workers, tool.calls_at_once)
+            yield from _in_threads(threads, call, items, tool.close)
+        else:
+            yield from self.map(call, items)
+
+
+def _in_threads(
+    threads: int,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    close: Callable[[], None] = lambda: None,
+) -> Iterator[Result]:
+    """Yield ``function(item)`` in order, and call ``close`` before the last threads are awaited."""
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                pending.append(pool.submit(copy_context().run, function, item))
+                if len(pending) >= 2 * threads:
                     yield pending.popleft().result()
-            finally:
-                for future in pending:
-                    future.cancel()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+            close()
 
 
 THIS_PROCESS = LocalEngine()

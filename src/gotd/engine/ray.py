@@ -17,9 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from threading import Lock, Semaphore
 from typing import Any
 
-from gotd.engine.local import Item, Result, Tool
+from gotd.engine.local import Item, Result, SeveralCalls, Tool
 from gotd.storage.checks import check_at_least
 from gotd.storage.errors import WorkerKilled
 
@@ -31,6 +32,9 @@ MOST_IN_GROUP = 64
 
 BUFFERED_PER_WORKER = 4
 """Tasks per worker that are queued or done while an earlier task still runs."""
+
+CALLS_WITH_GPU = 16
+"""Calls that an actor with a GPU takes at once: its tool says how many of them run."""
 
 CONNECT_S = 15.0
 """Seconds to wait for a cluster to answer."""
@@ -128,14 +132,18 @@ class RayEngine:
         ray = self._connect()
         listed = list(items)
         actor = ray.remote(_Actor).options(
-            num_gpus=self.gpus_per_worker or None, max_restarts=-1, max_task_retries=RETRIES
+            num_gpus=self.gpus_per_worker or None,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+            max_concurrency=CALLS_WITH_GPU if self.gpus_per_worker else 1,
         )
         count = min(self.workers, len(listed), self._most_actors(ray))
         # Held here, since an actor that is started again reads its arguments again.
         tool, call = ray.put(make), ray.put(function)
         actors = [actor.remote(tool, call, self.threads) for _ in range(count)]
         # Each actor several times, so that it has further tasks while an earlier one still runs.
-        pool = importlib.import_module("ray.util").ActorPool(actors * BUFFERED_PER_WORKER)
+        tasks = CALLS_WITH_GPU if self.gpus_per_worker else BUFFERED_PER_WORKER
+        pool = importlib.import_module("ray.util").ActorPool(actors * tasks)
         try:
             with _errors_unwrapped(ray):
                 yield from pool.map(lambda worker, item: worker.call.remote(item), listed)
@@ -242,14 +250,23 @@ class _Actor:
     ) -> None:
         _limit_threads(threads)
         self._make, self._function = make, function
+        self._making = Lock()
 
     # Not in the constructor: if `make` fails there, Ray reports a dead actor, not the error.
     @cached_property
     def _tool(self) -> Any:
         return self._make()
 
+    @cached_property
+    def _turns(self) -> Semaphore:
+        several = isinstance(self._tool, SeveralCalls)
+        return Semaphore(self._tool.calls_at_once if several else 1)
+
     def call(self, item: Any) -> Any:
-        return self._function(self._tool, item)
+        with self._making:
+            tool, turns = self._tool, self._turns
+        with turns:
+            return self._function(tool, item)
 
 
 def _limit_threads(threads: int) -> None:
