@@ -1,5 +1,6 @@
 """Gradient features against plain autograd."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,12 @@ def test_without_a_warm_up_the_first_matrices_depend_on_the_seed_alone(base, tex
     one, same, other = (GradientEmbedder(base, 64, 40, seed).embed(texts[:3]) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert not np.allclose(one, other)
+
+
+def test_threads_do_not_mix_their_gradients(base, texts):
+    embedder = GradientEmbedder(base, 64, 40, 0)
+    parts = [texts[i : i + 6] for i in range(0, 24, 6)] * 3
+    expected = [embedder.embed(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(embedder.embed, parts), expected, strict=True):
+            np.testing.assert_allclose(found, alone, atol=1e-6)

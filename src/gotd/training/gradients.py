@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,6 +50,7 @@ class GradientEmbedder:
 
     def __init__(self, folder: Path, dimension: int, max_length_tokens: int, seed: int) -> None:
         self.dimension, self.max_length_tokens, self.seed = dimension, max_length_tokens, seed
+        self._turn = Lock()
         self.causal = is_causal(folder)
         self.tokenizer: Any = (load_causal_tokenizer if self.causal else load_tokenizer)(folder)
         with torch.random.fork_rng():
@@ -81,6 +83,10 @@ class GradientEmbedder:
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return float32 ``[len(texts), dimension]``; a text without a token is the zero row."""
+        with self._turn:  # the hooks of two threads would collect each other's gradients
+            return self._embed(texts)
+
+    def _embed(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for which, gradients in self._gradients(texts):
             features = torch.zeros(len(which), self.dimension)
