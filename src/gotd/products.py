@@ -28,6 +28,15 @@ def prefers_onednn() -> bool:
     )
 
 
+def packs(weight: Tensor) -> bool:
+    """Whether products with a weight that stays as it is are faster in oneDNN's own layout."""
+    if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
+        return False
+    if weight.dtype == torch.bfloat16:
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return weight.dtype == torch.float32 and prefers_onednn()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Compute ``x @ weight.T + bias``, with gradients.
 

@@ -11,7 +11,13 @@ from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadMode
 
 from gotd import products
 from gotd.training import layers
-from gotd.training.layers import FastConv1D, FastLinear, use_fast_layers
+from gotd.training.layers import (
+    FastConv1D,
+    FastLinear,
+    PackedLinear,
+    pack_layers,
+    use_fast_layers,
+)
 
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN"
@@ -59,3 +65,30 @@ def test_layers_survive_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
     use_fast_layers(fast)
     again = pickle.loads(pickle.dumps(fast))
     assert [type(a) for a in again.modules()] == [type(a) for a in fast.modules()]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_a_packed_network_computes_the_same(
+    dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(layers, "packs", lambda weight: True)
+    plain = network("bert").eval().requires_grad_(False)
+    packed = network("bert").eval().requires_grad_(False).to(dtype)
+    pack_layers(packed)
+    assert sum(isinstance(layer, PackedLinear) for layer in packed.modules()) >= 6
+    assert not any(isinstance(layer, nn.Linear) for layer in packed.modules())
+    for shape in ((2, 10), (1, 1), (5, 400)):
+        tokens = torch.arange(shape[0] * shape[1]).reshape(shape) % 50
+        with torch.inference_mode():
+            expected = plain(input_ids=tokens).logits
+            found = packed(input_ids=tokens).logits.float()
+        torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+def test_layers_on_another_processor_are_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "prefers_onednn", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    for dtype in (torch.float32, torch.bfloat16):
+        one = network("bert").to(dtype)
+        pack_layers(one)
+        assert not any(isinstance(layer, PackedLinear) for layer in one.modules())

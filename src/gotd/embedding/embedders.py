@@ -77,6 +77,7 @@ class TransformerEmbedder:
         import torch
         from transformers import AutoModel
 
+        from gotd.training.layers import pack_layers
         from gotd.training.loading import load_any_tokenizer, load_network
 
         if self.device == "auto":
@@ -97,6 +98,7 @@ class TransformerEmbedder:
         special = self.pooling != "token_mean"
         self.tokeniser = Tokeniser(tokenizer, self.max_length_tokens, special)
         self._network = network.eval().requires_grad_(False).to(self.device)
+        pack_layers(self._network)
 
     @property
     def dimension(self) -> int:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from transformers.activations import GELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from gotd.products import linear, prefers_onednn
+from gotd.products import linear, packs, prefers_onednn
+
+BATCH_TOKENS = 4096
+"""Rows of a product for which the layout of packed weights is chosen."""
 
 
 class FastLinear(nn.Linear):
@@ -33,3 +38,39 @@ def use_fast_layers(network: nn.Module) -> None:
             layer.__class__ = FastLinear
         elif type(layer) is Conv1D:
             layer.__class__ = FastConv1D
+
+
+class PackedLinear(nn.Module):
+    """A linear layer of a network that is only read, with its weights in oneDNN's own layout.
+
+    Args:
+        layer: The layer, of float32 or bfloat16 on a processor.
+        gelu: Whether GELU of the result is computed in the same pass.
+    """
+
+    def __init__(self, layer: nn.Linear, gelu: bool = False) -> None:
+        super().__init__()
+        weight = layer.weight.detach().contiguous()
+        self.weight = torch.ops.mkldnn._reorder_linear_weight(weight, BATCH_TOKENS)
+        self.bias = layer.bias
+        self.after = ("gelu", [], "none") if gelu else ("none", [], "")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., d]`` rows to ``[..., m]``."""
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self.after)
+
+
+def pack_layers(network: nn.Module) -> None:
+    """Pack the linear layers of a network for inference, where the processor gains by it.
+
+    The network can no longer be trained or saved.
+    """
+    for module in list(network.modules()):
+        # The first layer of a BERT's feed-forward block.
+        gelu = isinstance(getattr(module, "intermediate_act_fn", None), GELUActivation)
+        for name, layer in list(module.named_children()):
+            if isinstance(layer, nn.Linear) and packs(layer.weight):
+                fused = gelu and name == "dense"
+                setattr(module, name, PackedLinear(layer, fused))
+                if fused:
+                    module.intermediate_act_fn = nn.Identity()
