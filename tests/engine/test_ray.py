@@ -72,6 +72,11 @@ def with_tool(marker: Path | None, tool: dict, item: int) -> tuple[int, str]:
     return square(marker, item), tool["name"]
 
 
+def variables(_: object = None) -> dict[str, str | None]:
+    names = ("GOTD_HUB", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
+    return {name: os.environ.get(name) for name in names}
+
+
 def make_tool() -> dict:
     return {"name": "made in a worker"}
 
@@ -122,6 +127,20 @@ def test_actors_keep_their_tool_and_one_that_is_killed_loses_nothing(cluster, tm
 def test_an_actor_s_error_comes_as_it_was_raised(cluster):
     with pytest.raises(ValueError, match=r"^item 7 is bad$"):
         list(cluster.map_with(make_tool, lambda _, item: fail(item), range(20)))
+
+
+def test_workers_ask_the_hub_that_this_process_asks(cluster, monkeypatch, tmp_path):
+    # The cluster of these tests started before, with other variables.
+    before = variables()
+    given = {"GOTD_HUB": f"{tmp_path}/hub", "HF_HOME": f"{tmp_path}/home", "HF_HUB_OFFLINE": "1"}
+    for name, value in {**given, "HF_TOKEN": "hf_secret"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    expected = {**given, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": before["HF_TOKEN"]}
+    assert list(cluster.map(variables, [0])) == [expected]
+    monkeypatch.setenv("GOTD_HUB", f"{tmp_path}/another")
+    expected["GOTD_HUB"] = f"{tmp_path}/another"
+    assert list(cluster.map_with(variables, lambda tool, _: tool, [0])) == [expected]
 
 
 def test_gpus_that_the_cluster_lacks_are_asked_for(cluster):
