@@ -229,6 +229,7 @@ def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monke
     # Large enough to be scored in several blocks, small enough for a test.
     monkeypatch.setattr("gotd.data.pool.SHARD_ROWS", 700)
     monkeypatch.setattr("gotd.embedding.embed.ROWS_PER_RANGE", 128)
+    monkeypatch.setattr("gotd.data.row_groups.RANGE_ROWS", 300)  # three ranges of a.parquet
     assert main(arguments(files, tmp_path / "local", method)) == 0
     killer = Killer(tmp_path / "store-ray")
     killer.start()
