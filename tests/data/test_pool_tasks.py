@@ -401,3 +401,13 @@ def test_a_repeated_id_is_found_in_any_range_of_hashes(tmp_path, monkeypatch, at
     assert found(shards) is None
     for row in range(9):
         assert found([*shards, [f"2-{row}", "other"]]) == f"2-{row}"
+
+
+@pytest.mark.usefixtures("few_open_files")
+def test_a_pool_of_many_shards_is_written_with_few_open_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "SHARD_ROWS", 5)
+    parts = one_file(tmp_path, rows_of_one_file(), group_rows=1)
+    monkeypatch.setattr(row_groups, "RANGE_ROWS", 5)
+    write_pool_in_tasks(parts, tmp_path / "tasks", Chunking("whole"), THIS_PROCESS)
+    assert len(pool_facts(tmp_path / "tasks")["rows"]) > 60
+    assert len(pool.open_pool(tmp_path / "tasks")) > 60
