@@ -205,7 +205,8 @@ def _environment(ray: Any) -> dict[str, Any]:
     set_already = ray.get_runtime_context().runtime_env.get("env_vars", {})
     # Ray keeps these values in its control store, and shows them in its logs and dashboard. So no
     # token is among them. A worker uses that of `ray start`, or a file that its node has.
-    return {"env_vars": {**hub_variables(), **set_already}}
+    added = hub_variables()
+    return {"env_vars": {name: added[name] for name in added if name not in set_already}}
 
 
 def _check_reachable(address: str) -> None:

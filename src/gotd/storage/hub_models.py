@@ -58,12 +58,17 @@ def hub_variables() -> dict[str, str]:
         found[name] = str(Path(expanded).absolute())
     address = urlsplit(found.get("HF_ENDPOINT", ""))
     if "@" in address.netloc or address.query:
-        log.warning(
-            "HF_ENDPOINT holds a password or a query, so it is not sent to workers of Ray; set it "
-            "where `ray start` runs, on every node"
-        )
+        _report_password()
         del found["HF_ENDPOINT"]
     return found
+
+
+@cache  # once, not at every task
+def _report_password() -> None:
+    log.warning(
+        "HF_ENDPOINT holds a password or a query, so it is not sent to workers of Ray; set it "
+        "where `ray start` runs, on every node"
+    )
 
 
 def hub_commit(model: str, revision: str | None = None) -> str | None:
