@@ -9,6 +9,7 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import ipaddress
+import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -117,3 +118,19 @@ def mix_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         order = random.permutation(len(held))
         pq.write_table(pa.Table.from_pylist([held[n] for n in order]), folder / f"{name}.parquet")
     return folder.parent
+
+
+MORE_FILES = 40
+
+
+@pytest.fixture
+def few_open_files() -> Iterator[None]:
+    """Let this process open about `MORE_FILES` more files; the hard limit stays."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open(os.devnull, os.O_RDONLY)  # the system gives the lowest free number
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + MORE_FILES, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -125,3 +125,12 @@ def test_reading_ends_when_all_rows_are_found(tmp_path):
 )
 def test_what_json_lacks_is_written_so_that_it_can_be_read(value, expected):
     assert to_json(value) == expected
+
+
+@pytest.mark.usefixtures("few_open_files")
+def test_rows_of_many_files_do_not_keep_all_of_them_open(tmp_path):
+    parts = [json_part(tmp_path / f"f{n}.jsonl", [{"text": "x", "n": n}]) for n in range(60)]
+    found = opened(tmp_path, parts, [f"f{n}#1" for n in reversed(range(60))])
+    for start in (0, 20, 0):
+        records = found.records(start, 60)
+        assert [record["n"] for record in records] == [*reversed(range(60 - start))]

@@ -75,6 +75,11 @@ def with_tool(marker: Path | None, tool: dict, item: int) -> tuple[int, str]:
     return square(marker, item), tool["name"]
 
 
+def variables(_: object = None) -> dict[str, str | None]:
+    names = ("GOTD_HUB", "HF_HOME", "HF_HUB_OFFLINE", "HF_ENDPOINT", "HF_TOKEN")
+    return {name: os.environ.get(name) for name in names}
+
+
 def make_tool() -> dict:
     return {"name": "made in a worker"}
 
@@ -153,6 +158,20 @@ def test_an_actor_runs_as_many_calls_at_once_as_its_tool_says(several):
         tools = set(threads.map(actor.call, range(20)))
     assert tools == {id(actor._tool)}, "a tool is made once"
     assert actor._tool.most == (2 if several else 1)
+
+
+def test_workers_ask_the_hub_that_this_process_asks(cluster, monkeypatch, tmp_path):
+    # The cluster of these tests started before, with other variables.
+    before = variables()
+    given = {"GOTD_HUB": f"{tmp_path}/hub", "HF_HOME": f"{tmp_path}/home", "HF_HUB_OFFLINE": "1"}
+    for name, value in {**given, "HF_TOKEN": "hf_secret"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    expected = {**given, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_TOKEN": before["HF_TOKEN"]}
+    assert list(cluster.map(variables, [0])) == [expected]
+    monkeypatch.setenv("GOTD_HUB", f"{tmp_path}/another")
+    expected["GOTD_HUB"] = f"{tmp_path}/another"
+    assert list(cluster.map_with(variables, lambda tool, _: tool, [0])) == [expected]
 
 
 def test_gpus_that_the_cluster_lacks_are_asked_for(cluster):
@@ -241,6 +260,7 @@ def test_a_selection_is_the_same_to_the_last_bit(cluster, files, tmp_path, monke
     # Large enough to be scored in several blocks, small enough for a test.
     monkeypatch.setattr("gotd.data.pool.SHARD_ROWS", 700)
     monkeypatch.setattr("gotd.embedding.embed.ROWS_PER_RANGE", 128)
+    monkeypatch.setattr("gotd.data.row_groups.RANGE_ROWS", 300)  # three ranges of a.parquet
     assert main(arguments(files, tmp_path / "local", method)) == 0
     killer = Killer(tmp_path / "store-ray")
     killer.start()

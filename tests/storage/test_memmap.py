@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 
 import numpy as np
 import pytest
 
+from gotd.storage import memmap
 from gotd.storage.memmap import FileArray, create_array, open_array
+
+
+@pytest.fixture
+def _first_map():
+    memmap._raise_limit.cache_clear()
+    yield
+    memmap._raise_limit.cache_clear()
 
 
 def test_it_pickles_as_its_path_and_writes_are_seen(tmp_path):
@@ -67,3 +76,49 @@ def test_a_full_disk_leaves_no_array(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         create_array(tmp_path / "a.npy", (10,), "<f8")
     assert not (tmp_path / "a.npy").exists()
+
+
+@pytest.mark.usefixtures("few_open_files", "_first_map")
+def test_more_arrays_can_be_open_than_the_soft_limit_allows(tmp_path):
+    arrays = [create_array(tmp_path / f"{number}.npy", (3,), "<f8") for number in range(60)]
+    arrays += [open_array(tmp_path / f"{number}.npy") for number in range(60)]
+    assert len(arrays) == 120
+
+
+@pytest.mark.usefixtures("few_open_files", "_first_map")
+def test_too_many_arrays_are_one_line(tmp_path, monkeypatch):
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    monkeypatch.setattr(memmap, "MOST_OPEN", (soft,))
+    arrays = [create_array(tmp_path / "a.npy", (3,), "<f8")]
+    with pytest.raises(OSError, match=rf"a.npy cannot be opened: {soft} files.*ulimit -Hn"):
+        arrays += [open_array(tmp_path / "a.npy") for _ in range(60)]
+    arrays.clear()
+    with pytest.raises(FileNotFoundError):
+        open_array(tmp_path / "absent.npy")
+
+
+@pytest.mark.usefixtures("_first_map")
+def test_a_limit_is_never_lowered_and_one_that_is_refused_is_left(monkeypatch):
+    asked = []
+
+    def set_limit(_, limits):
+        asked.append(limits)
+        if limits[0] > 10240:
+            raise ValueError("not allowed")
+
+    unlimited = resource.RLIM_INFINITY
+    cases = {
+        (256, unlimited): [(1 << 20, unlimited), (10240, unlimited)],
+        (20000, unlimited): [(1 << 20, unlimited)],
+        (unlimited, unlimited): [],
+        (1024, 4096): [(4096, 4096)],
+        (4096, 4096): [],
+        (2 << 20, 2 << 20): [],
+    }
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    for limits, expected in cases.items():
+        monkeypatch.setattr(resource, "getrlimit", lambda _, limits=limits: limits)
+        memmap._raise_limit.cache_clear()
+        asked.clear()
+        memmap._raise_limit()
+        assert asked == expected, limits

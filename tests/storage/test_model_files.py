@@ -9,7 +9,16 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from gotd.storage.hub_models import FOLDER, _ask_commit, fetch_model, use_hub_folder
+from gotd.storage.hub_models import (
+    CHOICES,
+    FOLDER,
+    FOLDERS,
+    _ask_commit,
+    _report_password,
+    fetch_model,
+    hub_variables,
+    use_hub_folder,
+)
 from gotd.storage.model_files import config_file, is_known, model_identity
 from gotd.training.loading import load_config
 
@@ -127,3 +136,33 @@ def test_a_part_of_a_model_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"(?i)offline"):
         fetch_model("owner/name")
     assert not (tmp_path / "hub" / "models").exists()
+
+
+def test_variables_for_other_processes_hold_no_secret_and_no_relative_folder(
+    tmp_path, monkeypatch, caplog
+):
+    for name in (*FOLDERS, *CHOICES):
+        monkeypatch.delenv(name, raising=False)
+    assert hub_variables() == {}
+    monkeypatch.chdir(tmp_path)
+    given = {
+        "HF_HOME": "~/kept",
+        "HF_HUB_CACHE": "cache",
+        "GOTD_HUB": "",
+        "HF_ENDPOINT": "https://hub.example:8443",
+        "HF_TOKEN": "hf_secret",
+        "HF_TOKEN_PATH": "/secret",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert hub_variables() == {
+        "HF_HOME": str(Path.home() / "kept"),
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_ENDPOINT": "https://hub.example:8443",
+    }
+    _report_password.cache_clear()
+    for address in ("https://me:secret@hub.example", "https://hub.example/?token=secret"):
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        assert "HF_ENDPOINT" not in hub_variables()
+        assert caplog.text.count("set it where `ray start` runs") == 1
+        assert "secret" not in caplog.text

@@ -7,7 +7,7 @@ the sources. In a table each column has one type; values without a common type b
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from gotd.data.base import SCHEMA, Part, check_unchanged
 from gotd.data.column_types import ColumnTypes, records_of
 from gotd.data.readers import original_rows
 from gotd.storage.progress import tick
+
+MOST_OPEN = 16
+"""Copied files that are open at once. Rows are read file by file, so more would save little."""
 
 
 class OriginalRows:
@@ -48,7 +51,7 @@ class OriginalRows:
         self.types = ColumnTypes()
         # File, batch and row of each wanted id.
         self._place = np.full((3, len(wanted)), -1, dtype=np.int64)
-        self._open = cache(self._opened)
+        self._open = lru_cache(MOST_OPEN)(self._opened)
         for part, identity in zip(parts, identities, strict=True):
             if (self._place[0] >= 0).all():
                 break

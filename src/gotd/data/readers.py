@@ -19,6 +19,7 @@ from gotd.data.base import Part
 from gotd.data.columns import ORIGIN, Columns, NoShape, strings
 from gotd.data.files import SUFFIXES, check_file, is_utf8, kind_of, no_rows, stem, text_lines
 from gotd.data.json_lines import json_records, read_json_lines, table_of, text_rows
+from gotd.data.row_groups import RowGroups
 from gotd.data.row_text import Missing, PlainText, Row, TextOf
 from gotd.data.table_files import grouped, names_of, read_parquet, table_pieces
 from gotd.data.uniform import numbered_ids, rows_of, uniform_tables
@@ -66,6 +67,34 @@ def stream(
         yield table
     if not rows:
         raise no_rows(path)
+
+
+def stream_row_groups(
+    path: Path,
+    columns: Columns,
+    label: str,
+    domain: str | None,
+    groups: RowGroups,
+    missing: Missing,
+) -> Iterator[pa.Table]:
+    """Read some row groups of a Parquet file, with the tables that `stream` yields of them.
+
+    Args:
+        path: The file.
+        columns: See `stream`.
+        label: See `stream`.
+        domain: See `stream`.
+        groups: The row groups.
+        missing: Counts missing values. They are reported when all row groups are counted.
+
+    Raises:
+        ValueError: As `stream` does.
+    """
+    shape, where = shape_of(path, columns), str(path)
+    pieces = table_pieces(path, columns.among(names_of(path), where, shape.columns), groups)
+    return uniform_tables(
+        pieces, columns, shape, where, label, domain or stem(path), groups.first_row, missing
+    )
 
 
 def shape_of(path: Path, columns: Columns) -> TextOf:

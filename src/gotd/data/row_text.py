@@ -185,6 +185,11 @@ class Missing:
             if row.get(name) is None:
                 self._lacking[name] += 1
 
+    @property
+    def counts(self) -> tuple[int, dict[str, int]]:
+        """Return the rows, and how many of them lack each column, as `add` takes them."""
+        return self._rows, dict(self._lacking)
+
     def report(self) -> None:
         """Log how many rows lack each column.
 

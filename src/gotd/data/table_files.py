@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from gotd.data.base import BYTES_PER_PIECE, ROWS_PER_PIECE
 from gotd.data.files import errors_of, kind_of, open_bytes
+from gotd.data.row_groups import RowGroups, ranges_of
 
 CSV_BLOCK_BYTES = (16 * 2**20, 256 * 2**20, 2**31 - 1)
 """Bytes of a CSV file that are read together: a row must fit, so more where one does not."""
@@ -50,7 +51,9 @@ def names_of(path: Path) -> list[str]:
     raise AssertionError("the last block size raises")
 
 
-def table_pieces(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def table_pieces(
+    path: Path, names: Sequence[str] | None = None, groups: RowGroups | None = None
+) -> Iterator[pa.Table]:
     """Yield some columns as they are in the file, those of CSV as strings.
 
     Strings are not validated: Arrow would not name the row.
@@ -58,13 +61,14 @@ def table_pieces(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.
     Args:
         path: A file of Parquet, Arrow, CSV or TSV.
         names: The columns; ``None``: all.
+        groups: The row groups of a Parquet file; ``None``: all.
 
     Raises:
         ValueError: If it is cut off or damaged.
     """
     kind = kind_of(path)
     if kind == "parquet":
-        return _parquet(path, names)
+        return _parquet(path, names, groups)
     return _arrow(path, names) if kind == "arrow" else _csv(path, names or names_of(path))
 
 
@@ -102,11 +106,28 @@ def read_parquet(path: Path) -> pa.Table:
         return file.read()
 
 
-def _parquet(path: Path, names: Sequence[str] | None) -> Iterator[pa.Table]:
+def row_groups(path: Path) -> list[RowGroups]:
+    """Return the ranges of row groups of a Parquet file; their pieces are those of the file.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    with errors_of(path, *_PARQUET):
+        return list(ranges_of(pq.read_metadata(path)))
+
+
+def _parquet(
+    path: Path, names: Sequence[str] | None, groups: RowGroups | None
+) -> Iterator[pa.Table]:
     with errors_of(path, *_PARQUET), pq.ParquetFile(path) as file:
         columns = None if names is None else list(names)
-        for batch in file.iter_batches(_rows_per_batch(file), columns=columns):
-            yield pa.Table.from_batches([batch])
+        rows = _rows_per_batch(file)
+        # Range by range, also where all are read: of two bad rows in a piece, which is reported
+        # depends on the piece, and must not depend on who reads.
+        for own in ranges_of(file.metadata) if groups is None else [groups]:
+            numbers = list(range(own.start, own.stop))
+            for batch in file.iter_batches(rows, row_groups=numbers, columns=columns):
+                yield pa.Table.from_batches([batch])
 
 
 def _rows_per_batch(file: pq.ParquetFile) -> int:

@@ -19,6 +19,8 @@ def uniform_tables(
     where: str,
     label: str,
     domain: str | None = None,
+    first_row: int = 1,
+    missing: Missing | None = None,
 ) -> Iterator[pa.Table]:
     """Convert the pieces of a part to ids, texts and domains, and report missing values.
 
@@ -29,26 +31,29 @@ def uniform_tables(
         where: What to call the rows in an error.
         label: What numbered ids begin with.
         domain: Domain of rows that have none; ``None``: the label.
+        first_row: Number of the first row in its file.
+        missing: Counts missing values, for the caller to report; ``None``: they are reported.
 
     Raises:
         ValueError: If a column is missing, a value is of another kind or not UTF-8, an id
             is null, or a column of the text is null in every row; names the row.
     """
-    missing, first_row = Missing(where, shape.required), 1
+    counted = Missing(where, shape.required) if missing is None else missing
     for raw in pieces:
         if raw.num_rows:
             yield _uniform(
                 raw,
                 columns,
                 shape,
-                missing,
+                counted,
                 where=where,
                 label=label,
                 domain=domain or label,
                 first_row=first_row,
             )
         first_row += raw.num_rows
-    missing.report()
+    if missing is None:
+        counted.report()
 
 
 def _uniform(

@@ -72,7 +72,8 @@ def _shared_hashes(hashes: Sequence[Path], ranges: int, number: int) -> np.ndarr
     for path in hashes:
         own = np.load(path, mmap_mode="r")
         stop = len(own) if number + 1 == ranges else np.searchsorted(own, np.uint64(high))
-        parts.append(own[np.searchsorted(own, np.uint64(low)) : stop])
+        # A copy, since a slice would keep the file of every shard open.
+        parts.append(np.array(own[np.searchsorted(own, np.uint64(low)) : stop]))
     return _occur_twice(parts)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from gotd.engine.local import Item, Result, SeveralCalls, Tool
 from gotd.storage.checks import check_at_least
 from gotd.storage.errors import WorkerKilled
+from gotd.storage.hub_models import hub_variables
 
 GROUPS_PER_WORKER = 4
 """Tasks per worker and map: few, for little overhead, but enough to balance the load."""
@@ -84,7 +85,9 @@ class RayEngine:
             Exception: The error of ``function``, at the item that caused it.
         """
         ray = self._connect()
-        task = ray.remote(_call_each).options(num_cpus=1, max_retries=RETRIES)
+        task = ray.remote(_call_each).options(
+            num_cpus=1, max_retries=RETRIES, runtime_env=_environment(ray)
+        )
         # In a list, so that Ray passes the reference itself: a worker then fetches it once.
         shared = [ray.put(function)]
         groups = enumerate(_groups(items, self._group_size(items)))
@@ -136,6 +139,7 @@ class RayEngine:
             max_restarts=-1,
             max_task_retries=RETRIES,
             max_concurrency=CALLS_WITH_GPU if self.gpus_per_worker else 1,
+            runtime_env=_environment(ray),
         )
         count = min(self.workers, len(listed), self._most_actors(ray))
         # Held here, since an actor that is started again reads its arguments again.
@@ -195,6 +199,20 @@ class RayEngine:
                 f"no Ray cluster at {address!r} ({cause}); check --ray-address or RAY_ADDRESS"
             ) from error
         return ray
+
+
+def _environment(ray: Any) -> dict[str, Any]:
+    """Return what workers get beside the environment of their cluster.
+
+    They inherit that of `ray start`, not of this process, and would ask another Hub.
+    """
+    # With each task, not with the connection: the caller may have made that, and the folder of
+    # what was fetched changes with the store. What the caller's own `ray.init` sets stays.
+    set_already = ray.get_runtime_context().runtime_env.get("env_vars", {})
+    # Ray keeps these values in its control store, and shows them in its logs and dashboard. So no
+    # token is among them. A worker uses that of `ray start`, or a file that its node has.
+    added = hub_variables()
+    return {"env_vars": {name: added[name] for name in added if name not in set_already}}
 
 
 def _check_reachable(address: str) -> None:

@@ -218,10 +218,24 @@ def known_checksum(path: Path) -> str:
     Raises:
         OSError: If there is no such file.
     """
+    return checksum_of_state(path)[1]
+
+
+def checksum_of_state(path: Path) -> tuple[State, str]:
+    """Return the state of a file and the SHA-256 that is known of it, for `know_checksum`.
+
+    Raises:
+        OSError: If there is no such file.
+    """
     state = _state(path)
     if state not in _known:
         _known[state] = checksum(path)
-    return _known[state]
+    return state, _known[state]
+
+
+def know_checksum(state: State, sha256: str) -> None:
+    """Keep what another process has computed, for files that are in this state here, too."""
+    _known[state] = sha256
 
 
 def know_checksums(paths: Iterable[Path], map_files: FileMap) -> Iterator[None]:
@@ -234,23 +248,24 @@ def know_checksums(paths: Iterable[Path], map_files: FileMap) -> Iterator[None]:
     Raises:
         OSError: If there is no such file.
     """
-    for state, sha256 in map_files(_checksum_of_state, list(paths)):
+    for state, sha256 in map_files(_state_and_checksum, list(paths)):
         # Of this state alone: a file that changes meanwhile is read again.
-        _known[state] = sha256
+        know_checksum(state, sha256)
         yield
 
 
-_State = tuple[str | int, ...]
-_known: dict[_State, str] = {}
+State = tuple[str | int, ...]
+"""What a file on the disk is known by: its path, number, size and times."""
+_known: dict[State, str] = {}
 
 
-def _state(path: Path) -> _State:
+def _state(path: Path) -> State:
     status = path.stat()
     times = status.st_mtime_ns, status.st_ctime_ns
     return str(path.resolve()), status.st_ino, status.st_size, *times
 
 
-def _checksum_of_state(path: Path) -> tuple[_State, str]:
+def _state_and_checksum(path: Path) -> tuple[State, str]:
     return _state(path), checksum(path)
 
 

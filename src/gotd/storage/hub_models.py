@@ -14,6 +14,7 @@ import shutil
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from gotd.storage.files import flush, locked, rename_durably
 from gotd.storage.hub_record import REVISIONS, recorded, remember
@@ -25,6 +26,10 @@ HUB_TIMEOUT_S = 10.0
 """Seconds to wait for the Hub when the commit of a model is looked up."""
 FOLDER = "GOTD_HUB"
 """Variable with the folder of what was fetched; processes that a run starts inherit it."""
+FOLDERS = (FOLDER, "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+"""Variables with folders of what was fetched: our own, and those of `huggingface_hub`."""
+CHOICES = ("HF_ENDPOINT", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+"""Variables that decide which Hub is asked, and whether one is asked."""
 KNOWN_BY = ("config.json", "tokenizer_config.json", "tokenizer.json")
 """Files of which a model or a tokenizer has at least one."""
 SETTINGS = (".json", ".txt", ".model", ".jinja")
@@ -35,6 +40,35 @@ WEIGHTS = ".safetensors"
 def use_hub_folder(folder: Path | str) -> None:
     """Use the record and the models of a folder, in this process and those that it starts."""
     os.environ[FOLDER] = str(Path(folder).absolute())
+
+
+def hub_variables() -> dict[str, str]:
+    """Return the variables of this process that decide which Hub is asked, where they are set.
+
+    They can be shown to others: `HF_TOKEN` and `HF_TOKEN_PATH` are not among them, and an
+    address with a password is left out with a warning.
+
+    Returns:
+        Values by name; folders are absolute.
+    """
+    found = {name: value for name in (*FOLDERS, *CHOICES) if (value := os.environ.get(name))}
+    for name in found.keys() & {*FOLDERS}:
+        # As `huggingface_hub` reads them; another process may have another working folder.
+        expanded = os.path.expandvars(Path(found[name]).expanduser())
+        found[name] = str(Path(expanded).absolute())
+    address = urlsplit(found.get("HF_ENDPOINT", ""))
+    if "@" in address.netloc or address.query:
+        _report_password()
+        del found["HF_ENDPOINT"]
+    return found
+
+
+@cache  # once, not at every task
+def _report_password() -> None:
+    log.warning(
+        "HF_ENDPOINT holds a password or a query, so it is not sent to workers of Ray; set it "
+        "where `ray start` runs, on every node"
+    )
 
 
 def hub_commit(model: str, revision: str | None = None) -> str | None:

@@ -6,7 +6,12 @@ with the same files, without sending the data.
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +20,12 @@ import numpy as np
 from gotd.storage.files import atomic_write
 
 Mode = Literal["r", "r+"]
+
+MOST_OPEN = (1 << 20, 10240)
+"""Open files that a process asks for; macOS refuses the first. A billion rows need 100,000.
+
+Without a bound it might get a thousand million, and programs that it starts may count to that.
+"""
 
 
 class FileArray(np.memmap):
@@ -68,9 +79,11 @@ def open_array(path: str | Path, mode: Mode = "r") -> FileArray:
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is not an ``.npy`` file of numbers.
+        OSError: If the process may open no more files.
     """
     path = Path(path).absolute()
-    array = np.lib.format.open_memmap(path, mode=mode).view(FileArray)
+    with _many_open(path):
+        array = np.lib.format.open_memmap(path, mode=mode).view(FileArray)
     array.source = (str(path), mode)
     return array
 
@@ -87,11 +100,45 @@ def create_array(path: Path, shape: tuple[int, ...], dtype: Any) -> FileArray:
         dtype: Type of its numbers.
 
     Raises:
-        OSError: If the disk is full.
+        OSError: If the disk is full, or the process may open no more files.
     """
-    with atomic_write(path) as part:
+    with _many_open(path), atomic_write(path) as part:
         np.lib.format.open_memmap(part, "w+", dtype, shape)
         if hasattr(os, "posix_fallocate"):
             with part.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, part.stat().st_size)
     return open_array(path, "r+")
+
+
+@contextmanager
+def _many_open(path: Path) -> Iterator[None]:
+    """Let the process hold as many files as the system lets it, and say so where it is too few."""
+    _raise_limit()
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EMFILE:
+            raise
+        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise OSError(
+            f"{path} cannot be opened: {most:,} files are open, the most that the system allows a "
+            "process; raise the hard limit (ulimit -Hn), or give fewer candidates"
+        ) from error
+
+
+@cache
+def _raise_limit() -> None:
+    """Raise the limit of open files from the soft to the hard one, once in a process.
+
+    A mapped array keeps its file open (`mmap` has a descriptor of its own), and a large pool has
+    thousands. The soft limit is often 1024, for programs that use `select`, which fails above
+    that; Python's libraries use `poll`. It is raised where arrays are mapped, so in workers, too.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for most in MOST_OPEN:
+        allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        if soft == resource.RLIM_INFINITY or soft >= allowed:
+            return
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+            return

@@ -24,7 +24,7 @@ from gotd.data.pool import (
     shard_files,
     write_pool,
 )
-from gotd.data.pool_tasks import write_pool_in_tasks
+from gotd.data.pool_tasks import count_readings, write_pool_in_tasks
 from gotd.data.sampling import at_most
 from gotd.data.sizes import CHARS_PER_TOKEN, chunk_tokens
 from gotd.data.text_alone import numbered, report_numbered
@@ -56,8 +56,8 @@ def pool(
         columns: The columns that are read.
         count: Returns the expected rows, where they can be known before anything is read.
         tokens: Expected tokens of a chunk; ``None``: by its length.
-        engine: Reads parts at once if it has other processes and all parts are files. Else
-            they are read here, one by one: threads would not be faster.
+        engine: Reads files, and row groups of one, at once if it has other processes and all
+            parts are files. Else they are read here, one by one: threads would not be faster.
     """
 
     def parameters() -> dict[str, Any]:
@@ -68,7 +68,7 @@ def pool(
         }
 
     stated = parameters()
-    are_files = len(parts) > 1 and all(isinstance(part, File) for part in parts)
+    are_files = all(isinstance(part, File) for part in parts)
     in_tasks = None if isinstance(engine, LocalEngine) or not are_files else engine
 
     def build(folder: Path, _: Mapping[str, Path]) -> None:
@@ -76,7 +76,7 @@ def pool(
         try:
             if role == "target":
                 _write_texts(pinned, folder, chunking)
-            elif in_tasks is not None:
+            elif in_tasks is not None and count_readings(pinned, chunking) > 1:
                 write_pool_in_tasks(pinned, folder, chunking, in_tasks)
             else:
                 write_pool(pinned, folder, chunking)
