@@ -64,10 +64,10 @@ def test_a_pool_of_copies_is_measured(script, tmp_path):
         "budget=20",
         "rank_rows=20",
     ]
-    chosen = ["--pools", "1 % x 100", "--arms", "none;KNN-Uniform;KNN-KDE, looked up"]
+    chosen = ["--pools", "1 % x 100", "--arms", "none;KNN-Uniform;KNN-KDE (looked up)"]
     where = ["--seeds", "1", "--out", str(tmp_path)]
     found = script.main([*chosen, *where, *small])
-    assert [row["arm"] for row in found] == ["none", "KNN-Uniform", "KNN-KDE, looked up"]
+    assert [row["arm"] for row in found] == ["none", "KNN-Uniform", "KNN-KDE (looked up)"]
     assert found[0]["lost_share"] is None
     assert all(0 <= row["lost_share"] < 1 for row in found[1:])
     assert script.main([*chosen, *where, *small]) == found
