@@ -31,6 +31,10 @@ STYLE = mpl.rc_params_from_file(
 )
 
 
+FAR = 1.5
+"""A number is far from others if it lies so many times their range outside of it."""
+
+
 def to_svg(figure: Figure) -> str:
     """Write a figure as SVG text that depends on nothing but its content."""
     out = io.StringIO()
@@ -60,6 +64,36 @@ def grid(
     for spare in flat[panels:]:
         spare.remove()
     return figure, flat[:panels]
+
+
+def leave_far_out(axis: Axes, which: str, others: Sequence[float], far: float, name: str) -> None:
+    """End an axis at most of its numbers, if one of them is far away; its value is written there.
+
+    Args:
+        axis: What was drawn on.
+        which: ``x`` or ``y``.
+        others: The numbers that stay in view, ends of intervals included.
+        far: The number that may lie far away.
+        name: Its name, for the note.
+    """
+    known = [number for number in others if np.isfinite(number)]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    room = high - low
+    if not room or not np.isfinite(far) or low - FAR * room <= far <= high + FAR * room:
+        return
+    axis.set(**{f"{which}lim": (low - 0.08 * room, high + 0.08 * room)})
+    end = 0.98 if far > high else 0.02
+    place = (end, 0.98) if which == "x" else (0.98, end)
+    aligned = "right" if which == "y" or far > high else "left"
+    axis.text(
+        *place,
+        f"{name}: {far:.4g}",
+        transform=axis.transAxes,
+        horizontalalignment=aligned,
+        verticalalignment="bottom" if which == "y" and far < low else "top",
+        fontsize=8,
+        color="#666666",
+    )
 
 
 def name_rows(axis: Axes, names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -68,10 +69,18 @@ def differences_figure(block: Block) -> Figure | None:
     figure, axes = drawing.grid(len(shown), 2.9, height, block.arms, most_columns=2)
     for axis, reference in zip(axes, shown, strict=True):
         axis.axvline(0, color="#444444", linewidth=1)
+        ends: dict[str, list[float]] = {}
         for y, arm in enumerate(block.arms):
             if arm != reference:
-                difference = seed_differences(block.scores(arm), block.scores(reference))
-                drawing.whisker(axis, t_interval(difference), y, factor, block, arm)
+                difference = t_interval(
+                    seed_differences(block.scores(arm), block.scores(reference))
+                )
+                drawing.whisker(axis, difference, y, factor, block, arm)
+                half = np.nan_to_num(difference.half_width)
+                ends[arm] = [factor * (difference.mean + h) for h in (-half, half)]
+        if base := ends.pop("none", []):
+            others = [*itertools.chain.from_iterable(ends.values()), 0.0]
+            drawing.leave_far_out(axis, "x", others, float(np.mean(base)), "none")
         axis.set_title(f"minus {one_line(reference)}")
         unit = "paired difference, points" if factor > 1 else "paired difference"
         axis.set_xlabel(unit if block.metric.higher_is_better else f"{unit}\n({drawing.LOWER})")

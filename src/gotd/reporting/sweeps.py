@@ -31,6 +31,8 @@ DEFAULT = "default"
 """Value of an override in the cells that ran without it."""
 LABELS = "limits.labels="
 """The axis of a sweep that limits the labels of the target."""
+NONE = "none"
+"""The arm without a selection, whose score may be far from all others."""
 _OVERRIDE = re.compile(r"\s+(?=[\w./@]+=)")
 
 Averages = dict[Any, Interval]
@@ -224,19 +226,28 @@ def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
     panels: dict[Any, pd.DataFrame] = {(): sweep.cells}
     if others:
         panels = dict(list(sweep.cells.groupby(others)))
-    label = f"{plain(axis)}, rows" if axis == "budget" else plain(axis).replace("_", " ")
+    label = plain(axis).replace("_", " ")
+    if axis == "budget":
+        label += f", {_budget_unit(sweep)}"
     size = (6.0, 3.4) if len(panels) == 1 else (3.6, 2.8)
     figure, axes = drawing.grid(len(panels), *size, sweep.arms, share_rows=False)
     for panel, setting in zip(axes, sorted(panels, key=str), strict=True):
         intervals, _ = averages(panels[setting], ("arm", axis), ("task",))
+        ends: dict[str, list[float]] = {}
         for index, arm in enumerate(sweep.arms):
             points = [(v, i) for v in values if (i := intervals.get((arm, v))) and i.n]
             # A nudge on the logarithmic axis keeps whiskers of different arms apart.
             xs = [x * 1.012 ** (index - len(sweep.arms) / 2) for x, _ in points]
             means = [i.mean * sweep.metric.factor for _, i in points]
             halves = [np.nan_to_num(i.half_width) * sweep.metric.factor for _, i in points]
+            ends[arm] = [
+                m + h for m, half in zip(means, halves, strict=True) for h in (-half, half)
+            ]
             look = {"markersize": 4, "linewidth": 1.4, "capsize": 2}
             panel.errorbar(xs, means, yerr=halves, **look, **drawing.style(arm, sweep.arms))
+        if base := ends.pop(NONE, []):
+            shown = [*itertools.chain.from_iterable(ends.values())] or base
+            drawing.leave_far_out(panel, "y", shown, float(np.mean(base)), NONE)
         if min(values) > 0:
             panel.set_xscale("log")
         panel.set_xticks(values, [f"{value:,}" for value in values])
@@ -250,6 +261,13 @@ def _curve_figure(sweep: Sweep, axis: str) -> Figure | None:
     drawing.legend(figure, axes)
     figure.suptitle(f"Score by {plain(axis)}, mean and 95 % interval over seeds")
     return figure
+
+
+def _budget_unit(sweep: Sweep) -> str:
+    """Return what budgets count, for readers."""
+    known = {"tokens": "tokens", "permille": "thousandths of the pool"}
+    units = set(sweep.cells["budget_unit"].dropna()) if "budget_unit" in sweep.cells else set()
+    return known.get(units.pop(), "rows") if len(units) == 1 else "rows"
 
 
 def labels_table(sweep: Sweep) -> Table | None:
