@@ -68,7 +68,14 @@ def test_run_passes_experiment_and_overrides_on(monkeypatch):
     ("arguments", "message"),
     [
         (["run", "seed=1"], "gotd run: no experiment given; add experiment=…, one of: domain"),
-        (["run", "experiment=nope"], "there is no experiment=nope scale=micro"),
+        (["run", "experiment=nope"], "there is no experiment=nope; the experiments are domain,"),
+        (["run", "experiment=GAP"], "did you mean gap for GAP?"),
+        (["plan", "experimnt=gap"], "did you mean experiment for experimnt?"),
+        (["plan", "experiment=glue", "modle=micro"], "did you mean model for modle?"),
+        (
+            ["plan", "experiment=glue", "pre_fine_tune.lerning_rate=1"],
+            "did you mean learning_rate for lerning_rate?",
+        ),
         (["run", "experiment=grd"], "did you mean grid for grd?"),
         (["run", "experiment=gap", "scale=foldr"], "its scales are folder, micro, paper"),
         (["run", "experiment=gap", "scale=foldr"], "did you mean folder for foldr?"),

@@ -70,7 +70,7 @@ def leave_far_out(axis: Axes, which: str, others: Sequence[float], far: float, n
     """End an axis at most of its numbers, if one of them is far away; its value is written there.
 
     Args:
-        axis: What was drawn on.
+        axis: The axis, after everything was plotted.
         which: ``x`` or ``y``.
         others: The numbers that stay in view, ends of intervals included.
         far: The number that may lie far away.

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gotd.reporting import drawing
@@ -42,6 +43,7 @@ def scores_figure(block: Block) -> Figure | None:
     for axis, panel in zip(axes, panels, strict=True):
         metric = block.metric if panel == AVERAGE else block.metric_of(panel)
         factor = metric.factor
+        ends: dict[str, list[float]] = {}
         for y, arm in enumerate(block.arms):
             scores = block.scores(arm)
             if panel == AVERAGE:
@@ -52,6 +54,10 @@ def scores_figure(block: Block) -> Figure | None:
             color = drawing.look(block, arm)["color"]
             axis.scatter(dots * factor, np.full(len(dots), y), s=9, color=color, alpha=0.3)
             drawing.whisker(axis, interval, y, factor, block, arm)
+            half = np.nan_to_num(interval.half_width)
+            ends[arm] = [factor * (interval.mean + h) for h in (-half, half)]
+            ends[arm] += (dots * factor).tolist()
+        leave_out_none(axis, ends)
         axis.set_title(one_line(panel))
         axis.set_xlabel(AVERAGE if panel == AVERAGE else drawing.axis_name(metric))
         drawing.name_rows(axis, block.arms)
@@ -78,9 +84,7 @@ def differences_figure(block: Block) -> Figure | None:
                 drawing.whisker(axis, difference, y, factor, block, arm)
                 half = np.nan_to_num(difference.half_width)
                 ends[arm] = [factor * (difference.mean + h) for h in (-half, half)]
-        if base := ends.pop("none", []):
-            others = [*itertools.chain.from_iterable(ends.values()), 0.0]
-            drawing.leave_far_out(axis, "x", others, float(np.mean(base)), "none")
+        leave_out_none(axis, {**ends, "": [0.0]})
         axis.set_title(f"minus {one_line(reference)}")
         unit = "paired difference, points" if factor > 1 else "paired difference"
         axis.set_xlabel(unit if block.metric.higher_is_better else f"{unit}\n({drawing.LOWER})")
@@ -88,6 +92,19 @@ def differences_figure(block: Block) -> Figure | None:
     what = "average over tasks" if block.has_average else one_line("".join(block.tasks))
     figure.suptitle(f"Paired differences with 95 % intervals, {what}")
     return figure
+
+
+def leave_out_none(axis: Axes, ends: dict[str, list[float]]) -> None:
+    """End an axis at the other arms if the one without a selection is far away.
+
+    Args:
+        axis: The axis, after everything was plotted.
+        ends: The numbers that are plotted for each arm, ends of intervals included.
+    """
+    base = ends.pop("none", [])
+    shown = [*itertools.chain.from_iterable(ends.values())]
+    if base and shown:
+        drawing.leave_far_out(axis, "x", shown, float(np.mean(base)), "none")
 
 
 def composition_figure(block: Block) -> Figure | None:

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gotd.config.build import build, register
 from gotd.config.discovery import conf_folder
 from gotd.pipeline.experiment import Cell, plan_cell
+from gotd.runs.hints import field_meant
 from gotd.runs.overrides import is_run_only, is_sweep, key_of, variant
 from gotd.runs.spaces import SPACE, once
 from gotd.storage.checks import meant
@@ -103,13 +104,14 @@ def resolve(overrides: Sequence[str]) -> list[str]:
     elif scale and not experiment.endswith(f"/{scale}"):
         raise SweepError(f"experiment={experiment} has another scale than scale={scale}")
     if not (conf_folder() / "experiment" / f"{experiment}.yaml").is_file():
-        raise SweepError(_no_such_experiment(*experiment.split("/", 1)))
+        name, _, of_file = experiment.partition("/")
+        raise SweepError(_no_such_experiment(name, of_file, scale_is_given=bool(scale)))
     return [f"experiment={experiment}", *rest]
 
 
-def _no_such_experiment(name: str, scale: str) -> str:
+def _no_such_experiment(name: str, scale: str, *, scale_is_given: bool) -> str:
     """Return what to say of an experiment, or a scale of one, that is not there."""
-    says = f"there is no experiment={name} scale={scale}"
+    says = f"there is no experiment={name}" + f" scale={scale}" * scale_is_given
     known = [one.split(" scale=") for one in experiments()]
     if scales := [found for one, found in known if one == name]:
         return f"{says}; its scales are {', '.join(scales)}{meant(scale, scales)}"
@@ -316,7 +318,8 @@ def one_line(error: BaseException) -> str:
     cause = str(error.__cause__ or "")
     if cause not in str(error):
         lines.append(cause.splitlines()[0].strip())
-    return " | ".join(lines[:40])
+    message = " | ".join(lines[:40])
+    return message + field_meant(message)
 
 
 def experiments() -> list[str]:

@@ -80,8 +80,9 @@ def check_device_name(device: str) -> None:
 
 def meant(word: str, known: Iterable[str]) -> str:
     """Return a hint at the known word that a misspelt one is like; empty if there is none."""
-    near = get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]} for {word}?" if near else ""
+    by_letters = {one.lower(): one for one in known}
+    near = get_close_matches(word.lower(), list(by_letters), n=1)
+    return f"; did you mean {by_letters[near[0]]} for {word}?" if near else ""
 
 
 def meant_override(word: str) -> str:
