@@ -693,7 +693,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(given, tmp_path):
         "from gotd.cli.main import main\n"
         "make = embedding._embed_range\n"
         "def stop(embedder, part):\n"
-        "    if part.start == 64: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    if part.texts.start == 64: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return make(embedder, part)\n"
         "embedding.ROWS_PER_RANGE, embedding._embed_range = 32, stop\n"
         f"main({arguments!r})\n"

@@ -1,5 +1,6 @@
 """Weights & Biases gets the loss while a model trains, and never stops or delays a cell."""
 
+import importlib
 import json
 import logging
 import os
@@ -9,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -79,6 +81,9 @@ class FakeRun:
 @pytest.fixture
 def fake(monkeypatch):
     """Replace wandb; returns what it was started with and the runs it gave."""
+    # A thread of an earlier test may be importing it, and would leave half of it behind.
+    with suppress(ImportError):
+        importlib.import_module("wandb")
 
     class Fake(SimpleNamespace):
         def init(self, **settings):
