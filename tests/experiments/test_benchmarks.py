@@ -331,7 +331,9 @@ def test_memory_is_measured_after_each_cell(tmp_path):
     cells = result["cells"]
     assert [cell["arm"] for cell in cells] == ["none", "random", "nearest", "dsir"]
     for cell in cells:
-        assert 100 < cell["anonymous_mib"] < cell["resident_mib"] <= cell["peak_mib"]
+        assert 100 < cell["anonymous_mib"] < cell["resident_mib"]
+        # The two are read one after the other.
+        assert cell["resident_mib"] <= cell["peak_mib"] + 1
         assert cell["stages"] > 4
     assert len(result["seconds_of_returns"]) == sum(cell["stages"] for cell in cells)
     assert sum(cell["returned_mib"] for cell in cells) > 10
