@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from large_pool import measured
@@ -44,13 +45,16 @@ def passages(folder: Path) -> Iterator[pa.Table]:
 
 
 def write_part(folder: Path, rows: int, out: Path) -> int:
-    """Write every n-th passage, such that there are at most ``rows``; return how many."""
+    """Write ``rows`` passages at equal distances, or all if there are fewer; return how many."""
     total = sum(len(one) for one in passages(folder))
-    step = -(-total // rows)
-    parts = [one.take(pa.array(range(0, len(one), step))) for one in passages(folder)]
-    chosen = pa.concat_tables(parts).slice(0, rows)
-    pq.write_table(chosen, out)
-    return len(chosen)
+    rows = min(rows, total)
+    wanted, first, parts = np.arange(rows) * total // rows, 0, []
+    for one in passages(folder):
+        own = wanted[(wanted >= first) & (wanted < first + len(one))] - first
+        parts.append(one.take(pa.array(own)))
+        first += len(one)
+    pq.write_table(pa.concat_tables(parts), out)
+    return rows
 
 
 def write_model(texts: list[str], out: Path) -> None:
