@@ -72,17 +72,15 @@ def resident_mib() -> float:
     return int(kib.split()[0]) / 1024
 
 
-def test_freed_memory_goes_back_to_the_system(monkeypatch):
+def test_freed_memory_goes_back_to_the_system():
     """Blocks that stay hold the end of the heap, so the allocator alone returns nothing."""
     if machine._malloc_trim() is None:
         pytest.skip("this C library returns nothing on demand")
-    monkeypatch.setattr(machine, "_last_return", machine._Return())
     machine.return_memory()  # what other tests freed
     before = resident_mib()
     blocks = [bytes(8000) + bytes([number % 256]) for number in range(20_000)]
     del blocks[:-1]
     kept = resident_mib()
-    monkeypatch.setattr(machine, "_last_return", machine._Return())
     machine.return_memory()
     assert kept - before > 100
     assert resident_mib() - before < 30
@@ -95,7 +93,7 @@ def test_networks_in_cycles_do_not_pile_up(monkeypatch):
         def __init__(self) -> None:
             self.trainer = [self]
 
-    monkeypatch.setattr(machine, "_last_return", machine._Return())
+    monkeypatch.setattr(machine, "_collection", machine._Collection())
     left, threshold = weakref.ref(Network()), gc.get_threshold()
     gc.set_threshold(100_000, 100, 100)
     try:
@@ -106,15 +104,15 @@ def test_networks_in_cycles_do_not_pile_up(monkeypatch):
         gc.set_threshold(*threshold)
 
 
-def test_returning_takes_a_small_share_of_the_time(monkeypatch):
-    """A return of .2 s is followed by the next one after 4 s."""
+def test_collecting_takes_a_small_share_of_the_time(monkeypatch):
+    """A collection of .2 s is followed by the next one after 4 s."""
     now, collected = [0.0], []
 
     def collect():
         collected.append(now[0])
         now[0] += 0.2
 
-    monkeypatch.setattr(machine, "_last_return", machine._Return())
+    monkeypatch.setattr(machine, "_collection", machine._Collection())
     monkeypatch.setattr(machine.gc, "collect", collect)
     monkeypatch.setattr(machine.time, "perf_counter", lambda: now[0])
     for _ in range(100):

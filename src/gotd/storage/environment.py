@@ -107,19 +107,19 @@ def check_docstrings() -> None:
         )
 
 
-RETURNING_SHARE = 0.05
-"""Most of the time that goes into returning memory, which can take tenths of a second."""
+COLLECTING_SHARE = 0.05
+"""Most of the time that goes into collecting garbage: a collection takes tenths of a second."""
 
 
 @dataclass
-class _Return:
-    """The last return of memory: when it ended, and how long it took."""
+class _Collection:
+    """The last collection of garbage: when it ended, and how long it took."""
 
     ended_s: float = -math.inf
     took_s: float = 0.0
 
 
-_last_return = _Return()
+_collection = _Collection()
 
 
 def return_memory() -> None:
@@ -130,13 +130,12 @@ def return_memory() -> None:
     there are, so networks of many stages pile up. Of what is freed the allocator keeps the pages.
     """
     began = time.perf_counter()
-    if began - _last_return.ended_s < _last_return.took_s / RETURNING_SHARE:
-        return
-    gc.collect()
+    if began - _collection.ended_s >= _collection.took_s / COLLECTING_SHARE:
+        gc.collect()
+        _collection.ended_s = time.perf_counter()
+        _collection.took_s = _collection.ended_s - began
     if (trim := _malloc_trim()) is not None:
         trim(0)
-    _last_return.ended_s = time.perf_counter()
-    _last_return.took_s = _last_return.ended_s - began
 
 
 @cache
