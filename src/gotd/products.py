@@ -28,7 +28,7 @@ def prefers_onednn() -> bool:
     )
 
 
-def packs(weight: Tensor) -> bool:
+def prefers_packed(weight: Tensor) -> bool:
     """Whether products with a weight that stays as it is are faster in oneDNN's own layout."""
     if weight.device.type != "cpu" or not hasattr(torch.ops.mkldnn, "_reorder_linear_weight"):
         return False

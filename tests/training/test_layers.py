@@ -71,7 +71,7 @@ def test_layers_survive_pickling(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_packed_network_computes_the_same(
     dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(layers, "packs", lambda weight: True)
+    monkeypatch.setattr(layers, "prefers_packed", lambda weight: True)
     plain = network("bert").eval().requires_grad_(False)
     packed = network("bert").eval().requires_grad_(False).to(dtype)
     pack_layers(packed)

@@ -314,8 +314,7 @@ def _run_job(config: DictConfig) -> str:
 def _freeze_libraries() -> None:
     """Leave what the libraries hold out of later collections, once in a process.
 
-    They hold half a million objects, and a collection after every stage would take a tenth of
-    the time of a small cell.
+    They hold very many objects, and a collection after every stage looks at each of them.
     """
     if not gc.get_freeze_count():
         gc.collect()

@@ -234,7 +234,7 @@ def checksum_of_state(path: Path) -> tuple[State, str]:
 
 
 def know_checksum(state: State, sha256: str) -> None:
-    """Keep what another process has computed, for files that are in this state here, too."""
+    """Store the SHA-256 that another process computed, for files that are in this state here."""
     _known[state] = sha256
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from transformers.activations import GELUActivation
 from transformers.pytorch_utils import Conv1D
 
-from gotd.products import linear, packs, prefers_onednn
+from gotd.products import linear, prefers_onednn, prefers_packed
 
 BATCH_TOKENS = 4096
 """Rows of a product for which the layout of packed weights is chosen."""
@@ -69,7 +69,7 @@ def pack_layers(network: nn.Module) -> None:
         # The first layer of a BERT's feed-forward block.
         gelu = isinstance(getattr(module, "intermediate_act_fn", None), GELUActivation)
         for name, layer in list(module.named_children()):
-            if isinstance(layer, nn.Linear) and packs(layer.weight):
+            if isinstance(layer, nn.Linear) and prefers_packed(layer.weight):
                 fused = gelu and name == "dense"
                 setattr(module, name, PackedLinear(layer, fused))
                 if fused:
