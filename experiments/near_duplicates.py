@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import torch
 
 from gotd.data.microworld.instructions import COPY
 from gotd.pipeline.experiment import plan_cell, run_cell
@@ -68,7 +67,6 @@ def measure(pool: str, arm: str, seed: int, overrides: list[str]) -> dict[str, A
     """Run a cell, or read it where it is done, and return its loss and what was lost."""
     given = [*SETTING, *POOLS[pool], *ARMS[arm], f"seed={seed}", *overrides]
     ((config, variant),) = expand(given)
-    torch.set_num_threads(config.threads)
     record, cell = run_cell(config, variant), plan_cell(config, variant)
     if record["status"] != "done":
         raise SystemExit(f"{pool}, {arm}, seed {seed}: {record['error']['message']}")

@@ -23,6 +23,7 @@ from gotd.evaluation.perplexity import PerplexitySettings, text_losses
 from gotd.evaluation.ranges import by_range
 from gotd.storage.checks import check_at_least, check_share
 from gotd.storage.seeds import derive_seed
+from gotd.training.losses import pad_predicted
 from gotd.training.models import for_inference, load_masked_lm, load_tokenizer, masked_lm_head
 
 METRIC, OF_BASE = "target_loss", "target_loss_base"
@@ -133,7 +134,9 @@ def _masked_batches(
             hidden = network.base_model(input_ids=ids, attention_mask=mask).last_hidden_state
             states = torch.cat([hidden[row, labels[i][0]] for row, i in enumerate(batch)])
             wanted = torch.from_numpy(np.concatenate([labels[i][1] for i in batch])).to(device)
-            losses = nn.functional.cross_entropy(head(states).float(), wanted, reduction="none")
+            states, padded = pad_predicted(states, wanted)
+            logits = head(states).float()
+            losses = nn.functional.cross_entropy(logits, padded, reduction="none")[: len(wanted)]
             ends = np.cumsum([len(labels[i][1]) for i in batch])[:-1]
             parts = np.split(losses.cpu().numpy().astype(np.float64), ends)
             for i, part in zip(batch, parts, strict=True):

@@ -289,6 +289,7 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     began = time.perf_counter()
     try:
         if not cell.is_complete:
+            _use_threads(config.threads)
             run = cell.record.key, config.experiment_name, cell.axes, recorded_config(config)
             with explained(cell.store.root), tracking(cell.tracker, *run) as tracked:
                 elapsed_s = None  # of a run that was killed after its record
@@ -313,6 +314,14 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
         with explained(cell.store.root):
             write_json(cell.failure_path, record)
         return record
+
+
+def _use_threads(threads: int | None) -> None:
+    """Let torch use so many threads; ``None``: as many as before."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
 
 
 def _bases(cell: Cell) -> list[Step]:

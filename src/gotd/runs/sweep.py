@@ -290,10 +290,6 @@ def _run_job(config: DictConfig) -> str:
     """Run the cell of one Hydra job and return the status of its record."""
     from gotd.pipeline.experiment import run_cell
 
-    if config.threads is not None:
-        import torch
-
-        torch.set_num_threads(config.threads)
     name = variant(list(HydraConfig.get().overrides.task))
     began = time.perf_counter()
     try:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from peft import PeftModel
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from gotd.storage.checks import check_choice
@@ -21,9 +21,10 @@ from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
 from gotd.training.causal_models import WEIGHTS, load_causal_lm, load_causal_tokenizer
-from gotd.training.data import TOKENISED_AT_ONCE, Batch, Part, TokenRows
+from gotd.training.data import IGNORED, TOKENISED_AT_ONCE, Batch, Part, TokenRows
 from gotd.training.language_model import LanguageModelSettings
 from gotd.training.lora import prepare_tuning
+from gotd.training.losses import sum_token_losses
 from gotd.training.memory import Training
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
@@ -106,9 +107,9 @@ class CausalLM(StepModule):
     def sum_losses(self, part: Part) -> Tensor:
         """Return the summed cross-entropy of the tokens that follow, in nats."""
         hidden = self.network.base_model(**part, use_cache=False).last_hidden_state
-        following, counted = part["input_ids"][:, 1:], part["attention_mask"][:, 1:].bool()
-        logits = self.network.get_output_embeddings()(hidden[:, :-1][counted])
-        return nn.functional.cross_entropy(logits.float(), following[counted], reduction="sum")
+        labels = part["input_ids"].masked_fill(~part["attention_mask"].bool(), IGNORED)
+        head = self.network.get_output_embeddings()
+        return sum_token_losses(head, hidden[:, :-1], labels[:, 1:])
 
     def report(self) -> dict[str, Any]:
         """Return the number of blocks."""

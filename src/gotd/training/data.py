@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -23,6 +24,9 @@ from gotd.training.devices import process_rank
 
 TOKENISED_AT_ONCE = 4096
 """Texts per call of the tokenizer; bounds the memory of its Python lists."""
+
+WIDTHS = 8
+"""Tokens of padded rows come in multiples of it: oneDNN keeps memory for every new shape."""
 
 IGNORED = -100
 """Label of a position that is not predicted."""
@@ -58,6 +62,11 @@ class TokenRows:
     def lengths(self) -> np.ndarray:
         """Return ``[n]`` tokens per row, special ones included."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def longest(self) -> int:
+        """Return the tokens of the longest row, at least 1."""
+        return int(self.lengths.max(initial=1))
 
     def positions(self, rows: np.ndarray) -> np.ndarray:
         """Return the positions of the tokens of ``rows``, end to end in the order of ``rows``."""
@@ -140,19 +149,23 @@ def read_task_rows(table: pa.Table, name: str) -> tuple[list[str], list[str] | N
     return table["text"].to_pylist(), None if nulls else table["text_pair"].to_pylist()
 
 
-def pad_rows(rows: TokenRows, which: np.ndarray) -> Part:
-    """Pad rows to the longest of them.
+def pad_rows(rows: TokenRows, which: np.ndarray, most: int | None = None) -> Part:
+    """Pad rows to the next multiple of ``WIDTHS`` tokens.
 
     Args:
         rows: All rows.
         which: ``[b]`` row numbers; may be empty.
+        most: Tokens beyond which rows are not padded; by default those of the longest of
+            all rows, which the model can read.
 
     Returns:
         ``input_ids``, ``attention_mask`` and, where the model reads them,
-        ``token_type_ids``, each ``[b, longest]`` int64.
+        ``token_type_ids``, each ``[b, width]`` int64.
     """
     lengths = rows.lengths[which]
-    inside = np.arange(max(int(lengths.max(initial=1)), 1)) < lengths[:, None]
+    longest = max(int(lengths.max(initial=1)), 1)
+    width = min(longest + -longest % WIDTHS, rows.longest if most is None else most)
+    inside = np.arange(width) < lengths[:, None]
     positions = rows.positions(which)
     ids = np.full(inside.shape, rows.pad_id, dtype=np.int64)
     ids[inside] = rows.tokens[positions]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gotd.storage.shapes import Shape
 from gotd.storage.work import Work
@@ -18,6 +18,7 @@ from gotd.training.causal_lm import CausalLM, CausalLMSettings
 from gotd.training.causal_models import load_causal_tokenizer
 from gotd.training.data import IGNORED, Batch, Part, TokenRows
 from gotd.training.language_model import LanguageModelSettings
+from gotd.training.losses import sum_token_losses
 from gotd.training.prompts import PromptFormat, encode_pairs
 from gotd.training.randomness import TrainingSeeds
 from gotd.training.trainer import StepModule
@@ -72,10 +73,8 @@ class InstructionLM(CausalLM):
         """Return the summed cross-entropy of the tokens of responses, in nats."""
         inputs = {name: tensor for name, tensor in part.items() if name != "labels"}
         hidden = self.network.base_model(**inputs, use_cache=False).last_hidden_state
-        following = part["labels"][:, 1:]
-        counted = following != IGNORED
-        logits = self.network.get_output_embeddings()(hidden[:, :-1][counted])
-        return nn.functional.cross_entropy(logits.float(), following[counted], reduction="sum")
+        head = self.network.get_output_embeddings()
+        return sum_token_losses(head, hidden[:, :-1], part["labels"][:, 1:])
 
     def report(self) -> dict[str, Any]:
         """Return the tokens of responses in one pass."""

@@ -21,6 +21,7 @@ from gotd.storage.seeds import derive_seed
 from gotd.training.data import IGNORED, Batch, Part, own_parts, pad_rows, tokenise
 from gotd.training.language_model import LanguageModelSettings
 from gotd.training.lora import prepare_tuning
+from gotd.training.losses import sum_token_losses
 from gotd.training.memory import Training
 from gotd.training.models import (
     load_masked_lm,
@@ -126,8 +127,9 @@ class MaskedLM(StepModule):
         ends = np.concatenate([[0], np.cumsum(self.rows.lengths[which])])
         masked = replace(self.rows, tokens=inputs, offsets=ends)
         wanted = replace(masked, tokens=labels, pad_id=IGNORED)
+        most = self.rows.longest
         parts = [
-            {**pad_rows(masked, part), "labels": pad_rows(wanted, part)["input_ids"]}
+            {**pad_rows(masked, part, most), "labels": pad_rows(wanted, part, most)["input_ids"]}
             for part in own_parts(len(which), self.settings.per_device_batch_size)
         ]
         return Batch(parts, terms=max(1, int((labels != IGNORED).sum())))
@@ -144,9 +146,7 @@ class MaskedLM(StepModule):
         # The encoder is not part of the graph while only the head is trained.
         with torch.set_grad_enabled(self.step >= self.settings.head_only_steps):
             hidden = self.network.base_model(**inputs).last_hidden_state
-        masked = labels != IGNORED
-        logits = masked_lm_head(self.network)(hidden[masked])
-        return nn.functional.cross_entropy(logits.float(), labels[masked], reduction="sum")
+        return sum_token_losses(masked_lm_head(self.network), hidden, labels)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return AdamW's groups, one for the word embeddings if they have their own rate."""
