@@ -74,7 +74,7 @@ def pack(
     if len(offsets) < 2:
         raise ValueError("the texts to train on hold fewer than two tokens together")
     pad_id: Any = tokenizer.pad_token_id
-    return TokenRows(flat, np.zeros(len(flat), dtype=bool), offsets, pad_id)
+    return TokenRows(flat, np.zeros(len(flat), dtype=bool), offsets, pad_id, block_tokens)
 
 
 class CausalLM(StepModule):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
@@ -44,6 +43,7 @@ class TokenRows:
         special: ``[total]`` bool, true at ``[CLS]``, ``[SEP]`` and their like.
         offsets: ``[n + 1]`` int64; row i is ``offsets[i]:offsets[i + 1]``.
         pad_id: Token that pads a short row.
+        most_tokens: Tokens that rows are cut to; no row is padded beyond them.
         second: ``[total]`` bool, true in the second text; ``None`` for single texts.
         has_segments: Whether the model reads to which text a token belongs.
     """
@@ -52,6 +52,7 @@ class TokenRows:
     special: np.ndarray
     offsets: np.ndarray
     pad_id: int
+    most_tokens: int
     second: np.ndarray | None = None
     has_segments: bool = False
 
@@ -62,11 +63,6 @@ class TokenRows:
     def lengths(self) -> np.ndarray:
         """Return ``[n]`` tokens per row, special ones included."""
         return np.diff(self.offsets)
-
-    @cached_property
-    def longest(self) -> int:
-        """Return the tokens of the longest row, at least 1."""
-        return int(self.lengths.max(initial=1))
 
     def positions(self, rows: np.ndarray) -> np.ndarray:
         """Return the positions of the tokens of ``rows``, end to end in the order of ``rows``."""
@@ -125,6 +121,7 @@ def tokenise(
         special=np.isin(flat, tokenizer.all_special_ids),
         offsets=np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
         pad_id=pad_id,
+        most_tokens=max_length_tokens,
         second=np.concatenate(second) if second else None,
         has_segments=has_segments,
     )
@@ -149,14 +146,12 @@ def read_task_rows(table: pa.Table, name: str) -> tuple[list[str], list[str] | N
     return table["text"].to_pylist(), None if nulls else table["text_pair"].to_pylist()
 
 
-def pad_rows(rows: TokenRows, which: np.ndarray, most: int | None = None) -> Part:
-    """Pad rows to the next multiple of ``WIDTHS`` tokens.
+def pad_rows(rows: TokenRows, which: np.ndarray) -> Part:
+    """Pad rows to the next multiple of ``WIDTHS`` tokens, or to the most that a row may have.
 
     Args:
         rows: All rows.
         which: ``[b]`` row numbers; may be empty.
-        most: Tokens beyond which rows are not padded; by default those of the longest of
-            all rows, which the model can read.
 
     Returns:
         ``input_ids``, ``attention_mask`` and, where the model reads them,
@@ -164,7 +159,7 @@ def pad_rows(rows: TokenRows, which: np.ndarray, most: int | None = None) -> Par
     """
     lengths = rows.lengths[which]
     longest = max(int(lengths.max(initial=1)), 1)
-    width = min(longest + -longest % WIDTHS, rows.longest if most is None else most)
+    width = min(longest + -longest % WIDTHS, rows.most_tokens)
     inside = np.arange(width) < lengths[:, None]
     positions = rows.positions(which)
     ids = np.full(inside.shape, rows.pad_id, dtype=np.int64)

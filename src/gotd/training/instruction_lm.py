@@ -48,7 +48,8 @@ class InstructionLM(CausalLM):
         flat = np.concatenate([np.array(row, dtype=np.int32) for row, _ in pairs])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         pad_id: Any = tokenizer.pad_token_id
-        rows = TokenRows(flat, np.zeros(len(flat), dtype=bool), offsets, pad_id)
+        most = settings.prompt_format.max_length_tokens
+        rows = TokenRows(flat, np.zeros(len(flat), dtype=bool), offsets, pad_id, most)
         begins = np.array([begin for _, begin in pairs], dtype=np.int64)
         self.learnt = learnt = lengths - begins
         digest = blake2b(learnt.tobytes(), digest_size=16).hexdigest()

@@ -127,9 +127,8 @@ class MaskedLM(StepModule):
         ends = np.concatenate([[0], np.cumsum(self.rows.lengths[which])])
         masked = replace(self.rows, tokens=inputs, offsets=ends)
         wanted = replace(masked, tokens=labels, pad_id=IGNORED)
-        most = self.rows.longest
         parts = [
-            {**pad_rows(masked, part, most), "labels": pad_rows(wanted, part, most)["input_ids"]}
+            {**pad_rows(masked, part), "labels": pad_rows(wanted, part)["input_ids"]}
             for part in own_parts(len(which), self.settings.per_device_batch_size)
         ]
         return Batch(parts, terms=max(1, int((labels != IGNORED).sum())))
