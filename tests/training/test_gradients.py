@@ -117,3 +117,13 @@ def test_threads_do_not_mix_their_gradients(base, texts):
     with ThreadPoolExecutor(4) as pool:
         for found, alone in zip(pool.map(embedder.embed, parts), expected, strict=True):
             np.testing.assert_allclose(found, alone, atol=1e-6)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_features_of_a_gpu_are_those_of_the_processor(base, texts, tmp_path):
+    embedder = GradientEmbedder(base, 64, 40, 0, device="cuda")
+    assert {weight.device.type for weight in embedder.weights.values()} == {"cuda"}
+    expected = GradientEmbedder(base, 64, 40, 0, device="cpu").embed(texts[:20])
+    np.testing.assert_allclose(embedder.embed(texts[:20]), expected, atol=1e-4)
+    warm_up(base, texts[:20], embedder, tmp_path / "warm")
+    assert GradientEmbedder(tmp_path / "warm", 64, 40, 0, device="cuda").embed(texts[:2]).any()

@@ -16,7 +16,8 @@ from gotd.data.columns import Columns, both_columns
 from gotd.data.hub.stream import HUB_RECORD
 from gotd.data.inputs import File, check_role, named_parts
 from gotd.data.remote import is_remote
-from gotd.embedding.encoders import KNOWN, check_device, named_encoder
+from gotd.embedding.embedders import check_device
+from gotd.embedding.encoders import KNOWN, named_encoder
 from gotd.engine.build import build_engine, share_cores
 from gotd.engine.local import Engine
 from gotd.engine.progress import watch_terminal

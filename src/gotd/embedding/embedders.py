@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 
 from gotd.embedding.tokens import TokenIds, Tokeniser
-from gotd.storage.checks import check_choices
+from gotd.storage.checks import check_choices, check_device_name
 
 Pooling = Literal["mean_masked", "mean_weighted", "mean_all_positions", "cls", "token_mean"]
 Precision = Literal["float32", "bf16"]
@@ -78,10 +78,9 @@ class TransformerEmbedder:
         from transformers import AutoModel
 
         from gotd.training.layers import pack_layers
-        from gotd.training.loading import load_any_tokenizer, load_network
+        from gotd.training.loading import device_of, load_any_tokenizer, load_network
 
-        if self.device == "auto":
-            self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = device_of(self.device)
         if self.device == "cpu":
             self.batch_tokens = min(self.batch_tokens, CPU_BATCH_TOKENS)
         tokenizer = load_any_tokenizer(self.model)
@@ -185,3 +184,23 @@ def _positions(network: Any) -> float:
         return float("inf")
     first = 0 if table.padding_idx is None else table.padding_idx + 1
     return table.num_embeddings - first
+
+
+def check_device(device: str) -> None:
+    """Validate the name of a device, and that a GPU that is named is here.
+
+    Raises:
+        ValueError: If it is neither ``auto`` nor ``cpu`` nor ``cuda``, with a number or
+            without, or there is no such GPU.
+    """
+    check_device_name(device)
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(device.partition(":")[2] or 0) >= gpus:
+        raise ValueError(
+            f"there is no device {device}: torch {torch.__version__} sees {gpus} GPUs here; "
+            "leave the device at auto, or install a torch with CUDA and its driver"
+        )

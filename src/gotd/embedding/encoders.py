@@ -22,12 +22,13 @@ from gotd.embedding.embedders import (
     Pooling,
     Precision,
     TransformerEmbedder,
+    check_device,
     check_sizes,
 )
 from gotd.embedding.gradient import GradientEncoder
 from gotd.embedding.tfidf import TfidfSvdEncoder
 from gotd.storage import keys
-from gotd.storage.checks import check_choices, check_device_name
+from gotd.storage.checks import check_choices
 from gotd.storage.hub_models import hub_commit, is_downloaded
 from gotd.storage.hub_requests import asked, cause_of
 from gotd.storage.model_files import locate, model_identity, not_fetched
@@ -268,7 +269,7 @@ def named_encoder(name: str, device: str = "auto") -> Encoder:
     if name == "tfidf_svd":
         return TfidfSvdEncoder()
     if name == "gradient":
-        return GradientEncoder()
+        return GradientEncoder(device=device)
     if name == "hidden_weighted":
         return TransformerEncoder(
             name, pooling="mean_weighted", max_length_tokens=128, normalise=True, device=device
@@ -283,23 +284,3 @@ def named_encoder(name: str, device: str = "auto") -> Encoder:
         precision="bf16" if name == "minilm" else "float32",
         device=device,
     )
-
-
-def check_device(device: str) -> None:
-    """Validate the name of a device, and that a GPU that is named is here.
-
-    Raises:
-        ValueError: If it is neither ``auto`` nor ``cpu`` nor ``cuda``, with a number or
-            without, or there is no such GPU.
-    """
-    check_device_name(device)
-    if not device.startswith("cuda"):
-        return
-    import torch
-
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if int(device.partition(":")[2] or 0) >= gpus:
-        raise ValueError(
-            f"there is no device {device}: torch {torch.__version__} sees {gpus} GPUs here; "
-            "leave the device at auto, or install a torch with CUDA and its driver"
-        )

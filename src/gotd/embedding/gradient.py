@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from gotd.embedding.embedders import Embedder, check_sizes
+from gotd.embedding.embedders import Embedder, check_device, check_sizes
 from gotd.storage import keys
 from gotd.storage.checks import check_at_least
 from gotd.storage.shapes import BERT_BASE, MASKED_SHARE, Shape
 from gotd.storage.work import Work, reading_work
+
+if TYPE_CHECKING:
+    from gotd.training.gradients import GradientEmbedder
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class GradientEncoder:
         warm_up_rows: Texts of the pool to train on first; 0: gradients of the base itself.
         max_length_tokens: Longer texts are cut here.
         seed: Seed of the first LoRA matrices, of masks and of the projection.
+        device: ``auto``, ``cpu`` or ``cuda``; not part of any key.
         name: Short name for tables and folders; not part of any key.
 
     Source: Xia et al. (2024), LESS: selecting influential data for targeted instruction
@@ -42,11 +46,13 @@ class GradientEncoder:
     warm_up_rows: int = 1000
     max_length_tokens: int = 128
     seed: int = 0
+    device: str = "auto"
     name: str = "gradient"
 
     def __post_init__(self) -> None:
         check_sizes(dimension=self.dimension, max_length_tokens=self.max_length_tokens)
         check_at_least(self, 0, "warm_up_rows", prefix="embedder ")
+        check_device(self.device)
 
     @property
     def model_from_step(self) -> Literal["base", "warmed"]:
@@ -70,10 +76,8 @@ class GradientEncoder:
 
     def load(self, folder: Path | None = None) -> Embedder:
         """Load the model of the step that `model_from_step` names."""
-        from gotd.training.gradients import GradientEmbedder
-
         assert folder is not None, "the encoder reads the model of a step"
-        return GradientEmbedder(folder, self.dimension, self.max_length_tokens, self.seed)
+        return self._read(folder)
 
     def warm_up(self, base: Path, texts: Sequence[str], folder: Path) -> None:
         """Train on texts and write what `load` reads.
@@ -83,7 +87,13 @@ class GradientEncoder:
             texts: Texts of the pool, in order.
             folder: Receives the model and the moments.
         """
-        from gotd.training.gradients import GradientEmbedder, warm_up
+        from gotd.training.gradients import warm_up
 
-        embedder = GradientEmbedder(base, self.dimension, self.max_length_tokens, self.seed)
-        warm_up(base, texts, embedder, folder)
+        warm_up(base, texts, self._read(base), folder)
+
+    def _read(self, folder: Path) -> GradientEmbedder:
+        from gotd.training.gradients import GradientEmbedder
+
+        return GradientEmbedder(
+            folder, self.dimension, self.max_length_tokens, self.seed, self.device
+        )

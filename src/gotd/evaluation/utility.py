@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from gotd.storage.checks import check_at_least, check_choice
 from gotd.storage.files import write_text
+from gotd.training.loading import device_of
 
 _ACC, _NORM = {"metric": "acc"}, {"metric": "acc_norm"}
 
@@ -246,13 +247,10 @@ def _ask(
         raise ImportError(
             "the utility tasks need lm-evaluation-harness: pip install 'lm-eval>=0.4.11,<0.5'"
         ) from error
-    import torch
-
     # Decorators hide their parameters from type checkers.
     load, evaluate = cast("Any", HFLM), cast("Any", simple_evaluate)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     language_model = load(
-        pretrained=str(model), device=device, batch_size=batch_size, dtype="float32"
+        pretrained=str(model), device=device_of("auto"), batch_size=batch_size, dtype="float32"
     )
     manager = TaskManager(include_path=include_path, include_defaults=include_path is None)
     return evaluate(

@@ -21,8 +21,8 @@ import pyarrow as pa
 from gotd.data.left_out.record import REMOVED, reasons, removed
 from gotd.data.pool import as_one, open_pool, pool_facts, unreadable_rows
 from gotd.embedding.coverage import coverage_warning, spaced_texts
-from gotd.embedding.embedders import Embedder
-from gotd.embedding.encoders import FittedEncoder, TransformerEncoder, check_device
+from gotd.embedding.embedders import Embedder, check_device
+from gotd.embedding.encoders import FittedEncoder, TransformerEncoder
 from gotd.engine.local import Engine, LocalEngine
 from gotd.pipeline.ranked_pool import SIDES, RankedPool, SelectedRows
 from gotd.pipeline.replay import ReplayRows

@@ -30,6 +30,7 @@ from gotd.training.heads import (
     save_classifier,
 )
 from gotd.training.labels import LabelledTask
+from gotd.training.loading import device_of
 from gotd.training.lora import prepare_tuning
 from gotd.training.models import load_encoder, load_tokenizer, resolve_folder
 from gotd.training.optimisation import resolve_precision
@@ -227,7 +228,7 @@ def predict(model: Path, rows: pa.Table, batch_size: int = 64) -> np.ndarray:
     if usage["head"] == "siamese" and pairs is None:
         raise ValueError(f"{model} classifies pairs, but the rows have no text_pair")
     tokens = tokenise(load_tokenizer(model), texts, pairs, usage["max_length_tokens"])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of("auto")
     precision = resolve_precision(usage["precision"], device, network)
     outputs = apply_to_rows(network.to(device), tokens, precision, batch_size)
     return decide(outputs, usage["regression"])

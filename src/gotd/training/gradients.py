@@ -22,6 +22,7 @@ from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import MASKED_SHARE
 from gotd.training.causal_models import is_causal, load_causal_lm, load_causal_tokenizer
 from gotd.training.data import IGNORED
+from gotd.training.loading import device_of
 from gotd.training.lora import add_adapters
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import copy_model, load_masked_lm, load_tokenizer, masked_lm_head
@@ -41,6 +42,7 @@ class GradientEmbedder:
         dimension: Width of the features.
         max_length_tokens: Longer texts are cut.
         seed: Seed of the first LoRA matrices, of masks and of the projection.
+        device: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
         ValueError: If the model has no language-modelling head.
@@ -48,8 +50,16 @@ class GradientEmbedder:
 
     version: ClassVar[int] = 1
 
-    def __init__(self, folder: Path, dimension: int, max_length_tokens: int, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dimension: int,
+        max_length_tokens: int,
+        seed: int,
+        device: str = "auto",
+    ) -> None:
         self.dimension, self.max_length_tokens, self.seed = dimension, max_length_tokens, seed
+        self.device = device_of(device)
         self._turn = Lock()
         self.causal = is_causal(folder)
         self.tokenizer: Any = (load_causal_tokenizer if self.causal else load_tokenizer)(folder)
@@ -63,7 +73,7 @@ class GradientEmbedder:
                     raise ValueError(f"{folder} has no language-modelling head, so it has no loss")
             settings = MaskedLMSettings(learning_rate=RATE, epochs=1, tuning="lora")
             add_adapters(self.network, settings)
-        self.network.eval()
+        self.network.eval().to(self.device)
         self.weights = {
             name: weight for name, weight in self.network.named_parameters() if weight.requires_grad
         }
@@ -72,14 +82,16 @@ class GradientEmbedder:
             found = load_file(folder / WARM_UP)
             for name, weight in self.weights.items():
                 weight.data.copy_(found[name])
-                self.scale[name] = (found[f"moment {name}"].sqrt() + EPSILON).rsqrt()
+                moment = found[f"moment {name}"].to(self.device)
+                self.scale[name] = (moment.sqrt() + EPSILON).rsqrt()
         self._buckets = {name: self._draw(name, w.numel()) for name, w in self.weights.items()}
 
     def _draw(self, name: str, size: int) -> tuple[Tensor, Tensor]:
         """Return the column and the sign of every number of a gradient."""
         random = np.random.default_rng(derive_seed(self.seed, f"project {name}"))
         columns = torch.from_numpy(random.integers(self.dimension, size=size))
-        return columns, torch.from_numpy(random.choice([-1.0, 1.0], size=size).astype(np.float32))
+        signs = torch.from_numpy(random.choice([-1.0, 1.0], size=size).astype(np.float32))
+        return columns.to(self.device), signs.to(self.device)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Return float32 ``[len(texts), dimension]``; a text without a token is the zero row."""
@@ -89,18 +101,18 @@ class GradientEmbedder:
     def _embed(self, texts: Sequence[str]) -> np.ndarray:
         rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for which, gradients in self._gradients(texts):
-            features = torch.zeros(len(which), self.dimension)
+            features = torch.zeros(len(which), self.dimension, device=self.device)
             for name, gradient in gradients.items():
                 columns, signs = self._buckets[name]
                 values = (gradient * self.scale[name]).flatten(1) * signs
                 features.index_add_(1, columns, values)
-            rows[which] = features.numpy()
+            rows[which] = features.cpu().numpy()
         return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
 
     def gradients(self, text: str) -> dict[str, np.ndarray]:
         """Return the gradient of a text's loss in every LoRA matrix, by its name."""
         ((_, found),) = self._gradients([text])
-        return {name: gradient[0].numpy() for name, gradient in found.items()}
+        return {name: gradient[0].cpu().numpy() for name, gradient in found.items()}
 
     def mean_loss(self, tokens: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
         """Return the ``[n]`` mean losses of rows over the tokens whose label is not ignored."""
@@ -135,7 +147,7 @@ class GradientEmbedder:
         return [mask_id if place in masked else t for place, t in enumerate(row)], labels
 
     def batches(self, texts: Sequence[str]) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
-        """Yield rows of similar length: their numbers, tokens, mask and labels."""
+        """Yield rows of similar length: their numbers; tokens, mask and labels on the device."""
         read = [self.inputs(text) for text in texts]
         order = [
             i for i, (_, labels) in enumerate(read) if any(label != IGNORED for label in labels)
@@ -151,7 +163,7 @@ class GradientEmbedder:
                 tokens[row, :length] = torch.tensor(read[i][0])
                 labels[row, :length] = torch.tensor(read[i][1])
                 mask[row, :length] = 1
-            yield which, tokens, mask, labels
+            yield which, tokens.to(self.device), mask.to(self.device), labels.to(self.device)
 
     def _gradients(self, texts: Sequence[str]) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
         """Yield rows and their gradients ``[n, out, in]`` by matrix, one backward pass each batch.
@@ -206,4 +218,4 @@ def warm_up(base: Path, texts: Sequence[str], embedder: GradientEmbedder, out: P
         written |= {name: weight.detach(), f"moment {name}": state["exp_avg_sq"] / correction}
     out.mkdir(parents=True, exist_ok=True)
     copy_model(base, None, out)
-    save_file({name: tensor.contiguous() for name, tensor in written.items()}, out / WARM_UP)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in written.items()}, out / WARM_UP)

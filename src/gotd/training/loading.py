@@ -19,6 +19,15 @@ ADAPTER = "adapter_config.json"
 """File by which `transformers` loads another model than that of the folder."""
 
 
+def device_of(name: str) -> str:
+    """Return a device by its name; ``auto``: the GPU, or the processor where there is none."""
+    import torch
+
+    if name != "auto":
+        return name
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def load_config(model: Path | str, revision: str | None = None) -> Any:
     """Load the configuration of a model.
 
@@ -98,7 +107,7 @@ def load_network(
     from gotd.training.layers import use_fast_layers
 
     # On CPU, SDPA is slow with dropout.
-    attention = "sdpa" if torch.cuda.is_available() else "eager"
+    attention = "eager" if device_of("auto") == "cpu" else "sdpa"
     options = {"dtype": torch.float32, "attn_implementation": attention, **options}
     with _errors_of(model):
         network, info = network_class.from_pretrained(

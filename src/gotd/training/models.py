@@ -31,7 +31,7 @@ from gotd.storage.hub_models import model_folder
 from gotd.storage.model_files import not_fetched
 from gotd.storage.seeds import derive_seed
 from gotd.storage.shapes import WORLD_VOCABULARY, Shape, named_shape
-from gotd.training.loading import check_folder, load_any_tokenizer, load_network
+from gotd.training.loading import check_folder, device_of, load_any_tokenizer, load_network
 from gotd.training.tokenizers import masked_tokenizer, word_level, wordpiece
 
 # Version 5 prints a table and a progress bar at every load; missing keys are checked below.
@@ -236,8 +236,7 @@ def load_encoder(folder: Path) -> tuple[PreTrainedModel, bool]:
 
 def for_inference(network: Any) -> Any:
     """Move a network to the fastest device, in evaluation mode and without gradients."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return network.eval().requires_grad_(False).to(device)
+    return network.eval().requires_grad_(False).to(device_of("auto"))
 
 
 def check_length(network: PreTrainedModel, max_length_tokens: int) -> None:

@@ -29,6 +29,7 @@ from gotd.storage.files import rename_durably
 from gotd.storage.seeds import derive_seed
 from gotd.training.data import Batch, BatchStream, Part, TokenRows, own_parts, pad_rows
 from gotd.training.devices import lightning_trainer, process_rank
+from gotd.training.loading import device_of
 from gotd.training.lora import merge_adapters
 from gotd.training.models import save_model
 from gotd.training.optimisation import (
@@ -321,7 +322,7 @@ def _run_steps(module: StepModule, work: Path) -> dict[str, Any]:
     module.total_steps, module.work = len(stream), work
     checkpoint = work / CHECKPOINT_FILE
     start = str(checkpoint) if checkpoint.is_file() else None
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of("auto")
     module.precision = resolve_precision(settings.precision, device, module.network)
     started = time.perf_counter()
     if len(stream):
