@@ -356,13 +356,13 @@ ASSUMPTIONS = [
     "larger sizes.",
     "- Rows, texts, targets, encoder and passes stay as they are here. Longer texts cost more to "
     "read, hash and embed, in proportion; more targets or wider embeddings cost more in a pass.",
-    "- Files are many, as here 100,000 rows each. A file is read by one task.",
+    "- Files are many, as here 100,000 rows each, so one task reads a file.",
     "- The network and the shared disk are not in the model; here all files were in memory. Nor "
     "is what Ray itself takes to start and to send tasks, which is wall time only.",
     "- Sorting digests is `n log n`: from 5 million rows to a billion the line is 1.35 times too "
     "low for that part.",
     "- Workers and the driver map each shard's files. At a billion rows they are about 31,000 "
-    "shards: `vm.max_map_count` and the limit of open files must allow 100,000.",
+    "shards, for which docs/cluster.md names the limits to set.",
 ]
 
 

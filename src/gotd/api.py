@@ -55,7 +55,8 @@ class GOTD:
         engine: Maps over shards: this machine, or a `gotd.engine.ray.RayEngine`.
         store: Folder that keeps what was read, embedded and scored; a temporary one
             that goes with this object when ``None``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu`` or ``cuda``: of the encoder and the method. A language model
+            that a method reads is on the GPU where there is one.
         model: Name or folder of the language model that will be trained, for a method that
             reads it.
 
@@ -91,7 +92,7 @@ class GOTD:
             if "epsilon" in given:
                 raise ValueError("epsilon is given twice: drop it, or the one in settings")
             given["epsilon"] = float(epsilon)
-        self._method, self._name = build_selector(method, given), method
+        self._method, self._name = build_selector(method, given, device), method
         self._encoder, self._model = named_encoder(encoder, device), model
         self._seed = _integer("seed", seed)
         self._chunks: dict[str, Any] = {

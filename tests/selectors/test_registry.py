@@ -54,6 +54,12 @@ def test_variants_extend_their_parents():
     assert build_selector("tsds_kde", {"sigma": "2"}).sigma == 2.0
 
 
+def test_the_device_is_that_of_methods_that_have_one_unless_a_setting_says_otherwise():
+    assert build_selector("got_d", {}, "cpu").device == "cpu"
+    assert build_selector("got_d", {"device": "cuda:1"}, "cpu").device == "cuda:1"
+    assert not hasattr(build_selector("dsir", {}, "cpu"), "device")
+
+
 @pytest.mark.parametrize(
     ("name", "hint"), [("got_c", "did you mean 'got_d'"), ("oracle", "unknown method 'oracle'")]
 )

@@ -313,7 +313,7 @@ def _request(options: argparse.Namespace) -> Request:
     return Request(
         target=target,
         candidates=candidates,
-        method=build_selector(options.method, settings),
+        method=build_selector(options.method, settings, device),
         method_name=options.method,
         encoder=named_encoder(options.encoder, device),
         target_columns=target_columns,

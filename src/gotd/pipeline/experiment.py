@@ -42,6 +42,7 @@ from gotd.pipeline.token_budget import TokenBudget
 from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.storage.artifacts import Step, Store, write_json
 from gotd.storage.checks import check_at_least, check_choice
+from gotd.storage.environment import use_threads
 from gotd.storage.errors import StoreError, explained
 from gotd.storage.files import check_name
 from gotd.storage.hub_models import use_hub_folder
@@ -289,7 +290,7 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
     began = time.perf_counter()
     try:
         if not cell.is_complete:
-            _use_threads(config.threads)
+            use_threads(config.threads)
             run = cell.record.key, config.experiment_name, cell.axes, recorded_config(config)
             with explained(cell.store.root), tracking(cell.tracker, *run) as tracked:
                 elapsed_s = None  # of a run that was killed after its record
@@ -314,14 +315,6 @@ def run_cell(config: DictConfig, variant: str = "") -> dict[str, Any]:
         with explained(cell.store.root):
             write_json(cell.failure_path, record)
         return record
-
-
-def _use_threads(threads: int | None) -> None:
-    """Let torch use so many threads; ``None``: as many as before."""
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
 
 
 def _bases(cell: Cell) -> list[Step]:

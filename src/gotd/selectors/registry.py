@@ -132,12 +132,13 @@ def reads_space(one: Entry) -> bool:
     return "embeddings" in selector.requires and selector.space is None
 
 
-def build_selector(name: str, settings: Mapping[str, Any]) -> Any:
+def build_selector(name: str, settings: Mapping[str, Any], device: str = "auto") -> Any:
     """Build a selector that ``gotd select`` offers.
 
     Args:
         name: Its name.
         settings: Its fields; strings, as from a command line, become what the field holds.
+        device: Where it computes, if it can choose and ``settings`` do not say.
 
     Raises:
         ValueError: If there is no such selector or field, a value is refused, or a needed
@@ -155,6 +156,8 @@ def build_selector(name: str, settings: Mapping[str, Any]) -> Any:
                 + (did_you_mean(key, fields) if fields else "it has none")
             )
     given = {**offered[name].preset, **settings}
+    if "device" in fields:
+        given.setdefault("device", device)
     values = {key: _as(fields[key], value) for key, value in given.items()}
     for key, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):

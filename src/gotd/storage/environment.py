@@ -150,6 +150,14 @@ def _malloc_trim() -> Callable[[int], int] | None:
     return trim
 
 
+def use_threads(threads: int | None) -> None:
+    """Let torch use so many threads; ``None``: as many as before."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+
+
 def reset_peak_memory() -> None:
     """Reset the peak of resident memory, where the system allows it."""
     with suppress(OSError):
