@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from gotd.reporting.cells import blocks
-from gotd.reporting.leaderboard import leaderboard
+from gotd.reporting.leaderboard import SWEEPS, leaderboard
 from gotd.reporting.report import write_report
+from gotd.runs.expand import compose_shared, composing
 
 ARMS = {"none": 0.0, "random": 0.01, "nearest": 0.05, "dsir": 0.06, "got_d": 0.12, "oracle": 0.14}
 
@@ -101,3 +102,10 @@ def test_the_file_and_the_page_have_it(ranked, tmp_path):
     assert "| got_d | 1 | 1 | +12.00 |" in page
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert html.index("Leaderboard") < html.index("Registered comparisons")
+
+
+@pytest.mark.parametrize(("names", "sweep"), SWEEPS.items(), ids=str)
+def test_the_command_runs_the_experiment_that_its_records_name(names, sweep):
+    with composing():
+        config = compose_shared(sweep.split())
+    assert (config.experiment_name, config.scale_name) == names

@@ -21,6 +21,14 @@ LEAST_ARMS = 5
 LEAST_SEEDS = 6
 """With fewer seeds, resampled ranks are too certain, and are left out."""
 RESAMPLES, SEED = 10_000, 0
+SWEEPS = {
+    ("glue_varied", "micro"): "experiment=glue scale=varied",
+    ("domain_few_labels", "paper"): "experiment=domain scale=paper_few_labels",
+    ("domain_labels", "paper"): "experiment=domain scale=paper_labels",
+    ("domain_labels", "folder"): "experiment=domain scale=folder_labels",
+    ("zeroshot_boolq", "paper"): "experiment=zeroshot scale=paper_boolq",
+}
+"""How a command names the experiments whose records have another name, by name and scale."""
 SELECTING = {"pool_scores", "pool_ranking", "ranking", "selection"}
 """Steps of a selector, without embeddings, which selectors share."""
 
@@ -129,7 +137,8 @@ def _seconds(block: Block, arm: str) -> str:
 def _command(block: Block, arm: str) -> str:
     """Return the command that runs the cells of a row."""
     name, variant = block.names[arm]
-    words = [f"gotd run experiment={block.experiment} scale={block.scale} selector={name}"]
+    own = f"experiment={block.experiment} scale={block.scale}"
+    words = ["gotd run", SWEEPS.get((block.experiment, block.scale), own), f"selector={name}"]
     words += [f"{n}={v}" for n in ("model", "budget", "budget_unit") if (v := block.axes.get(n))]
     if block.axes.get("protocol", "clean") != "clean":
         words.append(f"protocol={block.axes['protocol']}")
