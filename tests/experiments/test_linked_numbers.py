@@ -15,7 +15,7 @@ import pytest
 TOP = Path(__file__).parents[2]
 PAGES = (TOP / "README.md", TOP / "results" / "README.md")
 LINK = re.compile(r'\[([^\]]+)\]\(([^)\s]+\.md)(?:#([^)\s]*))? "([^"]+)"\)')
-NUMBER = re.compile(r"[+-]?\d*\.?\d+")
+NUMBER = re.compile(r"[+-]?\d*\.?\d+(?:e[+-]\d+)?")
 DECIMAL = re.compile(r"(?<![\w./-])[+-]?\d*\.\d+(?![\w.]|-\d)")
 CLAIMING = ("What was measured", "Claims", "Experiments")
 """Sections in which every number with a decimal point is such a link."""
