@@ -21,6 +21,8 @@ import pytest
 from tests.support.rendered import interpreted
 
 import gotd
+from gotd import api
+from gotd.cli import select as command
 from gotd.cli.main import main
 from gotd.data.pool import as_one, open_pool
 from gotd.engine.local import LocalEngine
@@ -117,6 +119,20 @@ def test_the_engine_that_is_asked_for_embeds_the_candidates_alone(given, tmp_pat
     arguments = ("--budget", "5", "--method", "nearest", "--workers", "2")
     select(given, tmp_path / "chosen", *arguments)
     assert {engine.workers for engine in used} == {1, 2}
+
+
+def test_the_device_is_that_of_the_method_too(given, tmp_path, monkeypatch):
+    built = []
+
+    def watched(*arguments):
+        built.append(build_selector(*arguments))
+        return built[-1]
+
+    monkeypatch.setattr(command, "build_selector", watched)
+    monkeypatch.setattr(api, "build_selector", watched)
+    select(given, tmp_path / "chosen", "--budget", "5", "--device", "cpu")
+    gotd.GOTD(device="cpu")
+    assert [method.device for method in built] == ["cpu", "cpu"]
 
 
 def test_scores_made_elsewhere_can_rank(given, tmp_path):

@@ -411,6 +411,14 @@ def test_a_budget_larger_than_the_pool_fails_that_cell_only(tmp_path):
     assert not list(tmp_path.glob("pool_scores/*[!t]/manifest.json"))
 
 
+def test_a_cell_uses_the_threads_of_its_configuration(tmp_path, monkeypatch):
+    used = []
+    monkeypatch.setattr("torch.set_num_threads", used.append)
+    (config,) = cells(tmp_path, "selector=random", "budget=900", "threads=3")
+    run_cell(config)
+    assert used[:1] == [3]
+
+
 def broken(*_, **__):
     raise RuntimeError("no luck")
 

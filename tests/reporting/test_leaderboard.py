@@ -109,3 +109,13 @@ def test_the_command_runs_the_experiment_that_its_records_name(names, sweep):
     with composing():
         config = compose_shared(sweep.split())
     assert (config.experiment_name, config.scale_name) == names
+
+
+def test_a_comparison_of_own_files_is_named_by_its_own_command(record):
+    records = [
+        {**record("own", arm, seed, score=0.5 + gain), "experiment": "compare", "scale": "own"}
+        for arm, gain in ARMS.items()
+        for seed in range(6)
+    ]
+    commands = {row["selector"]: row["command"] for row in rows_of(records)}
+    assert commands["got_d"] == "gotd compare … --methods got_d"

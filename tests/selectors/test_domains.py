@@ -91,6 +91,12 @@ def test_screening_asks_for_embeddings():
         screen(TARGET, [replace(POOL, embeddings=None)])
 
 
+def test_screening_is_on_the_processor_where_there_is_a_gpu_too(monkeypatch):
+    expected = screen(TARGET, [POOL])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert screen(TARGET, [POOL]) == expected
+
+
 def test_a_pool_is_narrowed_to_its_domains_without_a_copy():
     order = np.concatenate([np.arange(100, 450), np.arange(100)])  # far, near, middle, far
     shards = [POOL.take(np.arange(450)), rows_of(order)]

@@ -65,3 +65,9 @@ def test_a_command_line_names_the_members():
 def test_settings_are_checked(wrong, message):
     with pytest.raises(ValueError, match=message):
         Ensemble(**wrong)
+
+
+def test_its_device_is_that_of_its_members():
+    dsir, got_d = Ensemble(device="cpu").members
+    assert got_d.device == "cpu"
+    assert not hasattr(dsir, "device")

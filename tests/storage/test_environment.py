@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import weakref
 from pathlib import Path
 
@@ -120,6 +121,16 @@ def test_collecting_takes_a_small_share_of_the_time(monkeypatch):
         now[0] += 0.5
     assert 10 < len(collected) < 14
     assert all(later - first > 4.1 for first, later in itertools.pairwise(collected))
+
+
+def test_a_process_that_has_just_begun_collects_nothing():
+    """A small selection would spend a twentieth of its time on it."""
+    code = (
+        "import gc; from gotd.storage import environment; calls = []; "
+        "gc.collect = lambda: calls.append(1); environment.return_memory(); print(len(calls))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
 
 
 def test_a_c_library_without_the_function_is_no_error(monkeypatch):

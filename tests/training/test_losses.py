@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from gotd.training.data import IGNORED
-from gotd.training.losses import ROWS, pad_predicted, sum_token_losses
+from gotd.training.losses import ROW_MULTIPLE, pad_predicted, sum_token_losses
 
 
-@pytest.mark.parametrize("predicted", [0, 1, ROWS - 1, ROWS, ROWS + 5])
+@pytest.mark.parametrize("predicted", [0, 1, ROW_MULTIPLE - 1, ROW_MULTIPLE, ROW_MULTIPLE + 5])
 def test_loss_and_gradients_are_those_of_all_positions(predicted: int) -> None:
     torch.manual_seed(predicted)
     head = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 11))
@@ -34,4 +34,4 @@ def test_heads_see_few_numbers_of_rows() -> None:
         assert tokens.tolist() == [1] * count + [IGNORED] * (len(tokens) - count)
         assert states.sum(dim=1).tolist() == [2] * count + [0] * (len(states) - count)
         seen.add((len(states), len(tokens)))
-    assert seen == {(n, n) for n in range(ROWS, 129, ROWS)}
+    assert seen == {(n, n) for n in range(ROW_MULTIPLE, 129, ROW_MULTIPLE)}

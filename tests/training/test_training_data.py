@@ -4,7 +4,7 @@ import torch
 
 from gotd.storage.seeds import derive_seed
 from gotd.training.data import (
-    WIDTHS,
+    WIDTH_MULTIPLE,
     Batch,
     BatchStream,
     order_epoch,
@@ -90,7 +90,7 @@ def test_stream_goes_on_where_it_stood(rows):
 
 def test_empty_part_is_well_formed(rows):
     part = pad_rows(rows, np.zeros(0, dtype=np.int64))
-    assert {value.shape for value in part.values()} == {(0, WIDTHS)}
+    assert {value.shape for value in part.values()} == {(0, WIDTH_MULTIPLE)}
 
 
 def test_rows_are_padded_to_few_widths_but_never_beyond_what_the_model_reads(tiny_base):

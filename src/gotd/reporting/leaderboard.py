@@ -137,6 +137,8 @@ def _seconds(block: Block, arm: str) -> str:
 def _command(block: Block, arm: str) -> str:
     """Return the command that runs the cells of a row."""
     name, variant = block.names[arm]
+    if block.experiment == "compare":  # whose files the records do not name
+        return f"gotd compare … --methods {name}"
     own = f"experiment={block.experiment} scale={block.scale}"
     words = ["gotd run", SWEEPS.get((block.experiment, block.scale), own), f"selector={name}"]
     words += [f"{n}={v}" for n in ("model", "budget", "budget_unit") if (v := block.axes.get(n))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -101,16 +102,16 @@ def screen(
         raise ValueError("domain screening needs embeddings of target and candidates")
     samples = _sample_domains(candidates, sample, seed, engine or LocalEngine())
     goal = np.asarray(target.embeddings, dtype=np.float32)
-    streams = [Stream(Problem(goal, [rows]), Compute("float64")) for rows, _, _ in samples.values()]
+    here = partial(Compute, device="cpu")  # samples are small, so a GPU gains nothing
+    streams = [Stream(Problem(goal, [rows]), here("float64")) for rows, _, _ in samples.values()]
     mean_cost = float(np.mean([stream.mean_cost() for stream in streams]))
     all_texts_are_the_same = mean_cost <= SAME_POINT * float(np.square(goal).sum(axis=1).mean())
     distances = []
     for domain, (rows, priority, n_rows) in samples.items():
         distance, error = 0.0, 0.0
         if not all_texts_are_the_same:
-            absolute = epsilon * mean_cost
-            problem = Problem(goal, [rows], epsilon=absolute, epsilon_is="absolute")
-            solved = solve_semidual(problem, [priority], tolerance=tolerance)
+            problem = Problem(goal, [rows], epsilon=epsilon * mean_cost, epsilon_is="absolute")
+            solved = solve_semidual(problem, [priority], tolerance=tolerance, compute=here())
             distance, error = solved.value, solved.marginal_error
         distances.append(DomainDistance(domain, distance, n_rows, len(rows), error))
     return sorted(distances, key=lambda row: (row.distance, row.domain))

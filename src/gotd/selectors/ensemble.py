@@ -20,7 +20,7 @@ from gotd.data.rows import Rows
 from gotd.engine.local import Engine
 from gotd.selectors.base import Out, Ranking, Scores, ScoringSelector, Selector
 from gotd.selectors.registry import build_selector
-from gotd.storage.checks import check_at_least
+from gotd.storage.checks import check_at_least, check_device_name
 from gotd.storage.work import Work
 
 
@@ -38,6 +38,7 @@ class Ensemble(ScoringSelector):
         aggregate: ``reciprocal_rank`` or ``mean_rank``.
         constant: Of the reciprocal rank; a larger one makes first places count less.
         depth: Rows of each ranking that count.
+        device: Where selectors compute that can choose: ``auto``, ``cpu``, ``cuda`` ...
 
     Source: Cormack, Clarke and Buettcher (2009), "Reciprocal rank fusion outperforms
     Condorcet and individual rank learning methods", with its constant; Borda for the mean.
@@ -50,9 +51,11 @@ class Ensemble(ScoringSelector):
     aggregate: Literal["reciprocal_rank", "mean_rank"] = "reciprocal_rank"
     constant: float = 60.0
     depth: int = 50_000
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         self.check_choices()
+        check_device_name(self.device)
         check_at_least(self, 1, "depth", prefix=f"{self.name}: ")
         if self.constant < 0:
             raise ValueError(f"{self.name}: constant must not be negative ({self.constant})")
@@ -70,7 +73,7 @@ class Ensemble(ScoringSelector):
     @cached_property
     def members(self) -> tuple[Selector, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the selectors."""
-        return tuple(build_selector(name, {}) for name in self.selectors)
+        return tuple(build_selector(name, {}, self.device) for name in self.selectors)
 
     def with_files(self, files: Mapping[str, Path]) -> Self:
         """Return the ensemble with the files that its members require."""

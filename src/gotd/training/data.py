@@ -24,8 +24,8 @@ from gotd.training.devices import process_rank
 TOKENISED_AT_ONCE = 4096
 """Texts per call of the tokenizer; bounds the memory of its Python lists."""
 
-WIDTHS = 8
-"""Tokens of padded rows come in multiples of it: oneDNN keeps memory for every new shape."""
+WIDTH_MULTIPLE = 8
+"""Rows are padded to it, in tokens: oneDNN keeps memory for every new shape."""
 
 IGNORED = -100
 """Label of a position that is not predicted."""
@@ -147,7 +147,7 @@ def read_task_rows(table: pa.Table, name: str) -> tuple[list[str], list[str] | N
 
 
 def pad_rows(rows: TokenRows, which: np.ndarray) -> Part:
-    """Pad rows to the next multiple of ``WIDTHS`` tokens, or to the most that a row may have.
+    """Pad rows to the next multiple of ``WIDTH_MULTIPLE`` tokens, at most ``most_tokens``.
 
     Args:
         rows: All rows.
@@ -159,7 +159,7 @@ def pad_rows(rows: TokenRows, which: np.ndarray) -> Part:
     """
     lengths = rows.lengths[which]
     longest = max(int(lengths.max(initial=1)), 1)
-    width = min(longest + -longest % WIDTHS, rows.most_tokens)
+    width = min(longest + -longest % WIDTH_MULTIPLE, rows.most_tokens)
     inside = np.arange(width) < lengths[:, None]
     positions = rows.positions(which)
     ids = np.full(inside.shape, rows.pad_id, dtype=np.int64)

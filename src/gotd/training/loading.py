@@ -21,10 +21,10 @@ ADAPTER = "adapter_config.json"
 
 def device_of(name: str) -> str:
     """Return a device by its name; ``auto``: the GPU, or the processor where there is none."""
-    import torch
-
     if name != "auto":
         return name
+    import torch
+
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from gotd.training.data import IGNORED
 
-ROWS = 32
-"""Rows of the head's product come in multiples of it: oneDNN keeps memory for every new shape."""
+ROW_MULTIPLE = 32
+"""Rows of the head's product are padded to it: oneDNN keeps memory for every new shape."""
 
 
 def sum_token_losses(head: Any, hidden: Tensor, labels: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def sum_token_losses(head: Any, hidden: Tensor, labels: Tensor) -> Tensor:
 
 
 def pad_predicted(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Add zero rows, with ignored labels, up to a multiple of ``ROWS``.
+    """Add zero rows, with ignored labels, up to a multiple of ``ROW_MULTIPLE``.
 
     Args:
         states: ``[n, d]`` hidden states.
@@ -38,7 +38,7 @@ def pad_predicted(states: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         ``[m, d]`` states and ``[m]`` tokens, the given rows first.
     """
-    extra = -len(states) % ROWS
+    extra = -len(states) % ROW_MULTIPLE
     return (
         nn.functional.pad(states, (0, 0, 0, extra)),
         nn.functional.pad(wanted, (0, extra), value=IGNORED),

@@ -103,7 +103,7 @@ class StepModule(pl.LightningModule):
         self.window_steps = 0
 
     def initialise(self) -> PeftModel | None:
-        """Make the network as it is before the first step; return its adapters' handle if any."""
+        """Load the network as it is before the first step; return its adapters' handle if any."""
         seed_generators(derive_seed(self.seeds.initialisation, "fresh weights"))
         return self.load()
 
