@@ -75,7 +75,9 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
+        wants_x, wants_weight, _ = ctx.needs_input_grad
+        # A frozen layer, as under LoRA, must not keep its input.
+        ctx.save_for_backward(x if wants_weight else None, weight if wants_x else None)
         return _by_onednn(x, weight, bias)
 
     @staticmethod

@@ -14,6 +14,7 @@ from gotd.training import layers
 from gotd.training.layers import (
     FastConv1D,
     FastLinear,
+    FastNewGELU,
     PackedLinear,
     pack_layers,
     use_fast_layers,
@@ -57,6 +58,7 @@ def test_network_computes_the_same(
     assert plain.state_dict().keys() == fast.state_dict().keys()
     kinds = {type(layer) for layer in fast.modules()}
     assert bool(kinds & {FastLinear, FastConv1D}) == by_onednn
+    assert (FastNewGELU in kinds) == (kind == "gpt2")
 
 
 def test_layers_survive_pickling(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,17 +34,20 @@ class Family:
         states: Vectors of the hidden size a token.
         inner: Vectors of the feed-forward size a token.
         adapted: Weight matrices that LoRA adapts, each as inputs and outputs in hidden sizes.
+        attends_in_float32: Whether scores, and what they are computed of, are float32 for
+            bf16 weights too.
     """
 
     states: float
     inner: float
     adapted: tuple[tuple[int, int], ...]
+    attends_in_float32: bool = False
 
 
 FAMILIES: Mapping[str, Family] = {
     "bert": Family(11, 2, ((1, 1), (1, 1))),
-    "gpt2": Family(11, 5, ((1, 3),)),
-    "gpt_neo": Family(11, 5, ((1, 1), (1, 1))),
+    "gpt2": Family(11, 2, ((1, 3),)),
+    "gpt_neo": Family(11, 2, ((1, 1), (1, 1)), attends_in_float32=True),
 }
 SPARED_BY_LORA = (3, 1)
 """Of ``states`` and ``inner``: inputs of frozen weights, which need no gradient."""
@@ -166,7 +169,20 @@ def activations(shape: Shape, how: Training) -> float:
         number = MIXED_BYTES
     numbers = states * shape.hidden + inner * shape.feed_forward
     numbers += scores * shape.heads * how.length_tokens
-    return number * how.rows * how.length_tokens * numbers
+    return how.rows * how.length_tokens * (number * numbers + _float32_bytes(shape, how))
+
+
+def _float32_bytes(shape: Shape, how: Training) -> float:
+    """Return what bf16 weights save in float32 all the same: more bytes a token."""
+    if how.weights != "bf16":
+        return 0.0
+    kind = FAMILIES[shape.family]
+    more = 0.0
+    if how.tuning == "lora":  # a float32 copy of its input for each matrix
+        more += (4 * len(kind.adapted) - BF16_BYTES) * shape.hidden
+    if kind.attends_in_float32:  # queries, keys and scores
+        more += (4 - BF16_BYTES) * (2 * shape.hidden + shape.heads * how.length_tokens)
+    return more
 
 
 def adapter_weights(shape: Shape, how: Training) -> int:
