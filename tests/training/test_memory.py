@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from gotd.storage.shapes import BERT_BASE, PUBLISHED, Shape, named_shape
+from gotd.training.dropout import use_fast_dropout
 from gotd.training.layers import use_fast_layers
 from gotd.training.memory import (
     Training,
@@ -83,6 +84,7 @@ def network(family, shape, dropout, dtype=torch.float32):
         )
     model = kind._from_config(config, dtype=dtype, attn_implementation="eager")
     use_fast_layers(model)
+    use_fast_dropout(model)
     return model
 
 
@@ -119,7 +121,7 @@ def test_a_layer_saves_what_autograd_says(family, tuning, dropout, weights):
     measured = (counts[1] - counts[0]) / 2
     how = Training(ROWS, LENGTH, tuning=tuning, weights=weights, dropout=dropout > 0)
     # Low ranks and tiny sizes: norms' statistics and adapters weigh more than they will.
-    assert activations(replace(SMALL, family=family), how) == pytest.approx(measured, rel=0.12)
+    assert activations(replace(SMALL, family=family), how) == pytest.approx(measured, rel=0.08)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,7 @@ def load_network(
     """
     import torch
 
+    from gotd.training.dropout import use_fast_dropout
     from gotd.training.layers import use_fast_layers
 
     # On CPU, SDPA is slow with dropout.
@@ -129,6 +130,7 @@ def load_network(
         if weights.is_floating_point() and not bool(torch.isfinite(weights).all()):
             raise ValueError(f"the model {model} is damaged: its weights {name} are not finite")
     use_fast_layers(network)
+    use_fast_dropout(network)
     return network, bool(missing)
 
 

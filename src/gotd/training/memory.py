@@ -45,15 +45,16 @@ class Family:
 
 
 FAMILIES: Mapping[str, Family] = {
-    "bert": Family(11, 2, ((1, 1), (1, 1))),
-    "gpt2": Family(11, 2, ((1, 3),)),
-    "gpt_neo": Family(11, 2, ((1, 1), (1, 1)), attends_in_float32=True),
+    "bert": Family(8, 2, ((1, 1), (1, 1))),
+    "gpt2": Family(8, 2, ((1, 3),)),
+    "gpt_neo": Family(8, 2, ((1, 1), (1, 1)), attends_in_float32=True),
 }
-SPARED_BY_LORA = (3, 1)
+SPARED_BY_LORA = (2, 1)
 """Of ``states`` and ``inner``: inputs of frozen weights, which need no gradient."""
-SPARED_WITHOUT_DROPOUT = 2.5
-SCORES, SCORES_WITHOUT_DROPOUT = 3, 1
-"""Matrices ``heads x length`` of attention a token: with its masks, and without."""
+SCORES, SCORES_WITHOUT_DROPOUT = 2, 1
+"""Matrices ``heads x length`` of attention a token: before and after dropout, and without."""
+MASKS = 2
+"""Masks of dropout of the hidden size a token, a byte an element; one more of the scores."""
 
 
 @dataclass(frozen=True)
@@ -162,14 +163,18 @@ def activations(shape: Shape, how: Training) -> float:
     states, inner, scores = kind.states, kind.inner, SCORES
     if how.tuning == "lora":
         states, inner = states - SPARED_BY_LORA[0], inner - SPARED_BY_LORA[1]
-    if not how.dropout:
-        states, scores = states - SPARED_WITHOUT_DROPOUT, SCORES_WITHOUT_DROPOUT
+    masks = 0.0
+    if how.dropout:
+        masks = MASKS * shape.hidden + shape.heads * how.length_tokens
+    else:
+        scores = SCORES_WITHOUT_DROPOUT
     number = BF16_BYTES if how.weights == "bf16" else 4.0
     if how.precision == "bf16":
         number = MIXED_BYTES
     numbers = states * shape.hidden + inner * shape.feed_forward
     numbers += scores * shape.heads * how.length_tokens
-    return how.rows * how.length_tokens * (number * numbers + _float32_bytes(shape, how))
+    kept = number * numbers + masks + _float32_bytes(shape, how)
+    return how.rows * how.length_tokens * kept
 
 
 def _float32_bytes(shape: Shape, how: Training) -> float:

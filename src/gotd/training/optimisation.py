@@ -14,7 +14,7 @@ from gotd.training.settings import TrainingSettings
 
 CLIP_NORM = 1.0
 """Largest global norm of a step's gradient, as in the Hugging Face Trainer."""
-BF16_HIDDEN_SIZE = 256
+BF16_HIDDEN_SIZE = 192
 """Below this width casting costs more than the faster multiplication saves."""
 
 
