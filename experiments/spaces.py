@@ -28,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gotd.cli.parser import whole_numbers
 from gotd.config.build import build
 from gotd.data.pool import as_one, open_pool
 from gotd.data.rows import Rows
@@ -234,13 +235,15 @@ def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure, and write the table and the numbers behind it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=4_000, help="candidates of a draw")
-    parser.add_argument("--draws", default="1", help="draws, with commas between them")
+    parser.add_argument(
+        "--draws", type=whole_numbers, default="1", help="draws, with commas between them"
+    )
     parser.add_argument("--out", type=Path, default=Path("artifacts/spaces"))
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of every cell")
     options = parser.parse_args(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for number in map(int, options.draws.split(",")):
+        for number in options.draws:
             for task in TASKS:
                 draw = load_draw(task, number, options.rows, options.overrides)
                 found = measure(task, draw, Path(folder) / str(number))

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from gotd.cli.parser import whole_numbers
 from gotd.pipeline.experiment import run_cell
 from gotd.runs.expand import expand
 
@@ -226,22 +227,23 @@ def tabulate(rows: Sequence[dict[str, Any]], command: str) -> str:
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure, fit, and write the table and the numbers behind it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--budgets", default="300", help="rows, with commas between them")
-    parser.add_argument("--seeds", default="1,2", help="draws, with commas between them")
+    parser.add_argument(
+        "--budgets", type=whole_numbers, default="300", help="rows, with commas between"
+    )
+    parser.add_argument("--seeds", type=whole_numbers, default="1,2", help="draws, likewise")
     parser.add_argument("--name", default="warm_up_weight", help="name of the result files")
     parser.add_argument("--out", type=Path, default=Path("artifacts/warm_up_weight"))
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of every cell")
     options = parser.parse_args(arguments)
-    budgets, seeds = (
-        [int(number) for number in given.split(",")] for given in (options.budgets, options.seeds)
-    )
     rows, points = [], []
-    for budget in budgets:
-        changes = measure(budget, seeds, options.overrides)
+    for budget in options.budgets:
+        changes = measure(budget, options.seeds, options.overrides)
         rows += estimate(budget, changes)
         points += [{"budget": budget, **asdict(one)} for one in changes]
     said = [word for word in options.overrides if not word.startswith("store=")]
-    command = f"python experiments/warm_up_weight.py --budgets {options.budgets}"
+    command = (
+        f"python experiments/warm_up_weight.py --budgets {','.join(map(str, options.budgets))}"
+    )
     page = tabulate(rows, " ".join([command, *said]))
     folder = options.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from gotd.cli.parser import whole_numbers
 from gotd.pipeline.experiment import run_cell
 from gotd.reporting.statistics import PairedTest, holm, paired_test
 from gotd.runs.expand import expand
@@ -220,12 +221,12 @@ def _span(test: PairedTest) -> str:
 def main(arguments: list[str] | None = None) -> list[dict[str, Any]]:
     """Measure, test, and write the table and the numbers behind it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seeds", help="draws, with commas between them; default: registered")
+    draws = "draws, with commas between them; default: registered"
+    parser.add_argument("--seeds", type=whole_numbers, default=list(SEEDS), help=draws)
     parser.add_argument("--out", type=Path, default=Path("artifacts/warm_up_weight"))
     parser.add_argument("overrides", nargs="*", help="Hydra overrides of every cell")
     options = parser.parse_args(arguments)
-    seeds = [int(n) for n in options.seeds.split(",")] if options.seeds else list(SEEDS)
-    rows = measure(seeds, options.overrides)
+    rows = measure(options.seeds, options.overrides)
     page = tabulate(rows)
     folder = options.out / "tables"
     folder.mkdir(parents=True, exist_ok=True)

@@ -116,6 +116,9 @@ def main() -> None:
     parser.set_defaults(rounds=1)
     arguments = parser.parse_args()
     names = ["glue"] if arguments.quick else arguments.sweeps.split(",")
+    for name in names:
+        if name not in SWEEPS:
+            parser.error(f"--sweeps: there is no {name!r}; choose from {', '.join(SWEEPS)}")
     hardware, sweeps = describe_machine(["gotd", "torch", "transformers"]), {}
     with tempfile.TemporaryDirectory() as place:
         for name in names:

@@ -137,7 +137,10 @@ def main() -> None:
     parser.add_argument("--tolerances", default=",".join(f"{t:g}" for t in TOLERANCES))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    tolerances = [float(given) for given in arguments.tolerances.split(",")]
+    try:
+        tolerances = [float(given) for given in arguments.tolerances.split(",")]
+    except ValueError:
+        parser.error(f"--tolerances: {arguments.tolerances!r} is not numbers with commas between")
     pin(arguments.core)
     n = arguments.rows or (1_500 if arguments.quick else 50_000)
     m = arguments.targets or (20 if arguments.quick else 500)

@@ -127,12 +127,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some selectors alone")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
+    names = [name for name in methods() if name in (arguments.only or methods())]
+    if unknown := set(arguments.only or ()) - set(names):
+        parser.error(f"--only: there is no {min(unknown)!r}; choose from {', '.join(methods())}")
     if arguments.quick:
         arguments.n, arguments.m, arguments.limit_rows = 400, 30, 40
     pin(arguments.core)
     machine = describe_machine(("torch", "scikit-learn", "numba", "pyarrow", "gotd"))
     pool, target, origin = load_rows(arguments.n, arguments.m, arguments.seed)
-    names = [name for name in methods() if name in (arguments.only or methods())]
     matrices = embed(pool, target)
     shards, (wanted,) = embedded(pool, matrices[0]), embedded(target, matrices[1])
     outcomes = take_turns(

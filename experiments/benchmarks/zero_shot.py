@@ -207,6 +207,9 @@ def main() -> None:
     parser.add_argument("--precisions", default="float32,bf16")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     arguments = parser.parse_args()
+    precisions = arguments.precisions.split(",")
+    if unknown := set(precisions) - {"float32", "bf16"}:
+        parser.error(f"--precisions: there is no {min(unknown)!r}; choose from float32, bf16")
     if "DATA" not in os.environ:
         raise SystemExit("set DATA to the folder that holds domain/, zeroshot/ and candidates/")
     tables, passages = load_rows(arguments.texts)
@@ -214,7 +217,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         spec = CausalSpec(vocabulary_size=50_257, max_length_tokens=1024, **SIZES[arguments.model])  # type: ignore[arg-type]
         build_model(spec, passages, 0, Path(name))
-        for precision in arguments.precisions.split(","):
+        for precision in precisions:
             network, tokenizer = load_for_scoring(Path(name), precision)
             for task, (rows, prompt) in tables.items():
                 found = compare_choices(network, tokenizer, rows, prompt, arguments.repeats)

@@ -15,6 +15,7 @@ import pytest
 import gotd
 from gotd.cli import main as command
 from gotd.cli.main import _Formatter, main, printable, printable_lines
+from gotd.cli.parser import Parser, whole_numbers
 from gotd.runs import sweep
 from gotd.storage.printing import command_line
 
@@ -265,3 +266,13 @@ def test_threads_that_wait_leave_their_core_to_others(monkeypatch, given, expect
     with pytest.raises(SystemExit):
         main(["--version"])
     assert os.environ["OMP_WAIT_POLICY"] == expected
+
+
+@pytest.mark.parametrize("given", ["", "1,", "1.5", "a", "1;2"])
+def test_whole_numbers_of_a_script_are_refused_with_an_example(given, capsys):
+    parser = Parser(prog="script")
+    parser.add_argument("--seeds", type=whole_numbers, default="1,2")
+    assert parser.parse_args([]).seeds == [1, 2]
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--seeds", given])
+    assert "is not whole numbers with commas between them, such as 1,2" in capsys.readouterr().err

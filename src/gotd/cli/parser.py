@@ -11,6 +11,20 @@ from gotd.storage.checks import meant, meant_override
 from gotd.storage.printing import printable
 
 
+def whole_numbers(given: str) -> list[int]:
+    """Read ``1,2``: the type of an argument of scripts.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is not whole numbers with commas between them.
+    """
+    try:
+        return [int(number) for number in given.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{given[:40]!r} is not whole numbers with commas between them, such as 1,2"
+        ) from error
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors name the option that a misspelt one is like.
 
