@@ -257,15 +257,16 @@ def test_the_handlers_of_a_caller_are_there_again(monkeypatch):
     assert root.handlers == [own]
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_that_wait_leave_their_core_to_others(monkeypatch, given, expected):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # is set again after the test
-    monkeypatch.delenv("OMP_WAIT_POLICY")
+@pytest.mark.parametrize(("name", "value"), command.ENVIRONMENT.items())
+@pytest.mark.parametrize("given", [None, "7"])
+def test_what_torch_reads_is_set_unless_the_user_has_set_it(monkeypatch, name, value, given):
+    monkeypatch.setenv(name, "")  # is set again after the test
+    monkeypatch.delenv(name)
     if given is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        monkeypatch.setenv(name, given)
     with pytest.raises(SystemExit):
         main(["--version"])
-    assert os.environ["OMP_WAIT_POLICY"] == expected
+    assert os.environ[name] == (given or value)
 
 
 @pytest.mark.parametrize("given", ["", "1,", "1.5", "a", "1;2"])

@@ -25,14 +25,24 @@ WITHOUT_MODELS = ("select", "diff", "report", "doctor")
 """The commands that do not always load a model."""
 
 
+ENVIRONMENT = {
+    # By default a thread that waits for another one keeps its core busy, so a machine with other
+    # work takes many times as long.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # oneDNN keeps the code of a product for each new shape, some megabytes for the shapes of a
+    # batch. By default it keeps 1,024, which is more than half a gigabyte for long texts.
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256",
+}
+"""Variables that torch reads when it is imported, unless they are set."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     An error that the user can fix is printed as one line, with status 2.
     """
-    # By default a thread that waits for another one keeps its core busy, so a machine with other
-    # work takes many times as long. torch reads this when it is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         return _main(arguments)
     except KeyboardInterrupt:  # also before a command is known
