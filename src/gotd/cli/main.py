@@ -77,6 +77,7 @@ def _logged() -> Iterator[None]:
     if not handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(_Formatter("%(message)s"))
+        handler.addFilter(_is_shown)
         logging.basicConfig(level=logging.INFO, handlers=[handler])
     try:
         yield
@@ -119,6 +120,11 @@ def _printed(options: argparse.Namespace) -> int:
         return status
     except BrokenPipeError as error:
         raise OSError(lost) from error
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+    """Whether a message is gotd's own, or a warning of a library."""
+    return record.name.partition(".")[0] == "gotd" or record.levelno >= logging.WARNING
 
 
 class _Formatter(logging.Formatter):

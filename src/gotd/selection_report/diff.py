@@ -264,7 +264,7 @@ def _differences(both: Pair, names: Sequence[str]) -> str:
         if a.get(path) != b.get(path)
     ]
     if not rows:
-        return "\n## What was asked for\n\nThe same."
+        return "\n## What was asked for\n\nThe same inputs, method and settings."
     left_out = len(rows) - MOST_DIFFERENCES
     note = f"{left_out:,} more differ." if left_out > 0 else ""
     title = "What was asked for, and differs"
