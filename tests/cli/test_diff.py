@@ -68,7 +68,7 @@ def test_two_folders_say_what_was_asked_for(capsys, given, tmp_path):
     assert main(["diff", str(tmp_path / "one"), str(tmp_path / "one")]) == 0
     page = capsys.readouterr().out
     assert "Jaccard index 1.0000" in page
-    assert "The same." in page
+    assert "The same inputs, method and settings." in page
 
 
 def test_a_selection_of_an_experiment_is_read_too(tmp_path):
