@@ -1,12 +1,15 @@
+import warnings
+
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModel
+from transformers import AutoModel, GPT2Config, GPT2LMHeadModel
 
 from gotd.training.classifier import FineTuneSettings, fine_tune, predict
 from gotd.training.labels import LabelledTask
 from gotd.training.language_model import pre_fine_tune
+from gotd.training.lora import add_adapters
 from gotd.training.masked_lm import MaskedLMSettings
 from gotd.training.models import load_masked_lm, load_tokenizer
 from gotd.training.randomness import TrainingSeeds
@@ -83,3 +86,11 @@ def test_classifier_learns_with_adapters(tiny_base, labelled, tmp_path, head):
     key = "bert.encoder.layer.0.output.dense.weight"
     assert torch.equal(before[key], after[key])
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_adapters_of_gpt2_are_added_without_a_warning():
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adapted = add_adapters(network, MaskedLMSettings(tuning="lora", lora_rank=2))
+    assert adapted.peft_config["default"].fan_in_fan_out

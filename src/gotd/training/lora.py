@@ -9,6 +9,7 @@ from pathlib import Path
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from gotd.training.models import check_length, recompute_activations
 from gotd.training.settings import TrainingSettings
@@ -40,6 +41,8 @@ def add_adapters(network: PreTrainedModel, settings: TrainingSettings) -> PeftMo
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=UNKNOWN_TO_PEFT.get(network.config.model_type),
+        # PEFT sets it, too, with a warning.
+        fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in network.modules()),
     )
     with warnings.catch_warnings():
         # PEFT reads a property that transformers has renamed.
