@@ -90,7 +90,8 @@ def test_classifier_learns_with_adapters(tiny_base, labelled, tmp_path, head):
 
 def test_adapters_of_gpt2_are_added_without_a_warning():
     network = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2))
+    settings = MaskedLMSettings(learning_rate=1e-3, epochs=1, tuning="lora", lora_rank=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adapted = add_adapters(network, MaskedLMSettings(tuning="lora", lora_rank=2))
+        adapted = add_adapters(network, settings)
     assert adapted.peft_config["default"].fan_in_fan_out
