@@ -64,6 +64,19 @@ def test_frozen_operands_get_no_gradient() -> None:
     assert weight.grad is not None
 
 
+def test_frozen_weights_keep_no_input() -> None:
+    kept: list[Tensor] = []
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept.append(tensor)
+        return tensor
+
+    x, weight = random(5, 12).requires_grad_(), random(8, 12)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        products.linear(x, weight)
+    assert {tensor.data_ptr() for tensor in kept} == {weight.data_ptr()}
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_other_types_are_torchs_own(dtype: torch.dtype) -> None:
     x, weight = random(5, 12).to(dtype), random(8, 12).to(dtype)

@@ -257,6 +257,22 @@ def test_the_handlers_of_a_caller_are_there_again(monkeypatch):
     assert root.handlers == [own]
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "shown"),
+    [
+        ("gotd.runs.sweep", logging.INFO, True),
+        ("library.part", logging.INFO, False),
+        ("library.part", logging.WARNING, True),
+    ],
+)
+def test_libraries_show_their_warnings_alone(monkeypatch, capsys, name, level, shown):
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(command, "_report", lambda *_: logging.getLogger(name).log(level, "said"))
+    assert main(["report", "x"]) == 0
+    assert capsys.readouterr().err == ("said\n" if shown else "")
+
+
 @pytest.mark.parametrize(("name", "value"), command.ENVIRONMENT.items())
 @pytest.mark.parametrize("given", [None, "7"])
 def test_what_torch_reads_is_set_unless_the_user_has_set_it(monkeypatch, name, value, given):

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.support.networks import FAMILIES
+from tests.support.networks import network as of_shape
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from transformers import (
-    BertConfig,
-    BertModel,
-    GPT2Config,
-    GPT2Model,
-    GPTNeoConfig,
-    GPTNeoModel,
-    PreTrainedModel,
-)
+from transformers import BertConfig, BertModel, PreTrainedModel
 
+from gotd.storage.shapes import Shape
 from gotd.training.dropout import ATTENTION, FastDropout, drop, use_fast_dropout
 
+SMALL = Shape(layers=2, hidden=16, heads=2, feed_forward=32, vocabulary=50, positions=16)
 COUNT = 200_001
 """Not a multiple of four, which share a random word."""
 
@@ -64,66 +60,30 @@ def test_draws_follow_the_seed_and_nothing_is_dropped_outside_training() -> None
     assert drop(x[:0], 0.1, training=True).shape == (0, 64)
 
 
-def network(family: str, dropout: float) -> PreTrainedModel:
+def network(family: str) -> PreTrainedModel:
     torch.manual_seed(0)
-    if family == "bert":
-        bert = BertConfig(
-            vocab_size=50,
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=32,
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-        )
-        return BertModel._from_config(bert, attn_implementation="eager")
-    if family == "gpt2":
-        gpt2 = GPT2Config(
-            vocab_size=50,
-            n_positions=16,
-            n_embd=16,
-            n_layer=2,
-            n_head=2,
-            attn_pdrop=dropout,
-            resid_pdrop=dropout,
-            embd_pdrop=dropout,
-        )
-        return GPT2Model._from_config(gpt2, attn_implementation="eager")
-    neo = GPTNeoConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_layers=2,
-        num_heads=2,
-        max_position_embeddings=16,
-        attention_types=[[["global", "local"], 1]],
-        attention_dropout=dropout,
-        resid_dropout=dropout,
-        embed_dropout=dropout,
-    )
-    return GPTNeoModel._from_config(neo, attn_implementation="eager")
+    return of_shape(family, SMALL, dropout=0.1)
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "gpt_neo"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_computes_the_same_without_chance(family: str) -> None:
-    plain, fast = network(family, 0.1), network(family, 0.1)
+    plain, fast = network(family), network(family)
     use_fast_dropout(fast)
     expected = ATTENTION if family != "gpt_neo" else "eager"
     assert fast.config._attn_implementation == expected
     tokens = torch.arange(20).reshape(2, 10)
     mask = torch.ones_like(tokens)
     mask[1, 6:] = 0  # padding
-    outputs = [
-        one.eval()(input_ids=tokens, attention_mask=mask).last_hidden_state for one in (plain, fast)
-    ]
+    outputs = [one.eval()(input_ids=tokens, attention_mask=mask).logits for one in (plain, fast)]
     torch.testing.assert_close(outputs[1], outputs[0])
     assert plain.state_dict().keys() == fast.state_dict().keys()
 
 
-@pytest.mark.parametrize("family", ["bert", "gpt2", "gpt_neo"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_network_drops_nowhere_by_torchs_own_draws(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fast = network(family, 0.1)
+    fast = network(family)
     use_fast_dropout(fast)
 
     def refused(*_: object, **__: object) -> None:
@@ -131,7 +91,7 @@ def test_a_network_drops_nowhere_by_torchs_own_draws(
 
     monkeypatch.setattr(nn.functional, "dropout", refused)
     tokens = torch.arange(20).reshape(2, 10)
-    first, second = (fast.train()(input_ids=tokens).last_hidden_state for _ in range(2))
+    first, second = (fast.train()(input_ids=tokens).logits for _ in range(2))
     assert not torch.equal(first, second)
 
 

@@ -6,10 +6,11 @@ import pickle
 
 import pytest
 import torch
+from tests.support.networks import network as of_shape
 from torch import nn
-from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel
 
 from gotd import products
+from gotd.storage.shapes import Shape
 from gotd.training import layers
 from gotd.training.layers import (
     FastConv1D,
@@ -20,6 +21,8 @@ from gotd.training.layers import (
     use_fast_layers,
 )
 
+SMALL = Shape(layers=1, hidden=16, heads=2, feed_forward=32, vocabulary=50, positions=400)
+
 pytestmark = pytest.mark.skipif(
     not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="torch without oneDNN"
 )
@@ -27,16 +30,7 @@ pytestmark = pytest.mark.skipif(
 
 def network(kind: str) -> nn.Module:
     torch.manual_seed(0)
-    if kind == "bert":
-        config = BertConfig(
-            vocab_size=50,
-            hidden_size=16,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            intermediate_size=32,
-        )
-        return BertForMaskedLM(config)
-    return GPT2LMHeadModel(GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2))
+    return of_shape(kind, SMALL, dropout=0.1)
 
 
 @pytest.mark.parametrize("kind", ["bert", "gpt2"])

@@ -5,15 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import (
-    BertConfig,
-    BertForMaskedLM,
-    DistilBertConfig,
-    GPT2Config,
-    GPT2LMHeadModel,
-    GPTNeoConfig,
-    GPTNeoForCausalLM,
-)
+from tests.support.networks import FAMILIES, network
+from transformers import DistilBertConfig
 
 from gotd.storage.shapes import BERT_BASE, PUBLISHED, Shape, named_shape
 from gotd.training.dropout import use_fast_dropout
@@ -29,60 +22,11 @@ from gotd.training.memory import (
 
 ROWS, LENGTH = 2, 16
 SMALL = Shape(layers=2, hidden=64, heads=4, feed_forward=256, vocabulary=100, positions=32)
-FAMILIES = ("bert", "gpt2", "gpt_neo")
 
 
-def network(family, shape, dropout, dtype=torch.float32):
-    if family == "bert":
-        config, kind = (
-            BertConfig(
-                vocab_size=shape.vocabulary,
-                hidden_size=shape.hidden,
-                num_hidden_layers=shape.layers,
-                num_attention_heads=shape.heads,
-                intermediate_size=shape.feed_forward,
-                max_position_embeddings=shape.positions,
-                hidden_dropout_prob=dropout,
-                attention_probs_dropout_prob=dropout,
-            ),
-            BertForMaskedLM,
-        )
-    elif family == "gpt2":
-        config, kind = (
-            GPT2Config(
-                vocab_size=shape.vocabulary,
-                n_embd=shape.hidden,
-                n_layer=shape.layers,
-                n_head=shape.heads,
-                n_inner=shape.feed_forward,
-                n_positions=shape.positions,
-                resid_pdrop=dropout,
-                embd_pdrop=dropout,
-                attn_pdrop=dropout,
-                bos_token_id=0,
-                eos_token_id=0,
-            ),
-            GPT2LMHeadModel,
-        )
-    else:
-        config, kind = (
-            GPTNeoConfig(
-                vocab_size=shape.vocabulary,
-                hidden_size=shape.hidden,
-                num_layers=shape.layers,
-                num_heads=shape.heads,
-                intermediate_size=shape.feed_forward,
-                max_position_embeddings=shape.positions,
-                attention_types=[[["global", "local"], shape.layers // 2]],
-                resid_dropout=dropout,
-                embed_dropout=dropout,
-                attention_dropout=dropout,
-                bos_token_id=0,
-                eos_token_id=0,
-            ),
-            GPTNeoForCausalLM,
-        )
-    model = kind._from_config(config, dtype=dtype, attn_implementation="eager")
+def fast_network(family, shape, dropout, dtype=torch.float32):
+    """Return a network as it is trained."""
+    model = network(family, shape, dropout, dtype)
     use_fast_layers(model)
     use_fast_dropout(model)
     return model
@@ -114,7 +58,7 @@ def test_a_layer_saves_what_autograd_says(family, tuning, dropout, weights):
     counts = []
     for layers in (2, 4):  # the difference leaves out what embeddings and the last norm save
         shape = Shape(layers, SMALL.hidden, SMALL.heads, SMALL.feed_forward, 100, 32)
-        model = network(family, shape, dropout, dtype)
+        model = fast_network(family, shape, dropout, dtype)
         if tuning == "lora":
             get_peft_model(model, LoraConfig(r=2))
         counts.append(saved_bytes(model))

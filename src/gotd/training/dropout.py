@@ -1,8 +1,8 @@
-"""Dropout on a processor, a quarter of the time of torch's own.
+"""Dropout on a processor that draws fewer random numbers than torch's own.
 
-torch draws one number for each element, which takes a third of a training step of a small model.
-Here 16 bits of a random word decide for an element, so a probability is rounded to a multiple of
-2**-16. The mask that is kept has one byte an element in place of four.
+torch draws one number for each element. Here 16 bits of a random word decide for an element, so a
+probability is rounded to a multiple of 2**-16. The mask that is kept has one byte an element in
+place of four.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ from torch.autograd.function import once_differentiable
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 
-CHANCES = 2**16
-"""Values of the bits that decide for an element."""
+VALUES = 2**16
+"""Values that the bits for an element can have."""
 ATTENTION = "gotd_eager"
 """Name by which `transformers` knows :func:`attend`."""
 SAME_ATTENTION = ("bert", "distilbert", "gpt2", "roberta")
 """Architectures whose eager attention is that of :func:`attend`."""
-UPCAST = "reorder_and_upcast_attn"
-"""Option of GPT-2's configuration that changes it."""
 
 
 class _Dropout(torch.autograd.Function):
@@ -30,9 +28,9 @@ class _Dropout(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, dropped: int) -> Tensor:
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()].view(x.shape)
-        kept = (bits >= dropped - CHANCES // 2).view(torch.uint8)
+        kept = (bits >= dropped - VALUES // 2).view(torch.uint8)
         ctx.save_for_backward(kept)
-        ctx.scale = CHANCES / (CHANCES - dropped)
+        ctx.scale = VALUES / (VALUES - dropped)
         return (x * kept).mul_(ctx.scale)
 
     @staticmethod
@@ -55,10 +53,10 @@ def drop(x: Tensor, probability: float, training: bool) -> Tensor:
     Returns:
         ``[...]``. The draws come from torch's global generator.
     """
-    dropped = round(probability * CHANCES)
+    dropped = round(probability * VALUES)
     if not training or dropped == 0:
         return x
-    if x.device.type != "cpu" or dropped == CHANCES or x.numel() == 0:
+    if x.device.type != "cpu" or dropped == VALUES or x.numel() == 0:
         return nn.functional.dropout(x, probability)
     return _Dropout.apply(x, dropped)
 
@@ -109,12 +107,13 @@ AttentionMaskInterface.register(ATTENTION, eager_mask)
 
 
 def use_fast_dropout(network: PreTrainedModel) -> None:
-    """Let a network with eager attention draw its dropout fast; weights and names stay."""
+    """Let a network with eager attention use :func:`drop`; weights and names stay."""
     config = network.config
     if config._attn_implementation != "eager":
         return
     for layer in network.modules():
         if type(layer) is nn.Dropout:
             layer.__class__ = FastDropout
-    if config.model_type in SAME_ATTENTION and not getattr(config, UPCAST, False):
+    other = getattr(config, "reorder_and_upcast_attn", False)  # an option of GPT-2
+    if config.model_type in SAME_ATTENTION and not other:
         network.set_attn_implementation(ATTENTION)

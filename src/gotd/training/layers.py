@@ -30,7 +30,7 @@ class FastConv1D(Conv1D):
 
 
 class FastNewGELU(NewGELUActivation):
-    """GPT-2's GELU, by the hyperbolic tangent, in one pass over its input in place of eight."""
+    """GPT-2's GELU, by the hyperbolic tangent, in one pass over its input."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the activation of each element."""
@@ -43,7 +43,8 @@ def use_fast_layers(network: nn.Module) -> None:
     if prefers_onednn():
         fast |= {nn.Linear: FastLinear, Conv1D: FastConv1D}
     for layer in network.modules():
-        layer.__class__ = fast.get(type(layer), type(layer))
+        if type(layer) in fast:
+            layer.__class__ = fast[type(layer)]
 
 
 class PackedLinear(nn.Module):

@@ -178,7 +178,7 @@ def activations(shape: Shape, how: Training) -> float:
 
 
 def _float32_bytes(shape: Shape, how: Training) -> float:
-    """Return what bf16 weights save in float32 all the same: more bytes a token."""
+    """Return the bytes a token that tensors add which are float32 although weights are bf16."""
     if how.weights != "bf16":
         return 0.0
     kind = FAMILIES[shape.family]

@@ -15,7 +15,7 @@ from gotd.training.settings import TrainingSettings
 CLIP_NORM = 1.0
 """Largest global norm of a step's gradient, as in the Hugging Face Trainer."""
 BF16_HIDDEN_SIZE = 192
-"""Below this width casting costs more than the faster multiplication saves."""
+"""Least width of a network for which ``auto`` multiplies in bf16: casting costs time, too."""
 
 
 def linear_schedule(step: int, steps: int, warmup_share: float) -> float:
