@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 
 from gotd.data.microworld.instructions import COPY
 from gotd.pipeline.experiment import plan_cell, run_cell
+from gotd.pipeline.ranked_pool import SELECTED
 from gotd.reporting.statistics import t_interval
 from gotd.runs.expand import expand
 
@@ -73,7 +74,7 @@ def measure(pool: str, arm: str, seed: int, overrides: list[str]) -> dict[str, A
     step = cell.record.inputs.get("selection")
     ids = []
     if step is not None:
-        ids = pq.read_table(cell.store.get(step) / "selection.parquet")["id"].to_pylist()
+        ids = pq.read_table(cell.store.get(step) / SELECTED)["id"].to_pylist()
     return {
         "pool": pool,
         "arm": arm,

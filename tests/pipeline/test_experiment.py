@@ -24,7 +24,7 @@ from gotd.config.build import build
 from gotd.data.base import read_all
 from gotd.data.pool import shard_files
 from gotd.pipeline.experiment import plan_cell, run_cell
-from gotd.pipeline.ranked_pool import scores_file
+from gotd.pipeline.ranked_pool import SELECTED, scores_file
 from gotd.pipeline.record import write_cost
 from gotd.pipeline.steps import models as model_steps
 from gotd.reporting.records import validate
@@ -315,6 +315,24 @@ def test_a_budget_in_tokens_takes_rows_until_it_is_reached_and_is_a_prefix(store
     assert found[2000][0] == selection_of(in_rows)[0][: len(found[2000][0])]
     scored = {plan_cell(c).record.inputs["selection"].inputs["scored"].key for c in (large, small)}
     assert len(scored) == 1  # one ranking for all budgets
+
+
+@pytest.mark.parametrize("more", [[], TOKENS])
+@pytest.mark.parametrize("arm", ["random", "full_pool", "oracle", "got_d"])
+def test_targets_share_the_training_of_a_selection_that_reads_no_target(store, arm, more):
+    budget = "budget=700" if more else "budget=20"
+    found = [plan_cell(c) for c in cells(store, f"selector={arm}", "task=cola,sst2", budget, *more)]
+    models = {cell.record.inputs["model"].key for cell in found}
+    selections = [cell.record.inputs["selection"] for cell in found]
+    assert len({step.key for step in selections}) == 2
+    assert len(models) == (2 if arm == "got_d" else 1)
+    assert len({step.inputs["scored"].key for step in selections}) == len(models)
+    cell = found[0]
+    trained = cell.record.inputs["model"].inputs["selection"]
+    reported, used = (
+        pq.read_table(cell.store.get(step) / SELECTED) for step in (selections[0], trained)
+    )
+    assert used.select(["id", "text"]).equals(reported.select(["id", "text"]))
 
 
 def test_a_budget_in_tokens_can_be_counted_by_another_tokenizer(store, tmp_path):

@@ -451,9 +451,10 @@ class TestPlan:
             "target": 2,
             "base_model": 1,
             "embeddings": 3,
-            "pool_scores": 4,  # they hold for every budget
+            "pool_scores": 3,  # they hold for every budget; those of random for both tasks
             "selection": 12,
-            "pre_fine_tuned": 12,
+            "selected_rows": 3,
+            "pre_fine_tuned": 9,
             "predictions": 14,
             "target_loss": 14,  # that of a base serves all cells of a task
             "record": 14,  # `none` has one cell per task, whatever the budget

@@ -68,6 +68,7 @@ def test_a_nan_score_is_refused():
 class Texts:
     name: ClassVar[str] = "texts"
     requires: ClassVar[frozenset[str]] = frozenset({"texts"})
+    reads_target: ClassVar[bool] = True
 
     def rank(self, target, candidates, limit, seed, engine):
         raise AssertionError

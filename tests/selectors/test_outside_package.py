@@ -109,7 +109,7 @@ def test_every_part_knows_it(outside):
     assert known["planned"] == 30_400  # by its own method: the pool and the target
     assert known["axes"] == "shortest"
     assert known["ranks"] == {"class": "Shortest", "version": 1, "least_chars": 1}
-    assert known["reads"] == ["candidates", "target"]
+    assert known["reads"] == ["candidates"]
     assert "x" in known["typo"]
 
 

@@ -46,6 +46,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @classmethod
+    def none(cls) -> Rows:
+        """Return no rows."""
+        return cls(pa.array([], pa.string()), pa.array([], pa.string()))
+
     def __reduce__(self) -> Any:
         if self._files is not None:
             return Rows.open, self._files

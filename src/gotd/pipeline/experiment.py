@@ -14,9 +14,9 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,7 @@ from omegaconf import DictConfig
 from gotd.config.build import build, typed
 from gotd.config.schemas import PROTOCOLS
 from gotd.data.base import Source
-from gotd.data.sizes import expected_chunks, row_tokens
-from gotd.embedding.encoders import Encoder, FittedEncoder, named_encoder
-from gotd.engine.build import build_engine
+from gotd.pipeline.arm import plan_selection
 from gotd.pipeline.permille import in_rows
 from gotd.pipeline.published import as_published, starts_from_mnli
 from gotd.pipeline.record import (
@@ -38,7 +36,6 @@ from gotd.pipeline.record import (
     recorded_config,
     write_cost,
 )
-from gotd.pipeline.token_budget import TokenBudget
 from gotd.selectors.base import FULL_POOL, FULL_TARGET
 from gotd.storage.artifacts import Step, Store, write_json
 from gotd.storage.checks import check_at_least, check_choice
@@ -130,13 +127,13 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
     model = base = models.base_model(source, model_config, spec, pretraining, model_config.seed)
     selection = None
     if selector is not None:
-        encoder = named_encoder(selector.space) if selector.space else build(config.embedder)
-        embeds = partial(_embedding_model, config, encoder, base, rows, task, tuning)
-        selection = _selection(
-            config, source, task, selector, rows, encoder, embeds, evaluation, base, warm_up
+        selection, selected = plan_selection(
+            config, source, task, selector, rows, base, evaluation, warm_up, tuning
         )
-        pairs = instructions.pairs(source, task, rows) if warm_up.reads_pairs else None
-        model = models.pre_fine_tuned(base, selection, warm_up, config.selector.arm, seeds, pairs)
+        pairs, examples = None, rows if selector.reads_target else None
+        if warm_up.reads_pairs:
+            pairs = instructions.pairs(source, task, examples)
+        model = models.pre_fine_tuned(base, selected, warm_up, config.selector.arm, seeds, pairs)
     measured = measures.measured(evaluation, model, rows, task, tuning, source, seeds)
     losses = _target_losses(build(config.target_loss), model, base, rows, task, spec)
     takes_all = selector is not None and selector.requires & {FULL_TARGET, FULL_POOL}
@@ -163,63 +160,6 @@ def plan_cell(config: DictConfig, variant: str = "") -> Cell:
 def hub_folder(config: DictConfig, source: Source) -> Path:
     """Return the folder of what is fetched from the Hub: the source's own, or the store's."""
     return Path(source.path if source.name == "hub" else f"{config.store}/hub")
-
-
-def _selection(
-    config: DictConfig,
-    source: Source,
-    task: Any,
-    selector: Any,
-    rows: Step,
-    encoder: Encoder,
-    embedding_model: Callable[[Mapping[str, Step]], Step | None],
-    evaluation: Any,
-    base: Step,
-    warm_up: Any,
-) -> Step:
-    """Plan how an arm selects: pools, their embeddings, scores, the first rows."""
-    from gotd.pipeline.steps import base_model_reads, pools, selections
-    from gotd.pipeline.steps.toxicity import pool_toxicity
-
-    takes_target = FULL_TARGET in selector.requires
-    takes_all = takes_target or FULL_POOL in selector.requires
-    budget, limit = (None, None) if takes_all else (config.budget, config.rank_rows)
-    seeds = derive_seeds(config.seed)
-    seed = seeds["selection"]
-    engine = build_engine(config.engine, config.workers, config.ray_address)
-    # Texts to move away from, where there are any.
-    away = getattr(selector, "direction", "towards") == "away"
-    side = "negative" if away and "negative" in task.table_names else "train"
-    chunks, limits = typed(config.target_chunks), typed(config.limits)
-    target = pools.target(rows, chunks, limits, config.protocol_name, side)
-    candidates = target
-    if not takes_target:
-        parts, chunking = source.candidates(), typed(config.candidate_chunks)
-        rows_in_pool = partial(expected_chunks, source, chunking)
-        tokens = row_tokens(source, chunking)
-        candidates = pools.pool("candidates", parts, chunking, count=rows_in_pool, tokens=tokens)
-    sides = {"target": target, "candidates": candidates}
-    model = embedding_model(sides)
-    embedded = sides | {
-        f"{name}_embeddings": pools.embeddings(side, encoder, engine, model=model)
-        for name, side in sides.items()
-    }
-    inputs = dict(embedded if "embeddings" in selector.requires else sides)
-    keep = config.candidates.screen
-    # Deviation D20: the paper screens for GOT-D alone; here all selectors that measure are equal.
-    if keep is not None and selector.requires - {"model"} == {"embeddings"}:
-        transport = config.transport
-        inputs["screened"] = embedded["screened"] = selections.screened(
-            embedded, keep, transport.epsilon, transport.tolerance, seed, engine
-        )
-    if "scores" in selector.requires:
-        inputs["toxicity"] = pool_toxicity(evaluation.scorer, source, candidates)
-    inputs |= base_model_reads.files_of(selector, base, target, candidates, warm_up, seeds)
-    scored = selections.scored(selector, config.selector.arm, inputs, limit, seed, engine)
-    tokens, gaps = None, source.under_covered
-    if config.budget_unit == "tokens" and not takes_all:
-        tokens = TokenBudget(config.budget, config.rank_rows, base, config.budget_tokenizer)
-    return selections.selection(scored, selector, embedded, budget, gaps, seed, engine, tokens)
 
 
 def _target_losses(
@@ -325,23 +265,3 @@ def _bases(cell: Cell) -> list[Step]:
 def _open_store(root: str) -> Store:
     """Open a store once per process, so that a finished artifact is verified once."""
     return Store(root)
-
-
-def _embedding_model(
-    config: DictConfig,
-    encoder: Encoder,
-    base: Step,
-    rows: Step,
-    task: Any,
-    settings: Any,
-    sides: Mapping[str, Step],
-) -> Step | None:
-    """Return the step whose model embeds, if any: see `Encoder.model_from_step`."""
-    from gotd.pipeline.steps import base_model_reads, models, pools
-
-    if isinstance(encoder, FittedEncoder):
-        return pools.fitted_encoder(encoder, sides)
-    if encoder.model_from_step == "tuned":
-        seeds = derive_seeds(config.seed)
-        return models.tuned_encoder(config.embedder.model, rows, task, settings, seeds)
-    return base_model_reads.model_of(encoder, base, sides["candidates"])

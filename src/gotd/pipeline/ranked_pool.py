@@ -34,6 +34,7 @@ DOMAINS = "domains.json"
 FACTS = "facts.json"
 POTENTIAL = "target_potential.npy"
 RANKING = "ranking.parquet"
+SELECTED = "selection.parquet"
 
 
 def scores_file(number: int) -> str:
@@ -47,7 +48,7 @@ def open_pools(
     """Open target and candidates, with their embeddings where there are some.
 
     Args:
-        folders: Folders of the steps ``target`` and ``candidates``, and where they exist
+        folders: Folder of the step ``candidates``, and where they exist ``target``,
             ``target_embeddings``, ``candidates_embeddings``, ``kept`` and ``screened``.
         least: Candidates that the screened domains must hold.
         only_readable: Leave out the rows that the encoder could not read.
@@ -56,7 +57,9 @@ def open_pools(
         ValueError: If they hold fewer.
     """
     embedded = {side: folders.get(f"{side}_embeddings") for side in SIDES}
-    target = as_one(open_pool(folders["target"], embedded["target"], only_readable))
+    target = Rows.none()
+    if "target" in folders:
+        target = as_one(open_pool(folders["target"], embedded["target"], only_readable))
     pool = folders["candidates"], embedded["candidates"], only_readable
     candidates = open_pool(*pool, kept=folders.get("kept"))
     if "screened" in folders:

@@ -228,9 +228,7 @@ class Prepared:
         request, base = self.request, self.steps["base"]
         tuning = default_tuning(self.folder("base"))
         seeds = derive_seeds(request.seed)
-        files = files_of(
-            request.method, base, self.steps["target"], self.steps["candidates"], tuning, seeds
-        )
+        files = files_of(request.method, base, self.steps, tuning, seeds)
         planned = list(files.values())
         if request.embeds:
             planned += [self._embedding(side) for side in SIDES]

@@ -163,7 +163,7 @@ def _facts(config: DictConfig, cell: Cell, model: Step) -> CardFacts:
         base=_base(name, base, pretrained),
         base_hub=pretrained.get("hub"),
         base_revision=pretrained.get("revision"),
-        selection=_selection(config, cell, model) if trained else {},
+        selection=_selection(config, cell) if trained else {},
         settings={k: v for k, v in settings.items() if k not in ("class", "version")},
         licences=_licences(build(config.source), bool(pretrained), trained),
         metrics=_metrics(cell),
@@ -188,9 +188,9 @@ def _base(name: str, base: Step, pretrained: dict[str, Any]) -> str:
     return f"`{name}` built from its configuration, {how} (artifact `{base.key}`)"
 
 
-def _selection(config: DictConfig, cell: Cell, model: Step) -> dict[str, Any]:
+def _selection(config: DictConfig, cell: Cell) -> dict[str, Any]:
     """Return how the training rows were selected, from what, and how many."""
-    selection = model.inputs["selection"]
+    selection = cell.record.inputs["selection"]
     ranking, candidates = selection.inputs["scored"], selection.inputs["candidates"]
     method = dict(ranking.parameters["method"])
     summary = {

@@ -217,13 +217,14 @@ def add_overlaps(outcomes: Sequence[Outcome]) -> None:
 
     This is not part of the cell, because it depends on which other cells were run.
     """
+    from gotd.pipeline.ranked_pool import SELECTED
     from gotd.selection_report.measures import jaccard
 
     selections: dict[str, dict[str, tuple[dict[str, Any], list[str]]]] = defaultdict(dict)
     for cell, record in outcomes:
         step = cell.record.inputs.get("selection")
         if step is not None and cell.is_done and cell.store.is_done(step):
-            table = pq.read_table(cell.store.folder(step) / "selection.parquet", columns=["id"])
+            table = pq.read_table(cell.store.folder(step) / SELECTED, columns=["id"])
             same = str({name: value for name, value in cell.axes.items() if name != "arm"})
             selections[same][cell.axes["arm"]] = (record, table["id"].to_pylist())
     for arms in selections.values():

@@ -105,6 +105,8 @@ class Selector(ABC):
     """What it needs beside ids, some of `REQUIREMENTS`."""
     space: ClassVar[str | None] = None
     """The encoder whose embeddings it reads, whatever else is chosen; ``None``: any."""
+    reads_target: ClassVar[bool] = True
+    """Whether the selection depends on the target; if not, all tasks share one training on it."""
 
     def __init_subclass__(cls) -> None:
         requires = cls.requires
@@ -251,12 +253,12 @@ def check_request(selector: Selector, target: Rows, candidates: Sequence[Rows], 
     """Validate a request.
 
     Raises:
-        ValueError: If there is no target or candidate row, a required field is
-            missing, embeddings are not finite or differ in width, or the budget
-            exceeds the pool.
+        ValueError: If there is no candidate row, or no row of a target that is read, a
+            required field is missing, embeddings are not finite or differ in width, or the
+            budget exceeds the pool.
     """
     n_candidates = sum(len(shard) for shard in candidates)
-    if len(target) == 0:
+    if len(target) == 0 and selector.reads_target:
         raise ValueError(f"{selector.name}: the target is empty; give at least one text")
     if limit < 1:
         raise ValueError(f"{selector.name}: the budget must be at least 1, not {limit}")

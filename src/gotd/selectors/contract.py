@@ -128,8 +128,20 @@ class SelectorContract:
         """Check the messages of an oversized budget and of an empty target."""
         with pytest.raises(ValueError, match="301"):
             selector.rank(TARGET, [POOL], N + 1, 3, ENGINE)
+        if not selector.reads_target:
+            return
         with pytest.raises(ValueError, match="target is empty"):
             selector.rank(TARGET.slice(0, 0), [POOL], 10, 3, ENGINE)
+
+    def test_a_target_that_is_not_read_changes_nothing(self, selector: Selector) -> None:
+        """Check `reads_target`, by which all tasks share one training on a selection."""
+        if selector.reads_target:
+            pytest.skip("it reads the target")
+        expected = selector.rank(TARGET, [POOL], 60, 3, ENGINE)
+        for target in (POOL.slice(100, 160), Rows.none()):
+            ranking = selector.rank(target, [POOL], 60, 3, ENGINE)
+            assert ranking.ids == expected.ids
+            np.testing.assert_array_equal(ranking.scores, expected.scores)
 
     @pytest.mark.parametrize("side", ["target", "candidates"])
     def test_an_embedding_that_is_not_finite_is_named(self, selector: Selector, side: str) -> None:

@@ -22,6 +22,7 @@ class FullPool(ScoringSelector):
     key_name: ClassVar[str] = "FullPool"
     name: ClassVar[str] = "full_pool"
     requires: ClassVar[frozenset[str]] = frozenset({FULL_POOL})
+    reads_target: ClassVar[bool] = False
 
     def compute_scores(
         self, target: Rows, candidates: Sequence[Rows], seed: int, engine: Engine, out: Out

@@ -37,6 +37,7 @@ class LeastToxic(Selector):
     key_name: ClassVar[str] = "LeastToxic"
     name: ClassVar[str] = "least_toxic"
     requires: ClassVar[frozenset[str]] = frozenset({"scores"})
+    reads_target: ClassVar[bool] = False
 
     scores: Path | None = None
 

@@ -37,6 +37,7 @@ class Oracle(Selector):
     key_name: ClassVar[str] = "Oracle"
     name: ClassVar[str] = "oracle"
     requires: ClassVar[frozenset[str]] = frozenset({"domains"})
+    reads_target: ClassVar[bool] = False
 
     domains: tuple[str, ...]
     fill: tuple[str, ...] = ()

@@ -44,6 +44,7 @@ class Perplexity(ScoringSelector):
     key_name: ClassVar[str] = "Perplexity"
     name: ClassVar[str] = "perplexity"
     requires: ClassVar[frozenset[str]] = frozenset({"model", "losses"})
+    reads_target: ClassVar[bool] = False
 
     low: float = 0.25
     high: float = 0.75

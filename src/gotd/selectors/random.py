@@ -37,6 +37,7 @@ class Random(ScoringSelector):
 
     key_name: ClassVar[str] = "Random"
     name: ClassVar[str] = "random"
+    reads_target: ClassVar[bool] = False
     weight: ClassVar[str] = "1 for every row: a uniform draw"
     weight_scale: ClassVar[float | None] = np.inf
 
@@ -76,6 +77,11 @@ class RandomInDomain(Selector):
     def requires(self) -> frozenset[str]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Return domains, and embeddings where no domain is given."""
         return frozenset({"domains"} if self.domain else {"domains", "embeddings"})
+
+    @property
+    def reads_target(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Return whether the domain is found by the target."""
+        return self.domain is None
 
     def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine
@@ -122,6 +128,7 @@ class AllDomains(Selector):
     key_name: ClassVar[str] = "AllDomains"
     name: ClassVar[str] = "all_domains"
     requires: ClassVar[frozenset[str]] = frozenset({"domains"})
+    reads_target: ClassVar[bool] = False
 
     def compute_ranking(
         self, target: Rows, candidates: Sequence[Rows], limit: int, seed: int, engine: Engine

@@ -148,8 +148,7 @@ def model_of(encoder: Any, base: Step, candidates: Step) -> Step | None:
 def files_of(
     selector: Any,
     base: Step,
-    target: Step,
-    candidates: Step,
+    sides: Mapping[str, Step],
     tuning: Any,
     seeds: Mapping[str, int],
 ) -> dict[str, Step]:
@@ -158,8 +157,7 @@ def files_of(
     Args:
         selector: The selector.
         base: The step of the model that will be trained.
-        target: The target's rows.
-        candidates: The pool.
+        sides: The steps ``target`` and ``candidates``.
         tuning: How the model is trained on the target's texts.
         seeds: Seeds of that training.
 
@@ -168,10 +166,10 @@ def files_of(
     """
     steps = {}
     if "losses" in selector.requires & FILES:
-        steps["losses"] = pool_losses(base, candidates)
+        steps["losses"] = pool_losses(base, sides["candidates"])
     if "tuned_losses" in selector.requires & FILES:
         # Losses are those of texts, so it is trained on texts where the warm-up reads pairs.
         of_texts = tuning.of_texts if tuning.reads_pairs else tuning
-        tuned = tuned_on_target(base, target, of_texts, seeds)
-        steps["tuned_losses"] = pool_losses(tuned, candidates)
+        tuned = tuned_on_target(base, sides["target"], of_texts, seeds)
+        steps["tuned_losses"] = pool_losses(tuned, sides["candidates"])
     return steps

@@ -51,15 +51,19 @@ def instruction_rows(source: Any, task: str) -> Step:
     return Step("instructions", 1, source.name, parameters, build, work=work)
 
 
-def pairs(source: Any, task: Any, rows: Step) -> Pairs:
+def pairs(source: Any, task: Any, rows: Step | None) -> Pairs:
     """Plan where the pairs of a selection come from: the pool, or the target's examples.
+
+    Args:
+        source: The source.
+        task: The task.
+        rows: The step of the target's examples; ``None``: none of them can be selected.
 
     Raises:
         ValueError: As `instruction_rows`.
     """
-    return Pairs(
-        {"instructions": instruction_rows(source, task.name), "rows": rows}, selected_pairs
-    )
+    steps = {"instructions": instruction_rows(source, task.name)}
+    return Pairs(steps if rows is None else {**steps, "rows": rows}, selected_pairs)
 
 
 def selected_pairs(selected: pa.Table, folders: Mapping[str, Path]) -> list[tuple[str, str]]:
@@ -68,9 +72,11 @@ def selected_pairs(selected: pa.Table, folders: Mapping[str, Path]) -> list[tupl
     Raises:
         ValueError: As `pairs_of`.
     """
-    pool = pq.read_table(folders["instructions"] / PAIRS)
-    examples = pq.read_table(folders["rows"] / "train.parquet")
-    return pairs_of(selected, [pool, examples.select(pool.column_names).cast(pool.schema)])
+    tables = [pq.read_table(folders["instructions"] / PAIRS)]
+    if "rows" in folders:
+        examples = pq.read_table(folders["rows"] / "train.parquet")
+        tables.append(examples.select(tables[0].column_names).cast(tables[0].schema))
+    return pairs_of(selected, tables)
 
 
 def pairs_of(selected: pa.Table, tables: Sequence[pa.Table]) -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from gotd.data.base import PinnedPart, Source, read_all
 from gotd.data.sampling import SPLIT_SEED, limited
 from gotd.data.sizes import DOCUMENT_TOKENS, PASSAGE_TOKENS, expected_rows
 from gotd.evaluation.metrics import gain
+from gotd.pipeline.ranked_pool import SELECTED
 from gotd.storage.artifacts import WORK, Step, write_json
 from gotd.storage.keys import identity, source_identity
 from gotd.storage.model_files import locate, model_identity
@@ -179,7 +180,7 @@ def pre_fine_tuned(
     """
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
-        selected = pq.read_table(inputs["selection"] / "selection.parquet")
+        selected = pq.read_table(inputs["selection"] / SELECTED)
         texts = pairs.of(selected, inputs) if pairs else selected["text"].to_pylist()
         train_model(inputs["base"], texts, settings, seeds, folder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from gotd.pipeline.ranked_pool import (
     FACTS,
     POTENTIAL,
     RANKING,
+    SELECTED,
     RankedPool,
     SelectedRows,
     open_pools,
@@ -106,18 +107,19 @@ def scored(
         inputs: The steps ``target`` and ``candidates``; their embeddings where the selector
             reads them; ``kept``, where rows are left out; ``screened``, whose domains alone
             compete; ``toxicity``, the scores of a toxicity scorer, and ``losses`` and
-            ``tuned_losses``, those of the base model, for a selector that reads them.
+            ``tuned_losses``, those of the base model, for a selector that reads them. The
+            target is no input of the step if the selector does not read it.
         limit: Rows to rank; ``None``: all.
         seed: Seed of the selection.
         engine: Maps over shards.
     """
-    every = callable(getattr(selector, "scores", None))
+    every, sides = callable(getattr(selector, "scores", None)), inputs
+    if not selector.reads_target:  # one ranking for all targets
+        inputs = {side: step for side, step in inputs.items() if side != "target"}
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         watched = Watched(engine)
-        files = {
-            field: inputs[name] / file for name, (field, file) in FILES.items() if name in inputs
-        }
+        files = {key: inputs[name] / file for name, (key, file) in FILES.items() if name in inputs}
         method = selector.with_files(files) if files else selector
         target, candidates = open_pools(inputs, least=limit or 1)
         check_request(method, target, candidates, limit or 1)
@@ -142,9 +144,10 @@ def scored(
             diagnostics["screened"] = json.loads((inputs["screened"] / DOMAINS).read_text("utf-8"))
         write_json(folder / FACTS, {"with_replacement": repeats, "diagnostics": diagnostics})
 
-    kind, step_name = "pool_scores" if every else "pool_ranking", f"{name}-{inputs['target'].name}"
+    kind = "pool_scores" if every else "pool_ranking"
+    step_name = f"{name}-{inputs.get('target', inputs['candidates']).name}"
     parameters = partial(_scored_by, selector, seed, {} if every else {"limit": limit})
-    work = partial(_scoring_work, selector, inputs, limit)
+    work = partial(_scoring_work, selector, sides, limit)
     return Step(kind, 2, step_name, parameters(), build, dict(inputs), work, again=parameters)
 
 
@@ -202,34 +205,93 @@ def selection(
 
     def build(folder: Path, inputs: Mapping[str, Path]) -> None:
         embeds = "embeddings" in selector.requires
-        if tokens is None:
-            ranked, counted = RankedPool(inputs, budget, engine, embeds), {}
-            rows = ranked.limit
-        else:
-            ranked = RankedPool(inputs, None, engine, embeds, at_most=tokens.rank_rows)
-            rows, count = tokens.rows(ranked, inputs)
-            counted = {"tokens": count}
+        ranked, rows, counted = _ranked(inputs, budget, tokens, engine, embeds)
         # With prices, each row is attributed to targets: is a part of the target not served?
         explainer = None if ranked.potential is None else ranked.explainer(selector)
         selected = SelectedRows(ranked, rows, explainer)
-        selected.write(folder / "selection.parquet")
+        selected.write(folder / SELECTED)
         report = selected.summary(seed, under_covered)
         write_json(folder / "report.json", {**report, **counted, **ranked.outcome})
 
-    def work() -> Work:
-        pool = pools["candidates"].stated
-        rows = budget or pool.rows
-        if tokens is not None:
-            rows = min(pool.rows, max(1.0, tokens.tokens / pool.tokens))
-        size = rows * pool.tokens * CHARS_PER_TOKEN
-        return Work(rows, memory_bytes=4 * size, disk_bytes=size, rows=rows, tokens=pool.tokens)
+    work = partial(_taking_work, pools, budget, tokens)
+    inputs, parameters = {**pools, "scored": scored}, {"under_covered": under_covered, "seed": seed}
+    return _taking_step("selection", 2, budget, tokens, parameters, build, inputs, work)
 
-    name, inputs = f"{scored.name}-{budget or 'all'}", {**pools, "scored": scored}
-    parameters = {"budget": budget, "under_covered": under_covered, "seed": seed}
+
+def selected_rows(
+    scored: Step,
+    pools: Mapping[str, Step],
+    budget: int | None,
+    engine: Engine,
+    tokens: TokenBudget | None = None,
+) -> Step:
+    """Write the first ``budget`` rows of a ranking for which no target was read.
+
+    What is trained on them is the same for all targets. Their report is not, so it is another
+    step (`selection`).
+
+    Args:
+        scored: The step of `scored`.
+        pools: The step ``candidates``.
+        budget: Rows, or tokens, to take; ``None``: all rows.
+        engine: Maps over shards.
+        tokens: As for `selection`.
+    """
+
+    def build(folder: Path, inputs: Mapping[str, Path]) -> None:
+        ranked, rows, _ = _ranked(inputs, budget, tokens, engine, embeds=False)
+        SelectedRows(ranked, rows).write(folder / SELECTED)
+
+    inputs = {"candidates": pools["candidates"], "scored": scored}
+    work = partial(_taking_work, pools, budget, tokens)
+    return _taking_step("selected_rows", 1, budget, tokens, {}, build, inputs, work)
+
+
+def _ranked(
+    inputs: Mapping[str, Path],
+    budget: int | None,
+    tokens: TokenBudget | None,
+    engine: Engine,
+    embeds: bool,
+) -> tuple[RankedPool, int, dict[str, int]]:
+    """Open a ranking; return it, the rows of the budget, and its tokens where it is in tokens."""
+    if tokens is None:
+        ranked = RankedPool(inputs, budget, engine, embeds)
+        return ranked, ranked.limit, {}
+    ranked = RankedPool(inputs, None, engine, embeds, at_most=tokens.rank_rows)
+    rows, count = tokens.rows(ranked, inputs)
+    return ranked, rows, {"tokens": count}
+
+
+def _taking_step(
+    kind: str,
+    version: int,
+    budget: int | None,
+    tokens: TokenBudget | None,
+    parameters: dict[str, Any],
+    build: Callable[[Path, Mapping[str, Path]], None],
+    inputs: dict[str, Step],
+    work: Callable[[], Work],
+) -> Step:
+    """Return a step that takes the rows of a budget."""
+    parameters, name = (
+        {"budget": budget, **parameters},
+        f"{inputs['scored'].name}-{budget or 'all'}",
+    )
     if tokens is not None:
         inputs |= tokens.inputs
         parameters |= tokens.parameters
-    return Step("selection", 2, name, parameters, build, inputs, work)
+    return Step(kind, version, name, parameters, build, inputs, work)
+
+
+def _taking_work(pools: Mapping[str, Step], budget: int | None, tokens: TokenBudget | None) -> Work:
+    """Return the work of reading and writing the rows of a budget."""
+    pool = pools["candidates"].stated
+    rows = budget or pool.rows
+    if tokens is not None:
+        rows = min(pool.rows, max(1.0, tokens.tokens / pool.tokens))
+    size = rows * pool.tokens * CHARS_PER_TOKEN
+    return Work(rows, memory_bytes=4 * size, disk_bytes=size, rows=rows, tokens=pool.tokens)
 
 
 def _sizes(pools: Mapping[str, Step]) -> tuple[int, int, int]:
