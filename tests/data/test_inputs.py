@@ -17,6 +17,7 @@ from gotd.data.columns import Columns
 from gotd.data.hub.access import recorded, remember
 from gotd.data.hub.stream import HubRows, parse_hub
 from gotd.data.inputs import named_parts, table_parts
+from gotd.data.row_shapes import SHAPES_VERSION
 
 ROWS = pa.table({"id": ["1", "2"], "text": ["a", "b"], "domain": ["x", "y"]})
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -177,6 +178,7 @@ def test_a_data_set_is_streamed_at_a_recorded_commit(published, tmp_path, monkey
     known = {
         **{"hub": "some/rows", "config": "plain", "split": "test", "revision": REVISION},
         "ids": "some/rows:plain:test",
+        "shape_version": SHAPES_VERSION,
     }
     assert part.identity() == known
     # What was recorded is used again, without asking.
@@ -184,6 +186,9 @@ def test_a_data_set_is_streamed_at_a_recorded_commit(published, tmp_path, monkey
     (again,) = given(tmp_path, "hub:some/rows:plain:test")
     assert again.identity() == known
     assert json.loads((tmp_path / "hub.json").read_text()) == {"some/rows": REVISION}
+    for columns in (Columns(("body",)), Columns(template="{text}"), Columns(format="text")):
+        plain = HubRows(*parse_hub("some/rows"), columns, tmp_path / "hub.json")
+        assert "shape_version" not in plain.identity()
 
 
 def test_parts_of_one_data_set_have_ids_of_their_own(published, tmp_path):

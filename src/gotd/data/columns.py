@@ -81,6 +81,12 @@ class Columns:
         """Return the name of the column of domains, if there is one; ``None``: none is read."""
         return None if self.text_alone else self.domain or "domain"
 
+    @property
+    def may_have_turns(self) -> bool:
+        """Return whether rows may be of a shape with turns, which their values decide."""
+        plain = self.format == "text" or self.text != ("text",)
+        return not plain and self.template is None
+
     def shape(self, names: Sequence[str], rows: Callable[[], Sequence[Row]], where: str) -> TextOf:
         """Find how the rows of a file become texts.
 
@@ -96,8 +102,7 @@ class Columns:
             template = Template(self.template)
             _check_there(template.columns, names, where, "text", "correct the --template")
             return template
-        plain = self.format == "text" or self.text != ("text",)
-        if plain or (self.format is None and self.text[0] in names):
+        if not self.may_have_turns or (self.format is None and self.text[0] in names):
             _check_there(self.text, names, where, "text")
             return PlainText(self.text)
         shapes = [shape for shape in SHAPES if self.format in (None, shape.name)]
