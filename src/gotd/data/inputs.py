@@ -40,6 +40,7 @@ from gotd.data.row_text import TextOf
 from gotd.data.table_files import sliced
 from gotd.data.uniform import rows_of, uniform_tables
 from gotd.storage.files import known_checksum, resolved
+from gotd.storage.printing import listed
 
 log = logging.getLogger(__name__)
 
@@ -250,7 +251,7 @@ def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
         ValueError: If there is no row, or a text is not UTF-8.
     """
     if hasattr(rows, "with_format") and isinstance(rows, dict):
-        splits = ", ".join(map(str, rows))
+        splits = listed(map(str, rows))
         raise TypeError(f"{label}: give one split of the DatasetDict, such as {splits}, not all")
     if isinstance(rows, pa.RecordBatch):
         rows = pa.Table.from_batches([rows])

@@ -27,7 +27,7 @@ def literal(value: Any) -> Any:
     return pa.scalar(Decimal(value), EXACT) if type(value) is int else value
 
 
-def listed(values: Sequence[Any]) -> pa.Array:
+def literals(values: Sequence[Any]) -> pa.Array:
     """Return constants of one type as they are compared."""
     if all(type(value) is int for value in values):
         return pa.array([Decimal(value) for value in values], EXACT)

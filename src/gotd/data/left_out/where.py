@@ -22,8 +22,8 @@ from gotd.data.left_out.compared import (
     NO_TEXT,
     Path,
     comparable,
-    listed,
     literal,
+    literals,
     truth,
     type_without,
     values_at,
@@ -31,6 +31,7 @@ from gotd.data.left_out.compared import (
 from gotd.data.left_out.record import FILTERED, LeftOut
 from gotd.data.original_rows import rows_with_ids
 from gotd.data.unique_ids import hash_strings
+from gotd.storage.printing import listed
 from gotd.storage.progress import tick
 
 _COMPARE = {
@@ -204,7 +205,7 @@ class Where:
             field = self._field(one)
             # Arrow casts values to the column's type, so 1 would be True and '1' would be 1; an
             # equality of other types is an error.
-            inside = field.isin(listed(values)) & (field == literal(values[0])).is_valid()
+            inside = field.isin(literals(values)) & (field == literal(values[0])).is_valid()
             return ~inside & field.is_valid() if isinstance(sign, ast.NotIn) else inside
         first, second = (self._side(side) for side in (one, other))
         for column, constant in ((one, second), (other, first)):
@@ -296,7 +297,8 @@ def leave_out_filtered(left_out: LeftOut, where: Where, parts: Sequence[Part]) -
     missing = [name for name in where.columns if name not in names]
     if missing:
         raise ValueError(
-            f"--where: the candidates have no column {missing[0]!r}; they have {', '.join(names)}"
+            f"--where: the candidates have no column {missing[0]!r}; they have "
+            f"{listed(names, missing[0])}"
         )
     where.check_fields()
     where.check_numbers()
