@@ -156,7 +156,8 @@ class GOTD:
         Raises:
             TypeError: If what was given is none of these, or a column's name is no string;
                 names the row of a text that is no string.
-            ValueError: If rows cannot be read, or a solve misses its tolerance.
+            ValueError: If rows cannot be read, a list of strings holds names of files alone, or a
+                solve misses its tolerance.
             FileNotFoundError: If a file, data set or encoder is not there.
         """
         _check(str, text_column=text_column, role=role)

@@ -110,6 +110,27 @@ def test_texts_come_in_many_kinds(given, kind):
     assert found.table.equals(plain.table)
 
 
+@pytest.mark.parametrize("kind", [list, pd.Series, tuple])
+def test_names_of_files_in_a_list_are_not_ranked_as_texts(given, tmp_path, monkeypatch, kind):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pool").mkdir()
+    for name in ("a.jsonl", "pool/b.jsonl"):
+        (tmp_path / name).write_text('{"text": "protein"}\n')
+    fitted = GOTD(method="dsir").fit(["protein"], ["protein", "a.jsonl", "pool"])
+    for names in (["a.jsonl"], ["pool/b.jsonl", "pool/"], ["pool/*.jsonl"], ["hub:some/rows"]):
+        says = r"a list of strings is texts, .*; give pathlib.Path\('.*'\) in the list, or a single"
+        with pytest.raises(ValueError, match=f"candidates: {says}"):
+            GOTD(method="dsir").fit(["protein"], kind(names))
+        with pytest.raises(ValueError, match=f"target: {says}"):
+            GOTD(method="dsir").fit(kind(names), given.pool)
+        with pytest.raises(ValueError, match=f"exclude: {says}"):
+            GOTD(method="dsir").fit(["protein"], given.pool, exclude=kind(names))
+        with pytest.raises(ValueError, match=f"replay: {says}"):
+            fitted.select(1, replay=kind(names), replay_share=0.2)
+    texts = ["pool", "x" * 5000, "a\0b", "*", "hub: of a wheel", "**so** it is", "a.jsonl"]
+    assert len(GOTD(method="dsir").fit(["pool"], kind(texts)).select(7)) == 7
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "says"),
     [

@@ -183,7 +183,7 @@ def test_a_mixture_holds_for_tokens_too(given, tmp_path):
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        (["cells:50%", "cell:1%"], "names the domain 'cell', which no candidate has; did you"),
+        (["cells:50%", "cell:1%"], "names the domain 'cell', which no candidate has; there is: "),
         (["cells:50%", "cells:1%"], "names the domain 'cells' twice"),
         (["cells"], "--mix takes DOMAIN:SHARE, such as law:30%, not 'cells'"),
         (["cells:x%"], "--mix takes DOMAIN:SHARE"),

@@ -172,7 +172,7 @@ def test_a_column_without_values_is_missing():
         (["--where", "lang == 'xx'"], "after 372 left out: filtered; see --where"),
         (["--where", "lang == 'en'", "--unit", "fixed"], "--where needs --unit whole"),
         (["--where", "lang in ('en', 3)"], "is not allowed here"),
-        (["--where", "lang != 99999999999999999999"], "at most 63 bits"),
+        (["--where", "lang != 99999999999999999999"], "more than 64 bits"),
         (["--where", " and ".join(["n > 0"] * 900)], "has more than 2,000 parts"),
         (["--removed", "a.txt"], "the name must end in .jsonl"),
         (["--exclude", "absent.jsonl"], "no file absent.jsonl"),

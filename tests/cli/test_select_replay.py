@@ -105,6 +105,33 @@ def test_test_sets_are_left_out_of_it_too(given, general, tmp_path):
     assert replayed == in_order(0)[3:5]
 
 
+def test_a_row_that_was_selected_is_not_mixed_in_once_more(given, general, tmp_path, capsys):
+    """Of several budgets the largest counts, so that each replay is a part of the next."""
+    select(given, tmp_path / "all.jsonl", "--budget", "24")
+    chosen = [row["text"] for row in lines(tmp_path / "all.jsonl")]
+    told = {n: {"id": n, "text": f"question {n}"} for n in range(60)}
+    first = [int(name) for name in in_order(0)]
+    told[first[0]]["text"], told[first[2]]["text"] = chosen[3], chosen[20]
+    told[first[1]]["text"] = chosen[4].upper() + "!"  # another text
+    mixed = tmp_path / "mixed.jsonl"
+    mixed.write_text("\n".join(map(json.dumps, told.values())), "utf-8")
+    select(given, tmp_path / "a.jsonl", "--budget", "12,24", "--replay", f"{mixed}:25%")
+    for budget, count in ((12, 4), (24, 8)):
+        rows = lines(tmp_path / f"a-{budget}.jsonl")
+        names = [row["gotd_id"] for row in rows if row["gotd_replay"]]
+        assert names == list(map(str, [first[1], *first[3:]]))[:count]
+        assert len({row["gotd_text"] for row in rows}) == len(rows)
+    stated = json.loads((tmp_path / "a.gotd" / "manifest.json").read_text("utf-8"))["replay"]
+    assert (stated["rows"], stated["left_out_rows"]) == (58, {"selected": 2})
+    more = ("--method", "dsir", "--out", str(tmp_path / "b.jsonl"))
+    for amount, unit in (("--budget", "rows"), ("--tokens", "tokens")):
+        asked = (amount, "24" if unit == "rows" else "2000", "--replay", f"{mixed}:90%")
+        assert main(given.arguments(*more, *asked)) == 2
+        printed = capsys.readouterr().err
+        assert f"{unit} beside the " in printed
+        assert "with the text of a selected row, fewer than the" in printed
+
+
 def test_python_mixes_the_same_rows(given, general):
     fitted = GOTD(method="dsir").fit(given.target, given.pool)
     mixed = fitted.select(8, replay=general, replay_share=0.2)

@@ -204,7 +204,7 @@ def test_a_folder_has_files_at_any_depth_of_mixed_shapes_and_names_what_it_leave
         (pool / name).write_text("no rows")
     about = {f"task {n}": "about it" for n in range(30)}
     (pool / "about.json").write_text(json.dumps(about))
-    with pytest.raises(ValueError, match=r"about.json has no column 'text'; .* and 10 more: "):
+    with pytest.raises(ValueError, match=r"about.json has no column 'text'; .* and 20 more: "):
         parts(pool / "about.json")
     (pool / "nothing.jsonl").write_text("")
     (pool / "blank.jsonl").write_text("\n\n")

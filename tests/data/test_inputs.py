@@ -17,6 +17,7 @@ from gotd.data.columns import Columns
 from gotd.data.hub.access import recorded, remember
 from gotd.data.hub.stream import HubRows, parse_hub
 from gotd.data.inputs import named_parts, table_parts
+from gotd.data.row_shapes import SHAPES_VERSION
 
 ROWS = pa.table({"id": ["1", "2"], "text": ["a", "b"], "domain": ["x", "y"]})
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -48,6 +49,39 @@ def test_folders_patterns_and_files_stand_for_their_files(tmp_path):
     ]
     with pytest.raises(ValueError, match=r"a.parquet is given twice"):
         given(tmp_path, tmp_path, tmp_path / "a.parquet")
+
+
+def test_a_pattern_is_read_as_one_though_a_file_has_its_name(tmp_path):
+    for name in ("a", "b", "*", "rows[1]", "rows1", "x[1]y", "x1*"):
+        (tmp_path / f"{name}.jsonl").write_text('{"text": "a"}\n')
+    for name, labels in {
+        "*.jsonl": ["*", "a", "b", "rows1", "rows[1]", "x1*", "x[1]y"],
+        "?.jsonl": ["*", "a", "b"],
+        "rows[1].jsonl": ["rows[1]"],  # it does not match itself
+        "x[1]*.jsonl": ["x1*"],
+        "x1*.jsonl": ["x1*"],
+    }.items():
+        assert sorted(p.label for p in given(tmp_path, tmp_path / name)) == labels
+    (tmp_path / "rows[1].jsonl").unlink()
+    assert [p.label for p in given(tmp_path, tmp_path / "rows[1].jsonl")] == ["rows1"]
+
+
+def test_a_name_that_is_not_there_is_one_short_line(tmp_path):
+    for number in range(300):
+        (tmp_path / f"part-{number:04d}.jsonl").write_text("")
+    with pytest.raises(FileNotFoundError) as close:
+        given(tmp_path, tmp_path / "part-00007.jsonl")
+    assert "part-0007.jsonl" in str(close.value)
+    assert str(close.value).endswith("and 297 more")
+    with pytest.raises(FileNotFoundError, match=r"part-0009.jsonl and 290 more$"):
+        given(tmp_path, tmp_path / "zzz")
+
+
+def test_columns_that_are_many_are_not_all_listed():
+    table = pa.table({f"feature {number}": [0] for number in range(500)})
+    (part,) = table_parts(table.append_column("txt", [["a"]]), "mine", Columns(("text",)))
+    with pytest.raises(ValueError, match="no column 'text'; it has txt and 500 more: rename"):
+        rows(part)
 
 
 def test_files_of_one_name_are_told_apart_by_their_folders(tmp_path):
@@ -177,6 +211,7 @@ def test_a_data_set_is_streamed_at_a_recorded_commit(published, tmp_path, monkey
     known = {
         **{"hub": "some/rows", "config": "plain", "split": "test", "revision": REVISION},
         "ids": "some/rows:plain:test",
+        "shape_version": SHAPES_VERSION,
     }
     assert part.identity() == known
     # What was recorded is used again, without asking.
@@ -184,6 +219,9 @@ def test_a_data_set_is_streamed_at_a_recorded_commit(published, tmp_path, monkey
     (again,) = given(tmp_path, "hub:some/rows:plain:test")
     assert again.identity() == known
     assert json.loads((tmp_path / "hub.json").read_text()) == {"some/rows": REVISION}
+    for columns in (Columns(("body",)), Columns(template="{text}"), Columns(format="text")):
+        plain = HubRows(*parse_hub("some/rows"), columns, tmp_path / "hub.json")
+        assert "shape_version" not in plain.identity()
 
 
 def test_parts_of_one_data_set_have_ids_of_their_own(published, tmp_path):

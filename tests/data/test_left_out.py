@@ -254,6 +254,62 @@ def test_a_number_in_a_column_of_texts_is_compared_as_a_number():
 
 
 @pytest.mark.parametrize(
+    ("condition", "rows"),
+    [
+        ("m == '1'", [1]),
+        ("'1' == m", [1]),
+        ("m != '1'", [0, 2, 3, 5]),
+        ("m in ('1', '[1]', 'true')", [1]),
+        ("m not in ('1', 'x')", [0, 2, 3, 5]),
+        ("m > '0'", [1]),
+        ("'a' > m", [1]),
+        ("m <= '1'", [1]),
+        ("not m > '0'", [0, 2, 3, 5]),
+        ("m is None", [4]),
+        ("o.m == '1'", [1]),
+    ],
+)
+def test_a_text_is_equal_to_a_text_alone(condition, rows):
+    values = [1, "1", 1.5, True, None, [1]]
+    table = table_of([{"m": value, "o": {"m": value}} for value in values])
+    assert np.flatnonzero(Where(condition).holds(table, "rows")).tolist() == rows
+
+
+LARGE = 2**63 + 5
+
+
+@pytest.mark.parametrize(
+    ("condition", "values", "rows"),
+    [
+        (f"n == {LARGE}", [LARGE, LARGE + 1, 7, None], [0]),
+        (f"n > {LARGE}", [LARGE, LARGE + 1, 7, None], [1]),
+        (f"n in ({LARGE}, 7)", [LARGE, LARGE + 1, 7, None], [0, 2]),
+        ("n > 7", [LARGE, LARGE + 1, 7, None], [0, 1]),
+        ("n > -1", [LARGE, 7], [0, 1]),
+        ("n > 7.5", [LARGE, 7, None], [0]),
+        ("n in (7.0, 8)", [LARGE, 7, None], [1]),
+        (f"n < {LARGE}", [-(2**63), 2**63 - 1, None], [0, 1]),
+        (f"n == {2**60 + 1}", [2**60, 2**60 + 1], [1]),
+        (f"n == -{2**63}", [-(2**63), 1 - 2**63], [0]),
+        ("n < 0.5", [2**60, -1, 2**31], [1]),
+        (f"n < {LARGE}", [0.5, 1e19, None], [0]),
+        (f"n < {LARGE}", ["5", "1e19"], [0]),
+    ],
+)
+def test_integers_of_64_bits_are_compared_exactly(condition, values, rows):
+    kind = pa.uint64() if LARGE in values else None
+    table = pa.table({"n": pa.array(values, kind)})
+    assert np.flatnonzero(Where(condition).holds(table, "rows")).tolist() == rows
+
+
+def test_a_larger_integer_and_a_large_column_of_another_type_are_named():
+    with pytest.raises(ValueError, match=rf"--where 'n == {2**64}' has an integer of more than 64"):
+        Where(f"n == {2**64}")
+    with pytest.raises(ValueError, match="--where .* does not fit the columns of rows: n"):
+        Where("n == 'x'").holds(pa.table({"n": pa.array([LARGE], pa.uint64())}), "rows")
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         "", "lang ==", "lang = 'en'", "__import__('os')", "lang.__class__()", "open('x') == 1",

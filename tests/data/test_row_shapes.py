@@ -95,6 +95,41 @@ def test_a_struct_of_lists_is_a_list_of_turns(tmp_path):
     assert read(tmp_path / "rows.parquet") == [BOTH]
 
 
+SAID = {"role": "assistant", "content": "Cells."}
+CALL = {"role": "assistant", "tool_calls": [{"name": "look"}]}
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        SAID | {"tool_calls": []},
+        SAID | {"tool_calls": [{"name": "look"}, {"name": "see"}]},
+        {"from": "gpt", "value": "Cells.", "weight": [1.0, 0.0, 2.0]},
+        {"role": "assistant", "content": [{"type": "text", "text": "Cells."}, {"type": "image"}]},
+        {"role": ["assistant"], "content": ["Cells."], "tool_calls": [], "ids": [1, 2]},
+        [CALL, SAID],
+    ],
+)
+def test_a_turn_may_hold_lists_and_is_no_struct_of_lists(tmp_path, answer, as_text):
+    given = json.dumps(answer) if as_text else answer
+    rows = [{"prompt": "What divides?", "completion": given}]
+    assert read(write(tmp_path / "rows.jsonl", rows)) == [BOTH]
+    assert read(tmp_path / "rows.jsonl", Columns(role="assistant")) == ["Cells."]
+
+
+def test_a_turn_without_text_is_blank_beside_others(tmp_path):
+    rows = [{"messages": [*CHAT[1:], CALL, {"role": "user"}]}, {"messages": json.dumps([CALL])}]
+    assert read(write(tmp_path / "rows.jsonl", rows)) == [BOTH, ""]
+
+
+def test_a_struct_of_lists_has_a_text_for_each_role(tmp_path):
+    turns = {"role": ["user", "assistant"], "content": ["What divides?"]}
+    path = write(tmp_path / "rows.jsonl", [{"messages": turns}])
+    with pytest.raises(ValueError, match=r"line 1: 'messages' holds 2 roles and 1 texts; write"):
+        read(path)
+
+
 @pytest.mark.parametrize("kind", [kind for kind in ROWS if "number" not in kind])
 def test_a_role_selects_its_turns(tmp_path, kind):
     row, text = ROWS[kind]
@@ -213,6 +248,16 @@ def test_a_plain_text_that_looks_like_json_stays_a_text(tmp_path):
     rows = [{"question": "[1]", "answer": '{"a": 1}'}, {"question": "[", "answer": "[2]"}]
     path = write(tmp_path / "rows.jsonl", rows)
     assert read(path) == ['[1]\n{"a": 1}', "[\n[2]"]
+
+
+@pytest.mark.parametrize("answer", [{"from": "Paris", "to": "Rome"}, {"role": "admin"}])
+def test_an_answer_with_the_key_of_a_role_and_no_text_does_not_vanish(tmp_path, answer):
+    for number, told in enumerate((json.dumps(answer), json.dumps([answer, answer]))):
+        path = write(tmp_path / f"{number}.jsonl", [{"prompt": "Which?", "completion": told}])
+        assert read(path) == [f"Which?\n{told}"]
+    path = write(tmp_path / "rows.jsonl", [{"prompt": "Which?", "completion": answer}])
+    with pytest.raises(ValueError, match="line 1: 'completion' holds dict where a turn is"):
+        read(path)
 
 
 def test_the_key_of_plain_text_is_the_old_one_and_any_other_setting_has_its_own(tmp_path):

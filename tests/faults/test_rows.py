@@ -19,6 +19,7 @@ from gotd.data.instructions import read_instructions
 from gotd.data.left_out.overlap import _hashes
 from gotd.data.own_files import OwnFiles
 from gotd.data.pool import open_pool, pool_facts, write_pool
+from gotd.data.table_files import _well_quoted
 from gotd.evaluation.zero_shot import Prompt
 from gotd.pipeline.replay import parse_replay, replay_columns
 from gotd.pipeline.steps.pools import pool
@@ -119,6 +120,45 @@ def test_a_quote_that_is_never_closed_is_refused(tmp_path, suffix):
     path.write_text("\n".join([f"id{mark}text", *rows[:10], f'10{mark}"unclosed', *rows[11:], ""]))
     with pytest.raises(ValueError, match="row 11: a double quote is opened and never closed"):
         read(path)
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n"])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_rows_between_two_quotes_are_not_lost(tmp_path, suffix, ending):
+    """An even number of quotes hid the rows between them."""
+    mark = "," if suffix == "csv" else "\t"
+    path = tmp_path / f"q.{suffix}"
+    rows = [f'"{i}"{mark}"the ""dog"", {i}"' for i in range(30)]
+    rows[10:20] = [f"{i}{mark}plain" for i in range(10, 20)]
+    rows[10], rows[19] = f'10{mark}"unclosed text', f'19{mark}"another'
+    path.write_text(ending.join([f"id{mark}text", *rows, ""]), newline="")
+    says = r"q\.[ct]sv row 11: more text follows the double quote .* in line 21 of the file"
+    with pytest.raises(ValueError, match=says):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "texts"),
+    [
+        ('"text",id\n"a",1\n"""b""",2\n"",3\n"c""",4', ["a", '"b"', "", 'c"']),
+        ('\ufeff"text","id"\r\n"a,\r\nb",1\r\n5" pipe,2\r\n', ["a,\r\nb", '5" pipe']),
+        ('text,id\n5" and 6",1\na"",2\n""","" b",3\n', ['5" and 6"', 'a""', '"," b']),
+        ('text\n "a"\n"b"\n', [' "a"', "b"]),
+    ],
+)
+def test_well_written_quotes_are_read(tmp_path, written, texts):
+    path = tmp_path / "q.csv"
+    path.write_text(written, "utf-8", newline="")
+    assert read(path)["text"].to_pylist() == texts
+
+
+def test_quotes_at_the_borders_of_blocks_are_looked_at_once(tmp_path):
+    path = tmp_path / "q.csv"
+    for fill in range(2**20 - 12, 2**20):
+        path.write_text(f'text\n"{"a" * fill}"\n"b""c"\n')
+        assert _well_quoted(path, b",")
+        path.write_text(f'text\n"{"a" * fill}"b\n')
+        assert not _well_quoted(path, b",")
 
 
 def test_quotes_inside_texts_hide_nothing(tmp_path):

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from gotd.data.row_shapes import FORMATS, ROLES, SHAPES, Role
 from gotd.data.row_text import PlainText, Row, Template, TextOf
 from gotd.storage.keys import added_later
+from gotd.storage.printing import listed
 
 ORIGIN = b"origin"
 NUMBERED = "none"
@@ -81,6 +82,12 @@ class Columns:
         """Return the name of the column of domains, if there is one; ``None``: none is read."""
         return None if self.text_alone else self.domain or "domain"
 
+    @property
+    def may_have_turns(self) -> bool:
+        """Return whether rows may be of a shape with turns, which their values decide."""
+        plain = self.format == "text" or self.text != ("text",)
+        return not plain and self.template is None
+
     def shape(self, names: Sequence[str], rows: Callable[[], Sequence[Row]], where: str) -> TextOf:
         """Find how the rows of a file become texts.
 
@@ -96,8 +103,7 @@ class Columns:
             template = Template(self.template)
             _check_there(template.columns, names, where, "text", "correct the --template")
             return template
-        plain = self.format == "text" or self.text != ("text",)
-        if plain or (self.format is None and self.text[0] in names):
+        if not self.may_have_turns or (self.format is None and self.text[0] in names):
             _check_there(self.text, names, where, "text")
             return PlainText(self.text)
         shapes = [shape for shape in SHAPES if self.format in (None, shape.name)]
@@ -109,7 +115,7 @@ class Columns:
             _check_there(self.text, names, where, "text")
         raise NoShape(
             f"{where} has no rows of the format {self.format}, which needs {shapes[0].needs}; it "
-            f"has {_listed(names)}: give another --format or a --template"
+            f"has {listed(names)}: give another --format or a --template"
         )
 
     def among(
@@ -191,12 +197,6 @@ class BadName(ValueError):  # noqa: N818 - it is caught where names of rows are 
     """Rows whose ids or domains cannot be used."""
 
 
-def _listed(names: Sequence[str]) -> str:
-    """Return the first names of columns in one line; a damaged file may have any name."""
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return ", ".join(" ".join(name.split())[:80] for name in names[:20]) + more
-
-
 def _check_there(
     names: Sequence[str], present: Sequence[str], where: str, role: str, remedy: str = ""
 ) -> None:
@@ -205,7 +205,8 @@ def _check_there(
     for name in names:
         if name not in present:
             raise NoShape(
-                f"{where} has no column {name!r}; it has {_listed(present)}: {remedy}{otherwise}"
+                f"{where} has no column {name!r}; it has {listed(present, name)}: "
+                f"{remedy}{otherwise}"
             )
 
 
@@ -268,7 +269,7 @@ def strings(
     where = origin(table, where)
     if column not in table.column_names:
         raise ValueError(
-            f"{where} has no column {column!r}; it has {', '.join(table.column_names)}: "
+            f"{where} has no column {column!r}; it has {listed(table.column_names, column)}: "
             "rename the column that holds it"
         )
     values = table[column]

@@ -13,6 +13,8 @@ from typing import IO
 
 import pyarrow as pa
 
+from gotd.storage.printing import listed
+
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv")
@@ -83,7 +85,7 @@ def check_file(path: Path, suffixes: tuple[str, ...] = INPUT_SUFFIXES) -> None:
     """Check that a file is there, of a known format and not empty.
 
     Raises:
-        FileNotFoundError: If there is no such file; lists what is there.
+        FileNotFoundError: If there is no such file; lists what is there, or the nearest names.
         ValueError: If its format is unknown or it is empty.
     """
     if not path.is_file():
@@ -93,8 +95,9 @@ def check_file(path: Path, suffixes: tuple[str, ...] = INPUT_SUFFIXES) -> None:
                 "write it to a file first"
             )
         folder = path.parent
-        names = ", ".join(sorted(f.name for f in folder.iterdir())) if folder.is_dir() else ""
-        raise FileNotFoundError(f"no file {path}; in {folder} there is: {names or 'nothing'}")
+        there = sorted(f.name for f in folder.iterdir()) if folder.is_dir() else []
+        names = listed(there, path.name) or "nothing"
+        raise FileNotFoundError(f"no file {path}; in {folder} there is: {names}")
     if not path.name.endswith(suffixes):
         raise ValueError(f"{path}: unknown format; use one of {', '.join(suffixes)}")
     if path.stat().st_size == 0:

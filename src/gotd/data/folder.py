@@ -28,6 +28,7 @@ from gotd.data.readers import column_names, read_table
 from gotd.data.sampling import SPLIT_SEED, limited, uniform_by_id
 from gotd.data.sizes import count_rows
 from gotd.storage.files import known_checksum
+from gotd.storage.printing import listed
 
 TASK_GROUPS = ("glue", "domain", "zeroshot", "toxicity")
 ONE_FILE_GROUPS = ("toxicity",)
@@ -130,7 +131,7 @@ class Folder:
         if task not in tasks:
             groups = ", ".join(str(self._root() / group) for group in TASK_GROUPS)
             raise FileNotFoundError(
-                f"no task {task!r} in {self._root()}; there is: {_names(tasks)}. "
+                f"no task {task!r} in {self._root()}; there is: {_names(tasks, task)}. "
                 f"Put its files into {task}/ in one of {groups}"
             )
         splits = tasks[task]
@@ -138,7 +139,7 @@ class Folder:
         if not files:
             raise FileNotFoundError(
                 f"task {task!r} has no split {split!r} in {next(iter(splits)).parent}; "
-                f"there is: {_names(splits.values())}"
+                f"there is: {_names(splits.values(), split)}"
             )
         if len(files) > 1:
             raise ValueError(
@@ -235,7 +236,7 @@ class Folder:
             if not matches:
                 raise FileNotFoundError(
                     f"no candidate file matches {pattern!r} in {folder}; "
-                    f"there is: {_names(stem(f) for f in files)}"
+                    f"there is: {_names((stem(f) for f in files), pattern)}"
                 )
             selected |= matches
         return sorted(selected)
@@ -253,5 +254,5 @@ def _passages_identity(path: Path) -> str | dict[str, str]:
     return {"sha256": known_checksum(path), "ids": "<file>#<row>"}
 
 
-def _names(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names)) or "nothing"
+def _names(names: Iterable[str], wanted: str) -> str:
+    return listed(sorted(names), wanted) or "nothing"

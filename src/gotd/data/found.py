@@ -15,6 +15,7 @@ from pathlib import Path
 
 from gotd.data.files import INPUT_SUFFIXES, first_line
 from gotd.storage.files import check_path, resolved, special_kind
+from gotd.storage.printing import listed
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,10 @@ class Found:
 def input_files(name: str, store: Path | None = None) -> list[Found]:
     """Return the files that a name refers to.
 
+    A name with ``*``, ``?`` or ``[`` is a pattern, unless it is that of a folder, or of a file
+    that the pattern does not match: ``*.jsonl`` is a pattern though a file may be called so, and
+    ``rows[1].jsonl`` is the file of this name where there is one.
+
     Args:
         name: A file, a pattern such as ``pool/*.parquet``, a folder with files at any depth,
             or a folder that ``save_to_disk`` wrote.
@@ -59,10 +64,12 @@ def input_files(name: str, store: Path | None = None) -> list[Found]:
                 f"{', '.join(INPUT_SUFFIXES)}"
             )
         return files
-    if path.exists() or not any(sign in name for sign in "*?["):
+    if not any(sign in name for sign in "*?["):
         return [Found(path)]
     # Not Path.glob, which knows no absolute pattern.
     matched = sorted(filter(Path.is_file, map(Path, glob(name, recursive=True))))  # noqa: PTH207
+    if path.exists() and path not in matched:
+        return [Found(path)]
     if not matched:
         hint = ", and write [[] for a bracket that is part of a name" if "[" in name else ""
         raise FileNotFoundError(f"no file matches {name!r}; check the pattern{hint}")
@@ -133,7 +140,7 @@ def _only_split(folder: Path) -> Path:
         raise ValueError(f"{folder / SAVED_SPLITS} is damaged; save the data set again")
     if len(splits) > 1:
         raise ValueError(
-            f"{folder} holds a data set with the splits {', '.join(splits)}; name one, such as "
+            f"{folder} holds a data set with the splits {listed(splits)}; name one, such as "
             f"{folder / splits[0]}"
         )
     return folder / splits[0]

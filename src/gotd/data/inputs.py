@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from glob import iglob
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from gotd.data.row_text import TextOf
 from gotd.data.table_files import sliced
 from gotd.data.uniform import rows_of, uniform_tables
 from gotd.storage.files import known_checksum, resolved
+from gotd.storage.printing import listed
 
 log = logging.getLogger(__name__)
 
@@ -247,10 +250,10 @@ def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
 
     Raises:
         TypeError: If it is none of these, or a text is no string; names the row.
-        ValueError: If there is no row, or a text is not UTF-8.
+        ValueError: If there is no row, a text is not UTF-8, or all texts are names of files.
     """
     if hasattr(rows, "with_format") and isinstance(rows, dict):
-        splits = ", ".join(map(str, rows))
+        splits = listed(map(str, rows))
         raise TypeError(f"{label}: give one split of the DatasetDict, such as {splits}, not all")
     if isinstance(rows, pa.RecordBatch):
         rows = pa.Table.from_batches([rows])
@@ -263,6 +266,7 @@ def table_parts(rows: Any, label: str, columns: Columns) -> list[Part]:
     elif hasattr(rows, "tolist") and hasattr(rows, "__len__"):  # a Series or an array
         rows = rows.tolist()
     if isinstance(rows, Sequence) and not isinstance(rows, str | bytes):
+        _check_no_names(rows, label)
         rows = pa.table({columns.text[0]: _texts(rows, label)})
     if not isinstance(rows, pa.Table):
         raise TypeError(
@@ -282,6 +286,24 @@ def _frame(rows: Any, label: str) -> pa.Table:
             f"{label}: the data frame cannot be read ({first_line(error)}); give every column "
             "a name of its own and values of one type"
         ) from error
+
+
+def _check_no_names(texts: Sequence[Any], label: str) -> None:
+    """Raise if all texts are names of files that are there, or of data sets on the Hub."""
+    if texts and all(isinstance(text, str) and _is_name(text) for text in texts):
+        raise ValueError(
+            f"{label}: a list of strings is texts, and all of these are names of files, such as "
+            f"{texts[0]!r}; give pathlib.Path({texts[0]!r}) in the list, or a single name without "
+            "a list"
+        )
+
+
+def _is_name(text: str) -> bool:
+    if text.startswith(HUB) or "*" in text:
+        is_one_word = len(text.split()) == 1
+        return is_one_word and (text.startswith(HUB) or next(iglob(text), None) is not None)  # noqa: PTH207
+    # A folder may be called as a text of one word is. Unlike Path, these take any text.
+    return os.path.isfile(text) or (os.sep in text and os.path.isdir(text))  # noqa: PTH112, PTH113
 
 
 def _texts(texts: Sequence[Any], label: str) -> pa.Array:

@@ -30,6 +30,7 @@ from gotd.data.sampling import SPLIT_SEED, limited, subsample
 from gotd.data.sizes import count_rows
 from gotd.storage.checks import check_at_least
 from gotd.storage.files import known_checksum
+from gotd.storage.printing import listed
 
 SEPARATOR = "\n\n"
 """Between prompt and response in the text that selectors read."""
@@ -69,8 +70,8 @@ def read_instructions(rows: pa.Table, where: str) -> pa.Table:
     for name in PROMPT_COLUMNS:
         if name not in rows.column_names:
             raise ValueError(
-                f"{where} has no column {name!r}; it has {', '.join(rows.column_names)}: rows of "
-                "instructions have id, prompt and response"
+                f"{where} has no column {name!r}; it has {listed(rows.column_names, name)}: rows "
+                "of instructions have id, prompt and response"
             )
         if not (pa.types.is_string(rows[name].type) or pa.types.is_large_string(rows[name].type)):
             raise ValueError(f"{where}: column {name!r} holds {rows[name].type}, not strings")
@@ -179,7 +180,7 @@ class InstructionFolder:
         """
         files = self._targets.get(task, {})
         if split not in files:
-            there = ", ".join(sorted(files or self._targets)) or "nothing"
+            there = listed(sorted(files or self._targets), split if files else task) or "nothing"
             raise FileNotFoundError(
                 f"no {split!r} of target {task!r} in {self._root / 'targets'}; there is: {there}"
             )
@@ -191,7 +192,9 @@ class InstructionFolder:
             names = column_names(file)
             missing = [name for name in PROMPT_COLUMNS if name not in names]
             if missing:
-                raise ValueError(f"{file} has no column {missing[0]!r}; it has {', '.join(names)}")
+                raise ValueError(
+                    f"{file} has no column {missing[0]!r}; it has {listed(names, missing[0])}"
+                )
         parts = file_parts(self._files, Columns(template=f"{{prompt}}{SEPARATOR}{{response}}"))
         if self.pool_limit is None:
             return parts

@@ -20,6 +20,7 @@ from gotd.data.passages import DrawnPart, Files, Passages, Role, read_domains, r
 from gotd.data.sizes import CHARS_PER_TOKEN, PASSAGE_TOKENS
 from gotd.storage.checks import check_at_least
 from gotd.storage.files import known_checksum
+from gotd.storage.printing import listed
 
 HELD_OUT_SHARE = 0.1
 """Held-out text for perplexity, as a share of the characters of the pre-training text."""
@@ -194,8 +195,8 @@ class Mix:
         """
         if domain not in self.domains:
             raise FileNotFoundError(
-                f"the mix has no domain {domain!r}; it has {', '.join(self.domains)}: add it to "
-                "source.rare or source.general, or name another domain in the task"
+                f"the mix has no domain {domain!r}; it has {listed(self.domains, domain)}: add it "
+                "to source.rare or source.general, or name another domain in the task"
             )
         passages, count = self._passages(domain, "target"), self.evaluation_texts
         order = passages.shuffled(self.seed)
@@ -244,8 +245,8 @@ class Mix:
         if domain not in by_domain:
             raise FileNotFoundError(
                 f"{Path(self.path) / 'candidates'} has no passages of the domain {domain!r}; it "
-                f"has {', '.join(by_domain)}: add a file with them, or leave the domain out of "
-                "source.general and source.rare"
+                f"has {listed(by_domain, domain)}: add a file with them, or leave the domain out "
+                "of source.general and source.rare"
             )
         return by_domain[domain][role]
 

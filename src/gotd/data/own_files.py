@@ -28,6 +28,7 @@ from gotd.data.sizes import CHARS_PER_TOKEN
 from gotd.data.text_alone import read_texts
 from gotd.storage.files import resolved
 from gotd.storage.keys import key_fields
+from gotd.storage.printing import listed
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +246,7 @@ def _labelled(parts: Sequence[Part], label: str) -> pa.Table:
         for table in original_rows(part):
             if label not in table.column_names:
                 raise ValueError(
-                    f"{where} has no column {label!r}; it has {', '.join(table.column_names)}: "
+                    f"{where} has no column {label!r}; it has {listed(table.column_names, label)}: "
                     "name the column of the labels by --label-column"
                 )
             labels += table[label].to_pylist()

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from gotd.data.row_text import Row, named
 
-SHAPES_VERSION = 1
+SHAPES_VERSION = 2
 """Raise it when rows of a shape become other texts."""
 
 Role = Literal["all", "user", "assistant"]
@@ -24,6 +24,10 @@ ASSISTANTS = frozenset({"assistant", "gpt", "model", "bot", "chatgpt", "bing", "
 
 Turn = tuple[str, str]
 """Role and text."""
+
+_ROLE, _TEXT = ("role", "from"), ("content", "value")
+_CALLS = ("tool_calls", "function_call")
+"""What a turn has that calls a tool, and that may have no text."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Field:
     def _fits(self, value: Any) -> bool:
         if value is None or self.keys is None:
             return value is not None
-        turns = _parsed(value)
+        turns = _parsed(value, self)
         if isinstance(turns, Mapping):  # a struct of lists
             return all(isinstance(turns.get(key), list) for key in self.keys)
         first = turns[0] if isinstance(turns, list) and turns else None
@@ -176,25 +180,19 @@ class Turns:
 
 def _turns(value: Any, field: Field, where: str) -> Iterator[Turn]:
     """Yield the turns of a value: a text, a number, a list of turns or of texts."""
-    value = _parsed(value)
+    value = _parsed(value, field)
     if value is None:
         return
-    if isinstance(value, Mapping) and any(isinstance(v, list) for v in value.values()):
-        lists = {name: items for name, items in value.items() if isinstance(items, list)}
-        value = [
-            dict(zip(lists, items, strict=False)) for items in zip(*lists.values(), strict=False)
-        ]
     if isinstance(value, str | int | float) and field.keys is None:
         yield field.role, str(value)
         return
-    for turn in value if isinstance(value, list) else [value]:
+    turns = value if isinstance(value, list) else _each(value, where)
+    speak = _speak(turns, field)
+    for turn in turns:
         if isinstance(turn, str) and field.keys is None:
             yield field.role, turn
-        elif isinstance(turn, Mapping) and _is_turn(turn):
-            role = turn.get("role") or turn.get("from") or ""
-            content = turn.get("content")
-            text = _content(turn.get("value") if content is None else content)
-            yield str(role).lower(), text
+        elif isinstance(turn, Mapping) and _has_role(turn) and speak:
+            yield str(_either(turn, _ROLE) or "").lower(), _content(_either(turn, _TEXT))
         elif turn is not None:
             kind = type(turn).__name__ if isinstance(value, list) else type(value).__name__
             raise ValueError(
@@ -203,8 +201,35 @@ def _turns(value: Any, field: Field, where: str) -> Iterator[Turn]:
             )
 
 
-def _is_turn(value: Mapping[str, Any]) -> bool:
-    return "role" in value or "from" in value
+def _each(value: Any, where: str) -> list[Any]:
+    """Return the turns of a struct of lists, or the value as the only one."""
+    if not isinstance(value, Mapping):
+        return [value]
+    roles, texts = _either(value, _ROLE), _either(value, _TEXT)
+    if not (isinstance(roles, list) and isinstance(texts, list)):
+        return [value]  # a turn whose text is a list of parts, or that calls tools
+    if len(roles) != len(texts):
+        raise ValueError(
+            f"{where} holds {len(roles)} roles and {len(texts)} texts; write one of each for a turn"
+        )
+    return [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+
+
+def _either(turn: Mapping[str, Any], names: Sequence[str]) -> Any:
+    return next((turn[name] for name in names if turn.get(name) is not None), None)
+
+
+def _has_role(value: Mapping[str, Any]) -> bool:
+    return any(name in value for name in _ROLE)
+
+
+def _speak(turns: Sequence[Any], field: Field) -> bool:
+    """Return whether objects with a role are turns: one has a text, or the column is of turns.
+
+    Other objects may have such a key by chance, such as ``{"from": "Paris", "to": "Rome"}``.
+    """
+    said = {name for turn in turns if isinstance(turn, Mapping) for name in turn}
+    return field.keys is not None or not said.isdisjoint((*_TEXT, *_CALLS))
 
 
 def _content(content: Any) -> str:
@@ -216,7 +241,7 @@ def _content(content: Any) -> str:
     return "" if content is None else str(content)
 
 
-def _parsed(value: Any) -> Any:
+def _parsed(value: Any, field: Field) -> Any:
     """Return the list or object that a text holds as JSON, or the value itself."""
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         try:
@@ -225,6 +250,7 @@ def _parsed(value: Any) -> Any:
             return value
         turns = parsed if isinstance(parsed, list) else [parsed]
         # A plain text may be JSON by chance, such as "[1]".
-        if turns and all(isinstance(turn, Mapping) and _is_turn(turn) for turn in turns):
+        roles = all(isinstance(turn, Mapping) and _has_role(turn) for turn in turns)
+        if turns and roles and _speak(turns, field):
             return parsed
     return value

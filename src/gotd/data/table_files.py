@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,8 +170,7 @@ def _csv(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
         yield table
         rows += table.num_rows
     if rows:
-        _check_quotes(path, rows)
-        _check_escapes(path)
+        _check_quotes(path)
 
 
 def _csv_rows(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
@@ -199,75 +198,92 @@ def _csv_rows(path: Path, names: Sequence[str]) -> Iterator[pa.Table]:
                     raise
 
 
-def _check_quotes(path: Path, rows: int) -> None:
-    """Raise if the last row holds the rest of the file, after a quote that is never closed."""
-    with open_bytes(path) as file:
-        quotes = sum(part.count(b'"') for part in iter(lambda: file.read(2**20), b""))
-    if quotes % 2 == 0:
+_QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
+_FIELDS = {
+    mark: re.compile(
+        rb'(?:[^"]++|(?<![\r\n%b])"|(?<=[\r\n%b])%b(?=[\r\n%b]))*+(?P<bad>%b[^"])?'
+        % (mark, mark, _QUOTED, mark, _QUOTED)
+    )
+    for mark in (b",", b"\t")
+}
+"""Fields without quotes, quotes inside of plain fields, and quoted fields; by what is between
+two columns. Then a quoted text with more text after it, if there is one."""
+_OPENING = {mark: re.compile(rb'(?:\A|[\r%b])"' % mark) for mark in _FIELDS}
+"""Finds the quote that begins a field of a line."""
+
+
+def _check_quotes(path: Path) -> None:
+    """Raise if a quoted text is not closed where its field ends, since it may hide rows."""
+    mark = b"\t" if kind_of(path) == "tsv" else b","
+    if _well_quoted(path, mark):
         return
-    (last,) = deque(_csv_rows(path, names_of(path)), maxlen=1)
-    # A quote in the middle of a text hides nothing.
-    if any("\n" in column[-1].as_py() for column in last.columns):
-        raise ValueError(
-            f"{path} row {rows}: a double quote is opened and never closed, so all lines after it "
-            "are one text; close it, or write it twice inside a text"
-        )
-
-
-_ESCAPED = re.compile(rb'\\"[^",\t\r\n]')
-
-
-def _check_escapes(path: Path) -> None:
-    """Raise if quotes inside quoted texts are written with a backslash, as Spark does.
-
-    Such a text ends at its first quote, and its other quotes would be part of it.
-    """
+    row, quoted = 0, False
     with open_bytes(path) as file:
-        last = b""
-        for part in iter(lambda: file.read(2**20), b""):
-            if _ESCAPED.search(last + part):
-                break
-            last = part[-2:]
-        else:
-            return
-    mark, row, quoted = (b"\t" if kind_of(path) == "tsv" else b","), 0, False
-    with open_bytes(path) as file:
-        for line in file:
-            ended, quoted = _ends_at_escape(line, mark, quoted)
-            if ended:
+        for number, line in enumerate(file, start=1):
+            line = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            end, quoted = _text_after_quote(line, mark, quoted)
+            if end is not None and line[end - 1 : end] == b"\\":
                 raise ValueError(
                     f"{path} row {row}: a double quote inside a text is written with a backslash; "
                     "write it twice (in Spark the option escape='\"'), or give JSON lines"
                 )
+            if end is not None:
+                raise ValueError(
+                    f"{path} row {row}: more text follows the double quote that closes a text, in "
+                    f"line {number} of the file, so a quote may be missing and hide the rows "
+                    "before it; close each text where its field ends, and write quotes in it twice"
+                )
             row += not quoted
+    if quoted:
+        raise ValueError(
+            f"{path} row {row}: a double quote is opened and never closed, so all lines after it "
+            "are one text; close it, or write it twice inside a text"
+        )
 
 
-def _ends_at_escape(line: bytes, mark: bytes, quoted: bool) -> tuple[bool, bool]:
-    """Return whether a quoted text ends at a backslash and a quote, and whether one goes on.
+def _well_quoted(path: Path, mark: bytes) -> bool:
+    """Return whether each quoted text is closed where its field ends; this is fast.
+
+    Args:
+        path: A file of CSV or TSV.
+        mark: What is between two columns.
+    """
+    held = b"\n"  # begins with the byte before what is looked at
+    with open_bytes(path) as file:
+        part = file.read(2**20).removeprefix(codecs.BOM_UTF8)
+        while True:
+            held += part or b"\n"
+            found = _FIELDS[mark].match(held, 1)
+            assert found is not None  # it also matches nothing
+            if found["bad"] or not part:
+                return found.end() == len(held) and not found["bad"]
+            held = held[found.end() - 1 :]  # from a text on that goes on in the next part
+            part = file.read(max(2**20, len(held)))
+
+
+def _text_after_quote(line: bytes, mark: bytes, quoted: bool) -> tuple[int | None, bool]:
+    """Return the quote that closes a text with text after it, and whether a text goes on.
 
     Args:
         line: A line of the file.
         mark: What is between two columns.
         quoted: Whether the line begins inside a quoted text.
     """
-    at = 0
+    at, opening = 0, _OPENING[mark]
     while True:
         if not quoted:
-            if line[at : at + 1] != b'"':
-                at = line.find(mark, at) + 1
-                if not at:
-                    return False, False
-                continue
-            at += 1
+            found = opening.search(line, at)
+            if found is None:
+                return None, False
+            at = found.end()
         end = line.find(b'"', at)
         while end >= 0 and line[end + 1 : end + 2] == b'"':
             end = line.find(b'"', end + 2)
         if end < 0:
-            return False, True
+            return None, True
         at, quoted = end + 1, False
-        follows = line[at : at + 1] not in (mark, b"\r", b"\n", b"")
-        if follows and line[end - 1 : end] == b"\\":
-            return True, False
+        if line[at : at + 1] not in (mark, b"\r", b"\n", b""):
+            return end, False
 
 
 def _too_long(error: pa.ArrowInvalid, block: int) -> bool:

@@ -187,6 +187,8 @@ def _budgets(
     """Return the budgets with the rows of replay beside them, and their labels."""
     tokens_alone = all(amount.unit == "tokens" for amount in amounts)
     labels, replay = {}, {}
+    if prepared.replay is not None:
+        prepared.replay.leave_out_selected(max(rows))
     for amount, count in zip(amounts, rows, strict=True):
         labels[count] = amount.label if tokens_alone else str(count)
         if prepared.replay is not None:

@@ -25,13 +25,17 @@ from gotd.data.left_out.record import reasons
 from gotd.data.original_rows import OriginalRows
 from gotd.data.pool import open_pool, pool_facts
 from gotd.data.sampling import uniform_by_id
+from gotd.data.unique_ids import hash_strings
 from gotd.pipeline.steps import left_out, pools
 from gotd.pipeline.token_budget import rows_reaching
-from gotd.selection_report.rows import blocks
+from gotd.selection_report.rows import BLOCK_ROWS, blocks
 from gotd.selectors.topk import Best, smallest_rows
 
 if TYPE_CHECKING:
     from gotd.pipeline.select import Prepared
+
+SELECTED = "selected"
+"""Reason for which rows with the text of a selected one are left out."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class ReplayRows:
     """The rows that can be mixed in, read into the store.
 
     Duplicates among them and overlap with test sets are left out as they are among the
-    candidates.
+    candidates. `leave_out_selected` leaves out those that were selected.
 
     Args:
         prepared: The scored request, which names the replay.
@@ -127,11 +131,33 @@ class ReplayRows:
             prepared.run_step("replay_kept", left_out.kept(inputs))
             kept = prepared.folder("replay_kept")
         self._shards = open_pool(prepared.folder("replay"), kept=kept)
+        self._rows = sum(map(len, self._shards))
 
     @cached_property
     def _chances(self) -> list[np.ndarray]:
         seed = self._prepared.request.seed
         return [uniform_by_id(shard.ids, seed, "replay") for shard in self._shards]
+
+    def leave_out_selected(self, rows: int) -> None:
+        """Leave out the rows that have the text of a selected one; they come last.
+
+        Texts are compared by hashes of eight bytes.
+
+        Args:
+            rows: Rows of the largest selection. A smaller one has the same replay, so it is a
+                part of that beside a larger one.
+        """
+        ranked = self._prepared.ranked
+        found = [_hashes(b["text"]) for b in blocks(ranked.best, ranked.candidates, rows)]
+        selected, count = np.unique(np.concatenate(found)), 0
+        for chances, shard in zip(self._chances, self._shards, strict=True):
+            for start in range(0, len(shard), BLOCK_ROWS):
+                same = np.isin(_hashes(shard.texts.slice(start, BLOCK_ROWS)), selected)
+                chances[start : start + BLOCK_ROWS][same] = np.inf
+                count += int(same.sum())
+        self._rows -= count
+        if count:
+            self.left_out = {**self.left_out, SELECTED: count}
 
     def first(self, rows: int) -> Best:
         """Return the first rows by their hash.
@@ -139,14 +165,19 @@ class ReplayRows:
         Raises:
             ValueError: If there are fewer.
         """
-        have = sum(map(len, self._shards))
-        if rows > have:
+        if rows > self._rows:
             raise ValueError(
-                f"--replay has {have:,} rows, fewer than the {rows:,} that its share of "
-                f"{self.replay.share:.4g} takes; lower the share or add rows"
+                f"--replay has {self._rows:,} rows{self._without}, fewer than the {rows:,} that "
+                f"its share of {self.replay.share:.4g} takes; lower the share or add rows"
             )
         ids = [shard.ids for shard in self._shards]
         return smallest_rows(self._chances, ids, rows, self._prepared.engine)
+
+    @property
+    def _without(self) -> str:
+        """Return in words that selected rows are left out, if some are."""
+        count = self.left_out.get(SELECTED)
+        return f" beside the {count:,} with the text of a selected row" if count else ""
 
     def rows_of(self, tokens: int, count: Callable[[Sequence[str]], Sequence[int]]) -> int:
         """Return how many rows have so many tokens.
@@ -154,7 +185,9 @@ class ReplayRows:
         Raises:
             ValueError: If all rows have fewer.
         """
-        limit, have = min(1024, sum(map(len, self._shards))), sum(map(len, self._shards))
+        limit, have = min(1024, self._rows), self._rows
+        if not have:
+            self.first(1)
         while True:
             best = self.first(limit)
             texts = (b["text"].to_pylist() for b in blocks(best, self._shards, limit))
@@ -163,8 +196,8 @@ class ReplayRows:
                 return rows
             if limit == have:
                 raise ValueError(
-                    f"--replay has {reached:,} tokens, fewer than the {tokens:,} that its share "
-                    f"of {self.replay.share:.4g} takes; lower the share or add rows"
+                    f"--replay has {reached:,} tokens{self._without}, fewer than the {tokens:,} "
+                    f"that its share of {self.replay.share:.4g} takes; lower the share or add rows"
                 )
             limit = min(have, max(2 * limit, math.ceil(1.2 * limit * tokens / max(1, reached))))
 
@@ -189,10 +222,13 @@ class ReplayRows:
     def stated(self) -> dict[str, Any]:
         """Return what a manifest states."""
         parts = self._prepared.steps["replay"].parameters["parts"]
-        have = sum(map(len, self._shards))
         return {
             "share": self.replay.share,
             "inputs": parts,
-            "rows": have,
+            "rows": self._rows,
             "left_out_rows": self.left_out,
         }
+
+
+def _hashes(texts: pa.Array | pa.ChunkedArray) -> np.ndarray:
+    return hash_strings(texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts)

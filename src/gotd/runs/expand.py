@@ -28,6 +28,7 @@ from gotd.runs.hints import field_meant
 from gotd.runs.overrides import is_run_only, is_sweep, key_of, variant
 from gotd.runs.spaces import SPACE, once
 from gotd.storage.checks import meant
+from gotd.storage.printing import listed
 
 OWN = "compare"
 """The experiment on files of one's own."""
@@ -220,8 +221,8 @@ def part_held(
     if not held:
         source = build(configs[0][0].source)
         raise FileNotFoundError(
-            f"the source {source.name} holds none of the tasks {', '.join(skipped)}; it holds "
-            f"{', '.join(source.tasks()) or 'none at all'}"
+            f"the source {source.name} holds none of the tasks {listed(skipped)}; it holds "
+            f"{listed(source.tasks(), skipped[0]) or 'none at all'}"
         )
     return held, skipped
 

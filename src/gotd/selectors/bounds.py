@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.compute as pc
 
 from gotd.data.rows import Rows
-from gotd.selectors.registry import did_you_mean
 from gotd.storage.checks import check_at_least
+from gotd.storage.printing import listed
 
 ROUNDING = 1e-9
 """Of a sum of shares."""
@@ -116,7 +116,7 @@ class Bounds:
             known = [name for name in names if name is not None]
             raise ValueError(
                 f"the mixture names the domain {unknown[0]!r}, which no candidate has; "
-                f"{did_you_mean(unknown[0], known)}"
+                f"there is: {listed(known, unknown[0])}"
             )
         shares = np.array([*self.mix.values(), 1.0 - sum(self.mix.values())])
         shares[-1] = shares[-1] if shares[-1] > ROUNDING else 0.0

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from gotd.data.rows import Rows
 from gotd.data.sampling import uniform_by_id
 from gotd.engine.local import Engine, LocalEngine
+from gotd.storage.printing import listed
 from gotd.storage.work import Work
 
 ROLE, READER = "domains", "domain screening"
@@ -149,7 +150,7 @@ def only_domains(pool: Sequence[Rows], domains: Sequence[str], least: int) -> li
     left = sum(map(len, runs))
     if left < least:
         raise ValueError(
-            f"the domains nearest to the target ({', '.join(domains)}) have {left:,} candidates, "
+            f"the domains nearest to the target ({listed(domains)}) have {left:,} candidates, "
             f"fewer than the {least:,} to rank; raise candidates.screen or lower the budget"
         )
     return runs

@@ -28,6 +28,7 @@ from gotd.selectors.base import (
     smallest,
 )
 from gotd.selectors.domains import domain_names, rows_in_domains, screen, screen_work
+from gotd.storage.printing import listed
 from gotd.storage.work import Work
 
 
@@ -180,7 +181,7 @@ def draw(
     rows = sum(map(len, ids))
     if exactly and rows < limit:
         raise ValueError(
-            f"{role}: {', '.join(domains)} has {rows:,} candidates, fewer than the {limit:,} "
+            f"{role}: {listed(domains)} has {rows:,} candidates, fewer than the {limit:,} "
             "to select; lower the budget, name other domains or enlarge the pool"
         )
     return smallest(list(numbers), ids, limit)

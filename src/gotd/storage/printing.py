@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 _STEERING = ("Cc", "Cs", "Zl", "Zp")
 """Categories of control characters, halves of a character, and separators of lines."""
@@ -24,6 +25,24 @@ def printable(text: str) -> str:
 def printable_lines(text: str) -> str:
     """Return a text of several lines whose other control characters are escaped."""
     return _escaped(text, kept="\n\t")
+
+
+MOST_LISTED = 10
+"""Names in an error; a folder or a table may have thousands."""
+
+
+def listed(names: Iterable[str], wanted: str = "") -> str:
+    """Return names as one line: all of a few, else those nearest to a wanted one or the first.
+
+    Args:
+        names: The names; a damaged file may have any.
+        wanted: What was not among them.
+    """
+    given = [" ".join(name.split())[:80] for name in names]
+    if len(given) <= MOST_LISTED:
+        return ", ".join(given)
+    shown = get_close_matches(wanted, given, n=3) or given[:MOST_LISTED]
+    return f"{', '.join(shown)} and {len(given) - len(shown):,} more"
 
 
 def command_line(arguments: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from gotd.data.columns import Columns
 from gotd.data.hub.access import HubAccess
+from gotd.data.row_shapes import SHAPES_VERSION
 from gotd.data.uniform import rows_of, uniform_tables
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class HubRows:
         return ":".join([self.dataset, self.config or "", split]).rstrip(":")
 
     def identity(self) -> dict[str, Any]:
-        """Return data set, configuration, split and commit.
+        """Return data set, configuration, split and commit, and a version if rows may have turns.
 
         Raises:
             SourceUnavailable: If the commit was never recorded and the Hub is out of reach.
@@ -83,6 +84,8 @@ class HubRows:
             "split": self.split,
             "revision": self._access.revision(self.dataset, self._what),
             **({"ids": self.label} if self.label != self.dataset else {}),
+            # Which shape its rows have is not known before they are read.
+            **({"shape_version": SHAPES_VERSION} if self.columns.may_have_turns else {}),
         }
 
     def pieces(self) -> Iterator[pa.Table]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from gotd.data.columns import strings
 from gotd.data.hub.access import HubAccess, from_files
 from gotd.data.hub.corpora import COPIES
+from gotd.storage.printing import listed
 
 TOXIC_FROM = 0.5
 """Share of raters who call a comment toxic from which its label is 1 (Civil Comments' own rule)."""
@@ -51,7 +52,7 @@ def read_copy(access: HubAccess, task: str, dataset: str, split: str, revision: 
             if column not in table.column_names:
                 raise ValueError(
                     f"{dataset} {split} has no column {column!r}; it has "
-                    f"{', '.join(table.column_names)}: pin a revision that has it"
+                    f"{listed(table.column_names, column)}: pin a revision that has it"
                 )
         return table
 

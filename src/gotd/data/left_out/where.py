@@ -17,12 +17,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gotd.data.base import Part
-from gotd.data.column_types import to_json, type_of, values_of
 from gotd.data.files import first_line
-from gotd.data.json_lines import JSON_TEXT
+from gotd.data.left_out.compared import (
+    NO_TEXT,
+    Path,
+    comparable,
+    literal,
+    literals,
+    truth,
+    type_without,
+    values_at,
+)
 from gotd.data.left_out.record import FILTERED, LeftOut
 from gotd.data.original_rows import rows_with_ids
 from gotd.data.unique_ids import hash_strings
+from gotd.storage.printing import listed
 from gotd.storage.progress import tick
 
 _COMPARE = {
@@ -39,8 +48,8 @@ _ALLOWED = (
 )
 
 
-Path = tuple[str, ...]
-"""A column, and fields of its objects."""
+WHERE_VERSION = 2
+"""Raise it when a condition holds for other rows."""
 MOST_SHOWN = 80
 """Characters of a condition in an error."""
 MOST_NODES = 2000
@@ -137,15 +146,16 @@ class Where:
 
     def _column(self, rows: pa.Table, path: Path) -> pa.Array:
         """Return the values of a column, or of a field of its objects, as they are compared."""
-        column = _values_at(rows, path)
+        wanted = self._types.get(path)
+        as_read = path in self._numeric or wanted == pa.bool_()
+        column = values_at(rows, path, "" if as_read else NO_TEXT)
         if len(path) > 1 and path[0] in rows.column_names and self._fields.get(path, True):
-            self._fields[path] = _type_without(rows, path, column)
+            self._fields[path] = type_without(rows, path, column)
         if column is None or pa.types.is_null(column.type):
             # Without any value it has the type of what it is compared with.
-            return pa.nulls(rows.num_rows, self._types.get(path, pa.bool_()))
+            return pa.nulls(rows.num_rows, wanted or pa.bool_())
         column = comparable(column)
         if pa.types.is_string(column.type):
-            wanted = self._types.get(path)
             if path in self._numeric:  # the columns of CSV are texts
                 numbers = pd.to_numeric(column.to_pandas(), errors="coerce")
                 known = self._texts.setdefault(path, [0, 0])
@@ -153,7 +163,7 @@ class Where:
                 known[1] += int(numbers.notna().sum())
                 return pa.array(numbers, pa.float64(), from_pandas=True)
             if wanted == pa.bool_():
-                return _truth(column)
+                return truth(column)
         return column
 
     def _parsed(self, node: ast.expr) -> pc.Expression:
@@ -187,7 +197,7 @@ class Where:
         if isinstance(sign, ast.In | ast.NotIn):
             if not isinstance(other, ast.Tuple | ast.List | ast.Set) or not other.elts:
                 raise self._refused(other)
-            values = [_constant(item) for item in other.elts]
+            values = [self._constant(item) for item in other.elts]
             kinds = {float if type(value) is int else type(value) for value in values}
             if any(value is None for value in values) or len(kinds) > 1:
                 raise self._refused(other)
@@ -195,18 +205,22 @@ class Where:
             field = self._field(one)
             # Arrow casts values to the column's type, so 1 would be True and '1' would be 1; an
             # equality of other types is an error.
-            inside = field.isin(pa.array(values)) & (field == values[0]).is_valid()
+            inside = field.isin(literals(values)) & (field == literal(values[0])).is_valid()
             return ~inside & field.is_valid() if isinstance(sign, ast.NotIn) else inside
         first, second = (self._side(side) for side in (one, other))
         for column, constant in ((one, second), (other, first)):
             self._note(column, [constant])
         if not any(isinstance(side, pc.Expression) for side in (first, second)):
             raise self._refused(one)
-        return _COMPARE[type(sign)](first, second)
+        found = _COMPARE[type(sign)](literal(first), literal(second))
+        for side, against in ((first, second), (second, first)):
+            if isinstance(against, str) and not isinstance(sign, ast.Eq | ast.NotEq):
+                found &= side < NO_TEXT  # a value that is no text is neither before nor after one
+        return found
 
     def _side(self, node: ast.expr) -> Any:
         """Return the value of a constant, or the field of a column."""
-        constant = _constant(node)
+        constant = self._constant(node)
         return self._field(node) if constant is None else constant
 
     def _note(self, column: ast.expr, values: Sequence[Any]) -> None:
@@ -232,82 +246,29 @@ class Where:
         if isinstance(node, ast.Attribute):
             return [*self._path(node.value), node.attr]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-            name = _constant(node.args[0]) if len(node.args) == 1 else None
+            name = self._constant(node.args[0]) if len(node.args) == 1 else None
             if node.func.id == "col" and isinstance(name, str):
                 return [name]
         raise self._refused(node)
 
+    def _constant(self, node: ast.expr) -> Any:
+        """Return a string, a number or a truth value; ``None`` if it is none of them."""
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+            value = self._constant(node.operand)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            return -value if is_number else None
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool):
+            if isinstance(node.value, int) and not -(2**63) <= node.value < 2**64:
+                raise ValueError(
+                    f"--where {shown(self.text)} has an integer of more than 64 bits; compare "
+                    "with a fraction such as 1e20, or put it in quotes to compare texts"
+                )
+            return node.value
+        return None
+
     def _refused(self, node: ast.expr) -> ValueError:
         part = ast.get_source_segment(self.text.strip(), node) or self.text
         return ValueError(f"--where: {shown(part)} is not allowed here; {_ALLOWED}")
-
-
-def _constant(node: ast.expr) -> Any:
-    """Return a string, a number or a truth value; ``None`` if it is none of them."""
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        value = _constant(node.operand)
-        return -value if isinstance(value, int | float) and not isinstance(value, bool) else None
-    if isinstance(node, ast.Constant) and isinstance(node.value, str | int | float | bool):
-        if isinstance(node.value, int) and not -(2**63) <= node.value < 2**63:
-            raise ValueError("--where: a number must have at most 63 bits")
-        return node.value
-    return None
-
-
-def _values_at(rows: pa.Table, path: Path) -> pa.Array | None:
-    """Return the values of a column or of a field in it; ``None`` where there is none."""
-    if path[0] not in rows.column_names:
-        return None
-    column, fields = rows[path[0]].combine_chunks(), path[1:]
-    if column.type == JSON_TEXT:
-        values = values_of(column)
-        for name in fields:
-            values = [v.get(name) if isinstance(v, dict) else None for v in values]
-        if type_of(values) is None:
-            values = [v if v is None or isinstance(v, str) else to_json(v) for v in values]
-        return pa.array(values)
-    for name in fields:
-        if not pa.types.is_struct(column.type) or column.type.get_field_index(name) < 0:
-            return None
-        column = pc.struct_field(column, name)  # null where the object is
-    return column
-
-
-def _type_without(rows: pa.Table, path: Path, field: pa.Array | None) -> pa.DataType | None:
-    """Return the type of a column in which no row has a field; ``None`` if one may have it."""
-    kind = rows[path[0]].type
-    known = field is not None and (kind != JSON_TEXT or field.null_count < len(field))
-    return None if known or pa.types.is_null(kind) else kind
-
-
-def comparable(column: pa.Array) -> pa.Array:
-    """Return values in a type that constants of a condition have.
-
-    Times become texts in ISO form up to the second, of UTC where they have a zone. Decimals
-    become floats.
-    """
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    kind = column.type
-    if pa.types.is_timestamp(kind):
-        seconds = column.cast(pa.timestamp("s"), safe=False)
-        return pc.strftime(seconds, "%Y-%m-%dT%H:%M:%S")
-    if pa.types.is_date(kind):
-        return pc.strftime(column.cast(pa.timestamp("s")), "%Y-%m-%d")
-    if pa.types.is_time(kind):
-        return column.cast(pa.string())
-    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
-        return column.cast(pa.float64())
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return column.cast(pa.string())
-    return column
-
-
-def _truth(column: pa.Array) -> pa.Array:
-    """Read the texts ``true`` and ``false`` of CSV, in any case; others are missing values."""
-    lower = pc.utf8_lower(pc.utf8_trim_whitespace(column))
-    known = pc.is_in(lower, value_set=pa.array(["true", "false"]))
-    return pc.if_else(known, pc.equal(lower, "true"), None)
 
 
 def shown(text: str) -> str:
@@ -336,7 +297,8 @@ def leave_out_filtered(left_out: LeftOut, where: Where, parts: Sequence[Part]) -
     missing = [name for name in where.columns if name not in names]
     if missing:
         raise ValueError(
-            f"--where: the candidates have no column {missing[0]!r}; they have {', '.join(names)}"
+            f"--where: the candidates have no column {missing[0]!r}; they have "
+            f"{listed(names, missing[0])}"
         )
     where.check_fields()
     where.check_numbers()

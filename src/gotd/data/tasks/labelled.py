@@ -24,6 +24,7 @@ from gotd.data.sizes import expected_rows
 from gotd.data.tasks.labels import Mapped, find_mapping, map_labels
 from gotd.storage.checks import check_choice
 from gotd.storage.keys import added_later, identity, key_fields, source_identity
+from gotd.storage.printing import listed
 
 
 @dataclass(frozen=True)
@@ -246,7 +247,7 @@ def _labels(
     wanted = f"a {'whole number' if task.label_kind == 'class' else 'score'} {low:g} to {high:g}"
     if "label" not in raw.column_names:
         raise ValueError(
-            f"{where} has no column 'label'; it has {', '.join(raw.column_names)}: "
+            f"{where} has no column 'label'; it has {listed(raw.column_names, 'label')}: "
             f"give every row {wanted}"
         )
     column = raw["label"]

@@ -13,6 +13,7 @@ import torch
 from gotd.evaluation.batches import by_length
 from gotd.storage.checks import check_choice
 from gotd.storage.model_files import model_identity
+from gotd.storage.printing import listed
 from gotd.training.loading import load_any_tokenizer, load_network
 from gotd.training.models import for_inference
 
@@ -96,7 +97,7 @@ def class_scores(
         ValueError: If there is no such class.
     """
     if label not in classes:
-        raise ValueError(f"the scorer has no class {label!r}; it has {', '.join(classes)}")
+        raise ValueError(f"the scorer has no class {label!r}; it has {listed(classes, label)}")
     if len(texts) == 0:
         return np.zeros(0)
     positions = int(getattr(network.config, "max_position_embeddings", MOST_TOKENS))

@@ -15,7 +15,7 @@ from gotd.data.kept import write_kept
 from gotd.data.left_out.duplicates import leave_out_duplicates, leave_out_near_duplicates
 from gotd.data.left_out.overlap import NGRAM_WORDS, leave_out_overlap
 from gotd.data.left_out.record import LeftOut, masks
-from gotd.data.left_out.where import Where, leave_out_filtered
+from gotd.data.left_out.where import WHERE_VERSION, Where, leave_out_filtered
 from gotd.data.pool import open_pool, pool_facts
 from gotd.engine.local import THIS_PROCESS, Engine
 from gotd.storage.artifacts import WORK, Step
@@ -52,7 +52,7 @@ class LeaveOut:
         """Return what enters a key; empty if nothing is left out."""
         stated: dict[str, Any] = {}
         if self.where is not None:
-            stated["where"] = self.where
+            stated |= {"where": self.where, "where_version": WHERE_VERSION}
         if self.exclude:
             stated["exclude"] = [part.identity() for part in self.exclude]
             stated["ngram_words"] = NGRAM_WORDS
